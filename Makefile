@@ -1,0 +1,60 @@
+# make          lists what there is to do
+# make test     needs nothing but Python 3.11+: the first target that needs .venv makes it
+#
+# PYTHON=python3.12   the interpreter .venv is made from
+# VENV=folder         an environment that has everything already; used as it is, nothing installed
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+
+ifeq ($(origin VENV),file)
+READY := $(VENV)/.installed
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format omniglot bench summary clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
+		| while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
+
+venv: $(READY) ## make .venv and install everything into it (a minute or two, once)
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is not Python 3.11 or newer: say make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## learn drawn glyphs from one example each, offline, in under three minutes
+	$(RUN) rarememory demo
+
+test: export OMP_WAIT_POLICY := PASSIVE
+test: $(READY) ## run the tests (TESTS=tests/test_layers.py for some)
+	$(RUN) pytest $(TESTS)
+
+check: export OMP_WAIT_POLICY := PASSIVE
+check: $(READY) ## format, lint, types, tests: what must be green before a commit
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) pytest
+
+format: $(READY) ## format the code and mend what ruff can
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists)
+	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
+
+bench: $(READY) ## what a read, a write and a training step cost
+	$(RUN) benchmarks.memory
+
+summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README
+	$(RUN) benchmarks.summary
+
+clean: ## remove caches and builds (.venv stays)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Reproduces every number that README prints."""

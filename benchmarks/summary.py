@@ -1,0 +1,143 @@
+"""Gathers every committed result into one flat file, and fills README's tables from it.
+
+    python -m benchmarks.summary            write benchmarks/results/summary.json and README.md
+    python -m benchmarks.summary --check    say whether they are what the results make them
+
+A result file is a JSON object: `command`, `commit`, `device` and `seed` say where it came from,
+`figures` maps dotted keys to numbers, and anything else is free.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from benchmarks.tables import TABLES, Figure, Table
+
+ROOT = Path(__file__).resolve().parent.parent
+PROVENANCE = ("command", "commit", "device", "seed")
+DOTTED = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+BLOCK = re.compile(r"<!-- table:(\w+) -->\n(?:.*?\n)?<!-- end:\1 -->", re.DOTALL)
+
+
+class Entry(TypedDict):
+    """One figure of the summary, and the result file it came from."""
+
+    value: float
+    source: str
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Write the summary and README, or with `--check` only compare; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
+    check = parser.parse_args(arguments).check
+    try:
+        stale = outdated(root)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if check and stale:
+        names = " and ".join(path.relative_to(root).as_posix() for path in stale)
+        print(f"out of date with benchmarks/results: {names}; run make summary", file=sys.stderr)
+        return 1
+    for path, text in stale.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path.relative_to(root).as_posix()}")
+    return 0
+
+
+def outdated(root: Path, tables: Mapping[str, Table] = TABLES) -> dict[Path, str]:
+    """The files that are not what the results make them, each with the text it should have."""
+    results, readme = root / "benchmarks" / "results", root / "README.md"
+    summary = collect(results)
+    wanted = {
+        results / "summary.json": json.dumps(summary, indent=2) + "\n",
+        readme: fill(readme.read_text(encoding="utf-8"), summary, tables),
+    }
+    return {
+        path: text
+        for path, text in wanted.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def collect(results: Path) -> dict[str, Entry]:
+    """Every figure of every result file, sorted by key; a doubtful file is refused."""
+    summary: dict[str, Entry] = {}
+    for path in sorted(results.glob("*.json")):
+        if path.name == "summary.json":
+            continue
+        for key, value in _figures(path).items():
+            if key in summary:
+                raise ValueError(f"{path.name} and {summary[key]['source']} both hold {key}")
+            summary[key] = Entry(value=value, source=path.name)
+    return dict(sorted(summary.items()))
+
+
+def fill(readme: str, summary: Mapping[str, Entry], tables: Mapping[str, Table]) -> str:
+    """README with every block `<!-- table:NAME -->` ... `<!-- end:NAME -->` written anew."""
+    opened = sorted(re.findall(r"<!-- table:(\w+) -->", readme))
+    closed = sorted(re.findall(r"<!-- end:(\w+) -->", readme))
+    if not opened == closed == sorted(tables):
+        raise ValueError(
+            f"README.md opens the tables {opened} and closes {closed}, "
+            f"but benchmarks/tables.py declares {sorted(tables)}"
+        )
+
+    def block(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"<!-- table:{name} -->\n{render(tables[name], summary)}<!-- end:{name} -->"
+
+    filled, count = BLOCK.subn(block, readme)
+    if count != len(tables):
+        raise ValueError(f"README.md: {len(tables) - count} of its tables end before they start")
+    return filled
+
+
+def render(table: Table, summary: Mapping[str, Entry]) -> str:
+    """The table in Markdown, first column to the left and numbers to the right."""
+    width = len(table.columns)
+    lines = [table.columns, ("---", *["---:"] * (width - 1))]
+    for row in table.rows:
+        if len(row) != width:
+            raise ValueError(f"the row {row[0]!r} has {len(row)} cells for {width} columns")
+        lines.append(tuple(_cell(cell, summary) for cell in row))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(cell: str | Figure, summary: Mapping[str, Entry]) -> str:
+    if isinstance(cell, str):
+        return cell
+    if cell.key not in summary:
+        return "not run"
+    keys = [key for key in (cell.key, f"{cell.key}.interval") if key in summary]
+    return " ± ".join(cell.form.format(summary[key]["value"]) for key in keys)
+
+
+def _figures(path: Path) -> dict[str, float]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from None
+    if not isinstance(result, dict) or not isinstance(result.get("figures"), dict):
+        raise ValueError(f"{path.name} has no object of figures")
+    missing = [name for name in PROVENANCE if name not in result]
+    if missing:
+        raise ValueError(f"{path.name} does not say its {', '.join(missing)}")
+    figures: dict[str, float] = result["figures"]
+    for key, value in figures.items():
+        if not DOTTED.fullmatch(key):
+            raise ValueError(f"{path.name}: {key!r} is no dotted key such as memory.write.ratio")
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"{path.name}: {key} is {value!r}, not a finite number")
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""A memory for classifiers that already exist: learn a class from one example, explain, forget."""
+
+from rarememory.lookup import Lookup as Lookup
+from rarememory.losses import margin_loss as margin_loss
+from rarememory.losses import vote_loss as vote_loss
+from rarememory.memory import Memory as Memory
+from rarememory.state import EMPTY as EMPTY
+from rarememory.state import MemoryState as MemoryState
+from rarememory.state import Recall as Recall
+from rarememory.state import Write as Write
+from rarememory.updates import AverageOrReplace as AverageOrReplace
+from rarememory.updates import AverageOrReplaceRandom as AverageOrReplaceRandom
+from rarememory.updates import FirstInFirstOut as FirstInFirstOut
+from rarememory.updates import Update as Update
+
+__version__ = "0.1.0"

@@ -1,0 +1,52 @@
+"""A memory with another number of slots: resized, or loaded from a checkpoint of another size."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from rarememory.state import EMPTY, MemoryState
+
+
+def resized(state: MemoryState, memory_size: int) -> tuple[MemoryState, Int64[Tensor, " slots"]]:
+    """A copy of the state with another number of slots, and the old slot of every new one.
+
+    With more slots each stays where it is; with fewer the youngest are kept (of equal ages the
+    lower slot), moved to the front in their old order. EMPTY is the old slot of an empty one.
+    """
+    slots = torch.arange(len(state.values), device=state.values.device)
+    if memory_size < len(slots):
+        slots = state.occupied.nonzero().squeeze(1)
+        by_age = state.ages[slots].argsort(stable=True)
+        slots = slots[by_age[:memory_size]].sort().values
+    old_slots = slots.new_full((memory_size,), EMPTY)
+    old_slots[: len(slots)] = slots
+    there = old_slots != EMPTY
+    keys = state.keys[old_slots].masked_fill(~there.unsqueeze(1), 0.0)
+    values = state.values[old_slots].masked_fill(~there, EMPTY)
+    written = state.written[old_slots].masked_fill(~there, 0)
+    old_slots = old_slots.masked_fill(values == EMPTY, EMPTY)
+    return MemoryState(keys, values, written, state.clock.clone(), state.seed.clone()), old_slots
+
+
+def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:
+    """Resize, in the state_dict, the memory under `prefix` to as many slots as `mine` has.
+
+    A state_dict that lacks a part is left for torch to complain of.
+
+    Raises:
+        ValueError: the keys have another width than mine.
+    """
+    parts = [state_dict.get(prefix + name) for name in MemoryState._fields]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return
+    theirs = MemoryState(*found)
+    width, key_dim = theirs.keys.shape[1], mine.keys.shape[1]
+    if width != key_dim:
+        # All or nothing: torch would load the values and leave the keys.
+        raise ValueError(f"the checkpoint's keys have width {width}, and this memory's {key_dim}")
+    if len(theirs.values) != len(mine.values):
+        state, _ = resized(theirs, len(mine.values))
+        state_dict.update({prefix + name: part for name, part in state._asdict().items()})

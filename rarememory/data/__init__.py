@@ -1,0 +1,16 @@
+"""Data to remember: Omniglot, drawn glyphs that stand in for it, and episodes of either."""
+
+from rarememory.data.characters import Characters as Characters
+from rarememory.data.characters import character_of as character_of
+from rarememory.data.episodes import Episode as Episode
+from rarememory.data.episodes import sighting_episode as sighting_episode
+from rarememory.data.episodes import support_query_episode as support_query_episode
+from rarememory.data.glyphs import draw_glyphs as draw_glyphs
+from rarememory.data.omniglot import Omniglot as Omniglot
+from rarememory.data.omniglot import Split as Split
+from rarememory.data.omniglot import checksum as checksum
+from rarememory.data.omniglot import download_omniglot as download_omniglot
+from rarememory.data.omniglot import folder_split as folder_split
+from rarememory.data.omniglot import hashed_split as hashed_split
+from rarememory.data.omniglot import listed_split as listed_split
+from rarememory.data.omniglot import read_omniglot as read_omniglot

@@ -1,0 +1,113 @@
+"""Characters are named classes with a few drawings each, as few-shot learning wants them."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+ROTATIONS = ("rot000", "rot090", "rot180", "rot270")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Characters:
+    """Named classes with the same number of drawings each; ink is 255 on 0.
+
+    Drawing `d` of every class is by the same hand where the source has hands: in Omniglot,
+    `images[c, d]` is class `c` drawn by drawer `d + 1`. There may be no classes at all.
+    A ValueError says so when names and images differ in number, or a name comes twice.
+
+    >>> images = torch.zeros(2, 20, 28, 28, dtype=torch.uint8)
+    >>> characters = Characters(("Greek/character01", "Greek/character02"), images)
+    >>> characters
+    Characters(2 classes, 20 drawings each, 28 x 28)
+    """
+
+    names: tuple[str, ...]
+    images: UInt8[Tensor, "classes drawings height width"]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.images):
+            raise ValueError(
+                f"{len(self.names)} names for {len(self.images)} classes of images: "
+                "give each class one"
+            )
+        if len(set(self.names)) < len(self.names):
+            [(repeated, times)] = Counter(self.names).most_common(1)
+            raise ValueError(f"{repeated!r} names {times} classes: give each its own")
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[2:]
+        return f"Characters({len(self)} classes, {self.drawings} drawings each, {height} x {width})"
+
+    def __len__(self) -> int:
+        """The number of classes.
+
+        >>> len(Characters(("a",), torch.zeros(1, 3, 5, 5, dtype=torch.uint8)))
+        1
+        """
+        return len(self.names)
+
+    @property
+    def drawings(self) -> int:
+        """The number of drawings of each class.
+
+        >>> Characters(("a",), torch.zeros(1, 3, 5, 5, dtype=torch.uint8)).drawings
+        3
+        """
+        return self.images.shape[1]
+
+    def select(self, names: Sequence[str]) -> "Characters":
+        """The named classes, in the order given; a name that is not here is a KeyError.
+
+        >>> both = Characters(("a", "b"), torch.zeros(2, 3, 5, 5, dtype=torch.uint8))
+        >>> both.select(["b"]).names
+        ('b',)
+        """
+        place = {name: index for index, name in enumerate(self.names)}
+        for name in names:
+            if name not in place:
+                raise KeyError(self._unknown(name))
+        chosen = torch.tensor([place[name] for name in names], dtype=torch.int64)
+        return Characters(tuple(names), self.images[chosen])
+
+    def rotated(self) -> "Characters":
+        """Four classes a character: itself turned by 0, 90, 180 and 270 degrees, counter-clockwise.
+
+        The degrees are added to the name. A ValueError refuses classes that are rotated
+        already, and drawings that are not square.
+
+        >>> Characters(("a",), torch.zeros(1, 3, 5, 5, dtype=torch.uint8)).rotated().names
+        ('a/rot000', 'a/rot090', 'a/rot180', 'a/rot270')
+        """
+        for name in self.names:
+            if character_of(name) != name:
+                raise ValueError(
+                    f"{name!r} is rotated already: call rotated() on the characters as drawn"
+                )
+        height, width = self.images.shape[2:]
+        if height != width:
+            raise ValueError(
+                f"cannot stack {height} x {width} drawings with their rotations: make them square"
+            )
+        turned = [torch.rot90(self.images, quarter, dims=(2, 3)) for quarter in range(4)]
+        names = tuple(f"{name}/{rotation}" for name in self.names for rotation in ROTATIONS)
+        return Characters(names, torch.stack(turned, dim=1).flatten(0, 1))
+
+    def _unknown(self, name: str) -> str:
+        close = get_close_matches(name, self.names, n=1, cutoff=0.0)
+        hint = f"the nearest name is {close[0]!r}" if close else "there are none"
+        return f"no class {name!r} among these {len(self)}: {hint}"
+
+
+def character_of(name: str) -> str:
+    """The character that a class is made of: its name without the rotation, if it has one.
+
+    >>> character_of("Greek/character07/rot090"), character_of("Greek/character07")
+    ('Greek/character07', 'Greek/character07')
+    """
+    return re.sub(r"/rot(000|090|180|270)\Z", "", name)

@@ -1,0 +1,58 @@
+"""What a lookup is: something that finds slots, and can say why it cannot."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.lookup.pair import nearest_pair
+
+
+class Lookup(ABC):
+    """A search over the keys. It returns slots and nothing else; the memory scores and orders them.
+
+    To bring a search of one's own, write `nearest` and pass the object as `Memory(lookup=...)`.
+
+    Example:
+        >>> import torch
+        >>> from rarememory import Lookup, Memory
+        >>> class NewestFirst(Lookup):
+        ...     name = "newest first"
+        ...     def nearest(self, queries, keys, occupied, k):
+        ...         return occupied.nonzero().flip(0)[:k].T.expand(len(queries), -1)
+        >>> memory = Memory(key_dim=2, memory_size=4, k=1, lookup=NewestFirst())
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 8]))
+        >>> memory(torch.eye(2)).prediction
+        tensor([8, 8])
+    """
+
+    name: str
+
+    @abstractmethod
+    def nearest(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        occupied: Bool[Tensor, " slots"],
+        k: int,
+    ) -> Int64[Tensor, "batch found"]:
+        """The k occupied slots nearest to each query, in any order.
+
+        `queries` and `keys` have unit length, one dtype and no gradient. At the edge of the k, of
+        equal scores the lower slot is in. At most k columns; EMPTY where there is none, or where a
+        query is not finite.
+        """
+
+    def nearest_pair(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        values: Int64[Tensor, " slots"],
+        labels: Int64[Tensor, " batch"],
+    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+        """The nearest slot with the label, and the nearest occupied slot with another."""
+        return nearest_pair(queries, keys, values, labels)
+
+    def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
+        """One sentence that says why this call cannot be served, or None if it can."""
+        return None

@@ -1,0 +1,356 @@
+"""The memory: a module that holds keys, values and ages, reads them, and writes when told to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+
+from rarememory import updates
+from rarememory.capacity import fitted, resized
+from rarememory.forgetting import Integers, meets
+from rarememory.lookup import Lookup, choose_lookup
+from rarememory.lookup.exact import order, score
+from rarememory.losses import margin_loss
+from rarememory.queries import Rows, recalled_rows, rows_of
+from rarememory.state import EMPTY, MemoryState, Recall, Write
+
+
+class Memory(nn.Module):
+    """A few-shot memory that any encoder can learn under, and any classifier can answer from.
+
+    It holds K, V and A of "Learning to Remember Rare Events" (Kaiser et al. 2017, section 2): keys
+    of unit length, their values, and the writes that have passed since each was written. Reading
+    finds the nearest keys by cosine and changes nothing. Writing averages a query into the key that
+    answered rightly, or replaces the oldest slot.
+
+    Everything it knows is a buffer that is changed in place, so `state_dict`, `.to()`, deepcopy and
+    safetensors carry it whole. A checkpoint of another `memory_size` loads too: a larger memory
+    leaves the rest empty, a smaller one keeps the youngest slots.
+
+    Args:
+        key_dim: width of queries and keys.
+        memory_size: number of slots.
+        k: neighbours that a read without labels looks up.
+        margin: the alpha of the memory loss.
+        temperature: divides the scores before the softmax (the paper's t = 40 is 0.025).
+        update: the policy of writing; `AverageOrReplace`, the paper's, if None.
+        lookup: "auto", "torch", "faiss", or an object of one's own.
+        projection: learn a linear map of the queries, as the authors' code does.
+        subtract_margin: report `loss - margin`, as the authors' code does.
+        validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
+            wait for a GPU; with False they are left out in silence, as if masked.
+        seed: of the memory's own generator.
+
+    Example:
+        >>> import torch
+        >>> memory = Memory(key_dim=4, memory_size=8)
+        >>> queries, labels = torch.eye(4)[:2], torch.tensor([3, 5])
+        >>> memory.write(queries, labels).slots
+        tensor([0, 1])
+        >>> memory(queries + 0.1).prediction
+        tensor([3, 5])
+        >>> memory(queries.requires_grad_(), labels).loss
+        tensor(0., grad_fn=<MeanBackward0>)
+    """
+
+    keys: Tensor
+    values: Tensor
+    written: Tensor
+    clock: Tensor
+    seed: Tensor
+
+    def __init__(
+        self,
+        key_dim: int,
+        memory_size: int = 8192,
+        *,
+        k: int = 256,
+        margin: float = 0.1,
+        temperature: float = 0.025,
+        update: updates.Update | None = None,
+        lookup: str | Lookup = "auto",
+        projection: bool = False,
+        subtract_margin: bool = False,
+        validate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        if not margin >= 0:
+            raise ValueError(f"margin must be 0 or a positive number, not {margin}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be a positive number, not {temperature}")
+        self.k = k
+        self.margin = margin
+        self.temperature = temperature
+        self.update = updates.AverageOrReplace() if update is None else update
+        self.lookup = choose_lookup(lookup)
+        self.subtract_margin = subtract_margin
+        self.validate = validate
+        self.projection = nn.Linear(key_dim, key_dim, bias=False) if projection else None
+        if self.projection is not None:
+            nn.init.trunc_normal_(self.projection.weight, std=0.01, a=-0.02, b=0.02)
+        self.register_buffer("keys", torch.zeros(memory_size, key_dim))
+        self.register_buffer("values", torch.full((memory_size,), EMPTY))
+        self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
+        self.register_buffer("clock", torch.tensor(0))
+        self.register_buffer("seed", torch.tensor(seed))
+        self._read_only = False
+
+    # Reading
+
+    def forward(
+        self,
+        queries: Float[Tensor, "*batch key_dim"],
+        labels: Int[Tensor, "*batch"] | None = None,
+        *,
+        k: int | None = None,
+        mask: Bool[Tensor, "*batch"] | None = None,
+    ) -> Recall:
+        """Find the neighbours of the queries; with labels, the memory loss as well.
+
+        Reading changes nothing: no slot, no age, no random state. Gradients reach the queries (and
+        the projection), never the keys.
+
+        Args:
+            queries: any leading shape, any float type, any length but zero.
+            labels: the right values, integers >= 0, one a query.
+            k: neighbours to look up; without it `self.k` for a read without labels, and for one
+                with labels only the nearest right and the nearest wrong slot.
+            mask: rows to look at; the others find nothing and add nothing to the loss.
+
+        Raises:
+            ValueError: the number that was wrong and the choice that is right.
+        """
+        rows = self._rows(queries, labels, mask)
+        loss = None
+        if rows.labels is not None:
+            slots, scores = self._pair(rows)
+            loss = self._loss(scores, rows.mask)
+        if rows.labels is None or k is not None:
+            slots = self._nearest(rows, self.k if k is None else k)
+            scores = score(rows.queries, self.keys, slots)
+        return self._recall(rows, slots, scores, loss)
+
+    def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
+        return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
+
+    def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        loss = margin_loss(scores[:, 0], scores[:, 1], self.margin, mask=mask)
+        return loss - self.margin if self.subtract_margin else loss
+
+    def _pair(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        assert rows.labels is not None
+        with torch.no_grad():
+            pair = self._served(rows, 2).nearest_pair(
+                rows.queries.detach(), self.keys, self.values, rows.labels
+            )
+        slots = rows.masked(torch.stack(pair, dim=1))
+        return slots, score(rows.queries, self.keys, slots)
+
+    def _nearest(self, rows: Rows, k: int) -> Tensor:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        with torch.no_grad():
+            slots = self._served(rows, k).nearest(
+                rows.queries.detach(), self.keys, self.values != EMPTY, k
+            )
+            missing = min(k, len(self.keys)) - slots.shape[1]
+            return rows.masked(nn.functional.pad(slots, (0, missing), value=EMPTY))
+
+    def _served(self, rows: Rows, k: int) -> Lookup:
+        reason = self.lookup.why_not(rows.queries, self.keys, k)
+        if reason is not None:
+            raise ValueError(reason)
+        return self.lookup
+
+    def _recall(self, rows: Rows, slots: Tensor, scores: Tensor, loss: Tensor | None) -> Recall:
+        if slots.shape[1] > 1:
+            in_order = order(scores.detach(), slots)
+            slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
+        # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
+        values = self.values[slots].masked_fill_(slots == EMPTY, EMPTY)
+        batch = rows.shape
+        return Recall(
+            slots.view(*batch, -1),
+            scores.view(*batch, -1),
+            values.view(*batch, -1),
+            rows.queries.view(*batch, -1),
+            self.temperature,
+            loss,
+        )
+
+    # Writing
+
+    @torch.no_grad()
+    def write(
+        self,
+        queries: Float[Tensor, "*batch key_dim"] | Recall,
+        labels: Int[Tensor, "*batch"],
+        *,
+        mask: Bool[Tensor, "*batch"] | None = None,
+    ) -> Write:
+        """Store the queries under their labels, as the policy has it.
+
+        The rows are one set: their order does not matter. More rows than there are slots for are
+        written as consecutive writes, and each row reports the one that wrote it.
+
+        Args:
+            queries: any leading shape; or what `memory(queries, ...)` has just recalled, which
+                saves encoding and looking them up again.
+            labels: integers >= 0, one a query.
+            mask: rows to write.
+
+        Raises:
+            ValueError: the number that was wrong and the choice that is right; nothing is written.
+            RuntimeError: inside `read_only()`.
+        """
+        self._refuse_if_read_only("write")
+        if isinstance(queries, Recall):
+            rows = recalled_rows(queries, labels, mask, validate=self.validate)
+            nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
+        else:
+            rows = self._rows(queries, labels, mask)
+            nearest = self._nearest(rows, 1).squeeze(1)
+        return self._written(rows, nearest)
+
+    def _written(self, rows: Rows, nearest: Tensor) -> Write:
+        assert rows.labels is not None
+        if len(nearest) == 0:
+            done = Write(nearest, nearest.bool(), nearest)
+        else:
+            done, homeless = updates.write(
+                self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
+            )
+            # Only more rows than slots can leave one without, so only then is it worth a look.
+            if len(nearest) > len(self.keys) and homeless.any():
+                rest = rows._replace(mask=homeless, shape=homeless.shape)
+                later = self._written(rest, self._nearest(rest, 1).squeeze(1))
+                done = Write(
+                    later.slots.where(homeless, done.slots),
+                    later.hits.where(homeless, done.hits),
+                    later.overwritten.where(homeless, done.overwritten),
+                )
+        return Write(*(field.view(rows.shape) for field in done))
+
+    # Forgetting
+
+    @torch.no_grad()
+    def forget(
+        self,
+        *,
+        labels: Integers | None = None,
+        slots: Integers | None = None,
+        older_than: int | None = None,
+    ) -> int:
+        """Empty the slots that meet every condition given; return how many there were.
+
+        Args:
+            labels: values to forget.
+            slots: slots to forget.
+            older_than: forget what has not been written for more than this many writes.
+
+        Raises:
+            ValueError: no condition is given, or a slot does not exist.
+        """
+        self._refuse_if_read_only("forget")
+        gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
+        self._empty(gone)
+        return int(gone.sum())
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Forget everything; the number of writes so far, and so the age noise to come, stays."""
+        self._refuse_if_read_only("clear")
+        self._empty(torch.ones_like(self.values, dtype=torch.bool))
+
+    def _empty(self, gone: Tensor) -> None:
+        self.keys.masked_fill_(gone.unsqueeze(1), 0.0)
+        self.values.masked_fill_(gone, EMPTY)
+        self.written.masked_fill_(gone, 0)
+
+    def _refuse_if_read_only(self, verb: str) -> None:
+        if self._read_only:
+            raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
+
+    # The state as a whole
+
+    @property
+    def state(self) -> MemoryState:
+        """The buffers themselves."""
+        return MemoryState(self.keys, self.values, self.written, self.clock, self.seed)
+
+    @property
+    def ages(self) -> Int64[Tensor, " slots"]:
+        """Writes since each slot was last written (the paper's A); EMPTY where empty."""
+        return self.state.ages
+
+    def __len__(self) -> int:
+        """Number of occupied slots."""
+        return int((self.values != EMPTY).sum())
+
+    def __bool__(self) -> bool:
+        return True  # as any module is, though it be empty
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Refuse writing, forgetting and clearing inside the block."""
+        before, self._read_only = self._read_only, True
+        try:
+            yield
+        finally:
+            self._read_only = before
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
+        before = MemoryState(*(buffer.clone() for buffer in self.state))
+        try:
+            yield
+        finally:
+            self._become(before)
+
+    @torch.no_grad()
+    def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
+        """Change the number of slots; a smaller memory keeps the youngest.
+
+        A larger memory leaves every slot where it is. A smaller one moves the youngest slots (of
+        equal ages the lower) to its front, in their old order.
+
+        Returns:
+            The old slot of every new one, EMPTY where there is none.
+        """
+        self._refuse_if_read_only("resize")
+        if memory_size < 1:
+            raise ValueError(f"memory_size must be at least 1, not {memory_size}")
+        state, old_slots = resized(self.state, memory_size)
+        self._become(state)
+        return old_slots
+
+    def _become(self, state: MemoryState) -> None:
+        with torch.no_grad():
+            for mine, theirs in zip(self.state, state, strict=True):
+                # In place even where the shape changes: others may hold these tensors.
+                mine.resize_(theirs.shape).copy_(theirs)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        error_msgs: list[str] = args[-1]
+        try:
+            fitted(state_dict, prefix, self.state)
+        except ValueError as error:
+            error_msgs.append(str(error))
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        slots, width = self.keys.shape
+        numbers = f"k={self.k}, margin={self.margin}, temperature={self.temperature}"
+        ways = f"update={self.update}, lookup={self.lookup.name!r}"
+        return f"key_dim={width}, memory_size={slots}, {numbers}, {ways}"

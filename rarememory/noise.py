@@ -1,0 +1,41 @@
+"""The memory's own randomness: a number for every slot and every write, and no state but a seed.
+
+SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") gives its
+n-th number without the ones before. So the noise is a function of (seed, clock, slot): it is the
+same on every device, resumes exactly, and never touches torch's generators.
+"""
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+
+def slot_noise(
+    seed: Int64[Tensor, ""], clock: Int64[Tensor, ""], memory_size: int
+) -> Float64[Tensor, " slots"]:
+    """Uniform numbers in [-1, 1), one a slot, for the write that follows `clock` writes.
+
+    They are the numbers clock * memory_size, ... of the SplitMix64 sequence of `seed`.
+
+    Example:
+        >>> slot_noise(torch.tensor(0), torch.tensor(3), 5).abs().max() < 1
+        tensor(True)
+    """
+    first = seed + (clock * memory_size + 1) * _GAMMA
+    z = torch.arange(memory_size, device=clock.device) * _GAMMA + first
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-52 - 1.0
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Shift to the right that brings in zeros, which torch has for no signed type."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(constant: int) -> int:
+    """The same 64 bits as torch's int64 has them, in which products wrap around."""
+    return constant - 2**64 if constant >= 2**63 else constant
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)

@@ -1,0 +1,148 @@
+"""The border of the memory: what a user passes, checked, flattened to rows and normalised."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from rarememory.state import EMPTY, Recall
+
+# Between these a squared length neither overflows nor loses digits in float32.
+_SAFE_LENGTHS = (1e-15, 1e15)
+
+
+class Rows(NamedTuple):
+    """Queries as the lookups and the updates want them."""
+
+    queries: Float[Tensor, "batch key_dim"]  # unit length, in the dtype of the keys
+    labels: Int64[Tensor, " batch"] | None
+    mask: Bool[Tensor, " batch"] | None  # None: every row counts
+    shape: torch.Size  # the leading shape that they came in
+
+    def masked(self, slots: Int64[Tensor, "batch *k"]) -> Int64[Tensor, "batch *k"]:
+        """The slots, EMPTY in rows that do not count."""
+        if self.mask is None:
+            return slots
+        return slots.masked_fill(~self.mask.view(-1, *[1] * (slots.dim() - 1)), EMPTY)
+
+
+def rows_of(
+    queries: Tensor,
+    labels: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor,
+    projection: nn.Module | None,
+    validate: bool,
+) -> Rows:
+    """Check what was passed against the memory's keys, and make rows of it.
+
+    With `validate` a row that is zero, not finite or labelled below 0 is refused; without, it is
+    left out as if masked.
+    """
+    _check_queries(queries, keys)
+    shape = queries.shape[:-1]
+    flat = queries.reshape(-1, keys.shape[1])
+    units, good = normalized(flat if projection is None else projection(flat), keys.dtype)
+    labels = None if labels is None else _labels(labels, queries)
+    mask = None if mask is None else _mask(mask, queries)
+    if good is not None and validate:
+        _refuse(good, mask, shape, "queries must be finite and not zero")
+    elif good is not None:
+        mask = good if mask is None else good & mask
+    return _with_good_labels(Rows(units, labels, mask, shape), validate)
+
+
+def recalled_rows(recall: Recall, labels: Tensor, mask: Tensor | None, *, validate: bool) -> Rows:
+    """Rows of queries that a read has already checked and normalised."""
+    shape = recall.queries.shape[:-1]
+    units = recall.queries.reshape(-1, recall.queries.shape[-1])
+    labels = _labels(labels, recall.queries)
+    # Queries that the read left out have no length.
+    good = units.any(1)
+    if mask is not None:
+        good &= _mask(mask, recall.queries)
+    return _with_good_labels(Rows(units, labels, good, shape), validate)
+
+
+def normalized(
+    queries: Float[Tensor, "batch key_dim"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "batch key_dim"], Bool[Tensor, " batch"] | None]:
+    """q / |q| in at least float32; and, unless all have such a thing, which rows do.
+
+    The other rows become zero.
+    """
+    wide = queries.to(torch.promote_types(queries.dtype, torch.float32))
+    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    if _all_between(lengths, *_SAFE_LENGTHS):
+        return (wide / lengths).to(dtype), None
+    # Scaled by its greatest number first, any finite row has a length that can be squared.
+    greatest = wide.detach().abs().amax(1, keepdim=True)
+    good = (greatest > 0) & (greatest < torch.inf)
+    wide = wide.where(good, 0.0) / greatest.where(good, 1.0)
+    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True).where(good, 1.0)
+    return (wide / lengths).to(dtype), good.squeeze(1)
+
+
+def _all_between(lengths: Tensor, shortest: float, longest: float) -> bool:
+    """Whether the quick way is safe; where asking would make the host wait, it may not be."""
+    if lengths.device.type != "cpu" or lengths.numel() == 0:
+        return False
+    least, greatest = lengths.detach().aminmax()
+    return shortest < least.item() and greatest.item() < longest
+
+
+def _with_good_labels(rows: Rows, validate: bool) -> Rows:
+    if rows.labels is None:
+        return rows
+    good = rows.labels >= 0
+    if validate:
+        _refuse(good, rows.mask, rows.shape, "labels must be integers >= 0")
+        return rows
+    return rows._replace(mask=good if rows.mask is None else good & rows.mask)
+
+
+def _check_queries(queries: Tensor, keys: Tensor) -> None:
+    key_dim = keys.shape[1]
+    if not queries.is_floating_point():
+        raise ValueError(f"queries must be floating point, not {queries.dtype}")
+    if queries.dim() == 0 or queries.shape[-1] != key_dim:
+        width = "no width" if queries.dim() == 0 else f"width {queries.shape[-1]}"
+        raise ValueError(f"queries have {width}, and the keys of this memory have {key_dim}")
+    if queries.device != keys.device:
+        raise ValueError(f"queries are on {queries.device}, and the memory is on {keys.device}")
+
+
+def _labels(labels: Tensor, queries: Tensor) -> Tensor:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers >= 0, not {labels.dtype}")
+    return _like_queries("labels", labels, queries).long()
+
+
+def _mask(mask: Tensor, queries: Tensor) -> Tensor:
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be torch.bool, True for rows that count, not {mask.dtype}")
+    return _like_queries("mask", mask, queries)
+
+
+def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:
+    if rows.shape != queries.shape[:-1]:
+        raise ValueError(
+            f"{name} have shape {list(rows.shape)}, and the queries ask for "
+            f"{list(queries.shape[:-1])}, one a query"
+        )
+    if rows.device != queries.device:
+        raise ValueError(f"{name} are on {rows.device}, and the queries are on {queries.device}")
+    return rows.reshape(-1)
+
+
+def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> None:
+    if mask is not None:
+        good = good | ~mask
+    if good.all():
+        return
+    bad = good.logical_not().nonzero().squeeze(1)
+    where = [tuple(row) for row in torch.stack(torch.unravel_index(bad, shape), 1).tolist()[:8]]
+    named = ", ".join(str(row[0] if len(row) == 1 else row) for row in where)
+    more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+    raise ValueError(f"{rule}, and these rows are not: {named}{more} (mask them, or mend them)")

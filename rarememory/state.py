@@ -1,0 +1,78 @@
+"""Nouns: what a memory holds, what a read found, what a write did.
+
+Axes: `slots` is memory_size, `key_dim` the width of a key, `k` the neighbours of one query, `...`
+the leading shape of the queries, whatever it is.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+EMPTY = -1
+"""The value, slot and age of nothing: an empty slot, a neighbour that is not there."""
+
+
+class MemoryState(NamedTuple):
+    """The buffers of a memory, shared with it: to change them in place is to change the memory."""
+
+    keys: Float[Tensor, "slots key_dim"]  # unit length; zero where empty
+    values: Int64[Tensor, " slots"]  # label; EMPTY where empty
+    written: Int64[Tensor, " slots"]  # the clock when the slot was last written
+    clock: Int64[Tensor, ""]  # writes so far
+    seed: Int64[Tensor, ""]  # of the memory's own randomness
+
+    @property
+    def occupied(self) -> Bool[Tensor, " slots"]:
+        return self.values != EMPTY
+
+    @property
+    def ages(self) -> Int64[Tensor, " slots"]:
+        """Writes since each slot was last written (the paper's A); EMPTY where empty."""
+        return (self.clock - self.written).masked_fill(~self.occupied, EMPTY)
+
+
+class Recall(NamedTuple):
+    """What the queries found: the neighbours looked up, best first, and what follows from them.
+
+    A read without labels looks up the k nearest slots. A read with labels looks up two, the nearest
+    slot of the right value and the nearest of a wrong one, which is all that training needs; give
+    it `k` as well to have the k nearest. Where there are fewer neighbours than places, the places
+    left over have slot and value EMPTY, score -inf and weight 0; a query that finds nothing at all
+    (an empty memory, a masked row) has prediction EMPTY and confidence 0.
+    """
+
+    slots: Int64[Tensor, "*batch k"]
+    scores: Float[Tensor, "*batch k"]  # cosine; gradient to the queries
+    values: Int64[Tensor, "*batch k"]
+    queries: Float[Tensor, "*batch key_dim"]  # as the memory sees them: projected, of unit length
+    temperature: float
+    loss: Float[Tensor, ""] | None = None  # with labels: the memory loss
+
+    @property
+    def weights(self) -> Float[Tensor, "*batch k"]:
+        """softmax(scores / temperature) over the neighbours (Kaiser et al. 2017, section 2)."""
+        there = self.slots != EMPTY
+        # Not -inf, so that a row that found nothing has a softmax all the same; it is worth 0.
+        lowest = torch.finfo(self.scores.dtype).min
+        logits = (self.scores / self.temperature).masked_fill(~there, lowest)
+        return logits.softmax(dim=-1) * there
+
+    @property
+    def prediction(self) -> Int64[Tensor, "*batch"]:
+        """Value of the nearest neighbour."""
+        return self.values[..., 0]
+
+    @property
+    def confidence(self) -> Float[Tensor, "*batch"]:
+        """Weight of the nearest neighbour."""
+        return self.weights[..., 0]
+
+
+class Write(NamedTuple):
+    """What a write did with every row; a masked row has slot EMPTY and is no hit."""
+
+    slots: Int64[Tensor, "*batch"]  # where the row went
+    hits: Bool[Tensor, "*batch"]  # the nearest value was the label, before this write
+    overwritten: Int64[Tensor, "*batch"]  # value that was lost to the row; EMPTY if none was

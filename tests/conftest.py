@@ -1,0 +1,35 @@
+"""Every test starts from the same randomness and uses a few threads.
+
+Nothing of rarememory is imported here.
+"""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+
+class TorchRandom:
+    """Torch's global generator, as hypothesis wants to meet it: seeded before every example."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+# Hypothesis keeps only a weak reference.
+TORCH_RANDOM = TorchRandom()
+hypothesis.register_random(TORCH_RANDOM)
+
+# The same examples on every machine; `pytest --hypothesis-profile=explore` draws new ones.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("steady")
+
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)

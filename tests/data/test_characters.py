@@ -1,0 +1,104 @@
+"""Characters: named classes, chosen by name and turned by quarters."""
+
+import numpy as np
+import pytest
+import torch
+
+from rarememory.data import Characters, character_of
+
+
+def characters(n_classes=3, n_drawings=5, height=7, width=7):
+    generator = torch.Generator().manual_seed(1)
+    shape = (n_classes, n_drawings, height, width)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    return Characters(tuple(f"Greek/character{i + 1:02d}" for i in range(n_classes)), images)
+
+
+@pytest.mark.parametrize(("n_classes", "n_drawings"), [(0, 20), (1, 1), (7, 33)])
+def test_the_length_is_the_number_of_classes_and_drawings_are_counted_per_class(
+    n_classes, n_drawings
+):
+    some = characters(n_classes, n_drawings)
+    assert (len(some), some.drawings) == (n_classes, n_drawings)
+
+
+def test_select_gives_the_named_classes_in_the_order_asked():
+    some = characters()
+    chosen = some.select(["Greek/character03", "Greek/character01"])
+    assert chosen.names == ("Greek/character03", "Greek/character01")
+    assert torch.equal(chosen.images, some.images[[2, 0]])
+
+
+def test_select_of_no_names_gives_no_classes():
+    none = characters().select([])
+    assert (len(none), none.images.shape) == (0, (0, 5, 7, 7))
+
+
+def test_a_selection_is_a_copy_so_that_changing_it_leaves_the_source_alone():
+    some = characters()
+    before = some.images.clone()
+    some.select(some.names).images.zero_()
+    assert torch.equal(some.images, before)
+
+
+def test_an_unknown_name_is_refused_with_the_name_nearest_to_it():
+    with pytest.raises(KeyError, match=r"no class 'Greek/charcter02'.*'Greek/character0"):
+        characters().select(["Greek/character01", "Greek/charcter02"])
+
+
+def test_an_unknown_name_is_refused_even_where_there_are_no_classes():
+    with pytest.raises(KeyError, match="among these 0: there are none"):
+        characters(0).select(["a"])
+
+
+def test_a_name_asked_for_twice_is_refused():
+    with pytest.raises(ValueError, match="'Greek/character02' names 2 classes"):
+        characters().select(["Greek/character02", "Greek/character02"])
+
+
+def test_as_many_names_as_classes_are_needed():
+    with pytest.raises(ValueError, match="2 names for 3 classes"):
+        Characters(("a", "b"), characters(3).images)
+
+
+def test_rotation_makes_four_classes_of_each_character_counter_clockwise():
+    some = characters(n_classes=3)
+    turned = some.rotated()
+    assert turned.names[4:8] == tuple(
+        f"Greek/character02/rot{degrees}" for degrees in ("000", "090", "180", "270")
+    )
+    for index, name in enumerate(turned.names):
+        character, quarter = divmod(index, 4)
+        assert character_of(name) == some.names[character]
+        expected = np.rot90(some.images[character].numpy(), quarter, axes=(1, 2))
+        assert np.array_equal(turned.images[index].numpy(), expected)
+
+
+def test_a_quarter_turn_brings_the_top_right_corner_to_the_top_left():
+    image = torch.zeros(1, 1, 3, 3, dtype=torch.uint8)
+    image[0, 0, 0, 2] = 255
+    assert Characters(("a",), image).rotated().images[1, 0, 0, 0] == 255
+
+
+def test_rotating_none_gives_none():
+    assert len(characters(0).rotated()) == 0
+
+
+def test_rotating_twice_is_refused():
+    with pytest.raises(ValueError, match="'Greek/character01/rot000' is rotated already"):
+        characters().rotated().rotated()
+
+
+def test_drawings_that_are_not_square_are_not_rotated():
+    with pytest.raises(ValueError, match="cannot stack 3 x 7 drawings"):
+        characters(height=3, width=7).rotated()
+
+
+def test_only_a_rotation_at_the_end_of_a_name_is_taken_off():
+    assert character_of("Greek/character07/rot270") == "Greek/character07"
+    for name in ("Greek/character07", "rot090/a", "a/rot045", "a/rot0900", "rot090"):
+        assert character_of(name) == name
+
+
+def test_showing_characters_gives_numbers_and_not_every_name():
+    assert repr(characters(3, 5, 7, 9)) == "Characters(3 classes, 5 drawings each, 7 x 9)"

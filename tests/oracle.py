@@ -1,0 +1,200 @@
+"""The memory of "Learning to Remember Rare Events" (Kaiser et al., ICLR 2017) in plain loops.
+
+"The paper" is arXiv:1703.03129; its section 2 defines the memory: keys K, values V, ages A.
+What it leaves open (empty slots, batches, ties) is marked "Ours". No tensors: this file judges.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+EMPTY = -1
+
+Vector = list[float]
+Vectors = list[Vector]
+Mask = list[bool] | None
+Some = list[int] | None
+Noise = list[float] | Callable[[int], list[float]] | None
+
+
+class Recall(NamedTuple):
+    """What one query found, best first."""
+
+    slots: list[int]
+    scores: list[float]
+    values: list[int]
+    weights: list[float]
+    prediction: int
+    confidence: float
+
+
+class Written(NamedTuple):
+    """What became of one row; a masked row keeps the defaults."""
+
+    slot: int = -1
+    hit: bool = False
+    overwritten: int = EMPTY
+
+
+def dot(x: Vector, y: Vector) -> float:
+    return math.fsum(a * b for a, b in zip(x, y, strict=True))
+
+
+def unit(x: Vector) -> Vector:
+    """x / |x|: queries and keys have length 1 (section 2)."""
+    return [a / math.hypot(*x) for a in x]
+
+
+def fingerprint(query: Vector) -> float:
+    """Ours: orders the rows of a batch by what they are, not by where they stand."""
+    return math.fsum(a * math.cos(i + 1) for i, a in enumerate(unit(query)))
+
+
+def chosen(queries: Vectors, mask: Mask) -> list[int]:
+    """Ours: the rows that count."""
+    return [row for row in range(len(queries)) if mask is None or mask[row]]
+
+
+class PaperMemory:
+    def __init__(
+        self, key_dim: int, memory_size: int, margin: float = 0.1, temperature: float = 0.025
+    ) -> None:
+        self.key_dim, self.margin, self.temperature, self.clock = key_dim, margin, temperature, 0
+        self.keys: list[Vector | None] = [None] * memory_size
+        self.values, self.ages = [EMPTY] * memory_size, [0] * memory_size
+
+    def key(self, slot: int) -> Vector:
+        key = self.keys[slot]
+        assert key is not None, f"slot {slot} is empty"
+        return key
+
+    def score(self, query: Vector, slot: int) -> float:
+        """q . K[slot], both of length 1 (section 2)."""
+        return dot(unit(query), self.key(slot))
+
+    def nearest(self, query: Vector, k: int) -> list[int]:
+        """n_1, ..., n_k, decreasing in q . K[n] (section 2). Ours: ties lower slot, empty never."""
+        occupied = [slot for slot, value in enumerate(self.values) if value != EMPTY]
+        return sorted(occupied, key=lambda slot: (-self.score(query, slot), slot))[:k]
+
+    def read(self, query: Vector, k: int) -> Recall:
+        """V[n_1]; softmax(d_1 t, ..., d_k t), d_i = q . K[n_i], t = 1 / temperature (section 2)."""
+        slots = self.nearest(query, k)
+        if not slots:
+            return Recall([], [], [], [], EMPTY, 0.0)
+        scores = [self.score(query, slot) for slot in slots]
+        values = [self.values[slot] for slot in slots]
+        # The best score is subtracted from all: the same softmax, and no overflow.
+        powers = [math.exp((score - scores[0]) / self.temperature) for score in scores]
+        weights = [power / math.fsum(powers) for power in powers]
+        return Recall(slots, scores, values, weights, values[0], weights[0])
+
+    def nearest_pair(self, query: Vector, label: int) -> tuple[int | None, int | None]:
+        """n_p, n_b: the nearest with V[n] = v, with V[n] != v (section 2). Ours: of all slots."""
+        ranking = self.nearest(query, len(self.keys))
+        positives = [slot for slot in ranking if self.values[slot] == label]
+        negatives = [slot for slot in ranking if self.values[slot] != label]
+        return positives[0] if positives else None, negatives[0] if negatives else None
+
+    def row_loss(self, query: Vector, label: int) -> float:
+        """[q . K[n_b] - q . K[n_p] + alpha]_+ (section 2), alpha = margin.
+
+        Ours: without n_b it is 0; without n_p the positive score is 0, as in the authors' code.
+        """
+        positive, negative = self.nearest_pair(query, label)
+        if negative is None:
+            return 0.0
+        positive_score = 0.0 if positive is None else self.score(query, positive)
+        return max(0.0, self.score(query, negative) - positive_score + self.margin)
+
+    def loss(self, queries: Vectors, labels: list[int], mask: Mask = None) -> float:
+        """Ours: the mean over the rows that count, 0 if none does."""
+        rows = chosen(queries, mask)
+        return math.fsum(self.row_loss(queries[r], labels[r]) for r in rows) / max(1, len(rows))
+
+    def loss_gradient(self, queries: Vectors, labels: list[int], mask: Mask = None) -> Vectors:
+        """d(loss) / d(raw queries), keys constant: d(q.K / |q|) / dq = (K - (u.K) u) / |q|."""
+        gradient, rows = [[0.0] * self.key_dim for _ in queries], chosen(queries, mask)
+        for row in rows:
+            if self.row_loss(queries[row], labels[row]) == 0.0:
+                continue
+            positive, negative = self.nearest_pair(queries[row], labels[row])
+            u, length = unit(queries[row]), math.hypot(*queries[row])
+            for slot, sign in ((negative, 1.0), (positive, -1.0)):
+                if slot is not None:
+                    cosine = self.score(queries[row], slot)
+                    for i, x in enumerate(self.key(slot)):
+                        gradient[row][i] += sign * (x - cosine * u[i]) / length / len(rows)
+        return gradient
+
+    def write(
+        self, queries: Vectors, labels: list[int], mask: Mask = None,
+        noise: Noise = None, average: bool = True, evict: str = "oldest",
+    ) -> list[Written]:  # fmt: skip
+        """Section 2's update. Ours: a batch is a set; rows that found no slot are written again."""
+        assert self.keys and evict in ("oldest", "random")
+        written = [Written() for _ in queries]
+        waiting = chosen(queries, mask)
+        while waiting:
+            r = noise(self.clock) if callable(noise) else noise or [0.0] * len(self.keys)
+
+            # n_1 of every row, in the memory as it was before this write.
+            n1 = {row: slot for row in waiting for slot in self.nearest(queries[row], 1)}
+            hits = [row for row in n1 if self.values[n1[row]] == labels[row]]
+            averaged = hits if average else []
+            placed = [row for row in waiting if row not in averaged]
+            updated = {n1[row] for row in averaged}
+
+            # V[n_1] = v: K[n_1] <- (q + K[n_1]) / |q + K[n_1]| (section 2).
+            # Ours: all rows that hit n_1 in one sum; if they cancel, the key stays.
+            for slot in updated:
+                parts = [unit(queries[row]) for row in averaged if n1[row] == slot]
+                total = [math.fsum(x) for x in zip(self.key(slot), *parts, strict=True)]
+                if math.hypot(*total) >= 1e-12:
+                    self.keys[slot] = unit(total)
+            for row in averaged:
+                written[row] = Written(n1[row], hit=True)
+
+            # Otherwise n' = argmax_i A[i] + r_i (section 2).
+            # Ours: no slot just averaged into; empty ones first; "random" is r alone; ties lower.
+            free = [s for s, value in enumerate(self.values) if value == EMPTY]
+            full = [s for s in range(len(self.keys)) if s not in free and s not in updated]
+            full.sort(key=lambda s: (-((self.ages[s] if evict == "oldest" else 0) + r[s]), s))
+            placed.sort(key=lambda row: (labels[row], fingerprint(queries[row])))
+            # K[n'] <- q, V[n'] <- v (section 2). Ours: each row its own slot.
+            for row, slot in zip(placed, free + full, strict=False):
+                written[row] = Written(slot, row in hits, self.values[slot])
+                self.keys[slot], self.values[slot] = unit(queries[row]), labels[row]
+                updated.add(slot)
+
+            # A[updated] <- 0; all slots not updated grow older by 1 (section 2). Ours: if occupied.
+            for slot, value in enumerate(self.values):
+                self.ages[slot] = 0 if slot in updated or value == EMPTY else self.ages[slot] + 1
+            self.clock += 1
+            waiting = placed[len(free + full) :]
+        return written
+
+    def forget(self, labels: Some = None, slots: Some = None, older_than: int | None = None) -> int:
+        """Ours: empties the slots that meet every condition given (all, if none is)."""
+        occupied = [slot for slot, value in enumerate(self.values) if value != EMPTY]
+        gone = [s for s in occupied if labels is None or self.values[s] in labels]
+        gone = [s for s in gone if slots is None or s in slots]
+        gone = [s for s in gone if older_than is None or self.ages[s] > older_than]
+        for slot in gone:
+            self.keys[slot], self.values[slot], self.ages[slot] = None, EMPTY, 0
+        return len(gone)
+
+    def clear(self) -> None:
+        """Ours: every slot becomes empty; the clock goes on."""
+        self.forget()
+
+    def resize(self, memory_size: int) -> None:
+        """Ours: growing appends empty slots; shrinking packs the youngest in slot order."""
+        kept = list(range(len(self.keys)))
+        if memory_size < len(kept):
+            occupied = [slot for slot in kept if self.values[slot] != EMPTY]
+            kept = sorted(sorted(occupied, key=lambda slot: (self.ages[slot], slot))[:memory_size])
+        new = memory_size - len(kept)
+        self.keys = [self.keys[slot] for slot in kept] + [None] * new
+        self.values = [self.values[slot] for slot in kept] + [EMPTY] * new
+        self.ages = [self.ages[slot] for slot in kept] + [0] * new

@@ -1,0 +1,194 @@
+"""The folder is the architecture: imports point down, and heavy packages stay outside."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("rarememory", "benchmarks", "examples")
+
+# What each module of the package may import of the package. A new module gets its row here.
+CORE = {
+    "state",
+    "noise",
+    "queries",
+    "losses",
+    "updates",
+    "capacity",
+    "forgetting",
+    "lookup",
+    "memory",
+}
+PARTS = {"backbones", "data", "readers"}
+LEARNING = {"training", "evaluation"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "state": set(),
+    "noise": set(),
+    "queries": {"state"},
+    "capacity": {"state"},
+    "forgetting": {"state"},
+    "backbones": set(),
+    "data": set(),
+    "readers": {"state"},
+    "losses": {"state"},
+    "updates": {"state", "noise"},
+    "lookup": {"state"},
+    "memory": CORE,
+    "evaluation": CORE | PARTS,
+    "training": CORE | PARTS | {"evaluation"},
+    "classifier": CORE | PARTS | LEARNING,
+    "integrations": CORE | PARTS | LEARNING | {"classifier"},
+    "demo": CORE | PARTS | LEARNING | {"classifier"},
+    "cli": CORE | PARTS | LEARNING | {"classifier", "integrations", "demo"},
+    "__main__": {"cli", "demo"},
+    "__init__": CORE | PARTS | LEARNING | {"classifier", "integrations"},
+}
+
+# Inside lookup/ each file may import those before it. Any other file there is an engine: it may
+# import all of these and no other engine. Choosing one, __init__ imports them all.
+LOOKUP = ("exact", "pair", "base", "torch")
+
+OUTSIDE = ("torchvision", "faiss", "triton", "sklearn", "matplotlib", "PIL", "tqdm", "rich")
+MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def package_imports(path: Path, root: Path = ROOT) -> Iterator[str]:
+    """Dotted names inside the package that a file imports, at its top or in a function."""
+    home = path.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = home[: len(home) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [submodule_or(base, alias.name, root) for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] in PRODUCT)
+
+
+def submodule_or(base: str, name: str, root: Path) -> str:
+    """`from a import b` means a.b when that is a file or a folder, and otherwise a."""
+    inside = root.joinpath(*base.split("."), name)
+    return f"{base}.{name}" if inside.with_suffix(".py").exists() or inside.is_dir() else base
+
+
+def module_of(name: str) -> str:
+    """The row of the table: rarememory.lookup.faiss -> lookup, rarememory -> __init__."""
+    return [*name.split("."), "__init__"][1]
+
+
+def row_of(path: Path, root: Path = ROOT) -> str:
+    return path.relative_to(root).with_suffix("").parts[1]
+
+
+def upward_imports(path: Path, root: Path = ROOT) -> list[str]:
+    top, row = path.relative_to(root).parts[0], row_of(path, root)
+    found = []
+    for name in package_imports(path, root):
+        if top != "rarememory":
+            allowed = name.split(".")[0] in {"rarememory", top}
+        elif row == "lookup" and name.startswith("rarememory.lookup"):
+            before = LOOKUP[: LOOKUP.index(path.stem)] if path.stem in LOOKUP else LOOKUP
+            allowed = path.stem == "__init__" or name.rpartition(".")[2] in before
+        else:
+            own = {row} - {"__init__"}
+            ours = name.split(".")[0] == "rarememory"
+            allowed = ours and module_of(name) in MAY_IMPORT[row] | own
+        if not allowed:
+            found.append(name)
+    return found
+
+
+def test_every_module_of_the_package_has_its_row():
+    found = {row_of(path) for path in python_files("rarememory")}
+    assert found <= MAY_IMPORT.keys(), f"no row for {sorted(found - MAY_IMPORT.keys())}"
+
+
+def test_no_two_rows_may_import_each_other():
+    for row, below in MAY_IMPORT.items():
+        for other in below - {row}:
+            assert row not in MAY_IMPORT[other], f"{row} and {other} may import each other"
+
+
+@pytest.mark.parametrize(
+    "path", python_files(*PRODUCT), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_imports_point_down(path):
+    assert upward_imports(path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "upward"),
+    [
+        ("rarememory/state.py", "import rarememory", ["rarememory"]),
+        ("rarememory/losses.py", "from rarememory import memory", ["rarememory.memory"]),
+        ("rarememory/losses.py", "from .memory import Memory", ["rarememory.memory"]),
+        ("rarememory/losses.py", "from rarememory.state import EMPTY", []),
+        ("rarememory/updates.py", "def f():\n    from . import losses", ["rarememory.losses"]),
+        ("rarememory/memory.py", "from rarememory.lookup.faiss import Faiss", []),
+        ("rarememory/memory.py", "import benchmarks.tables", ["benchmarks.tables"]),
+        ("rarememory/data/omniglot.py", "from rarememory.data.episodes import Episode", []),
+        ("rarememory/data/omniglot.py", "from ..state import EMPTY", ["rarememory.state"]),
+        ("rarememory/readers/end_to_end.py", "from ..state import EMPTY", []),
+        ("rarememory/lookup/faiss.py", "from .base import Lookup", []),
+        ("rarememory/lookup/faiss.py", "from . import Lookup", ["rarememory.lookup"]),
+        ("rarememory/lookup/faiss.py", "from .triton import go", ["rarememory.lookup.triton"]),
+        ("rarememory/lookup/torch.py", "from .faiss import Faiss", ["rarememory.lookup.faiss"]),
+        ("rarememory/lookup/faiss.py", "import torch, faiss", []),
+        ("rarememory/lookup/__init__.py", "from .torch import Torch", []),
+        ("rarememory/__init__.py", "from rarememory.cli import main", ["rarememory.cli"]),
+        ("benchmarks/memory.py", "from rarememory import Memory", []),
+        ("benchmarks/memory.py", "import examples.kea", ["examples.kea"]),
+    ],
+)
+def test_an_upward_import_is_seen(tmp_path, file, line, upward):
+    for name in ("memory", "losses"):
+        module = tmp_path / "rarememory" / f"{name}.py"
+        module.parent.mkdir(exist_ok=True)
+        module.touch()
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert upward_imports(path, tmp_path) == upward
+
+
+def test_importing_the_package_brings_no_optional_package():
+    code = (
+        "import sys, torch; before = set(sys.modules); import rarememory;"
+        f"print(*sorted((set(sys.modules) - before) & set({OUTSIDE})))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+def test_a_helper_lives_beside_its_user_and_not_in_utils():
+    assert [path for path in python_files(*PRODUCT, "tests") if path.stem == "utils"] == []
+
+
+def test_a_file_is_read_in_one_sitting():
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in python_files(*PRODUCT)}
+    assert {path.name: count for path, count in lines.items() if count > 350} == {}
+
+
+def test_the_product_names_no_path_of_one_machine():
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("*.toml"), *ROOT.glob(".*.yaml"), ROOT / "Makefile"]
+    for folder in PRODUCT:
+        texts += [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".json", ".md"}]
+    found = {
+        path.relative_to(ROOT).as_posix(): mention[0]
+        for path in texts
+        if (mention := MACHINE_PATH.search(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
