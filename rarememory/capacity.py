@@ -30,6 +30,13 @@ def resized(state: MemoryState, memory_size: int) -> tuple[MemoryState, Int64[Te
     return MemoryState(keys, values, written, state.clock.clone(), state.seed.clone()), old_slots
 
 
+@torch.no_grad()
+def become(mine: MemoryState, theirs: MemoryState) -> None:
+    """Copy a state into another, in place even where the shape changes: others may hold it."""
+    for buffer, wanted in zip(mine, theirs, strict=True):
+        buffer.resize_(wanted.shape).copy_(wanted)
+
+
 def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as `mine` has.
 

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from rarememory import updates
-from rarememory.capacity import fitted, resized
-from rarememory.forgetting import Integers, meets
+from rarememory.capacity import become, fitted, resized
+from rarememory.forgetting import Integers, empty, meets
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import order, score
 from rarememory.losses import margin_loss
@@ -146,7 +146,7 @@ class Memory(nn.Module):
 
     def _pair(self, rows: Rows) -> tuple[Tensor, Tensor]:
         assert rows.labels is not None
-        with torch.no_grad():
+        with torch.no_grad(), self._full_precision():
             pair = self._served(rows, 2).nearest_pair(
                 rows.queries.detach(), self.keys, self.values, rows.labels
             )
@@ -156,12 +156,16 @@ class Memory(nn.Module):
     def _nearest(self, rows: Rows, k: int) -> Tensor:
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        with torch.no_grad():
+        with torch.no_grad(), self._full_precision():
             slots = self._served(rows, k).nearest(
                 rows.queries.detach(), self.keys, self.values != EMPTY, k
             )
             missing = min(k, len(self.keys)) - slots.shape[1]
             return rows.masked(nn.functional.pad(slots, (0, missing), value=EMPTY))
+
+    def _full_precision(self) -> torch.autocast:
+        # Autocast would round the products of the search, and with them its answers.
+        return torch.autocast(self.keys.device.type, enabled=False)
 
     def _served(self, rows: Rows, k: int) -> Lookup:
         reason = self.lookup.why_not(rows.queries, self.keys, k)
@@ -175,15 +179,10 @@ class Memory(nn.Module):
             slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
         # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
         values = self.values[slots].masked_fill_(slots == EMPTY, EMPTY)
-        batch = rows.shape
-        return Recall(
-            slots.view(*batch, -1),
-            scores.view(*batch, -1),
-            values.view(*batch, -1),
-            rows.queries.view(*batch, -1),
-            self.temperature,
-            loss,
+        slots, scores, values, queries = (
+            part.view(*rows.shape, part.shape[1]) for part in (slots, scores, values, rows.queries)
         )
+        return Recall(slots, scores, values, queries, self.temperature, loss)
 
     # Writing
 
@@ -212,7 +211,7 @@ class Memory(nn.Module):
         """
         self._refuse_if_read_only("write")
         if isinstance(queries, Recall):
-            rows = recalled_rows(queries, labels, mask, validate=self.validate)
+            rows = recalled_rows(queries, labels, mask, self.keys, self.validate)
             nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
         else:
             rows = self._rows(queries, labels, mask)
@@ -220,23 +219,18 @@ class Memory(nn.Module):
         return self._written(rows, nearest)
 
     def _written(self, rows: Rows, nearest: Tensor) -> Write:
-        assert rows.labels is not None
-        if len(nearest) == 0:
-            done = Write(nearest, nearest.bool(), nearest)
-        else:
-            done, homeless = updates.write(
-                self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
-            )
-            # Only more rows than slots can leave one without, so only then is it worth a look.
-            if len(nearest) > len(self.keys) and homeless.any():
-                rest = rows._replace(mask=homeless, shape=homeless.shape)
-                later = self._written(rest, self._nearest(rest, 1).squeeze(1))
-                done = Write(
-                    later.slots.where(homeless, done.slots),
-                    later.hits.where(homeless, done.hits),
-                    later.overwritten.where(homeless, done.overwritten),
-                )
+        done, waiting = self._written_once(rows, nearest)
+        # Only more rows than slots can leave one without, so only then is it worth a look.
+        while len(nearest) > len(self.keys) and waiting.any():
+            rest = rows._replace(mask=waiting)
+            now, still = self._written_once(rest, self._nearest(rest, 1).squeeze(1))
+            done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
+            waiting = still
         return Write(*(field.view(rows.shape) for field in done))
+
+    def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
+        assert rows.labels is not None
+        return updates.write(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask)
 
     # Forgetting
 
@@ -260,19 +254,14 @@ class Memory(nn.Module):
         """
         self._refuse_if_read_only("forget")
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
-        self._empty(gone)
+        empty(self.state, gone)
         return int(gone.sum())
 
     @torch.no_grad()
     def clear(self) -> None:
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
         self._refuse_if_read_only("clear")
-        self._empty(torch.ones_like(self.values, dtype=torch.bool))
-
-    def _empty(self, gone: Tensor) -> None:
-        self.keys.masked_fill_(gone.unsqueeze(1), 0.0)
-        self.values.masked_fill_(gone, EMPTY)
-        self.written.masked_fill_(gone, 0)
+        empty(self.state, self.state.occupied)
 
     def _refuse_if_read_only(self, verb: str) -> None:
         if self._read_only:
@@ -313,7 +302,7 @@ class Memory(nn.Module):
         try:
             yield
         finally:
-            self._become(before)
+            become(self.state, before)
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
@@ -329,14 +318,8 @@ class Memory(nn.Module):
         if memory_size < 1:
             raise ValueError(f"memory_size must be at least 1, not {memory_size}")
         state, old_slots = resized(self.state, memory_size)
-        self._become(state)
+        become(self.state, state)
         return old_slots
-
-    def _become(self, state: MemoryState) -> None:
-        with torch.no_grad():
-            for mine, theirs in zip(self.state, state, strict=True):
-                # In place even where the shape changes: others may hold these tensors.
-                mine.resize_(theirs.shape).copy_(theirs)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

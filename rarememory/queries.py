@@ -43,7 +43,9 @@ def rows_of(
     _check_queries(queries, keys)
     shape = queries.shape[:-1]
     flat = queries.reshape(-1, keys.shape[1])
-    units, good = normalized(flat if projection is None else projection(flat), keys.dtype)
+    if projection is not None:
+        flat = projection(flat.to(keys.dtype))
+    units, good = normalized(flat, keys.dtype)
     labels = None if labels is None else _labels(labels, queries)
     mask = None if mask is None else _mask(mask, queries)
     if good is not None and validate:
@@ -53,10 +55,13 @@ def rows_of(
     return _with_good_labels(Rows(units, labels, mask, shape), validate)
 
 
-def recalled_rows(recall: Recall, labels: Tensor, mask: Tensor | None, *, validate: bool) -> Rows:
-    """Rows of queries that a read has already checked and normalised."""
+def recalled_rows(
+    recall: Recall, labels: Tensor, mask: Tensor | None, keys: Tensor, validate: bool
+) -> Rows:
+    """Rows of queries that a read of these keys has already checked and normalised."""
+    _check_queries(recall.queries, keys)
     shape = recall.queries.shape[:-1]
-    units = recall.queries.reshape(-1, recall.queries.shape[-1])
+    units = recall.queries.reshape(-1, keys.shape[1]).to(keys.dtype)
     labels = _labels(labels, recall.queries)
     # Queries that the read left out have no length.
     good = units.any(1)

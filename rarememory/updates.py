@@ -46,7 +46,8 @@ class Update(Protocol):
     ) -> Float64[Tensor, " slots"]:
         """How gladly each occupied slot is given up: the highest goes first, then the lower slot.
 
-        `noise` is uniform in [-1, 1), new for each write. Empty slots go before all others.
+        `noise` is uniform in [-1, 1), new for each write. Empty slots go before all others, however
+        glad the policy is, and a slot of -inf goes last: every row is written somewhere.
         """
         ...
 
@@ -118,6 +119,8 @@ def write(
     Returns:
         What was done with each row, and the rows that found no slot because all were taken.
     """
+    if len(queries) == 0:
+        return Write(nearest, nearest.bool(), nearest), nearest.bool()
     hits = (nearest != EMPTY) & (state.values[nearest] == labels)
     placed = ~update.averages(hits) | ~hits
     if mask is not None:
@@ -146,7 +149,7 @@ def eviction_order(
     """
     size = len(state.values)
     noise = slot_noise(state.seed, state.clock, size)
-    gladness = update.eviction((state.clock - state.written).double(), noise)
+    gladness = update.eviction((state.clock - state.written).double(), noise).nan_to_num()
     # One place more than there are slots: what `keep` holds for "none" lands there.
     gladness = torch.cat([gladness, gladness.new_full((1,), -torch.inf)])
     gladness[:-1].masked_fill_(state.values == EMPTY, torch.inf)

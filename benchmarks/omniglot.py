@@ -1,0 +1,221 @@
+"""One-shot learning of Omniglot's characters: train an encoder under a memory, test it by episodes.
+
+    python -m benchmarks.omniglot --data <folder> --split <folder of lists>
+
+Without --data Omniglot is downloaded through torchvision. Training keeps a checkpoint: interrupt it
+with Ctrl-C, and the same command goes on from there. The result file and the curve of accuracy by
+sighting land in benchmarks/results.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.curves import draw_sightings
+from benchmarks.results import RESULTS, write_result
+from rarememory import Memory
+from rarememory.backbones import Conv4, PaperCNN, Residual
+from rarememory.data import (
+    Characters,
+    Split,
+    checksum,
+    download_omniglot,
+    folder_split,
+    hashed_split,
+    listed_split,
+    read_omniglot,
+)
+from rarememory.evaluation import Accuracy, embed, sighting_accuracy, support_query_accuracy
+from rarememory.training import Recipe, Step, Training, train
+
+BACKBONES = {"residual": Residual, "conv4": Conv4, "paper": PaperCNN}
+KEY_DIM = 128
+WAYS = (5, 20)
+SHOTS = (1, 5)
+VINYALS = "88c3dac4e5e2"
+"""Checksum of the split that the few-shot papers call Vinyals."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, test, write the result; return the exit status."""
+    options = _options(arguments)
+    torch.manual_seed(options.seed)
+    try:
+        name, split, characters = _data(options)
+        training = _training(options, characters.select(split.train))
+        _train(training, characters.select(split.validation), options)
+        encoder = _rounded(training.averaged.module)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from {options.checkpoint}", file=sys.stderr)
+        return 130
+    if options.weights:
+        Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
+        save_file(_halved(encoder), options.weights)
+    figures, sightings = _test(encoder, characters.select(split.test), name, options)
+    for key, figure in figures.items():
+        print(f"{key:44} {figure:7.2f}")
+    stem = f"omniglot_{name}_{options.backbone}"
+    path = write_result(
+        stem,
+        figures,
+        command=" ".join(["python -m benchmarks.omniglot", *_told(options)]),
+        seed=options.seed,
+        split=checksum(split),
+        episodes=options.episodes,
+        recipe=repr(training.recipe),
+        backbone=options.backbone,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        training_seconds=round(training.seconds),
+        accuracy_by_sighting={f"{way}-way": [a.mean for a in s] for way, s in sightings.items()},
+    )
+    picture = draw_sightings(sightings, RESULTS / f"{stem}.png")
+    print(f"wrote {path} and {picture}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
+    """The split, its name, and all characters with their rotations."""
+    omniglot = read_omniglot(options.data or download_omniglot("data"))
+    if options.split == "hashed":
+        name, split = "hashed", hashed_split(omniglot.characters.names)
+    elif options.split == "folders":
+        name, split = "folders", folder_split(omniglot)
+    else:
+        split = listed_split(options.split)
+        name = "vinyals" if checksum(split) == VINYALS else "listed"
+    characters = omniglot.characters.rotated()
+    if options.split in ("hashed", "folders"):
+        split = Split(
+            *(_with_rotations(part) for part in (split.train, split.validation, split.test))
+        )
+    return name, split, characters
+
+
+def _with_rotations(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name}/rot{angle:03}" for name in names for angle in (0, 90, 180, 270))
+
+
+def _training(options: argparse.Namespace, characters: Characters) -> Training:
+    recipe = Recipe(steps=options.steps, seed=options.seed)
+    slots = recipe.n_way * recipe.n_sightings
+    memory = Memory(KEY_DIM, slots, temperature=0.05, seed=options.seed)
+    encoder = BACKBONES[options.backbone](KEY_DIM).to(memory_format=torch.channels_last)
+    return Training(encoder, memory, characters.images, recipe)
+
+
+def _train(training: Training, validation: Characters, options: argparse.Namespace) -> None:
+    bar = tqdm(total=options.steps, desc="training", unit="step", smoothing=0.05)
+    recent: dict[str, float] = {}
+
+    def watch(step: Step) -> None:
+        bar.update(step.step - bar.n)
+        for name in ("loss", "accuracy"):
+            now = getattr(step, name)
+            recent[name] = recent.get(name, now) + 0.05 * (now - recent.get(name, now))
+        bar.set_postfix(loss=f"{recent['loss']:.3f}", accuracy=f"{100 * recent['accuracy']:.1f}")
+        if step.step % options.validate == 0:
+            tqdm.write(f"step {step.step}: validation, {_validated(training, validation)}")
+
+    train(training, checkpoint=Path(options.checkpoint), watch=watch)
+    bar.close()
+
+
+def _validated(training: Training, validation: Characters) -> str:
+    embeddings = embed(training.averaged, validation.images)
+    by_sighting = sighting_accuracy(_memory(20, 6), embeddings, n_way=20, n_episodes=100)
+    return f"20-way 1-shot {by_sighting[1]}, 5-shot {by_sighting[5]}"
+
+
+def _test(
+    encoder: nn.Module, characters: Characters, name: str, options: argparse.Namespace
+) -> tuple[dict[str, float], dict[int, list[Accuracy]]]:
+    embeddings = embed(encoder, characters.images)
+    sightings: dict[int, list[Accuracy]] = {}
+    figures: dict[str, float] = {}
+    for way in WAYS:
+        ask: dict[str, Any] = {"n_way": way, "n_episodes": options.episodes, "seed": options.seed}
+        sightings[way] = sighting_accuracy(
+            _memory(way, 11), embeddings, n_sightings=11, bar=_bar(f"{way}-way by sighting"), **ask
+        )
+        for shot in SHOTS:
+            key = f"omniglot.{name}.{{}}.{way}w{shot}s"
+            figures |= _percent(key.format("sighting"), sightings[way][shot])
+            answered = support_query_accuracy(
+                _memory(way, shot),
+                embeddings,
+                n_shot=shot,
+                bar=_bar(f"{way}-way {shot}-shot"),
+                **ask,
+            )
+            figures |= _percent(key.format("support"), answered)
+    return figures, sightings
+
+
+def _memory(way: int, shots: int) -> Memory:
+    """One that never has to give up a slot within an episode."""
+    return Memory(KEY_DIM, way * shots)
+
+
+def _percent(key: str, accuracy: Accuracy) -> dict[str, float]:
+    return {key: 100 * accuracy.mean, f"{key}.interval": 100 * accuracy.interval}
+
+
+def _bar(name: str) -> Callable[[Iterable[int]], Iterable[int]]:
+    return partial(tqdm, desc=name, unit="episode")
+
+
+def _halved(encoder: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        for name, tensor in encoder.state_dict().items()
+    }
+
+
+def _rounded(encoder: nn.Module) -> nn.Module:
+    """The encoder as it ships, with the weights of half precision, so that is what is tested."""
+    encoder.load_state_dict(_halved(encoder))
+    return encoder
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.omniglot",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
+    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add("--backbone", choices=BACKBONES, default="residual")
+    add("--steps", type=int, default=Recipe.steps)
+    add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
+    add("--validate", type=int, default=500, help="steps between validations")
+    add("--seed", type=int, default=0)
+    add("--checkpoint", default="runs/omniglot.pt")
+    add("--weights", help="also write the encoder here, in half precision (safetensors)")
+    return parser.parse_args(arguments)
+
+
+def _told(options: argparse.Namespace) -> list[str]:
+    """The options that decide the figures; folders by what they hold, not by where they are."""
+    named = {"split": options.split in ("hashed", "folders"), "data": False}
+    told = [] if not options.data else ["--data", "<omniglot>"]
+    told += ["--split", options.split if named["split"] else "<lists>"]
+    for name in ("backbone", "steps", "episodes", "seed"):
+        told += [f"--{name}", str(getattr(options, name))]
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

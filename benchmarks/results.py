@@ -1,0 +1,65 @@
+"""A result file: the figures, and all that is needed to get them again."""
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import rarememory
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def write_result(
+    name: str, figures: dict[str, float], *, command: str, seed: int, **details: Any
+) -> Path:
+    """Write `results/<name>.json` and return its path."""
+    result = {
+        "command": command,
+        "commit": _commit(),
+        "device": device(),
+        "seed": seed,
+        "versions": {
+            "python": platform.python_version(),
+            "rarememory": rarememory.__version__,
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
+        **details,
+        "figures": {key: round(figure, 4) for key, figure in sorted(figures.items())},
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def device() -> str:
+    """The chip that torch computes on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=RESULTS, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    changed = git("status", "--porcelain", "--", "../../rarememory", "..", ":!.")
+    return f"{commit} and uncommitted changes" if changed else commit

@@ -1,0 +1,52 @@
+"""A small residual network (He et al. 2016), for what two cores can train in half an hour."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """A stem, three residual blocks that each halve the image first, and a linear layer.
+
+    The places are not averaged away before the linear layer: where a stroke is matters.
+
+    Example:
+        >>> import torch
+        >>> Residual(key_dim=128)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(
+        self, key_dim: int = 128, *, size: int = 28, widths: tuple[int, ...] = (32, 64, 128, 128)
+    ) -> None:
+        super().__init__()
+        stem, *blocks = widths
+        self.features = nn.Sequential(_convolution(1, stem, 3), nn.ReLU())
+        channels = stem
+        for wider in blocks:
+            # Rounding up keeps the border: 28, 14, 7, 4.
+            self.features.append(nn.MaxPool2d(2, ceil_mode=True)).append(_Block(channels, wider))
+            channels, size = wider, -(-size // 2)
+        self.head = nn.Linear(channels * size**2, key_dim)
+
+    def forward(self, images: Float[Tensor, "batch 1 size size"]) -> Float[Tensor, "batch key_dim"]:
+        keys: Tensor = self.head(self.features(images).flatten(1))
+        return keys
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int, wider: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            _convolution(channels, wider, 3), nn.ReLU(), _convolution(wider, wider, 3)
+        )
+        self.keep = nn.Identity() if channels == wider else _convolution(channels, wider, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.relu(self.keep(images) + self.change(images))
+
+
+def _convolution(channels: int, wider: int, width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, wider, width, padding=width // 2, bias=False), nn.BatchNorm2d(wider)
+    )

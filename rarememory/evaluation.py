@@ -1,0 +1,147 @@
+"""The two protocols of few-shot learning, answered by a memory over embeddings made once."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor, nn
+
+from rarememory.data.episodes import sighting_episode, support_query_episode
+from rarememory.memory import Memory
+
+Bar = Callable[[Iterable[int]], Iterable[int]]
+"""What shows progress: `tqdm`, `rich.progress.track`, or `iter`, which shows nothing."""
+
+
+class Accuracy(NamedTuple):
+    """A mean over episodes, with the half width of its 95 % interval; both in [0, 1]."""
+
+    mean: float
+    interval: float
+
+    @classmethod
+    def of(cls, episodes: Float[Tensor, " episodes"]) -> "Accuracy":
+        """From the accuracy of each episode: mean +- 1.96 s / sqrt(n)."""
+        spread = episodes.std().item() if len(episodes) > 1 else math.inf
+        return cls(episodes.mean().item(), 1.96 * spread / math.sqrt(len(episodes)))
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.2f} ± {100 * self.interval:.2f}"
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module,
+    images: UInt8[Tensor, "classes drawings height width"],
+    *,
+    batch_size: int = 512,
+) -> Float[Tensor, "classes drawings key_dim"]:
+    """What the encoder makes of every drawing, in evaluation mode; its own mode is put back."""
+    device = next(encoder.parameters()).device
+    was_training = encoder.training
+    encoder.eval()
+    flat = images.flatten(0, 1).unsqueeze(1)
+    keys = [encoder(some.to(device) / 255) for some in flat.split(batch_size)]
+    encoder.train(was_training)
+    return torch.cat(keys).view(*images.shape[:2], -1)
+
+
+@torch.no_grad()
+def sighting_accuracy(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    *,
+    n_way: int,
+    n_sightings: int = 6,
+    n_episodes: int = 1000,
+    n_sharing: int = 1,
+    seed: int = 0,
+    bar: Bar = iter,
+) -> list[Accuracy]:
+    """The paper's protocol: accuracy at the 1st, 2nd, ... time a class is seen.
+
+    In an episode every class is seen once before any is seen twice. Each drawing is first answered,
+    then written with its true label; the memory is empty when an episode begins. Accuracy at
+    sighting K + 1 is what the paper calls K-shot (Kaiser et al. 2017, section 4.1).
+
+    Args:
+        memory: is cleared for every episode, and is afterwards as it was before.
+        embeddings: of every drawing of the classes to draw episodes from.
+        n_way: classes of an episode.
+        n_sightings: how often each is seen.
+        n_episodes: at least 1,000 for an interval worth printing.
+        n_sharing: episodes that share the memory, their labels set apart, as in the authors' code;
+            harder than one a memory, and quicker.
+        seed: of the episodes.
+        bar: shows progress over groups of episodes.
+    """
+    generator = Generator().manual_seed(seed)
+    right = torch.zeros(n_episodes, n_sightings)
+    with memory.snapshot():
+        for first in bar(range(0, n_episodes, n_sharing)):
+            shared = range(first, min(first + n_sharing, n_episodes))
+            episodes = [
+                sighting_episode(
+                    *embeddings.shape[:2],
+                    n_way=n_way,
+                    n_sightings=n_sightings,
+                    generator=generator,
+                )
+                for _ in shared
+            ]
+            memory.clear()
+            queries = torch.stack([embeddings[e.classes, e.drawings] for e in episodes], dim=2)
+            labels = torch.stack([e.labels + n_way * i for i, e in enumerate(episodes)], dim=2)
+            labels = labels.to(embeddings.device)
+            hits = [
+                [_answered_and_learnt(memory, q, y) for q, y in zip(*row, strict=True)]
+                for row in zip(queries, labels, strict=True)
+            ]
+            right[shared] = torch.stack([torch.stack(row).float().mean(0) for row in hits], 1).cpu()
+    return [Accuracy.of(column) for column in right.T]
+
+
+def _answered_and_learnt(memory: Memory, queries: Tensor, labels: Tensor) -> Tensor:
+    recall = memory(queries, k=1)
+    memory.write(recall, labels)
+    return torch.eq(recall.prediction, labels)
+
+
+@torch.no_grad()
+def support_query_accuracy(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    *,
+    n_way: int,
+    n_shot: int,
+    n_query: int = 15,
+    n_episodes: int = 1000,
+    seed: int = 0,
+    bar: Bar = iter,
+) -> Accuracy:
+    """The field's protocol: write n_shot drawings of each class, then answer n_query of each.
+
+    The support is written shot by shot, one drawing of every class at a time, so that averaging
+    has a say. The memory is afterwards as it was before.
+    """
+    generator = Generator().manual_seed(seed)
+    right = torch.zeros(n_episodes)
+    with memory.snapshot():
+        for index in bar(range(n_episodes)):
+            support, query = support_query_episode(
+                *embeddings.shape[:2],
+                n_way=n_way,
+                n_shot=n_shot,
+                n_query=n_query,
+                generator=generator,
+            )
+            memory.clear()
+            shown = embeddings[support.classes, support.drawings]
+            labels = support.labels.to(embeddings.device)
+            for shot in range(n_shot):
+                memory.write(shown[:, shot], labels[:, shot])
+            answer = memory(embeddings[query.classes, query.drawings], k=1).prediction
+            right[index] = (answer == query.labels.to(answer.device)).float().mean().cpu()
+    return Accuracy.of(right)

@@ -1,0 +1,230 @@
+"""Training an encoder under a memory, episode by episode, with exact resume."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from rarememory.data.episodes import Episode, sighting_episode
+from rarememory.data.jitter import Jitter
+from rarememory.losses import vote_loss
+from rarememory.memory import Memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the episodes, the losses, the optimiser.
+
+    The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
+    of a sighting is margin_weight times the memory loss plus vote_weight times the negative
+    log-likelihood of the memory's vote.
+    """
+
+    steps: int = 6000
+    n_way: int = 128
+    n_sightings: int = 2
+    both_ways: bool = True  # show each episode from its end as well: every drawing asks once
+    margin_weight: float = 1.0
+    vote_weight: float = 1.0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # part of the steps
+    averaging: float = 0.999  # of the weights, exponential
+    jitter: Jitter | None = field(default_factory=Jitter)
+    seed: int = 0
+
+
+class Step(NamedTuple):
+    """What one step of training saw."""
+
+    step: int  # steps done, this one included
+    loss: float
+    accuracy: float  # at the last sighting of the episode
+
+
+class Training:
+    """An encoder, its averaged weights, the memory over them and the optimiser, step by step.
+
+    Args:
+        encoder: images [batch, 1, height, width] in [0, 1] to [batch, key_dim].
+        memory: of at least n_way * n_sightings slots; it is cleared at every step.
+        images: uint8 drawings of the classes to learn from.
+        recipe: how to train.
+
+    Example:
+        >>> from rarememory.backbones import Conv4
+        >>> from rarememory.data import draw_glyphs
+        >>> recipe = Recipe(steps=2, n_way=4)
+        >>> training = Training(Conv4(16), Memory(16, 8), draw_glyphs(8, 4).images, recipe)
+        >>> training.advance().step
+        1
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        memory: Memory,
+        images: UInt8[Tensor, "classes drawings height width"],
+        recipe: Recipe,
+    ) -> None:
+        slots, needed = len(memory.values), recipe.n_way * recipe.n_sightings
+        if slots < needed:
+            raise ValueError(
+                f"the memory has {slots} slots, and an episode of {recipe.n_way} classes seen "
+                f"{recipe.n_sightings} times needs {needed}"
+            )
+        self.encoder = encoder
+        self.averaged = AveragedModel(
+            encoder, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True
+        )
+        self.memory = memory
+        self.images = images
+        self.recipe = recipe
+        self.optimizer = torch.optim.AdamW(
+            _decayed_or_not(encoder, memory, recipe.weight_decay), betas=(0.9, 0.99)
+        )
+        self.generator = Generator().manual_seed(recipe.seed)
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all interruptions
+
+    def advance(self) -> Step:
+        """Train on one episode."""
+        begin = time.perf_counter()
+        images, labels = self._episode()
+        self.encoder.train()
+        with torch.autocast(images.device.type, torch.bfloat16):
+            embeddings = self.encoder(images)
+        loss, accuracy = self._episode_loss(embeddings.float().view(*labels.shape, -1), labels)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.averaged.update_parameters(self.encoder)
+        self.step += 1
+        done = Step(self.step, loss.item(), accuracy.item())
+        self.seconds += time.perf_counter() - begin
+        return done
+
+    def _episode(self) -> tuple[Tensor, Int64[Tensor, "sightings n_way"]]:
+        recipe = self.recipe
+        episode: Episode = sighting_episode(
+            *self.images.shape[:2],
+            n_way=recipe.n_way,
+            n_sightings=recipe.n_sightings,
+            generator=self.generator,
+        )
+        device = next(self.encoder.parameters()).device
+        shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1)
+        images = shown.to(device) / 255
+        if recipe.jitter is not None:
+            images = recipe.jitter(images, self.generator)
+        return images.contiguous(memory_format=torch.channels_last), episode.labels.to(device)
+
+    def _episode_loss(
+        self,
+        embeddings: Float[Tensor, "sightings n_way key_dim"],
+        labels: Int64[Tensor, "sightings n_way"],
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of all sightings, and the accuracy at the last."""
+        forth, accuracy = self._pass_loss(embeddings, labels)
+        if not self.recipe.both_ways:
+            return forth, accuracy
+        back, _ = self._pass_loss(embeddings.flip(0), labels.flip(0))
+        return (forth + back) / 2, accuracy
+
+    def _pass_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        loss = embeddings.new_zeros(())
+        self.memory.clear()
+        for queries, right in zip(embeddings, labels, strict=True):
+            recall = self.memory(queries, right, k=len(self.memory.values))
+            vote = vote_loss(recall.scores, recall.values, right, recall.temperature)
+            loss = loss + self.recipe.margin_weight * recall.loss + self.recipe.vote_weight * vote
+            hits = self.memory.write(recall, right).hits
+        return loss, hits.float().mean()
+
+    def _learning_rate(self) -> float:
+        """A linear rise, then half a cosine down to zero."""
+        part, warmup = self.step / self.recipe.steps, self.recipe.warmup
+        if part < warmup:
+            return self.recipe.learning_rate * part / warmup
+        return (
+            self.recipe.learning_rate * (1 + math.cos(math.pi * (part - warmup) / (1 - warmup))) / 2
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs to go on to the bit."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "recipe": repr(self.recipe),
+            "encoder": self.encoder.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "memory": self.memory.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state.
+
+        Raises:
+            ValueError: it is of another recipe.
+        """
+        if state["recipe"] != repr(self.recipe):
+            raise ValueError(
+                f"the checkpoint is of another recipe, {state['recipe']}, and this one is "
+                f"{self.recipe!r}: train with that one, or begin anew elsewhere"
+            )
+        for name in ("encoder", "averaged", "memory", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def train(
+    training: Training,
+    *,
+    checkpoint: Path | None = None,
+    every: int = 200,
+    watch: Callable[[Step], None] = lambda step: None,
+    bar: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> None:
+    """Train to the last step; go on from the checkpoint if there is one, and keep it.
+
+    It is written every so many steps and at the end, whole or not at all: an interruption (Ctrl-C)
+    leaves the last one in place, and the same call goes on from there to the same result.
+    """
+    if checkpoint is not None and checkpoint.exists():
+        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+    for _ in bar(range(training.step, training.recipe.steps)):
+        step = training.advance()
+        watch(step)
+        if checkpoint is not None and (
+            step.step % every == 0 or step.step == training.recipe.steps
+        ):
+            _save(training.state_dict(), checkpoint)
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(path.suffix + ".part")
+    torch.save(state, draft)
+    os.replace(draft, path)
+
+
+def _decayed_or_not(encoder: nn.Module, memory: Memory, decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and the scales of norms do not."""
+    parameters = [*encoder.parameters(), *memory.parameters()]
+    return [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
