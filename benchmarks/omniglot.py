@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     try:
         name, split, characters = _data(options)
-        training = _training(options, characters.select(split.train))
+        training = _training(options, characters.select(split.train).mirrored())
         _train(training, characters.select(split.validation), options)
         encoder = _rounded(training.averaged.module)
     except (ValueError, OSError) as error:
@@ -107,9 +107,9 @@ def _with_rotations(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _training(options: argparse.Namespace, characters: Characters) -> Training:
-    recipe = Recipe(steps=options.steps, seed=options.seed)
+    recipe = Recipe(steps=options.steps, n_way=options.train_ways, seed=options.seed)
     slots = recipe.n_way * recipe.n_sightings
-    memory = Memory(KEY_DIM, slots, temperature=0.05, seed=options.seed)
+    memory = Memory(KEY_DIM, slots, temperature=0.1, seed=options.seed)
     encoder = BACKBONES[options.backbone](KEY_DIM).to(memory_format=torch.channels_last)
     return Training(encoder, memory, characters.images, recipe)
 
@@ -199,6 +199,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
     add("--backbone", choices=BACKBONES, default="residual")
     add("--steps", type=int, default=Recipe.steps)
+    add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
     add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
     add("--validate", type=int, default=500, help="steps between validations")
     add("--seed", type=int, default=0)
@@ -209,11 +210,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _told(options: argparse.Namespace) -> list[str]:
     """The options that decide the figures; folders by what they hold, not by where they are."""
-    named = {"split": options.split in ("hashed", "folders"), "data": False}
-    told = [] if not options.data else ["--data", "<omniglot>"]
-    told += ["--split", options.split if named["split"] else "<lists>"]
-    for name in ("backbone", "steps", "episodes", "seed"):
-        told += [f"--{name}", str(getattr(options, name))]
+    told = ["--data", "<omniglot>"] if options.data else []
+    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
+    for name in ("backbone", "steps", "train_ways", "episodes", "seed"):
+        told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return told
 
 

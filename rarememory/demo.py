@@ -110,7 +110,7 @@ def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
 
 
 def _show(axis, image: Tensor, title: str, color: str) -> None:  # type: ignore[no-untyped-def]
-    axis.imshow(255 - image, cmap="gray", vmin=0, vmax=255)
+    axis.imshow(255 - image.numpy(), cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, color=color, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from rarememory.data.episodes import Episode, sighting_episode
 from rarememory.data.jitter import Jitter
@@ -83,7 +83,7 @@ class Training:
             )
         self.encoder = encoder
         self.averaged = AveragedModel(
-            encoder, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True
+            encoder, multi_avg_fn=_running_average(recipe.averaging), use_buffers=True
         )
         self.memory = memory
         self.images = images
@@ -219,6 +219,22 @@ def _save(state: dict[str, Any], path: Path) -> None:
     draft = path.with_suffix(path.suffix + ".part")
     torch.save(state, draft)
     os.replace(draft, path)
+
+
+def _running_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential average that forgets its beginning: it decays faster while it is young."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        done = float(count)
+        part = 1 - min(decay, (1 + done) / (10 + done))
+        for mean, now in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, part)
+            else:
+                mean.copy_(now)
+
+    return update
 
 
 def _decayed_or_not(encoder: nn.Module, memory: Memory, decay: float) -> list[dict[str, Any]]:

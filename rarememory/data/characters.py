@@ -98,6 +98,17 @@ class Characters:
         names = tuple(f"{name}/{rotation}" for name in self.names for rotation in ROTATIONS)
         return Characters(names, torch.stack(turned, dim=1).flatten(0, 1))
 
+    def mirrored(self) -> "Characters":
+        """Two classes a class: itself, and its mirror image, with "/mirror" added to the name.
+
+        More classes to train on: no alphabet has them, so they do not belong in a test.
+
+        >>> Characters(("a",), torch.zeros(1, 3, 5, 5, dtype=torch.uint8)).mirrored().names
+        ('a', 'a/mirror')
+        """
+        names = self.names + tuple(f"{name}/mirror" for name in self.names)
+        return Characters(names, torch.cat([self.images, self.images.flip(3)]))
+
     def _unknown(self, name: str) -> str:
         close = get_close_matches(name, self.names, n=1, cutoff=0.0)
         hint = f"the nearest name is {close[0]!r}" if close else "there are none"
@@ -105,9 +116,9 @@ class Characters:
 
 
 def character_of(name: str) -> str:
-    """The character that a class is made of: its name without the rotation, if it has one.
+    """The character that a class is made of: its name without rotation and mirror, if it has them.
 
     >>> character_of("Greek/character07/rot090"), character_of("Greek/character07")
     ('Greek/character07', 'Greek/character07')
     """
-    return re.sub(r"/rot(000|090|180|270)\Z", "", name)
+    return re.sub(r"(/rot(000|090|180|270))?(/mirror)?\Z", "", name)

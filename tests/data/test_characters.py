@@ -102,3 +102,14 @@ def test_only_a_rotation_at_the_end_of_a_name_is_taken_off():
 
 def test_showing_characters_gives_numbers_and_not_every_name():
     assert repr(characters(3, 5, 7, 9)) == "Characters(3 classes, 5 drawings each, 7 x 9)"
+
+
+def test_a_mirror_image_is_a_class_of_its_own_of_the_same_character():
+    some = characters(n_classes=3)
+    both = some.rotated().mirrored()
+    assert both.names[12:14] == (
+        "Greek/character01/rot000/mirror",
+        "Greek/character01/rot090/mirror",
+    )
+    assert torch.equal(both.images[12:], both.images[:12].flip(3))
+    assert character_of(both.names[13]) == "Greek/character01"

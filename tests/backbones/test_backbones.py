@@ -1,0 +1,49 @@
+"""The encoders: shapes, and the shipped weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rarememory import Memory
+from rarememory.backbones import Conv4, PaperCNN, Residual, omniglot_encoder
+from rarememory.data import folder_split, read_omniglot
+from rarememory.evaluation import embed, support_query_accuracy
+
+OMNIGLOT = Path(__file__).parents[2].parent / "shared" / "data" / "omniglot"
+
+
+@pytest.mark.parametrize("backbone", [Conv4, PaperCNN, Residual])
+@pytest.mark.parametrize("size", [28, 33])
+def test_an_encoder_makes_keys_of_images(backbone, size):
+    keys = backbone(12, size=size)(torch.rand(3, 1, size, size))
+    assert keys.shape == (3, 12)
+    keys.square().sum().backward()
+
+
+def test_the_papers_cnn_has_the_papers_layers():
+    counts = [parameter.numel() for parameter in PaperCNN(256).parameters() if parameter.dim() > 1]
+    convolutions = [9 * 64, 9 * 64 * 64, 9 * 64 * 128, 9 * 128 * 128]
+    assert counts == [*convolutions, 128 * 7 * 7 * 256, 256 * 256]
+
+
+def test_conv_4_has_four_convolutions_of_64():
+    counts = [parameter.numel() for parameter in Conv4(128).parameters() if parameter.dim() == 4]
+    assert counts == [9 * 64, *[9 * 64 * 64] * 3]
+
+
+def test_the_shipped_encoder_is_at_most_2_mb():
+    import rarememory
+
+    weights = Path(rarememory.__file__).parent / "weights" / "omniglot.safetensors"
+    assert weights.stat().st_size <= 2_000_000
+
+
+@pytest.mark.skipif(not OMNIGLOT.exists(), reason=f"no Omniglot in {OMNIGLOT}")
+def test_the_shipped_encoder_knows_new_characters_from_one_drawing():
+    omniglot = read_omniglot(OMNIGLOT, progress=False)
+    # Characters that the Vinyals split has for testing are all among the evaluation characters.
+    names = folder_split(omniglot).test[::7]
+    keys = embed(omniglot_encoder(), omniglot.characters.select(names).images)
+    accuracy = support_query_accuracy(Memory(128, 20), keys, n_way=20, n_shot=1, n_episodes=100)
+    assert accuracy.mean > 0.95

@@ -1,0 +1,51 @@
+"""Jitter moves ink a little, differently in every image, and by its own generator only."""
+
+import torch
+from torch import Generator
+
+from rarememory.data import Jitter, draw_glyphs
+
+IMAGES = draw_glyphs(3, 2).images.flatten(0, 1).unsqueeze(1) / 255
+
+
+def test_no_jitter_changes_nothing():
+    still = Jitter(degrees=0.0, scale=0.0, shear=0.0, shift=0.0)(IMAGES, Generator())
+    torch.testing.assert_close(still, IMAGES, atol=1e-5, rtol=0)
+
+
+def test_every_image_is_moved_in_a_way_of_its_own():
+    same = IMAGES[:1].expand(5, -1, -1, -1)
+    moved = Jitter()(same, Generator().manual_seed(0))
+    assert len({image.numpy().tobytes() for image in moved}) == 5
+    # The ink stays: it is moved and stretched, not lost.
+    assert torch.all((moved.sum((1, 2, 3)) / same[0].sum() - 1).abs() < 0.5)
+
+
+def test_a_shift_is_at_most_the_part_of_the_width_it_says():
+    point = torch.zeros(200, 1, 29, 29)
+    point[:, :, 14, 14] = 1
+    moved = Jitter(degrees=0.0, scale=0.0, shear=0.0, shift=0.1)(point, Generator().manual_seed(0))
+    weights = moved.squeeze(1)
+    place = torch.arange(29.0) - 14
+    across = (weights.sum(1) * place).sum(1) / weights.sum((1, 2))
+    assert 2.0 < across.abs().max() <= 2.91
+    assert -1 < across.mean() < 1
+
+
+def test_a_turn_is_at_most_the_degrees_it_says():
+    bar = torch.zeros(200, 1, 41, 41)
+    bar[:, :, 20, 5:36] = 1
+    moved = Jitter(degrees=10.0, scale=0.0, shear=0.0, shift=0.0)(bar, Generator().manual_seed(0))
+    rows, columns = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    weights = moved.squeeze(1)
+    slope = (weights * rows * columns).sum((1, 2)) / (weights * columns**2).sum((1, 2))
+    angles = slope.atan().rad2deg()
+    assert 8 < angles.abs().max() < 10.5
+
+
+def test_the_same_generator_jitters_the_same_and_torchs_own_is_left_alone():
+    before = torch.get_rng_state()
+    one = Jitter()(IMAGES, Generator().manual_seed(7))
+    other = Jitter()(IMAGES, Generator().manual_seed(7))
+    assert torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)

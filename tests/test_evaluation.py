@@ -1,0 +1,132 @@
+"""The protocols, against loops over the paper's memory."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rarememory import Memory
+from rarememory.data import sighting_episode, support_query_episode
+from rarememory.evaluation import Accuracy, embed, sighting_accuracy, support_query_accuracy
+from tests.oracle import PaperMemory
+
+
+def test_an_accuracy_is_a_mean_with_its_95_percent_interval():
+    accuracy = Accuracy.of(torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    assert accuracy.mean == 0.75
+    assert accuracy.interval == pytest.approx(1.96 * 0.5 / 2)
+    assert str(accuracy) == "75.00 ± 49.00"
+
+
+def test_one_episode_has_no_interval():
+    assert Accuracy.of(torch.ones(1)).interval == math.inf
+
+
+def noisy(classes=9, drawings=7, key_dim=5):
+    centres = torch.randn(classes, 1, key_dim)
+    return centres + 0.9 * torch.randn(classes, drawings, key_dim)
+
+
+@pytest.mark.parametrize("n_way", [2, 5])
+def test_sighting_accuracy_is_what_loops_over_the_papers_memory_say(n_way):
+    embeddings, generator = noisy(), torch.Generator().manual_seed(3)
+    right = torch.zeros(20, 4)
+    for episode in range(20):
+        oracle = PaperMemory(5, 4 * n_way)
+        shown = sighting_episode(9, 7, n_way=n_way, n_sightings=4, generator=generator)
+        for row in range(4):
+            for column in range(n_way):
+                at = row, column
+                query = embeddings[shown.classes[at], shown.drawings[at]].tolist()
+                label = int(shown.labels[at])
+                right[episode, row] += (oracle.read(query, 1).prediction == label) / n_way
+                oracle.write([query], [label])
+    found = sighting_accuracy(
+        Memory(5, 4 * n_way), embeddings, n_way=n_way, n_sightings=4, n_episodes=20, seed=3
+    )
+    assert [accuracy.mean for accuracy in found] == pytest.approx(right.mean(0).tolist())
+    assert 0 < found[1].mean < 1  # neither too easy nor too hard to tell right from wrong
+
+
+@pytest.mark.parametrize("n_shot", [1, 3])
+def test_support_query_accuracy_is_what_loops_over_the_papers_memory_say(n_shot):
+    embeddings, generator = noisy(), torch.Generator().manual_seed(5)
+    right = []
+    for _ in range(20):
+        oracle = PaperMemory(5, 12)
+        support, query = support_query_episode(
+            9, 7, n_way=4, n_shot=n_shot, n_query=2, generator=generator
+        )
+        for shot in range(n_shot):
+            shown = embeddings[support.classes[:, shot], support.drawings[:, shot]]
+            oracle.write(shown.tolist(), support.labels[:, shot].tolist())
+        asked = embeddings[query.classes, query.drawings].flatten(0, 1).tolist()
+        answers = [oracle.read(one, 1).prediction for one in asked]
+        labels = query.labels.flatten().tolist()
+        right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
+    found = support_query_accuracy(
+        Memory(5, 12), embeddings, n_way=4, n_shot=n_shot, n_query=2, n_episodes=20, seed=5
+    )
+    assert found.mean == pytest.approx(sum(right) / 20)
+    assert 0 < found.mean < 1
+
+
+def test_nothing_is_known_at_the_first_sighting_and_all_at_the_second_of_perfect_embeddings():
+    embeddings = torch.eye(6).unsqueeze(1).expand(-1, 5, -1)
+    found = sighting_accuracy(Memory(6, 20), embeddings, n_way=4, n_sightings=5, n_episodes=7)
+    assert [tuple(accuracy) for accuracy in found] == [(0.0, 0.0), *[(1.0, 0.0)] * 4]
+
+
+def test_episodes_that_share_a_memory_keep_their_labels_apart():
+    # Every class has a direction of its own, so only a label of another episode can be wrong.
+    embeddings = torch.eye(200).unsqueeze(1).expand(-1, 5, -1)
+    ask = {"n_way": 2, "n_sightings": 3, "n_episodes": 10}
+    found = sighting_accuracy(Memory(200, 64), embeddings, n_sharing=4, **ask)
+    alone = sighting_accuracy(Memory(200, 64), embeddings, n_sharing=1, **ask)
+    assert found[0].mean == 0.0
+    assert [a.mean for a in alone[1:]] == [1.0, 1.0]
+    # Two episodes may draw the same class: then both labels are right answers to it.
+    assert all(a.mean > 0.9 for a in found[1:])
+
+
+def test_testing_leaves_the_memory_as_it_was_and_is_the_same_twice():
+    memory = Memory(5, 20, seed=4)
+    memory.write(torch.randn(7, 5), torch.arange(7))
+    before = [buffer.clone() for buffer in memory.state]
+    embeddings = noisy()
+    twice = [
+        (
+            sighting_accuracy(memory, embeddings, n_way=3, n_episodes=4),
+            support_query_accuracy(memory, embeddings, n_way=3, n_shot=1, n_query=2, n_episodes=4),
+        )
+        for _ in range(2)
+    ]
+    assert twice[0] == twice[1]
+    assert all(torch.equal(a, b) for a, b in zip(before, memory.state, strict=True))
+
+
+def test_the_bar_sees_every_episode():
+    seen = []
+
+    def bar(indices):
+        for index in indices:
+            seen.append(index)
+            yield index
+
+    ask = {"n_way": 2, "n_episodes": 5}
+    sighting_accuracy(Memory(5, 20), noisy(), bar=bar, **ask)
+    support_query_accuracy(Memory(5, 20), noisy(), n_shot=1, n_query=1, bar=bar, **ask)
+    assert seen == [0, 1, 2, 3, 4] * 2
+
+
+def test_embedding_does_not_depend_on_the_batch_and_puts_the_mode_back():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.Dropout(0.9)).train()
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    whole, parts = embed(encoder, images), embed(encoder, images, batch_size=4)
+    torch.testing.assert_close(whole, parts)
+    assert whole.shape == (5, 3, 3) and encoder.training
+    expected = nn.functional.linear(
+        images[4, 2].flatten() / 255, encoder[1].weight, encoder[1].bias
+    )
+    torch.testing.assert_close(whole[4, 2], expected.detach())

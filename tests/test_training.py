@@ -1,0 +1,168 @@
+"""Training goes through the memory, and an interrupted one ends where the whole one does."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from rarememory import Memory
+from rarememory.backbones import Conv4
+from rarememory.data import Jitter, draw_glyphs
+from rarememory.training import Recipe, Training, _save, train
+from tests.oracle import PaperMemory
+
+GLYPHS = draw_glyphs(6, 4)
+
+
+def training_of(**changes):
+    torch.manual_seed(1)
+    recipe = Recipe(**{"steps": 6, "n_way": 4, **changes})
+    return Training(Conv4(8, width=4), Memory(8, 8, temperature=0.1), GLYPHS.images, recipe)
+
+
+def flat(state):
+    """Every tensor and number of a nested state, by its path; not the time it took."""
+    if isinstance(state, dict):
+        items = [(key, value) for key, value in state.items() if key != "seconds"]
+    elif isinstance(state, list | tuple):
+        items = list(enumerate(state))
+    else:
+        return {"": state}
+    return {f"/{key}{path}": leaf for key, value in items for path, leaf in flat(value).items()}
+
+
+def assert_same(one, other):
+    one, other = flat(one.state_dict()), flat(other.state_dict())
+    assert one.keys() == other.keys()
+    for path, leaf in one.items():
+        same = torch.equal(leaf, other[path]) if torch.is_tensor(leaf) else leaf == other[path]
+        assert same, path
+
+
+def test_an_interrupted_training_ends_where_the_whole_one_does_to_the_bit(tmp_path):
+    whole = training_of()
+    train(whole)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step):
+        if step.step == 5:
+            raise Interrupted
+
+    checkpoint = tmp_path / "runs" / "one.pt"
+    with pytest.raises(Interrupted):
+        train(training_of(), checkpoint=checkpoint, every=2, watch=interrupt)
+    steps = []
+    resumed = training_of()
+    train(resumed, checkpoint=checkpoint, every=2, watch=lambda step: steps.append(step.step))
+    assert steps == [5, 6]
+    assert_same(whole, resumed)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_finished_training_is_not_trained_further(tmp_path):
+    train(training_of(), checkpoint=tmp_path / "one.pt")
+    again = training_of()
+    train(again, checkpoint=tmp_path / "one.pt", watch=lambda step: pytest.fail("it trained on"))
+    assert again.step == 6
+
+
+def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "one.pt"
+    train(training_of(), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+
+    def crash(state, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", crash)
+    longer = training_of()
+    longer.step = 5
+    with pytest.raises(OSError, match="disk full"):
+        _save(longer.state_dict(), checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_and_nothing_changes(tmp_path):
+    train(training_of(), checkpoint=tmp_path / "one.pt")
+    other, untouched = training_of(learning_rate=0.5), training_of(learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"another recipe.*learning_rate=0\.002.*=0\.5"):
+        train(other, checkpoint=tmp_path / "one.pt")
+    assert_same(other, untouched)
+
+
+def test_a_memory_that_cannot_hold_an_episode_is_refused():
+    with pytest.raises(ValueError, match="7 slots, and an episode of 4 classes seen 2 times needs"):
+        Training(Conv4(8, width=4), Memory(8, 7), GLYPHS.images, Recipe(n_way=4))
+
+
+@pytest.mark.parametrize("margin_weight", [0.0, 1.0])
+@pytest.mark.parametrize("vote_weight", [0.0, 0.5])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_the_loss_is_what_the_papers_memory_says_of_each_sighting(
+    margin_weight, vote_weight, both_ways
+):
+    training = training_of(
+        margin_weight=margin_weight, vote_weight=vote_weight, both_ways=both_ways
+    )
+    embeddings, labels = torch.randn(2, 4, 8), torch.stack([torch.randperm(4) for _ in range(2)])
+    loss, _ = training._episode_loss(embeddings, labels)
+
+    def one_way(queries, labels):
+        oracle, total = PaperMemory(8, 8, temperature=0.1), 0.0
+        for shown, right in zip(queries.tolist(), labels.tolist(), strict=True):
+            total += margin_weight * oracle.loss(shown, right)
+            for query, label in zip(shown, right, strict=True):
+                answer = oracle.read(query, 8)
+                pairs = zip(answer.weights, answer.values, strict=True)
+                votes = sum(weight for weight, value in pairs if value == label)
+                total -= vote_weight * math.log(votes) / 4 if votes else 0.0
+            oracle.write(shown, right)
+        return total
+
+    expected = one_way(embeddings, labels)
+    if both_ways:
+        expected = (expected + one_way(embeddings.flip(0), labels.flip(0))) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    training = training_of(steps=100, warmup=0.1, learning_rate=1.0)
+    rates = []
+    for training.step in range(101):
+        rates.append(training._learning_rate())
+    assert rates[0] == 0 and rates[5] == pytest.approx(0.5) and rates[10] == 1
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[100] == pytest.approx(0)
+    assert rates[55] == pytest.approx(0.5)
+
+
+def test_the_averaged_weights_forget_their_beginning():
+    training = training_of(averaging=0.9)
+    weight = training.encoder.head.weight
+    expected = None
+    for done in range(5):
+        training.advance()
+        now = weight.detach().clone()
+        decay = min(0.9, (1 + done) / (10 + done))
+        expected = now if expected is None else decay * expected + (1 - decay) * now
+    averaged = training.averaged.module
+    torch.testing.assert_close(averaged.head.weight.detach(), expected)
+    batches = [module for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(int(module.num_batches_tracked) == 5 for module in batches)
+
+
+def test_training_learns():
+    training = training_of(steps=60, jitter=Jitter(degrees=3.0, scale=0.02, shear=0.02, shift=0.01))
+    losses = []
+    train(training, watch=lambda step: losses.append(step.loss))
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_training_leaves_torchs_own_generator_alone():
+    training = training_of()
+    before = torch.get_rng_state()
+    training.advance()
+    assert torch.equal(torch.get_rng_state(), before)
