@@ -25,6 +25,7 @@ from rarememory import Memory
 from rarememory.backbones import Conv4, PaperCNN, Residual
 from rarememory.data import (
     Characters,
+    Omniglot,
     Split,
     checksum,
     download_omniglot,
@@ -86,24 +87,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
     """The split, its name, and all characters with their rotations."""
-    omniglot = read_omniglot(options.data or download_omniglot("data"))
+    background, evaluation = (
+        part.rotated() for part in read_omniglot(options.data or download_omniglot("data"))
+    )
+    omniglot = Omniglot(background, evaluation)
     if options.split == "hashed":
-        name, split = "hashed", hashed_split(omniglot.characters.names)
-    elif options.split == "folders":
-        name, split = "folders", folder_split(omniglot)
-    else:
-        split = listed_split(options.split)
-        name = "vinyals" if checksum(split) == VINYALS else "listed"
-    characters = omniglot.characters.rotated()
-    if options.split in ("hashed", "folders"):
-        split = Split(
-            *(_with_rotations(part) for part in (split.train, split.validation, split.test))
-        )
-    return name, split, characters
-
-
-def _with_rotations(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{name}/rot{angle:03}" for name in names for angle in (0, 90, 180, 270))
+        return "hashed", hashed_split(omniglot.characters.names), omniglot.characters
+    if options.split == "folders":
+        return "folders", folder_split(omniglot), omniglot.characters
+    split = listed_split(options.split)
+    return ("vinyals" if checksum(split) == VINYALS else "listed"), split, omniglot.characters
 
 
 def _training(options: argparse.Namespace, characters: Characters) -> Training:
@@ -146,7 +139,12 @@ def _test(
     for way in WAYS:
         ask: dict[str, Any] = {"n_way": way, "n_episodes": options.episodes, "seed": options.seed}
         sightings[way] = sighting_accuracy(
-            _memory(way, 11), embeddings, n_sightings=11, bar=_bar(f"{way}-way by sighting"), **ask
+            _memory(way * options.sharing, 11),
+            embeddings,
+            n_sightings=11,
+            n_sharing=options.sharing,
+            bar=_bar(f"{way}-way by sighting"),
+            **ask,
         )
         for shot in SHOTS:
             key = f"omniglot.{name}.{{}}.{way}w{shot}s"
@@ -162,9 +160,9 @@ def _test(
     return figures, sightings
 
 
-def _memory(way: int, shots: int) -> Memory:
+def _memory(labels: int, shots: int) -> Memory:
     """One that never has to give up a slot within an episode."""
-    return Memory(KEY_DIM, way * shots)
+    return Memory(KEY_DIM, labels * shots)
 
 
 def _percent(key: str, accuracy: Accuracy) -> dict[str, float]:
@@ -198,10 +196,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
     add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
     add("--backbone", choices=BACKBONES, default="residual")
-    add("--steps", type=int, default=Recipe.steps)
+    add("--steps", type=int, default=9000)
     add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
-    add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
-    add("--validate", type=int, default=500, help="steps between validations")
+    add("--episodes", type=int, default=6000, help="to test by (default: %(default)s)")
+    add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
+    add("--validate", type=int, default=1000, help="steps between validations")
     add("--seed", type=int, default=0)
     add("--checkpoint", default="runs/omniglot.pt")
     add("--weights", help="also write the encoder here, in half precision (safetensors)")
@@ -212,7 +211,7 @@ def _told(options: argparse.Namespace) -> list[str]:
     """The options that decide the figures; folders by what they hold, not by where they are."""
     told = ["--data", "<omniglot>"] if options.data else []
     told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
-    for name in ("backbone", "steps", "train_ways", "episodes", "seed"):
+    for name in ("backbone", "steps", "train_ways", "episodes", "sharing", "seed"):
         told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return told
 

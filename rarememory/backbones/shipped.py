@@ -2,7 +2,6 @@
 
 from importlib.resources import files
 
-import torch
 from safetensors.torch import load
 
 from rarememory.backbones.residual import Residual
@@ -11,8 +10,9 @@ from rarememory.backbones.residual import Residual
 def omniglot_encoder() -> Residual:
     """The shipped encoder of 28x28 drawings, ink 1 on 0, in evaluation mode; key_dim is 128.
 
-    Its weights are stored in half precision and were made by
-    `make omniglot DATA=<folder> SPLIT=<Vinyals lists>`; it saw the training characters only.
+    Its weights are stored in half precision. They were trained on the training characters of the
+    Vinyals split by `python -m benchmarks.omniglot --data <folder> --split <lists> --weights
+    rarememory/weights/omniglot.safetensors`, and it is these weights that the benchmark tested.
 
     Example:
         >>> omniglot_encoder()(torch.zeros(1, 1, 28, 28)).shape
@@ -20,10 +20,5 @@ def omniglot_encoder() -> Residual:
     """
     stored = load((files("rarememory") / "weights" / "omniglot.safetensors").read_bytes())
     encoder = Residual(key_dim=128)
-    encoder.load_state_dict(
-        {
-            name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-            for name, tensor in stored.items()
-        }
-    )
+    encoder.load_state_dict(stored)
     return encoder.eval()

@@ -8,10 +8,10 @@ from rarememory.data.episodes import support_query_episode as support_query_epis
 from rarememory.data.glyphs import draw_glyphs as draw_glyphs
 from rarememory.data.jitter import Jitter as Jitter
 from rarememory.data.omniglot import Omniglot as Omniglot
-from rarememory.data.omniglot import Split as Split
-from rarememory.data.omniglot import checksum as checksum
 from rarememory.data.omniglot import download_omniglot as download_omniglot
-from rarememory.data.omniglot import folder_split as folder_split
-from rarememory.data.omniglot import hashed_split as hashed_split
-from rarememory.data.omniglot import listed_split as listed_split
 from rarememory.data.omniglot import read_omniglot as read_omniglot
+from rarememory.data.splits import Split as Split
+from rarememory.data.splits import checksum as checksum
+from rarememory.data.splits import folder_split as folder_split
+from rarememory.data.splits import hashed_split as hashed_split
+from rarememory.data.splits import listed_split as listed_split

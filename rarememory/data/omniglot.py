@@ -1,4 +1,4 @@
-"""Omniglot is 1,623 handwritten characters by 20 drawers each: here it is read, and split.
+"""Omniglot is 1,623 handwritten characters by 20 drawers each: here it is fetched and read.
 
 By Lake, Salakhutdinov and Tenenbaum (2015): 50 alphabets in two parts, background (964 characters)
 and evaluation (659). Reading needs Pillow and tqdm, downloading needs torchvision.
@@ -8,9 +8,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from hashlib import sha256
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +17,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from rarememory.data.characters import Characters, character_of
+from rarememory.data.characters import Characters
 
 DRAWERS = 20
 
 _DRAWING = re.compile(r"(?:^|/)([^/]+/character\d+)/\d{4}_(\d{2})\.png")
-_LISTED = re.compile(r"[^/]+/character\d+(/rot(000|090|180|270))?")
 _NEEDS = '{} needs {}: pip install "rarememory[vision]"'
 
 
@@ -96,104 +93,6 @@ def download_omniglot(folder: str | PathLike[str]) -> Path:
     for background in (True, False):
         torchvision.datasets.Omniglot(str(folder), background=background, download=True)
     return Path(folder)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Class names to train on, to choose by, and to report on; no character is in two of them.
-
-    Rotations count as their character: a character trained on upright and tested on turned is a
-    leak, refused by a ValueError that names it.
-
-    >>> Split(train=("a/rot000",), validation=(), test=("a/rot090",))
-    Traceback (most recent call last):
-    ValueError: 'a/rot000' in train and 'a/rot090' in test are one character: keep it in one part
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        met: dict[str, tuple[str, str]] = {}
-        for part in fields(self):
-            for name in getattr(self, part.name):
-                other, other_part = met.setdefault(character_of(name), (name, part.name))
-                if other_part != part.name:
-                    raise ValueError(
-                        f"{other!r} in {other_part} and {name!r} in {part.name} are one character: "
-                        "keep it in one part"
-                    )
-
-
-def hashed_split(names: Sequence[str], sizes: tuple[int, int, int] = (1028, 172, 423)) -> Split:
-    """The default split: characters in the order of the sha256 of their names, cut at `sizes`.
-
-    It depends on no file, no seed and no order of `names`. `sizes` count characters, and the
-    rotations of one follow it into its part; the default is the usual 1,200 and 423 of Omniglot,
-    with 172 of the 1,200 for validation. ValueError when they do not add up to the characters
-    there are.
-
-    >>> hashed_split(["a", "b", "c", "d"], sizes=(2, 1, 1))
-    Split(train=('c', 'd'), validation=('b',), test=('a',))
-    """
-    characters = sorted({character_of(name) for name in names}, key=_hash)
-    if sum(sizes) != len(characters) or min(sizes) < 0:
-        raise ValueError(
-            f"sizes {sizes} add up to {sum(sizes)}, but there are {len(characters)} characters: "
-            "give three sizes that add up to them"
-        )
-    n_train, n_validation, _ = sizes
-    train = set(characters[:n_train])
-    validation = set(characters[n_train : n_train + n_validation])
-    test = set(characters[n_train + n_validation :])
-    return Split(
-        *(
-            tuple(name for name in names if character_of(name) in part)
-            for part in (train, validation, test)
-        )
-    )
-
-
-def folder_split(omniglot: Omniglot) -> Split:
-    """The makers' split: tested on evaluation, trained on background less a hashed 172/1200 of it.
-
-    That is 826 characters to train on, 138 to validate and 659 to test, and no alphabet of the test
-    is met before.
-
-    >>> none = Characters((), torch.zeros(0, 20, 28, 28, dtype=torch.uint8))
-    >>> folder_split(Omniglot(none, none))
-    Split(train=(), validation=(), test=())
-    """
-    background = omniglot.background.names
-    n_validation = round(len(background) * 172 / 1200)
-    held_out = hashed_split(background, (len(background) - n_validation, n_validation, 0))
-    return Split(held_out.train, held_out.validation, test=omniglot.evaluation.names)
-
-
-def listed_split(folder: str | PathLike[str]) -> Split:
-    """The split that `train.txt`, `val.txt` and `test.txt` in `folder` list, one class a line.
-
-    A line is `Alphabet/characterNN`, or with the rotation, `Alphabet/characterNN/rotDDD`: then its
-    names are those of `rotated()`. FileNotFoundError when a list is missing, ValueError for a line
-    that is no class name, a list without any, and a character that is in two lists.
-
-    >>> listed_split("nowhere")
-    Traceback (most recent call last):
-    FileNotFoundError: no 'nowhere/train.txt': a split is train.txt, val.txt and test.txt
-    """
-    return Split(
-        *(_read_list(Path(folder) / name) for name in ("train.txt", "val.txt", "test.txt"))
-    )
-
-
-def checksum(split: Split) -> str:
-    """Twelve hexadecimal digits that tell splits apart; the order inside a part is no matter.
-
-    >>> checksum(Split(("a", "b"), (), ("c",))) == checksum(Split(("b", "a"), (), ("c",)))
-    True
-    """
-    return _hash(repr([sorted(getattr(split, part.name)) for part in fields(split)]))[:12]
 
 
 def _read_part(folder: Path, part: str, size: int, progress: bool) -> Characters:
@@ -279,22 +178,3 @@ def _with_bar(names: list[str], part: str, progress: bool) -> Iterator[str]:
             _NEEDS.format("the progress bar", "tqdm") + ", or progress=False"
         ) from error
     return iter(tqdm(names, desc=part, unit=" characters"))
-
-
-def _read_list(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no {str(path)!r}: a split is train.txt, val.txt and test.txt")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    for number, line in enumerate(lines, start=1):
-        if line and not _LISTED.fullmatch(line):
-            raise ValueError(
-                f"{line!r} in line {number} of {str(path)!r} is no Alphabet/characterNN[/rotDDD]"
-            )
-    names = tuple(line for line in lines if line)
-    if not names:
-        raise ValueError(f"{str(path)!r} lists no class: give one Alphabet/characterNN a line")
-    return names
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""Every example runs, and so does the code of README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def printed_by(name):
+    return run(str(ROOT / "examples" / name))
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 2
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_a_letter_of_at_most_100_lines(example):
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_remember_knows_the_bird_again_and_undoes_the_forgetting():
+    printed = printed_by("remember.py")
+    assert "an empty memory answers nothing: [-1, -1, -1]" in printed
+    assert "a kakapo seen again: 1" in printed
+    assert "hits: [True, False] in slots [0, 2]" in printed
+    assert "and known again: True" in printed
+
+
+def test_training_under_the_memory_learns_to_know_new_classes():
+    before, after = re.findall(r"(\d+)%", printed_by("train_under_memory.py"))
+    assert int(before) < 15 and int(after) > 70
+
+
+def test_the_python_of_readme_runs_in_one_sitting(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(blocks) >= 2
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks) + "\nprint(recall.loss.item(), len(memory))\n")
+    loss, remembered = run(str(script)).split()
+    assert float(loss) >= 0 and int(remembered) > 1
+
+
+def test_the_files_and_pictures_of_readme_are_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(((?!http)[^)]+)\)", readme)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
