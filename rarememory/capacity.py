@@ -34,7 +34,10 @@ def resized(state: MemoryState, memory_size: int) -> tuple[MemoryState, Int64[Te
 def become(mine: MemoryState, theirs: MemoryState) -> None:
     """Copy a state into another, in place even where the shape changes: others may hold it."""
     for buffer, wanted in zip(mine, theirs, strict=True):
-        buffer.resize_(wanted.shape).copy_(wanted)
+        if buffer.shape != wanted.shape:
+            # Not `resize_`: it fails once NumPy, and through it Faiss, has looked at the keys.
+            buffer.data = torch.empty_like(wanted, dtype=buffer.dtype, device=buffer.device)
+        buffer.copy_(wanted)
 
 
 def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:

@@ -141,7 +141,8 @@ class Memory(nn.Module):
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
 
     def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        loss = margin_loss(scores[:, 0], scores[:, 1], self.margin, mask=mask)
+        positive, negative = scores.unbind(1)
+        loss = margin_loss(positive, negative, self.margin, mask=mask)
         return loss - self.margin if self.subtract_margin else loss
 
     def _pair(self, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -63,11 +63,12 @@ def recalled_rows(
     shape = recall.queries.shape[:-1]
     units = recall.queries.reshape(-1, keys.shape[1]).to(keys.dtype)
     labels = _labels(labels, recall.queries)
+    mask = None if mask is None else _mask(mask, recall.queries)
     # Queries that the read left out have no length.
     good = units.any(1)
-    if mask is not None:
-        good &= _mask(mask, recall.queries)
-    return _with_good_labels(Rows(units, labels, good, shape), validate)
+    if good.device.type != "cpu" or not good.all():
+        mask = good if mask is None else good & mask
+    return _with_good_labels(Rows(units, labels, mask, shape), validate)
 
 
 def normalized(
@@ -147,7 +148,8 @@ def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> 
     if good.all():
         return
     bad = good.logical_not().nonzero().squeeze(1)
-    where = [tuple(row) for row in torch.stack(torch.unravel_index(bad, shape), 1).tolist()[:8]]
-    named = ", ".join(str(row[0] if len(row) == 1 else row) for row in where)
+    # A single query has no leading shape; it is row 0.
+    where = torch.stack(torch.unravel_index(bad[:8], shape or (1,)), 1).tolist()
+    named = ", ".join(str(row[0] if len(row) == 1 else tuple(row)) for row in where)
     more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
     raise ValueError(f"{rule}, and these rows are not: {named}{more} (mask them, or mend them)")

@@ -116,6 +116,9 @@ def write(
     distinct slots, in the order of `Update.eviction`, never one that is averaged into here. All
     ages grow by one, those of written slots become 0. Without a row to write nothing changes.
 
+    Args:
+        nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
+
     Returns:
         What was done with each row, and the rows that found no slot because all were taken.
     """
@@ -124,7 +127,7 @@ def write(
     hits = (nearest != EMPTY) & (state.values[nearest] == labels)
     placed = ~update.averages(hits) | ~hits
     if mask is not None:
-        hits, placed = hits & mask, placed & mask
+        placed = placed & mask
     averaged = hits & ~placed
     slots = nearest.where(averaged, EMPTY)
     overwritten = torch.full_like(slots, EMPTY)

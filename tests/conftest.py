@@ -4,8 +4,10 @@ Nothing of rarememory is imported here.
 """
 
 import os
+from collections.abc import Iterator
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
 
@@ -33,3 +35,11 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, torch
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As in a user's program: no annotation is checked (checking draws from Python's `random`)."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

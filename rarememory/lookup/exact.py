@@ -20,9 +20,9 @@ _PAIRS_AT_ONCE = 2**18
 def tolerance(keys: Tensor) -> float:
     """Bound on the difference of two roundings of one dot product of unit vectors.
 
-    Each is within d eps / 2 of the truth (Higham 2002, section 3.1); APART more for the offset.
+    Each is within d eps / 2 of the truth (Higham 2002, section 3.1), and the offset adds 2 APART.
     """
-    return (keys.shape[1] + APART) * torch.finfo(keys.dtype).eps
+    return (keys.shape[1] + 2 * APART) * torch.finfo(keys.dtype).eps
 
 
 def score(

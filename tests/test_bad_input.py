@@ -1,0 +1,298 @@
+"""Bad input: one sentence with the number that was wrong, and a state that is left to the bit."""
+
+import importlib.util
+import re
+
+import pytest
+import torch
+
+from rarememory import AverageOrReplace, Lookup, Memory, MemoryState, Recall
+from tests.memories import bits
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+ROWS, LABELS = torch.ones(3, 4).cumsum(0).cumsum(1).cos(), torch.tensor([0, 1, 2])
+
+
+def spoilt(value: float, *places: tuple[int, ...]) -> torch.Tensor:
+    rows = ROWS.clone()
+    for place in places:
+        rows[place] = value
+    return rows
+
+
+def memory() -> Memory:
+    filled = Memory(4, 9, k=3)
+    filled.write(ROWS, LABELS)
+    return filled
+
+
+BAD_QUERIES = {
+    "too narrow": (ROWS[:, :3], "queries have width 3, and the keys of this memory have 4"),
+    "too wide": (torch.ones(3, 5), "queries have width 5, and the keys of this memory have 4"),
+    "no width": (torch.tensor(1.0), "queries have no width, and the keys of this memory have 4"),
+    "integers": (torch.ones(3, 4, dtype=int), "queries must be floating point, not torch.int64"),
+    "bools": (torch.ones(3, 4) > 0, "queries must be floating point, not torch.bool"),
+    "complex": (ROWS + 1j, "queries must be floating point, not torch.complex64"),
+    "NaN": (spoilt(torch.nan, (1, 2)), "finite and not zero, and these rows are not: 1 "),
+    "inf": (spoilt(torch.inf, (0, 0)), "finite and not zero, and these rows are not: 0 "),
+    "-inf": (spoilt(-torch.inf, (2, 3)), "finite and not zero, and these rows are not: 2 "),
+    "zero": (spoilt(0.0, (0,), (2,)), "finite and not zero, and these rows are not: 0, 2 "),
+}
+BAD_LABELS = {
+    "negative": (torch.tensor([0, -1, -7]), ">= 0, and these rows are not: 1, 2 "),
+    "float": (torch.tensor([0.0, 1.0, 2.0]), "labels must be integers >= 0, not torch.float32"),
+    "bool": (torch.tensor([True, False, True]), "labels must be integers >= 0, not torch.bool"),
+    "complex": (torch.tensor([0j, 1, 2]), "labels must be integers >= 0, not torch.complex64"),
+    "too few": (torch.tensor([0, 1]), "labels have shape [2], and the queries ask for [3]"),
+    "too many": (torch.arange(4), "labels have shape [4], and the queries ask for [3]"),
+    "a matrix": (LABELS.unsqueeze(1), "labels have shape [3, 1], and the queries ask for [3]"),
+    "one for all": (torch.tensor(1), "labels have shape [], and the queries ask for [3]"),
+}
+BAD_MASKS = {
+    "integers": (torch.tensor([1, 0, 1]), "mask must be torch.bool, True for rows that count"),
+    "too short": (torch.tensor([True]), "mask have shape [1], and the queries ask for [3]"),
+    "a matrix": (torch.ones(3, 4) > 0, "mask have shape [3, 4], and the queries ask for [3]"),
+}
+
+
+def refused(filled: Memory, call, sentence: str, error: type[Exception] = ValueError) -> None:
+    before, version = bits(filled), [buffer._version for buffer in filled.buffers()]
+    with pytest.raises(error, match=re.escape(sentence)) as caught:
+        call()
+    assert bits(filled) == before
+    assert [buffer._version for buffer in filled.buffers()] == version
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 200
+
+
+@pytest.mark.parametrize("name", BAD_QUERIES)
+def test_bad_queries_are_refused(name):
+    queries, sentence = BAD_QUERIES[name]
+    filled = memory()
+    labels = torch.zeros(queries.shape[:-1], dtype=torch.int64)
+    refused(filled, lambda: filled(queries), sentence)
+    refused(filled, lambda: filled(queries, labels), sentence)
+    refused(filled, lambda: filled.write(queries, labels), sentence)
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+@pytest.mark.parametrize("name", BAD_LABELS)
+def test_bad_labels_are_refused(name, recalled):
+    labels, sentence = BAD_LABELS[name]
+    filled = memory()
+    rows = filled(ROWS) if recalled else ROWS
+    refused(filled, lambda: filled(ROWS, labels), sentence)
+    refused(filled, lambda: filled.write(rows, labels), sentence)
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+@pytest.mark.parametrize("name", BAD_MASKS)
+def test_bad_masks_are_refused(name, recalled):
+    mask, sentence = BAD_MASKS[name]
+    filled = memory()
+    rows = filled(ROWS) if recalled else ROWS
+    refused(filled, lambda: filled(ROWS, mask=mask), sentence)
+    refused(filled, lambda: filled.write(rows, LABELS, mask=mask), sentence)
+
+
+def test_bad_rows_are_named_by_their_place_in_any_leading_shape():
+    filled = Memory(4, 9)
+    rows = torch.ones(2, 3, 4)
+    rows[0, 2], rows[1, 0] = 0.0, torch.nan
+    refused(filled, lambda: filled(rows), "these rows are not: (0, 2), (1, 0) (mask them, or")
+    refused(
+        filled,
+        lambda: filled.write(torch.zeros(20, 4), torch.arange(20)),
+        "these rows are not: 0, 1, 2, 3, 4, 5, 6, 7 and 12 more (mask them, or mend them)",
+    )
+    refused(filled, lambda: filled(torch.zeros(4)), "and these rows are not: 0 (mask")
+
+
+def test_masked_rows_may_hold_anything():
+    filled = memory()
+    mask = torch.tensor([True, False, True])
+    rows, labels = spoilt(torch.nan, (1,)), torch.tensor([0, -9, 2])
+    assert filled(rows, labels, mask=mask).loss.isfinite()
+    assert filled.write(rows, labels, mask=mask).slots.tolist() == [0, -1, 2]
+    assert filled.write(filled(rows, mask=mask), labels, mask=mask).slots.tolist() == [0, -1, 2]
+    assert filled.state.keys.isfinite().all()
+
+
+def test_what_a_read_left_out_is_not_written_even_without_a_mask():
+    filled = memory()
+    filled.validate = False
+    recall = filled(spoilt(torch.nan, (1,)))
+    assert recall.prediction.tolist() == [0, -1, 2]
+    assert filled.write(recall, LABELS).slots.tolist() == [0, -1, 2]
+
+
+def test_a_recall_of_other_keys_is_refused():
+    filled, other = memory(), Memory(5, 9)
+    recall = other(torch.ones(3, 5))
+    refused(
+        filled,
+        lambda: filled.write(recall, LABELS),
+        "queries have width 5, and the keys of this memory have 4",
+    )
+    recall = memory().double()(ROWS.double())
+    assert filled.write(recall, LABELS).hits.all()
+    assert filled.keys.dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", [1e30, 3e38, 1e18, 1e-20, 1e-22, 1e-30, 1e-44])
+@pytest.mark.parametrize("validate", [True, False])
+def test_huge_and_tiny_finite_rows_are_normalised_rightly(scale, validate):
+    filled = Memory(4, 9, k=1, validate=validate)
+    rows = torch.tensor([[1.0, -1, 0.5, 0], [0, 0, 0, 1]]) * scale
+    truth = rows.double() / rows.double().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(filled(rows).queries.double(), truth, rtol=1e-6, atol=1e-7)
+    filled.write(torch.cat([rows, torch.ones(1, 4)]), LABELS)
+    assert filled(rows).prediction.tolist() == [0, 1]
+    assert filled(rows).scores.squeeze(1).tolist() == pytest.approx([1, 1])
+    assert filled(rows.double(), torch.tensor([0, 1])).loss.item() == 0
+
+
+def test_the_gradient_of_a_huge_row_is_that_of_its_direction():
+    filled = memory()
+    slopes = []
+    for scale in (1.0, 1e30):
+        rows = (torch.tensor([[1.0, -1, 0.5, 2]]) * scale).requires_grad_()
+        filled(rows).scores.sum().backward()
+        slopes.append(rows.grad * scale)
+    torch.testing.assert_close(*slopes)
+
+
+def test_bad_numbers_of_the_constructor_are_refused():
+    for options, sentence in [
+        ({"key_dim": 0}, "key_dim must be at least 1, not 0"),
+        ({"key_dim": -2}, "key_dim must be at least 1, not -2"),
+        ({"memory_size": 0}, "memory_size must be at least 1, not 0"),
+        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"margin": -0.5}, "margin must be 0 or a positive number, not -0.5"),
+        ({"margin": float("nan")}, "margin must be 0 or a positive number, not nan"),
+        ({"temperature": 0}, "temperature must be a positive number, not 0"),
+        ({"temperature": -1.0}, "temperature must be a positive number, not -1.0"),
+        ({"temperature": float("nan")}, "temperature must be a positive number, not nan"),
+        (
+            {"lookup": "hnsw"},
+            'no lookup is called \'hnsw\'; choose "auto", "faiss", "torch", or pass a Lookup',
+        ),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            Memory(**{"key_dim": 4, **options})
+    for noise in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"age_noise must be 0 or a positive .* not {noise}"):
+            AverageOrReplace(noise)
+    assert Memory(1, 1, k=1, margin=0.0).update == AverageOrReplace()
+
+
+@pytest.mark.parametrize("k", [0, -1])
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_a_read_for_no_neighbours_is_refused(k, labels):
+    filled = memory()
+    refused(filled, lambda: filled(ROWS, labels, k=k), f"k must be at least 1, not {k}")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "sentence"),
+    [
+        ({}, "say what to forget: labels, slots or older_than; or clear() it all"),
+        ({"slots": [0, 9, -1]}, "slots [9, -1] do not exist: this memory has 0 to 8"),
+        ({"slots": 9}, "slots [9] do not exist: this memory has 0 to 8"),
+        ({"slots": [9], "labels": 0}, "slots [9] do not exist"),
+        ({"labels": 0.5}, "labels to forget must be integers, not torch.float32"),
+        ({"labels": [0.5]}, "labels to forget must be integers, not torch.float32"),
+        ({"slots": torch.ones(9) > 0}, "slots to forget must be integers, not torch.bool"),
+    ],
+)
+def test_bad_conditions_of_forgetting_are_refused(conditions, sentence):
+    filled = memory()
+    if conditions.get("labels") == 0.5:
+        conditions = {"labels": torch.tensor(0.5)}
+    refused(filled, lambda: filled.forget(**conditions), sentence)
+
+
+@pytest.mark.parametrize("memory_size", [0, -3])
+def test_a_resize_to_nothing_is_refused(memory_size):
+    filled = memory()
+    sentence = f"memory_size must be at least 1, not {memory_size}"
+    refused(filled, lambda: filled.resize(memory_size), sentence)
+
+
+def without_faiss(monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find(name)
+    )
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
+    without_faiss(monkeypatch)
+    sentence = 'faiss is not installed; run: pip install "rarememory[faiss]"'
+    with pytest.raises(ImportError, match=re.escape(sentence)):
+        Memory(4, lookup="faiss")
+
+
+def test_auto_does_without_a_missing_package(monkeypatch):
+    filled = memory()
+    assert [lookup.name for lookup in filled.lookup.lookups] == ["faiss", "torch"]
+    without_faiss(monkeypatch)
+    without = memory()
+    assert [lookup.name for lookup in without.lookup.lookups] == ["torch"]
+    for mine, theirs in zip(filled(ROWS)[:4], without(ROWS)[:4], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_named_lookup_that_cannot_serve_never_falls_back_silently():
+    filled = Memory(4, 9, lookup="faiss").double()
+    sentence = "faiss searches float32 keys, and these are torch.float64"
+    refused(filled, lambda: filled(ROWS), sentence)
+    refused(filled, lambda: filled(ROWS, LABELS), sentence)
+    refused(filled, lambda: filled.write(ROWS, LABELS), sentence)
+    filled = Memory(4, 9, lookup="faiss").to("meta")
+    reason = filled.lookup.why_not(ROWS, filled.keys, 1)
+    assert reason == "faiss searches on the cpu, and the keys are on meta"
+
+
+def test_auto_that_cannot_serve_lists_every_refusal():
+    class Never(Lookup):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def nearest(self, queries, keys, occupied, k):
+            raise AssertionError
+
+        def why_not(self, queries, keys, k):
+            return f"{self.name} will not find {k} of {len(keys)}"
+
+    filled = memory()
+    filled.lookup.lookups = [Never("one"), Never("two")]
+    sentence = "no lookup can serve this: one will not find 3 of 9; two will not find 3 of 9"
+    refused(filled, lambda: filled(ROWS), sentence)
+    with pytest.raises(ValueError, match=sentence):
+        filled.lookup.nearest(ROWS, filled.keys, filled.values >= 0, 3)
+
+
+def test_queries_of_another_device_are_refused():
+    filled = memory()
+    meta = torch.empty(3, 4, device="meta")
+    refused(filled, lambda: filled(meta), "queries are on meta, and the memory is on cpu")
+    labels = torch.empty(3, dtype=torch.int64, device="meta")
+    refused(filled, lambda: filled(ROWS, labels), "labels are on meta, and the queries are on cpu")
+
+
+def test_a_write_that_is_refused_half_way_leaves_the_state_to_the_bit():
+    class Refuses(AverageOrReplace):
+        def eviction(self, ages, noise):
+            raise ValueError("no slot is to spare")
+
+    filled = memory()
+    filled.update = Refuses()
+    rows = torch.cat([ROWS[:1], -ROWS[:1]])
+    refused(filled, lambda: filled.write(rows, torch.tensor([0, 9])), "no slot is to spare")
+
+
+def test_the_nouns_are_plain_tuples():
+    assert MemoryState._fields == ("keys", "values", "written", "clock", "seed")
+    assert Recall._fields == ("slots", "scores", "values", "queries", "temperature", "loss")
