@@ -43,19 +43,21 @@ def become(mine: MemoryState, theirs: MemoryState) -> None:
 def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as `mine` has.
 
-    A state_dict that lacks a part is left for torch to complain of.
+    A state_dict without any of the memory is left for torch to complain of.
 
     Raises:
-        ValueError: the keys have another width than mine.
+        ValueError: a part is missing, or the keys have another width than mine. Torch would load
+            what fits and leave the rest: a memory is loaded whole or not at all.
     """
-    parts = [state_dict.get(prefix + name) for name in MemoryState._fields]
-    found = [part for part in parts if part is not None]
-    if len(found) < len(parts):
+    found = {name: state_dict.get(prefix + name) for name in MemoryState._fields}
+    missing = [name for name, part in found.items() if part is None]
+    if len(missing) == len(found):
         return
-    theirs = MemoryState(*found)
+    if missing:
+        raise ValueError(f"the checkpoint's memory has no {' and no '.join(missing)}")
+    theirs = MemoryState(*(part for part in found.values() if part is not None))
     width, key_dim = theirs.keys.shape[1], mine.keys.shape[1]
     if width != key_dim:
-        # All or nothing: torch would load the values and leave the keys.
         raise ValueError(f"the checkpoint's keys have width {width}, and this memory's {key_dim}")
     if len(theirs.values) != len(mine.values):
         state, _ = resized(theirs, len(mine.values))

@@ -64,6 +64,11 @@ def recalled_rows(
     units = recall.queries.reshape(-1, keys.shape[1]).to(keys.dtype)
     labels = _labels(labels, recall.queries)
     mask = None if mask is None else _mask(mask, recall.queries)
+    if validate and recall.slots.numel() and int(recall.slots.max()) >= len(keys):
+        raise ValueError(
+            f"the recall names slot {int(recall.slots.max())}, and this memory has 0 to "
+            f"{len(keys) - 1}: read again, then write"
+        )
     # Queries that the read left out have no length.
     good = units.any(1)
     if good.device.type != "cpu" or not good.all():
@@ -134,11 +139,11 @@ def _mask(mask: Tensor, queries: Tensor) -> Tensor:
 def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:
     if rows.shape != queries.shape[:-1]:
         raise ValueError(
-            f"{name} have shape {list(rows.shape)}, and the queries ask for "
-            f"{list(queries.shape[:-1])}, one a query"
+            f"{name} of shape {list(rows.shape)} for queries that ask for "
+            f"{list(queries.shape[:-1])}: give one a query"
         )
     if rows.device != queries.device:
-        raise ValueError(f"{name} are on {rows.device}, and the queries are on {queries.device}")
+        raise ValueError(f"{name} on {rows.device} for queries on {queries.device}: move one")
     return rows.reshape(-1)
 
 

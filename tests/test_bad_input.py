@@ -44,15 +44,15 @@ BAD_LABELS = {
     "float": (torch.tensor([0.0, 1.0, 2.0]), "labels must be integers >= 0, not torch.float32"),
     "bool": (torch.tensor([True, False, True]), "labels must be integers >= 0, not torch.bool"),
     "complex": (torch.tensor([0j, 1, 2]), "labels must be integers >= 0, not torch.complex64"),
-    "too few": (torch.tensor([0, 1]), "labels have shape [2], and the queries ask for [3]"),
-    "too many": (torch.arange(4), "labels have shape [4], and the queries ask for [3]"),
-    "a matrix": (LABELS.unsqueeze(1), "labels have shape [3, 1], and the queries ask for [3]"),
-    "one for all": (torch.tensor(1), "labels have shape [], and the queries ask for [3]"),
+    "too few": (torch.tensor([0, 1]), "labels of shape [2] for queries that ask for [3]"),
+    "too many": (torch.arange(4), "labels of shape [4] for queries that ask for [3]"),
+    "a matrix": (LABELS.unsqueeze(1), "labels of shape [3, 1] for queries that ask for [3]"),
+    "one for all": (torch.tensor(1), "labels of shape [] for queries that ask for [3]"),
 }
 BAD_MASKS = {
     "integers": (torch.tensor([1, 0, 1]), "mask must be torch.bool, True for rows that count"),
-    "too short": (torch.tensor([True]), "mask have shape [1], and the queries ask for [3]"),
-    "a matrix": (torch.ones(3, 4) > 0, "mask have shape [3, 4], and the queries ask for [3]"),
+    "too short": (torch.tensor([True]), "mask of shape [1] for queries that ask for [3]"),
+    "a matrix": (torch.ones(3, 4) > 0, "mask of shape [3, 4] for queries that ask for [3]"),
 }
 
 
@@ -165,10 +165,14 @@ def test_the_gradient_of_a_huge_row_is_that_of_its_direction():
 
 def test_bad_numbers_of_the_constructor_are_refused():
     for options, sentence in [
-        ({"key_dim": 0}, "key_dim must be at least 1, not 0"),
-        ({"key_dim": -2}, "key_dim must be at least 1, not -2"),
-        ({"memory_size": 0}, "memory_size must be at least 1, not 0"),
-        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"key_dim": 0}, "key_dim must be an integer of at least 1, not 0"),
+        ({"key_dim": -2}, "key_dim must be an integer of at least 1, not -2"),
+        ({"memory_size": 0}, "memory_size must be an integer of at least 1, not 0"),
+        ({"k": 0}, "k must be an integer of at least 1, not 0"),
+        ({"k": 2.5}, "k must be an integer of at least 1, not 2.5"),
+        ({"seed": -1}, "seed must be an integer from 0 to 2**63 - 1, not -1"),
+        ({"seed": 2**63}, "seed must be an integer from 0 to 2**63 - 1, not 9223372036854775808"),
+        ({"seed": 1.5}, "seed must be an integer from 0 to 2**63 - 1, not 1.5"),
         ({"margin": -0.5}, "margin must be 0 or a positive number, not -0.5"),
         ({"margin": float("nan")}, "margin must be 0 or a positive number, not nan"),
         ({"temperature": 0}, "temperature must be a positive number, not 0"),
@@ -279,7 +283,7 @@ def test_queries_of_another_device_are_refused():
     meta = torch.empty(3, 4, device="meta")
     refused(filled, lambda: filled(meta), "queries are on meta, and the memory is on cpu")
     labels = torch.empty(3, dtype=torch.int64, device="meta")
-    refused(filled, lambda: filled(ROWS, labels), "labels are on meta, and the queries are on cpu")
+    refused(filled, lambda: filled(ROWS, labels), "labels on meta for queries on cpu")
 
 
 def test_a_write_that_is_refused_half_way_leaves_the_state_to_the_bit():
@@ -296,3 +300,11 @@ def test_a_write_that_is_refused_half_way_leaves_the_state_to_the_bit():
 def test_the_nouns_are_plain_tuples():
     assert MemoryState._fields == ("keys", "values", "written", "clock", "seed")
     assert Recall._fields == ("slots", "scores", "values", "queries", "temperature", "loss")
+
+
+def test_a_recall_of_slots_that_are_gone_is_refused():
+    filled = memory()
+    recall = filled(ROWS)
+    filled.resize(2)
+    sentence = "the recall names slot 2, and this memory has 0 to 1: read again, then write"
+    refused(filled, lambda: filled.write(recall, LABELS), sentence)
