@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory
+from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory, MemoryState
 from tests.memories import LOOKUPS, bits, holding
 
 ODD = [1, 7, 33, 129]
