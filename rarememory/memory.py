@@ -81,8 +81,8 @@ class Memory(nn.Module):
         for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, not {number}")
-        if not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, not {seed}")
+        if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed must be an integer of 64 bits, not {seed}")
         if not margin >= 0:
             raise ValueError(f"margin must be 0 or a positive number, not {margin}")
         if not temperature > 0:

@@ -161,9 +161,8 @@ def eviction_order(
     count = min(count, size)
     least = gladness.topk(count).values[-1]
     # Of the slots that tie for the last place, the lower ones are in.
-    tied = gladness == least
-    room = count - (gladness > least).sum()
-    chosen = (gladness > least) | (tied & (tied.cumsum(0) <= room))
+    above, tied = gladness > least, gladness == least
+    chosen = above | (tied & (tied.cumsum(0) <= count - above.sum()))
     slots = torch.nonzero_static(chosen, size=count).squeeze(1)
     slots = slots[gladness[slots].argsort(descending=True, stable=True)]
     return slots.masked_fill(gladness[slots] == -torch.inf, EMPTY)
