@@ -1,0 +1,142 @@
+"""Splits: the same ones every time, and no character in two parts."""
+
+import pytest
+import torch
+
+from rarememory.data import (
+    Characters,
+    Omniglot,
+    Split,
+    character_of,
+    checksum,
+    folder_split,
+    hashed_split,
+    listed_split,
+)
+
+
+def names(n_characters, rotations=("",)):
+    return [f"Greek/character{i:02d}{turn}" for i in range(n_characters) for turn in rotations]
+
+
+def test_a_hashed_split_has_the_sizes_asked_and_leaves_no_class_out():
+    every = names(33)
+    split = hashed_split(every, (20, 6, 7))
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [20, 6, 7]
+    assert sorted(split.train + split.validation + split.test) == every
+
+
+def test_a_hashed_split_does_not_depend_on_the_order_of_names():
+    every = names(33)
+    forward, backward = (hashed_split(order, (20, 6, 7)) for order in (every, every[::-1]))
+    assert set(forward.test) == set(backward.test)
+    assert checksum(forward) == checksum(backward)
+
+
+def test_a_hashed_split_is_the_same_today_as_when_numbers_were_printed():
+    assert checksum(hashed_split(names(33), (20, 6, 7))) == "5c63f2e64eef"
+
+
+def test_rotations_follow_their_character_through_a_hashed_split():
+    turned = names(33, ("/rot000", "/rot090", "/rot180", "/rot270"))
+    plain, rotated = hashed_split(names(33), (20, 6, 7)), hashed_split(turned, (20, 6, 7))
+    for part in ("train", "validation", "test"):
+        assert {character_of(name) for name in getattr(rotated, part)} == set(getattr(plain, part))
+        assert len(getattr(rotated, part)) == 4 * len(getattr(plain, part))
+
+
+@pytest.mark.parametrize("sizes", [(20, 6, 6), (20, 6, 8), (40, -14, 7)])
+def test_sizes_that_do_not_add_up_are_refused_with_both_numbers(sizes):
+    with pytest.raises(ValueError, match=f"add up to {sum(sizes)}, but there are 33 characters"):
+        hashed_split(names(33), sizes)
+
+
+def test_a_folder_split_tests_on_evaluation_and_validates_on_a_share_of_background():
+    blank = torch.zeros(100, 20, 1, 1, dtype=torch.uint8)
+    background = Characters(tuple(names(100)), blank)
+    evaluation = Characters(tuple(f"Keble/character{i:02d}" for i in range(7)), blank[:7])
+    split = folder_split(Omniglot(background, evaluation))
+    assert split.test == evaluation.names
+    assert (len(split.train), len(split.validation)) == (86, 14)
+    assert sorted(split.train + split.validation) == sorted(background.names)
+
+
+def test_a_split_may_not_hold_a_class_twice_in_two_parts():
+    with pytest.raises(ValueError, match="'a' in validation and 'a' in test are one character"):
+        Split(train=(), validation=("b", "a"), test=("a",))
+
+
+def test_a_rotation_of_a_training_character_is_a_leak():
+    with pytest.raises(ValueError, match="'a/rot000' in train and 'a/rot270' in validation"):
+        Split(train=("a/rot000", "b"), validation=("a/rot270",), test=())
+
+
+def test_rotations_of_one_character_may_be_in_one_part():
+    assert len(Split(train=("a/rot000", "a/rot090"), validation=(), test=("b",)).train) == 2
+
+
+def test_the_checksum_tells_parts_apart_but_not_their_order():
+    split = Split(train=("a", "b"), validation=("c",), test=("d",))
+    assert checksum(split) == checksum(Split(train=("b", "a"), validation=("c",), test=("d",)))
+    others = [
+        Split(train=("a",), validation=("b", "c"), test=("d",)),
+        Split(train=("d",), validation=("c",), test=("a", "b")),
+        Split(train=("a", "b"), validation=("c",), test=()),
+    ]
+    assert len({checksum(split), *map(checksum, others)}) == 4
+
+
+def write_lists(folder, train, val, test):
+    for name, lines in (("train", train), ("val", val), ("test", test)):
+        (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
+
+
+def test_a_listed_split_is_what_its_three_files_list(tmp_path):
+    write_lists(
+        tmp_path,
+        "Greek/character01/rot000\nGreek/character01/rot090\n",
+        "\n  Greek/character02/rot000  \r\n",
+        "Keble/character11\nN_Ko/character02",
+    )
+    assert listed_split(tmp_path) == Split(
+        train=("Greek/character01/rot000", "Greek/character01/rot090"),
+        validation=("Greek/character02/rot000",),
+        test=("Keble/character11", "N_Ko/character02"),
+    )
+
+
+def test_a_leak_between_lists_is_refused(tmp_path):
+    write_lists(tmp_path, "G/character01/rot000", "G/character02", "G/character01/rot180")
+    with pytest.raises(ValueError, match="in train and 'G/character01/rot180' in test"):
+        listed_split(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["train", "val", "test"])
+def test_a_missing_list_is_named(tmp_path, missing):
+    write_lists(tmp_path, "G/character01", "G/character02", "G/character03")
+    (tmp_path / f"{missing}.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{missing}\.txt'"):
+        listed_split(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["G/character1/rot45", "G/charm01", "character01", "a/b/c", "G"])
+def test_a_line_that_is_no_class_name_is_refused_with_its_number(tmp_path, line):
+    write_lists(tmp_path, f"G/character01\n\n{line}\n", "G/character02", "G/character03")
+    with pytest.raises(ValueError, match=rf"'{line}' in line 3 of .*train\.txt'"):
+        listed_split(tmp_path)
+
+
+def test_a_list_of_nothing_is_refused(tmp_path):
+    write_lists(tmp_path, "G/character01", " \n\n", "G/character03")
+    with pytest.raises(ValueError, match=r"val\.txt' lists no class"):
+        listed_split(tmp_path)
+
+
+def test_a_listed_name_that_is_not_in_the_data_is_refused_when_selected(tmp_path):
+    write_lists(tmp_path, "Greek/character01", "Greek/character02", "Greek/character99")
+    split = listed_split(tmp_path)
+    names = ("Greek/character01", "Greek/character02")
+    every = Characters(names, torch.zeros(2, 20, 3, 3, dtype=torch.uint8))
+    assert every.select(split.train).names == ("Greek/character01",)
+    with pytest.raises(KeyError, match="no class 'Greek/character99' among these 5"):
+        every.select(split.test)
