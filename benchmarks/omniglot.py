@@ -54,8 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
         training = _training(options, characters.select(split.train).mirrored())
         _train(training, characters.select(split.validation), options)
         encoder = _rounded(training.averaged.module)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+    except (ImportError, KeyError, OSError, ValueError) as error:
+        # Python shows the text of a KeyError in quotes.
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from {options.checkpoint}", file=sys.stderr)

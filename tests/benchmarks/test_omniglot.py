@@ -116,6 +116,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(run, folder, monkeypatch, c
     assert begun == [0, 1, 2, 2, 3, 4]
 
 
+def test_a_listed_class_that_is_not_in_the_data_is_named(run, folder, capsys):
+    (folder / "lists" / "val.txt").write_text("Alphabet9/character01/rot000\n")
+    assert run("--steps", "1") == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("no class 'Alphabet9/character01")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
