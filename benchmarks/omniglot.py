@@ -119,15 +119,17 @@ def _train(training: Training, validation: Characters, options: argparse.Namespa
             recent[name] = recent.get(name, now) + 0.05 * (now - recent.get(name, now))
         bar.set_postfix(loss=f"{recent['loss']:.3f}", accuracy=f"{100 * recent['accuracy']:.1f}")
         if step.step % options.validate == 0:
-            tqdm.write(f"step {step.step}: validation, {_validated(training, validation)}")
+            episodes = min(100, options.episodes)
+            answered = _validated(training, validation, episodes)
+            tqdm.write(f"step {step.step}: validation, {answered}")
 
     train(training, checkpoint=Path(options.checkpoint), watch=watch)
     bar.close()
 
 
-def _validated(training: Training, validation: Characters) -> str:
+def _validated(training: Training, validation: Characters, episodes: int) -> str:
     embeddings = embed(training.averaged, validation.images)
-    by_sighting = sighting_accuracy(_memory(20, 6), embeddings, n_way=20, n_episodes=100)
+    by_sighting = sighting_accuracy(_memory(20, 6), embeddings, n_way=20, n_episodes=episodes)
     return f"20-way 1-shot {by_sighting[1]}, 5-shot {by_sighting[5]}"
 
 
