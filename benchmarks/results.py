@@ -61,5 +61,6 @@ def _commit() -> str:
         return done.stdout.strip()
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    changed = git("status", "--porcelain", "--", "../../rarememory", "..", ":!.")
+    # What a run writes itself is not tracked yet, and no change of the code.
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../../rarememory", "..")
     return f"{commit} and uncommitted changes" if changed else commit
