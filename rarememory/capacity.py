@@ -40,7 +40,7 @@ def become(mine: MemoryState, theirs: MemoryState) -> None:
         buffer.copy_(wanted)
 
 
-def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:
+def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState, *, projection: bool) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as `mine` has.
 
     A state_dict without any of the memory is left for torch to complain of.
@@ -49,13 +49,13 @@ def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState) -> None:
         ValueError: a part is missing, or the keys have another width than mine. Torch would load
             what fits and leave the rest: a memory is loaded whole or not at all.
     """
-    found = {name: state_dict.get(prefix + name) for name in MemoryState._fields}
-    missing = [name for name, part in found.items() if part is None]
-    if len(missing) == len(found):
+    names = [*MemoryState._fields, *(["projection.weight"] if projection else [])]
+    missing = [name for name in names if prefix + name not in state_dict]
+    if len(missing) == len(names):
         return
     if missing:
         raise ValueError(f"the checkpoint's memory has no {' and no '.join(missing)}")
-    theirs = MemoryState(*(part for part in found.values() if part is not None))
+    theirs = MemoryState(*(state_dict[prefix + name] for name in MemoryState._fields))
     width, key_dim = theirs.keys.shape[1], mine.keys.shape[1]
     if width != key_dim:
         raise ValueError(f"the checkpoint's keys have width {width}, and this memory's {key_dim}")

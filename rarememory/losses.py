@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 def margin_loss(
-    positive: Float[Tensor, " batch"],
-    negative: Float[Tensor, " batch"],
+    positive: Float[Tensor, "*batch"],
+    negative: Float[Tensor, "*batch"],
     margin: float = 0.1,
     *,
-    mask: Bool[Tensor, " batch"] | None = None,
+    mask: Bool[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """The memory loss: the nearest right key has to beat the nearest wrong one by a margin.
 
@@ -38,12 +38,12 @@ def margin_loss(
 
 
 def vote_loss(
-    scores: Float[Tensor, "batch k"],
-    values: Int64[Tensor, "batch k"],
-    labels: Int64[Tensor, " batch"],
+    scores: Float[Tensor, "*batch k"],
+    values: Int64[Tensor, "*batch k"],
+    labels: Int64[Tensor, "*batch"],
     temperature: float = 0.025,
     *,
-    mask: Bool[Tensor, " batch"] | None = None,
+    mask: Bool[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """The negative log-likelihood of the right value in the memory's vote.
 
@@ -63,16 +63,16 @@ def vote_loss(
         >>> vote_loss(scores, values, torch.tensor([3]))
         tensor(0.6931)
     """
-    right = (values == labels.unsqueeze(1)) & (scores > -torch.inf)
-    voted = right.any(dim=1)
+    right = (values == labels.unsqueeze(-1)) & (scores > -torch.inf)
+    voted = right.any(dim=-1)
     # A finite stand-in for -inf keeps gradients finite in rows that find nothing.
     lowest = torch.finfo(scores.dtype).min / 2
     logits = (scores / temperature).clamp(min=lowest)
-    chances = logits.masked_fill(~right, lowest).logsumexp(1) - logits.logsumexp(1)
+    chances = logits.masked_fill(~right, lowest).logsumexp(-1) - logits.logsumexp(-1)
     return _mean_of(-chances.where(voted, 0.0), mask)
 
 
 def _mean_of(losses: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-    return losses.mean() if len(losses) else losses.sum()
+    return losses.mean() if losses.numel() else losses.sum()

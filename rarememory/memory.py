@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rarememory import updates
 from rarememory.capacity import become, fitted, resized
+from rarememory.checks import check_count, check_not_negative, check_positive, check_seed
 from rarememory.forgetting import Integers, empty, meets
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import order, score
@@ -79,14 +80,12 @@ class Memory(nn.Module):
     ) -> None:
         super().__init__()
         for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, not {number}")
-        if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed must be an integer of 64 bits, not {seed}")
-        if not margin >= 0:
-            raise ValueError(f"margin must be 0 or a positive number, not {margin}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be a positive number, not {temperature}")
+            check_count(name, number)
+        check_seed(seed)
+        check_not_negative("margin", margin)
+        check_positive("temperature", temperature)
+        if update is not None and not isinstance(update, updates.Update):
+            raise ValueError(f"update must be a policy such as AverageOrReplace(), not {update!r}")
         self.k = k
         self.margin = margin
         self.temperature = temperature
@@ -122,8 +121,9 @@ class Memory(nn.Module):
         Args:
             queries: any leading shape, any float type, any length but zero.
             labels: the right values, integers >= 0, one a query.
-            k: neighbours to look up; without it `self.k` for a read without labels, and for one
-                with labels only the nearest right and the nearest wrong slot.
+            k: neighbours to look up, at most as many as there are slots; without it `self.k` for a
+                read without labels, and for one with labels only the nearest right and the nearest
+                wrong slot.
             mask: rows to look at; the others find nothing and add nothing to the loss.
 
         Raises:
@@ -151,18 +151,15 @@ class Memory(nn.Module):
         assert rows.labels is not None
         with torch.no_grad(), self._full_precision():
             pair = self._served(rows, 2).nearest_pair(
-                rows.queries.detach(), self.keys, self.values, rows.labels
+                rows.asked(), self.keys, self.values, rows.labels
             )
         slots = rows.masked(torch.stack(pair, dim=1))
         return slots, score(rows.queries, self.keys, slots)
 
     def _nearest(self, rows: Rows, k: int) -> Tensor:
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
+        check_count("k", k)
         with torch.no_grad(), self._full_precision():
-            slots = self._served(rows, k).nearest(
-                rows.queries.detach(), self.keys, self.values != EMPTY, k
-            )
+            slots = self._served(rows, k).nearest(rows.asked(), self.keys, self.values != EMPTY, k)
             missing = min(k, len(self.keys)) - slots.shape[1]
             return rows.masked(nn.functional.pad(slots, (0, missing), value=EMPTY))
 
@@ -204,7 +201,7 @@ class Memory(nn.Module):
 
         Args:
             queries: any leading shape; or what `memory(queries, ...)` has just recalled, which
-                saves encoding and looking them up again.
+                saves encoding and looking them up again. What that read left out is not written.
             labels: integers >= 0, one a query.
             mask: rows to write.
 
@@ -291,7 +288,7 @@ class Memory(nn.Module):
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Refuse writing, forgetting and clearing inside the block."""
+        """Refuse inside the block whatever would change the memory."""
         before, self._read_only = self._read_only, True
         try:
             yield
@@ -318,19 +315,23 @@ class Memory(nn.Module):
             The old slot of every new one, EMPTY where there is none.
         """
         self._refuse_if_read_only("resize")
-        if memory_size < 1:
-            raise ValueError(f"memory_size must be at least 1, not {memory_size}")
+        check_count("memory_size", memory_size)
         state, old_slots = resized(self.state, memory_size)
         become(self.state, state)
         return old_slots
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy made inside `read_only()` is outside of it.
+        return {**self.__dict__, "_read_only": False}
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         error_msgs: list[str] = args[-1]
         try:
-            fitted(state_dict, prefix, self.state)
-        except ValueError as error:
+            self._refuse_if_read_only("load")
+            fitted(state_dict, prefix, self.state, projection=self.projection is not None)
+        except (RuntimeError, ValueError) as error:
             error_msgs.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

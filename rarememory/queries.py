@@ -20,6 +20,13 @@ class Rows(NamedTuple):
     mask: Bool[Tensor, " batch"] | None  # None: every row counts
     shape: torch.Size  # the leading shape that they came in
 
+    def asked(self) -> Float[Tensor, "batch key_dim"]:
+        """The queries for a lookup: those that do not count are NaN, which finds nothing."""
+        queries = self.queries.detach()
+        if self.mask is None:
+            return queries
+        return queries.masked_fill(~self.mask.unsqueeze(1), torch.nan)
+
     def masked(self, slots: Int64[Tensor, "batch *k"]) -> Int64[Tensor, "batch *k"]:
         """The slots, EMPTY in rows that do not count."""
         if self.mask is None:
@@ -52,7 +59,11 @@ def rows_of(
         _refuse(good, mask, shape, "queries must be finite and not zero")
     elif good is not None:
         mask = good if mask is None else good & mask
-    return _with_good_labels(Rows(units, labels, mask, shape), validate)
+    rows = _with_good_labels(Rows(units, labels, mask, shape), validate)
+    if rows.mask is None:
+        return rows
+    # So that whoever meets these rows again, in a recall, sees that they were left out.
+    return rows._replace(queries=units.masked_fill(~rows.mask.unsqueeze(1), 0.0))
 
 
 def recalled_rows(
@@ -115,6 +126,8 @@ def _with_good_labels(rows: Rows, validate: bool) -> Rows:
 
 def _check_queries(queries: Tensor, keys: Tensor) -> None:
     key_dim = keys.shape[1]
+    if not isinstance(queries, Tensor):
+        raise ValueError(f"queries must be a tensor [..., {key_dim}], not a {_kind(queries)}")
     if not queries.is_floating_point():
         raise ValueError(f"queries must be floating point, not {queries.dtype}")
     if queries.dim() == 0 or queries.shape[-1] != key_dim:
@@ -125,15 +138,22 @@ def _check_queries(queries: Tensor, keys: Tensor) -> None:
 
 
 def _labels(labels: Tensor, queries: Tensor) -> Tensor:
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a tensor of integers >= 0, not a {_kind(labels)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers >= 0, not {labels.dtype}")
     return _like_queries("labels", labels, queries).long()
 
 
 def _mask(mask: Tensor, queries: Tensor) -> Tensor:
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be torch.bool, True for rows that count, not {mask.dtype}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else f"a {_kind(mask)}"
+        raise ValueError(f"mask must be torch.bool, True for rows that count, not {kind}")
     return _like_queries("mask", mask, queries)
+
+
+def _kind(thing: object) -> str:
+    return type(thing).__name__
 
 
 def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:

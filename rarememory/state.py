@@ -25,6 +25,7 @@ class MemoryState(NamedTuple):
 
     @property
     def occupied(self) -> Bool[Tensor, " slots"]:
+        """Slots that hold something."""
         return self.values != EMPTY
 
     @property
@@ -40,7 +41,8 @@ class Recall(NamedTuple):
     slot of the right value and the nearest of a wrong one, which is all that training needs; give
     it `k` as well to have the k nearest. Where there are fewer neighbours than places, the places
     left over have slot and value EMPTY, score -inf and weight 0; a query that finds nothing at all
-    (an empty memory, a masked row) has prediction EMPTY and confidence 0.
+    (an empty memory, a masked row) has prediction EMPTY and confidence 0. Weights and confidence
+    are over the neighbours looked up, so those of a read with labels are between two.
     """
 
     slots: Int64[Tensor, "*batch k"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 
 import pytest
 import torch
@@ -194,7 +195,9 @@ def test_bad_numbers_of_the_constructor_are_refused():
 @pytest.mark.parametrize("labels", [None, LABELS])
 def test_a_read_for_no_neighbours_is_refused(k, labels):
     filled = memory()
-    refused(filled, lambda: filled(ROWS, labels, k=k), f"k must be at least 1, not {k}")
+    refused(
+        filled, lambda: filled(ROWS, labels, k=k), f"k must be an integer of at least 1, not {k}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,12 +222,13 @@ def test_bad_conditions_of_forgetting_are_refused(conditions, sentence):
 @pytest.mark.parametrize("memory_size", [0, -3])
 def test_a_resize_to_nothing_is_refused(memory_size):
     filled = memory()
-    sentence = f"memory_size must be at least 1, not {memory_size}"
+    sentence = f"memory_size must be an integer of at least 1, not {memory_size}"
     refused(filled, lambda: filled.resize(memory_size), sentence)
 
 
 def without_faiss(monkeypatch) -> None:
     find = importlib.util.find_spec
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find(name)
     )
@@ -307,3 +311,25 @@ def test_a_recall_of_slots_that_are_gone_is_refused():
     filled.resize(2)
     sentence = "the recall names slot 2, and this memory has 0 to 1: read again, then write"
     refused(filled, lambda: filled.write(recall, LABELS), sentence)
+
+
+def test_what_is_no_tensor_is_refused():
+    filled = memory()
+    refused(filled, lambda: filled([[0.5] * 4]), "queries must be a tensor [..., 4], not a list")
+    refused(filled, lambda: filled(ROWS, [0, 1, 2]), "labels must be a tensor of integers >= 0")
+    refused(filled, lambda: filled(ROWS, mask=[True] * 3), "mask must be torch.bool, True for")
+
+
+def test_a_policy_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"update must be a policy .* not 'fifo'"):
+        Memory(4, update="fifo")
+    with pytest.raises(ValueError, match="margin must be 0 or a positive number, not a"):
+        Memory(4, margin="a")
+
+
+@pytest.mark.parametrize("k", [2.5, "3"])
+def test_a_k_that_is_no_integer_is_refused(k):
+    filled = memory()
+    sentence = f"k must be an integer of at least 1, not {k}"
+    refused(filled, lambda: filled(ROWS, k=k), sentence)
+    refused(filled, lambda: filled.resize(k), sentence.replace("k", "memory_size", 1))

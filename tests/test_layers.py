@@ -16,6 +16,7 @@ PRODUCT = ("rarememory", "benchmarks", "examples")
 CORE = {
     "state",
     "noise",
+    "checks",
     "queries",
     "losses",
     "updates",
@@ -29,6 +30,7 @@ LEARNING = {"training", "evaluation"}
 MAY_IMPORT: dict[str, set[str]] = {
     "state": set(),
     "noise": set(),
+    "checks": set(),
     "queries": {"state"},
     "capacity": {"state"},
     "forgetting": {"state"},

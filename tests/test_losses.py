@@ -191,3 +191,17 @@ def test_a_labelled_read_of_an_empty_batch_has_loss_0():
     loss = memory(queries, torch.zeros(0, dtype=torch.int64)).loss
     loss.backward()
     assert loss.item() == 0 and queries.grad.shape == (0, 3)
+
+
+def test_losses_take_any_leading_shape():
+    scores, values = torch.randn(2, 5, 5), torch.randint(0, 3, (2, 5, 5))
+    labels, mask = torch.randint(0, 3, (2, 5)), torch.rand(2, 5) < 0.7
+    flat = vote_loss(
+        scores.flatten(0, 1), values.flatten(0, 1), labels.flatten(), mask=mask.flatten()
+    )
+    torch.testing.assert_close(vote_loss(scores, values, labels, mask=mask), flat)
+    one, other = scores[..., 0], scores[..., 1]
+    torch.testing.assert_close(
+        margin_loss(one, other, mask=mask),
+        margin_loss(one.flatten(), other.flatten(), mask=mask.flatten()),
+    )

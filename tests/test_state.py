@@ -1,15 +1,17 @@
 """The state as a whole: saved, loaded, copied, resized, restored; and queries of any shape."""
 
 import copy
+import importlib.util
 import io
 import pickle
+import sys
 
 import pytest
 import safetensors.torch
 import torch
 
 from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory, MemoryState
-from tests.memories import LOOKUPS, bits, holding
+from tests.memories import LOOKUPS, NewTensors, bits, holding
 
 ODD = [1, 7, 33, 129]
 
@@ -488,3 +490,56 @@ def test_a_checkpoint_without_any_memory_may_be_loaded_where_nothing_has_to_fit(
     before = bits(mine)
     assert len(mine.load_state_dict({}, strict=False).missing_keys) == 5
     assert bits(mine) == before
+
+
+def test_a_checkpoint_without_the_projection_is_refused_and_nothing_is_loaded():
+    stored = Memory(3, 4)
+    stored.write(torch.randn(3, 3), torch.arange(3))
+    mine = Memory(3, 4, projection=True)
+    before = bits(mine)
+    with pytest.raises(RuntimeError, match="the checkpoint's memory has no projection"):
+        mine.load_state_dict(stored.state_dict())
+    assert bits(mine) == before
+
+
+def test_a_copy_made_inside_read_only_can_be_written():
+    memory = Memory(3, 4)
+    with memory.read_only():
+        copies = [copy.deepcopy(memory), pickle.loads(pickle.dumps(memory))]
+        with pytest.raises(RuntimeError, match="read-only here: load outside"):
+            memory.load_state_dict(memory.state_dict())
+    for one in [memory, *copies]:
+        assert one.write(torch.randn(1, 3), torch.tensor([0])).slots.tolist() == [0]
+
+
+def test_a_pickled_memory_answers_where_there_is_no_faiss(monkeypatch):
+    memory = Memory(3, 4)
+    memory.write(torch.eye(3), torch.arange(3))
+    pickled = pickle.dumps(memory)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "faiss")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find(name)
+    )
+    assert pickle.loads(pickled)(torch.eye(3)).prediction.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS)
+@pytest.mark.parametrize("k", [None, 1, 3])
+def test_padding_of_zeros_costs_no_more_than_other_rows(lookup, k):
+    memory = holding(torch.randn(500, 8), list(range(500)), lookup=lookup)
+    queries, mask = torch.randn(6, 8), torch.arange(6) < 3
+    queries[3:] = 0
+    with NewTensors(memory.keys) as new:
+        recall = memory(queries, torch.arange(6) if k is None else None, k=k, mask=mask)
+    assert new.largest <= 6 * 500
+    assert recall.prediction[3:].tolist() == [EMPTY] * 3
+
+
+def test_what_a_read_left_out_a_write_of_its_recall_leaves_out_too():
+    memory = Memory(4, 8)
+    memory.write(torch.eye(4)[:2], torch.tensor([0, 1]))
+    recall = memory(torch.eye(4)[:3], mask=torch.tensor([True, False, True]))
+    write = memory.write(recall, torch.tensor([0, 1, 2]))
+    assert write.slots.tolist() == [0, EMPTY, 2] and memory.ages.tolist()[:3] == [0, 1, 0]

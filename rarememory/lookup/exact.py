@@ -18,11 +18,12 @@ _PAIRS_AT_ONCE = 2**18
 
 
 def tolerance(keys: Tensor) -> float:
-    """Bound on the difference of two roundings of one dot product of unit vectors.
+    """How much lower than the best a slot may score in a matrix product and still be the best.
 
-    Each is within d eps / 2 of the truth (Higham 2002, section 3.1), and the offset adds 2 APART.
+    A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
+    offset adds APART eps, and two slots may each be off so, in the product and in the score.
     """
-    return (keys.shape[1] + 2 * APART) * torch.finfo(keys.dtype).eps
+    return 2 * (keys.shape[1] + 2 * APART) * torch.finfo(keys.dtype).eps
 
 
 def score(

@@ -1,6 +1,7 @@
 """Faiss over the memory's own keys: `faiss.knn` reads the tensor, so there is no index to keep."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,15 +21,21 @@ _SLACK = 16
 
 
 class FaissLookup(Lookup):
-    """Exact search by Faiss on a CPU, in float32."""
+    """Exact search by Faiss on a CPU, in float32, on the tensor's own memory.
+
+    After forgetting in the middle it copies the occupied keys for every search, until the holes
+    are written again, as they are before any other slot. The nearest pair is found in plain torch.
+    """
 
     name = "faiss"
 
     def __init__(self) -> None:
-        if importlib.util.find_spec("faiss") is None:
+        if not _installed():
             raise ImportError(_NOT_INSTALLED)
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
+        if not _installed():
+            return _NOT_INSTALLED
         if keys.device.type != "cpu":
             return f"faiss searches on the cpu, and the keys are on {keys.device}"
         if keys.dtype != torch.float32:
@@ -52,6 +59,11 @@ class FaissLookup(Lookup):
         if fetched <= k:
             return slots
         return _cut(queries, keys, occupied, scores, slots, k)
+
+
+def _installed() -> bool:
+    # Asked at every search: a memory may be unpickled where there is no Faiss.
+    return "faiss" in sys.modules or importlib.util.find_spec("faiss") is not None
 
 
 def _without_holes(keys: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor | None]:

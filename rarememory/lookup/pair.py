@@ -11,8 +11,8 @@ from torch import Tensor
 from rarememory.lookup.exact import APART, first_best
 from rarememory.state import EMPTY
 
-SCORES_AT_ONCE = 2**25
-"""Scores that are ever held at one time, 128 MiB in float32 (a single query may need more)."""
+SCORES_AT_ONCE = 2**24
+"""Scores of one matrix, 64 MiB in float32. A search holds two; one query may need more."""
 
 
 def nearest_pair(
@@ -56,6 +56,6 @@ def occupied_scores(queries: Tensor, keys: Tensor, occupied: Tensor) -> Tensor:
     nothing = torch.empty(len(keys), dtype=keys.dtype, device=keys.device)
     torch.logical_not(occupied, out=nothing).mul_(-2 * APART)
     scores = torch.addmm(nothing, queries, keys.T)
-    if not queries.sum().isfinite():
+    if queries.device.type != "cpu" or not queries.sum().isfinite():
         scores.masked_fill_(~queries.isfinite().all(1, keepdim=True), -2 * APART)
     return scores

@@ -161,8 +161,8 @@ def test_never_more_than_a_bounded_chunk_of_scores_is_held(monkeypatch, k):
     assert 3000 <= new.largest <= max(3500, 129 * k)
 
 
-def test_the_bound_is_128_mebibytes_of_float32():
-    assert torch_file.SCORES_AT_ONCE * 4 == 128 * 2**20
+def test_the_bound_is_64_mebibytes_of_float32():
+    assert torch_file.SCORES_AT_ONCE * 4 == 64 * 2**20
 
 
 @pytest.mark.parametrize("make", LOOKUPS)

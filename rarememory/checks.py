@@ -1,0 +1,27 @@
+"""Numbers that a user passes, refused in a sentence when they cannot be meant."""
+
+from numbers import Integral, Real
+
+
+def check_count(name: str, number: object) -> None:
+    """An integer of at least 1."""
+    if not isinstance(number, Integral) or int(number) < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, not {number}")
+
+
+def check_not_negative(name: str, number: object) -> None:
+    """A number, 0 or greater."""
+    if not isinstance(number, Real) or not float(number) >= 0:
+        raise ValueError(f"{name} must be 0 or a positive number, not {number}")
+
+
+def check_positive(name: str, number: object) -> None:
+    """A number greater than 0."""
+    if not isinstance(number, Real) or not float(number) > 0:
+        raise ValueError(f"{name} must be a positive number, not {number}")
+
+
+def check_seed(seed: object) -> None:
+    """An integer that fits into 64 bits."""
+    if not isinstance(seed, Integral) or not -(2**63) <= int(seed) < 2**63:
+        raise ValueError(f"seed must be an integer of 64 bits, not {seed}")
