@@ -13,7 +13,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format omniglot bench summary clean
+.PHONY: help venv demo test check format omniglot bench summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -54,6 +54,9 @@ bench: $(READY) ## what a read, a write and a training step cost
 
 summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README
 	$(RUN) benchmarks.summary
+
+damage: $(READY) ## break the code on purpose, line by line: every break must turn a test red
+	$(RUN) tests.damage
 
 clean: ## remove caches and builds (.venv stays)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

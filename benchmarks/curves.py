@@ -5,10 +5,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 
+from benchmarks.tables import PAPER
 from rarememory.evaluation import Accuracy
-
-PAPER = {5: {1: 98.4, 5: 99.6}, 20: {1: 95.0, 5: 98.6}}
-"""Kaiser et al. 2017, table 1: accuracy in percent by ways and shots."""
 
 
 def draw_sightings(sightings: dict[int, list[Accuracy]], path: Path) -> Path:

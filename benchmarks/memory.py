@@ -4,78 +4,111 @@
 
 Three questions. How many bare matrix products is a training step worth? What does a write into a
 million slots cost beside one into 8,192? And choosing the oldest of them, the one part of a write
-that looks at every slot? Run it on a quiet machine: everything is timed in turns, and a ratio is
-the median over the turns, with its quartiles in the result file.
+that looks at every slot? Run it on a quiet machine: everything is timed in turns, each piece twice
+with the first time thrown away, and a ratio is the median over the turns, with its quartiles.
 """
 
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.results import write_result
-from rarememory import Memory, Recall
+from rarememory import Memory
 from rarememory.updates import eviction_order
 
 BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
 TURNS, WARM_UP = 300, 30
 
+Work = Callable[[], object]
+"""One piece of work, which may prepare itself when it is made."""
+
 
 def main() -> int:
     """Measure, print, write the result file."""
     torch.manual_seed(0)
-    ratios = {**_training_step(), **_writing()}
     figures: dict[str, float] = {}
-    for key, ratio in ratios.items():
+    for key, ratio in {**_training_step(), **_writing()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
         print(f"{key:44} {median:6.2f}   quartiles {low:.2f} to {high:.2f}")
-    path = write_result(
-        "memory", figures, command="python -m benchmarks.memory", seed=0, turns=TURNS
-    )
-    print(f"wrote {path}")
+    write_result("memory", figures, command="python -m benchmarks.memory", seed=0, turns=TURNS)
     return 0
 
 
 def _training_step() -> dict[str, list[float]]:
     """A step (read with labels, loss, backward, write) beside `queries @ keys.T` and its max."""
     memory = _filled(SLOTS)
-    new = [(torch.randn(BATCH, KEY_DIM), torch.randint(CLASSES, (BATCH,))) for _ in range(64)]
-    known = [_known_queries(memory) for _ in range(64)]
-    turns: dict[str, Callable[[int], None]] = {
-        "bare": lambda turn: _bare(memory, known[turn % 64][0]),
-        "hits": lambda turn: _step(memory, *known[turn % 64]),
-        "misses": lambda turn: _step(memory, *new[turn % 64]),
-    }
-    seconds = _in_turns(turns)
-    step = "memory.train_step.{}ratio_to_matmul"
+
+    def bare() -> Work:
+        queries, _ = _known(memory)
+        return lambda: (queries @ memory.keys.T).max(1)
+
+    def step(rows: Callable[[Memory], tuple[Tensor, Tensor]]) -> Work:
+        queries, labels = rows(memory)
+        queries.requires_grad_()
+
+        def train() -> None:
+            recall = memory(queries, labels)
+            assert recall.loss is not None
+            recall.loss.backward()
+            memory.write(recall, labels)
+
+        return train
+
+    seconds = _in_turns(
+        {
+            "bare": bare,
+            "all_hits.": lambda: step(_known),
+            "all_misses.": lambda: step(_new),
+            "": lambda: step(_half_known),
+        }
+    )
     return {
-        # Half of each: the middle of a training. The two ends are printed beside it.
-        step.format(""): _ratio(
-            [(h + m) / 2 for h, m in zip(seconds["hits"], seconds["misses"], strict=True)],
-            seconds["bare"],
-        ),
-        step.format("all_hits."): _ratio(seconds["hits"], seconds["bare"]),
-        step.format("all_misses."): _ratio(seconds["misses"], seconds["bare"]),
+        f"memory.train_step.{name}ratio_to_matmul": _ratio(seconds[name], seconds["bare"])
+        for name in ("", "all_hits.", "all_misses.")
     }
 
 
 def _writing() -> dict[str, list[float]]:
-    """A write whose rows all hit, and choosing the oldest slots, by the number of slots."""
-    few, many = _filled(SLOTS), _filled(MANY_SLOTS)
-    turns: dict[str, Callable[[int], None]] = {}
-    for name, memory in (("few", few), ("many", many)):
-        known = [_known_queries(memory) for _ in range(16)]
-        recalls = [(memory(queries, k=1), labels) for queries, labels in known]
-        turns[f"write.{name}"] = _writer(memory, recalls)
-        turns[f"oldest.{name}"] = _chooser(memory)
-    seconds = _in_turns(turns)
+    """A write of rows just recalled, and choosing the oldest slots, by the number of slots."""
+
+    def write(memory: Memory, rows: Callable[[Memory], tuple[Tensor, Tensor]]) -> Work:
+        queries, labels = rows(memory)
+        recall = memory(queries, k=1)
+        return lambda: memory.write(recall, labels)
+
+    def choose(memory: Memory) -> Work:
+        return lambda: eviction_order(memory.state, memory.update, BATCH)
+
+    work: dict[str, Callable[[], Work]] = {}
+    for name, memory in (("few", _filled(SLOTS)), ("many", _filled(MANY_SLOTS))):
+        work |= {
+            f"hits.{name}": partial(write, memory, _known),
+            f"misses.{name}": partial(write, memory, _new),
+            f"oldest.{name}": partial(choose, memory),
+        }
+    seconds = _in_turns(work)
+    placing = {
+        name: [
+            write - choose
+            for write, choose in zip(
+                seconds[f"misses.{name}"], seconds[f"oldest.{name}"], strict=True
+            )
+        ]
+        for name in ("few", "many")
+    }
     return {
-        f"memory.{name}.ratio_1m_to_8192": _ratio(seconds[f"{name}.many"], seconds[f"{name}.few"])
-        for name in ("write", "oldest")
+        "memory.write.ratio_1m_to_8192": _ratio(seconds["hits.many"], seconds["hits.few"]),
+        # Medians apart: a difference of two times is too noisy to divide turn by turn.
+        "memory.write.misses.ratio_1m_to_8192": [
+            statistics.median(placing["many"]) / few for few in placing["few"]
+        ],
+        "memory.oldest.ratio_1m_to_8192": _ratio(seconds["oldest.many"], seconds["oldest.few"]),
     }
 
 
@@ -89,44 +122,33 @@ def _filled(slots: int) -> Memory:
     return memory
 
 
-def _known_queries(memory: Memory) -> tuple[Tensor, Tensor]:
+def _known(memory: Memory) -> tuple[Tensor, Tensor]:
+    """Queries near to keys, with their values: all hit."""
     slots = torch.randint(len(memory.values), (BATCH,))
     return memory.keys[slots] + 0.02 * torch.randn(BATCH, KEY_DIM), memory.values[slots]
 
 
-def _bare(memory: Memory, queries: Tensor) -> None:
-    (queries @ memory.keys.T).max(1)
+def _new(memory: Memory) -> tuple[Tensor, Tensor]:
+    """The same with values that no slot has: none hits."""
+    queries, values = _known(memory)
+    return queries, values + CLASSES
 
 
-def _step(memory: Memory, queries: Tensor, labels: Tensor) -> None:
-    queries.requires_grad_()
-    recall = memory(queries, labels)
-    assert recall.loss is not None
-    recall.loss.backward()
-    memory.write(recall, labels)
+def _half_known(memory: Memory) -> tuple[Tensor, Tensor]:
+    queries, values = _known(memory)
+    return queries, values + CLASSES * (torch.arange(BATCH) % 2)
 
 
-def _writer(memory: Memory, recalls: list[tuple[Recall, Tensor]]) -> Callable[[int], None]:
-    def write(turn: int) -> None:
-        memory.write(*recalls[turn % len(recalls)])
-
-    return write
-
-
-def _chooser(memory: Memory) -> Callable[[int], None]:
-    def choose(turn: int) -> None:
-        eviction_order(memory.state, memory.update, BATCH)
-
-    return choose
-
-
-def _in_turns(work: dict[str, Callable[[int], None]]) -> dict[str, list[float]]:
+def _in_turns(work: dict[str, Callable[[], Work]]) -> dict[str, list[float]]:
     """Seconds of every piece of work, each turn doing all of them, so that all share its noise."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-WARM_UP, TURNS):
-        for name, do in work.items():
+        for name, prepare in work.items():
+            # Other work has emptied the caches: the first time fills them again.
+            prepare()()
+            do = prepare()
             begin = time.perf_counter()
-            do(turn)
+            do()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds

@@ -8,14 +8,15 @@ sighting land in benchmarks/results.
 """
 
 import argparse
+import hashlib
 import sys
-from collections.abc import Callable, Iterable
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -34,7 +35,7 @@ from rarememory.data import (
     listed_split,
     read_omniglot,
 )
-from rarememory.evaluation import Accuracy, embed, sighting_accuracy, support_query_accuracy
+from rarememory.evaluation import Accuracy, Bar, embed, sighting_accuracy, support_query_accuracy
 from rarememory.training import Recipe, Step, Training, train
 
 BACKBONES = {"residual": Residual, "conv4": Conv4, "paper": PaperCNN}
@@ -48,27 +49,41 @@ VINYALS = "88c3dac4e5e2"
 def main(arguments: list[str] | None = None) -> int:
     """Train, test, write the result; return the exit status."""
     options = _options(arguments)
-    torch.manual_seed(options.seed)
     try:
-        name, split, characters = _data(options)
-        training = _training(options, characters.select(split.train).mirrored())
-        _train(training, characters.select(split.validation), options)
-        encoder = _rounded(training.averaged.module)
-    except (ImportError, KeyError, OSError, ValueError) as error:
+        _run(options)
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
         # Python shows the text of a KeyError in quotes.
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from {options.checkpoint}", file=sys.stderr)
+        print("\ninterrupted; the same command goes on from its last checkpoint", file=sys.stderr)
         return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    if options.episodes < 2:
+        raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")
+    torch.manual_seed(options.seed)
+    name, split, characters = _data(options)
+    training = _training(options, characters.select(split.train).mirrored())
+    # One checkpoint for each split, so that none is tested on what another has trained on.
+    checkpoint = options.checkpoint or (
+        f"runs/omniglot_{checksum(split)}_{options.backbone}_{options.seed}.pt"
+    )
+    _train(training, characters.select(split.validation), options, Path(checkpoint))
+    encoder = _rounded(training.averaged.module)
+    weights = save(_halved(encoder))
     if options.weights:
         Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
-        save_file(_halved(encoder), options.weights)
+        Path(options.weights).write_bytes(weights)
     figures, sightings = _test(encoder, characters.select(split.test), name, options)
     for key, figure in figures.items():
         print(f"{key:44} {figure:7.2f}")
     stem = f"omniglot_{name}_{options.backbone}"
-    path = write_result(
+    print(f"drew {draw_sightings(sightings, RESULTS / f'{stem}.png')}")
+    write_result(
         stem,
         figures,
         command=" ".join(["python -m benchmarks.omniglot", *_told(options)]),
@@ -78,12 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
         recipe=repr(training.recipe),
         backbone=options.backbone,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
         training_seconds=round(training.seconds),
+        wall_seconds=round(time.perf_counter() - begin),
         accuracy_by_sighting={f"{way}-way": [a.mean for a in s] for way, s in sightings.items()},
     )
-    picture = draw_sightings(sightings, RESULTS / f"{stem}.png")
-    print(f"wrote {path} and {picture}")
-    return 0
 
 
 def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
@@ -108,7 +122,9 @@ def _training(options: argparse.Namespace, characters: Characters) -> Training:
     return Training(encoder, memory, characters.images, recipe)
 
 
-def _train(training: Training, validation: Characters, options: argparse.Namespace) -> None:
+def _train(
+    training: Training, validation: Characters, options: argparse.Namespace, checkpoint: Path
+) -> None:
     bar = tqdm(total=options.steps, desc="training", unit="step", smoothing=0.05)
     recent: dict[str, float] = {}
 
@@ -123,7 +139,7 @@ def _train(training: Training, validation: Characters, options: argparse.Namespa
             answered = _validated(training, validation, episodes)
             tqdm.write(f"step {step.step}: validation, {answered}")
 
-    train(training, checkpoint=Path(options.checkpoint), watch=watch)
+    train(training, checkpoint=checkpoint, watch=watch)
     bar.close()
 
 
@@ -146,7 +162,7 @@ def _test(
             embeddings,
             n_sightings=11,
             n_sharing=options.sharing,
-            bar=_bar(f"{way}-way by sighting"),
+            bar=_bar(f"{way}-way by sighting", "group" if options.sharing > 1 else "episode"),
             **ask,
         )
         for shot in SHOTS:
@@ -172,8 +188,8 @@ def _percent(key: str, accuracy: Accuracy) -> dict[str, float]:
     return {key: 100 * accuracy.mean, f"{key}.interval": 100 * accuracy.interval}
 
 
-def _bar(name: str) -> Callable[[Iterable[int]], Iterable[int]]:
-    return partial(tqdm, desc=name, unit="episode")
+def _bar(name: str, unit: str = "episode") -> Bar:
+    return partial(tqdm, desc=name, unit=unit)
 
 
 def _halved(encoder: nn.Module) -> dict[str, Tensor]:
@@ -205,7 +221,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
     add("--validate", type=int, default=1000, help="steps between validations")
     add("--seed", type=int, default=0)
-    add("--checkpoint", default="runs/omniglot.pt")
+    add("--checkpoint", help="file to keep it in (default: one for each split in runs/)")
     add("--weights", help="also write the encoder here, in half precision (safetensors)")
     return parser.parse_args(arguments)
 
@@ -216,6 +232,8 @@ def _told(options: argparse.Namespace) -> list[str]:
     told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
     for name in ("backbone", "steps", "train_ways", "episodes", "sharing", "seed"):
         told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    if options.weights:
+        told += ["--weights", "<file>"]
     return told
 
 

@@ -33,7 +33,8 @@ def write_result(
         "figures": {key: round(figure, 4) for key, figure in sorted(figures.items())},
     }
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"wrote {path}; `make summary` brings README up to date with it")
     return path
 
 
@@ -61,6 +62,7 @@ def _commit() -> str:
         return done.stdout.strip()
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    # What a run writes itself is not tracked yet, and no change of the code.
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../../rarememory", "..")
+    # Results and weights are what runs write themselves, and no change of the code.
+    written = (":(exclude).", ":(exclude)../../rarememory/weights")
+    changed = git("status", "--porcelain", "--", "../../rarememory", "..", *written)
     return f"{commit} and uncommitted changes" if changed else commit

@@ -2,7 +2,9 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -77,8 +79,6 @@ def _by_sighting(
 
 def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
     """Eight new glyphs, each remembered from one drawing among all; another drawing of it asks."""
-    import matplotlib
-
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -109,7 +109,7 @@ def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
     return path
 
 
-def _show(axis, image: Tensor, title: str, color: str) -> None:  # type: ignore[no-untyped-def]
+def _show(axis: Any, image: Tensor, title: str, color: str) -> None:
     axis.imshow(255 - image.numpy(), cmap="gray", vmin=0, vmax=255)
     axis.set_title(title, color=color, fontsize=9)
     axis.set_xticks([])

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
+from rarememory.checks import check_count
 from rarememory.data.episodes import sighting_episode, support_query_episode
 from rarememory.memory import Memory
 
@@ -38,13 +40,16 @@ def embed(
     *,
     batch_size: int = 512,
 ) -> Float[Tensor, "classes drawings key_dim"]:
-    """What the encoder makes of every drawing, in evaluation mode; its own mode is put back."""
-    device = next(encoder.parameters()).device
-    was_training = encoder.training
+    """What the encoder makes of every drawing, in evaluation mode; its own modes are put back."""
+    device = next(chain(encoder.parameters(), [images])).device
+    modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
-    flat = images.flatten(0, 1).unsqueeze(1)
-    keys = [encoder(some.to(device) / 255) for some in flat.split(batch_size)]
-    encoder.train(was_training)
+    try:
+        flat = images.flatten(0, 1).unsqueeze(1)
+        keys = [encoder(some.to(device) / 255) for some in flat.split(batch_size)]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return torch.cat(keys).view(*images.shape[:2], -1)
 
 
@@ -73,10 +78,13 @@ def sighting_accuracy(
         n_sightings: how often each is seen.
         n_episodes: at least 1,000 for an interval worth printing.
         n_sharing: episodes that share the memory, their labels set apart, as in the authors' code;
-            harder than one a memory, and quicker.
+            harder than one a memory, and quicker. They are not independent, so the interval is
+            then that of the means of such groups.
         seed: of the episodes.
         bar: shows progress over groups of episodes.
     """
+    check_count("n_episodes", n_episodes)
+    check_count("n_sharing", n_sharing)
     generator = Generator().manual_seed(seed)
     right = torch.zeros(n_episodes, n_sightings)
     with memory.snapshot():
@@ -100,7 +108,11 @@ def sighting_accuracy(
                 for row in zip(queries, labels, strict=True)
             ]
             right[shared] = torch.stack([torch.stack(row).float().mean(0) for row in hits], 1).cpu()
-    return [Accuracy.of(column) for column in right.T]
+    groups = torch.stack([group.mean(0) for group in right.split(n_sharing)])
+    return [
+        Accuracy(every.mean().item(), Accuracy.of(grouped).interval)
+        for every, grouped in zip(right.T, groups.T, strict=True)
+    ]
 
 
 def _answered_and_learnt(memory: Memory, queries: Tensor, labels: Tensor) -> Tensor:
@@ -126,6 +138,7 @@ def support_query_accuracy(
     The support is written shot by shot, one drawing of every class at a time, so that averaging
     has a say. The memory is afterwards as it was before.
     """
+    check_count("n_episodes", n_episodes)
     generator = Generator().manual_seed(seed)
     right = torch.zeros(n_episodes)
     with memory.snapshot():

@@ -1,9 +1,11 @@
 """Training an encoder under a memory, episode by episode, with exact resume."""
 
+import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,28 +28,40 @@ class Recipe:
     The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
     of a sighting is margin_weight times the memory loss plus vote_weight times the negative
     log-likelihood of the memory's vote.
+
+    Args:
+        both_ways: show each episode from its end as well, so that every drawing asks once.
+        warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
+        averaging: how slowly the averaged weights follow, exponentially.
+        jitter: of the drawings; None shows them as they are.
+        bfloat16: encode in half the bits; None does so where the chip has instructions for it.
+        seed: of the episodes, the jitter and the encoder's dropout.
     """
 
     steps: int = 6000
     n_way: int = 128
     n_sightings: int = 2
-    both_ways: bool = True  # show each episode from its end as well: every drawing asks once
+    both_ways: bool = True
     margin_weight: float = 1.0
     vote_weight: float = 1.0
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    warmup: float = 0.05  # part of the steps
-    averaging: float = 0.999  # of the weights, exponential
+    warmup: float = 0.05
+    averaging: float = 0.999
     jitter: Jitter | None = field(default_factory=Jitter)
+    bfloat16: bool | None = None
     seed: int = 0
 
 
 class Step(NamedTuple):
-    """What one step of training saw."""
+    """What one step of training saw: `step` are done, this one included.
 
-    step: int  # steps done, this one included
+    `accuracy` is that of the last sighting of the episode.
+    """
+
+    step: int
     loss: float
-    accuracy: float  # at the last sighting of the episode
+    accuracy: float
 
 
 class Training:
@@ -87,20 +101,24 @@ class Training:
         )
         self.memory = memory
         self.images = images
+        digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
+        self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe
+        self.device = next(encoder.parameters()).device
         self.optimizer = torch.optim.AdamW(
             _decayed_or_not(encoder, memory, recipe.weight_decay), betas=(0.9, 0.99)
         )
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0
-        self.seconds = 0.0  # spent training, over all interruptions
+        # Spent training, over all interruptions.
+        self.seconds = 0.0
 
     def advance(self) -> Step:
         """Train on one episode."""
         begin = time.perf_counter()
         images, labels = self._episode()
         self.encoder.train()
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with self._own_dropout(), self._precision():
             embeddings = self.encoder(images)
         loss, accuracy = self._episode_loss(embeddings.float().view(*labels.shape, -1), labels)
         for group in self.optimizer.param_groups:
@@ -114,6 +132,18 @@ class Training:
         self.seconds += time.perf_counter() - begin
         return done
 
+    @contextmanager
+    def _own_dropout(self) -> Iterator[None]:
+        """Dropout draws from torch's own generator: here it depends on seed and step alone."""
+        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
+            torch.manual_seed(1_000_003 * self.recipe.seed + self.step)
+            yield
+
+    def _precision(self) -> torch.autocast:
+        wanted = self.recipe.bfloat16
+        half = _computes_in_bfloat16(self.device) if wanted is None else wanted
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+
     def _episode(self) -> tuple[Tensor, Int64[Tensor, "sightings n_way"]]:
         recipe = self.recipe
         episode: Episode = sighting_episode(
@@ -122,12 +152,11 @@ class Training:
             n_sightings=recipe.n_sightings,
             generator=self.generator,
         )
-        device = next(self.encoder.parameters()).device
         shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1)
-        images = shown.to(device) / 255
+        images = shown.to(self.device) / 255
         if recipe.jitter is not None:
             images = recipe.jitter(images, self.generator)
-        return images.contiguous(memory_format=torch.channels_last), episode.labels.to(device)
+        return images.contiguous(memory_format=torch.channels_last), episode.labels.to(self.device)
 
     def _episode_loss(
         self,
@@ -165,7 +194,7 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "recipe": repr(self.recipe),
+            "made_of": self._made_of(),
             "encoder": self.encoder.state_dict(),
             "averaged": self.averaged.state_dict(),
             "memory": self.memory.state_dict(),
@@ -173,17 +202,22 @@ class Training:
             "generator": self.generator.get_state(),
         }
 
+    def _made_of(self) -> dict[str, str]:
+        """What must be the same for a training to be the same."""
+        return {"recipe": repr(self.recipe), "layers": repr(self.encoder), "images": self._digest}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state.
 
         Raises:
-            ValueError: it is of another recipe.
+            ValueError: it is of another recipe, another encoder or other images.
         """
-        if state["recipe"] != repr(self.recipe):
-            raise ValueError(
-                f"the checkpoint is of another recipe, {state['recipe']}, and this one is "
-                f"{self.recipe!r}: train with that one, or begin anew elsewhere"
-            )
+        for name, mine in self._made_of().items():
+            if state["made_of"][name] != mine:
+                raise ValueError(
+                    f"the checkpoint is of other {name}, {state['made_of'][name]}, and this "
+                    f"training of {mine}: go on with those, or begin anew elsewhere"
+                )
         for name in ("encoder", "averaged", "memory", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
@@ -196,22 +230,39 @@ def train(
     checkpoint: Path | None = None,
     every: int = 200,
     watch: Callable[[Step], None] = lambda step: None,
-    bar: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> None:
     """Train to the last step; go on from the checkpoint if there is one, and keep it.
 
     It is written every so many steps and at the end, whole or not at all: an interruption (Ctrl-C)
     leaves the last one in place, and the same call goes on from there to the same result.
+
+    Args:
+        training: what to train.
+        checkpoint: where to keep it; nowhere if None.
+        every: steps between checkpoints.
+        watch: is told of every step, to show progress.
+
+    Raises:
+        ValueError: the checkpoint is of another training.
     """
     if checkpoint is not None and checkpoint.exists():
-        training.load_state_dict(torch.load(checkpoint, weights_only=True))
-    for _ in bar(range(training.step, training.recipe.steps)):
+        training.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    while training.step < training.recipe.steps:
         step = training.advance()
         watch(step)
         if checkpoint is not None and (
             step.step % every == 0 or step.step == training.recipe.steps
         ):
             _save(training.state_dict(), checkpoint)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower."""
+    if device.type != "cpu":
+        return True
+    # Older versions of torch cannot tell.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16", False))
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from matplotlib import image
 
+from rarememory.__main__ import main
 from rarememory.demo import demo
 
 
@@ -17,6 +19,15 @@ def test_the_demo_prints_accuracy_and_draws_its_picture(tmp_path, capsys):
         "trained",
     ]
     assert image.imread(picture).std() > 0.1
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "tqdm"])
+def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "rarememory.demo", raising=False)
+    monkeypatch.setattr(sys, "argv", ["rarememory", "demo"])
+    with pytest.raises(SystemExit, match=rf'the demo needs {package}: pip install "rarememory'):
+        main()
 
 
 def test_an_unknown_command_says_what_there_is():

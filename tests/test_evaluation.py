@@ -90,6 +90,20 @@ def test_episodes_that_share_a_memory_keep_their_labels_apart():
     assert all(a.mean > 0.9 for a in found[1:])
 
 
+def test_the_interval_of_episodes_that_share_a_memory_is_that_of_their_groups():
+    ask = {"n_way": 3, "n_sightings": 2, "n_episodes": 12, "seed": 1}
+    alone = sighting_accuracy(Memory(5, 72), noisy(40), n_sharing=1, **ask)[1]
+    torch.manual_seed(0)
+    one_group = sighting_accuracy(Memory(5, 72), noisy(40), n_sharing=12, **ask)[1]
+    assert math.isfinite(alone.interval) and one_group.interval == math.inf
+
+
+@pytest.mark.parametrize("name", ["n_episodes", "n_sharing"])
+def test_no_episodes_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
+        sighting_accuracy(Memory(5, 20), noisy(), n_way=2, **{name: 0})
+
+
 def test_testing_leaves_the_memory_as_it_was_and_is_the_same_twice():
     memory = Memory(5, 20, seed=4)
     memory.write(torch.randn(7, 5), torch.arange(7))
@@ -130,3 +144,15 @@ def test_embedding_does_not_depend_on_the_batch_and_puts_the_mode_back():
         images[4, 2].flatten() / 255, encoder[1].weight, encoder[1].bias
     )
     torch.testing.assert_close(whole[4, 2], expected.detach())
+
+
+def test_embedding_takes_an_encoder_without_weights_and_leaves_frozen_parts_frozen():
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert embed(nn.Flatten(), images).shape == (2, 3, 16)
+    encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Dropout()).train()
+    encoder[1].eval()
+    embed(encoder, images)
+    assert [module.training for module in encoder.modules()] == [True, True, False, True]
+    with pytest.raises(RuntimeError):
+        embed(encoder, images[..., :3])
+    assert [module.training for module in encoder.modules()] == [True, True, False, True]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rarememory import Memory
-from rarememory.backbones import Conv4
+from rarememory.backbones import Conv4, PaperCNN
 from rarememory.data import Jitter, draw_glyphs
 from rarememory.training import Recipe, Training, _save, train
 from tests.oracle import PaperMemory
@@ -15,10 +15,11 @@ from tests.oracle import PaperMemory
 GLYPHS = draw_glyphs(6, 4)
 
 
-def training_of(**changes):
+def training_of(encoder=None, images=GLYPHS.images, **changes):
     torch.manual_seed(1)
     recipe = Recipe(**{"steps": 6, "n_way": 4, **changes})
-    return Training(Conv4(8, width=4), Memory(8, 8, temperature=0.1), GLYPHS.images, recipe)
+    encoder = Conv4(8, width=4) if encoder is None else encoder()
+    return Training(encoder, Memory(8, 8, temperature=0.1), images, recipe)
 
 
 def flat(state):
@@ -40,8 +41,12 @@ def assert_same(one, other):
         assert same, path
 
 
-def test_an_interrupted_training_ends_where_the_whole_one_does_to_the_bit(tmp_path):
-    whole = training_of()
+@pytest.mark.parametrize("encoder", [None, lambda: PaperCNN(8)], ids=["conv4", "dropout"])
+@pytest.mark.parametrize("bfloat16", [None, False])
+def test_an_interrupted_training_ends_where_the_whole_one_does_to_the_bit(
+    tmp_path, encoder, bfloat16
+):
+    whole = training_of(encoder, bfloat16=bfloat16)
     train(whole)
 
     class Interrupted(Exception):
@@ -53,9 +58,13 @@ def test_an_interrupted_training_ends_where_the_whole_one_does_to_the_bit(tmp_pa
 
     checkpoint = tmp_path / "runs" / "one.pt"
     with pytest.raises(Interrupted):
-        train(training_of(), checkpoint=checkpoint, every=2, watch=interrupt)
+        train(
+            training_of(encoder, bfloat16=bfloat16), checkpoint=checkpoint, every=2, watch=interrupt
+        )
     steps = []
-    resumed = training_of()
+    resumed = training_of(encoder, bfloat16=bfloat16)
+    # Whatever else drew from torch's own generator meanwhile is no matter.
+    torch.rand(7)
     train(resumed, checkpoint=checkpoint, every=2, watch=lambda step: steps.append(step.step))
     assert steps == [5, 6]
     assert_same(whole, resumed)
@@ -86,10 +95,19 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypa
     assert checkpoint.read_bytes() == before
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_and_nothing_changes(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 0.5}, r"other recipe, .*learning_rate=0\.002.*=0\.5"),
+        ({"encoder": lambda: Conv4(8, width=5)}, r"other layers, .*Linear.in_features=36.*=45"),
+        ({"images": 255 - GLYPHS.images}, r"other images, \[6, 4, 28, 28\] \w{12}, and this"),
+    ],
+    ids=["recipe", "layers", "images"],
+)
+def test_a_checkpoint_of_another_training_is_refused_and_nothing_changes(tmp_path, changes, said):
     train(training_of(), checkpoint=tmp_path / "one.pt")
-    other, untouched = training_of(learning_rate=0.5), training_of(learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"another recipe.*learning_rate=0\.002.*=0\.5"):
+    other, untouched = training_of(**changes), training_of(**changes)
+    with pytest.raises(ValueError, match=f"(?s){said}"):
         train(other, checkpoint=tmp_path / "one.pt")
     assert_same(other, untouched)
 

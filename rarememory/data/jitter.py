@@ -13,15 +13,21 @@ from torch.nn.functional import affine_grid, grid_sample
 class Jitter:
     """Random rotation, scale, shear and shift, drawn anew for every image.
 
+    Args:
+        degrees: of rotation, at most.
+        scale: logarithm of the factor of each axis, at most.
+        shear: at most.
+        shift: part of the image's width, at most.
+
     Example:
         >>> Jitter()(torch.rand(2, 1, 28, 28), Generator()).shape
         torch.Size([2, 1, 28, 28])
     """
 
-    degrees: float = 12.0  # of rotation, at most
-    scale: float = 0.12  # log of each axis' factor, at most
-    shear: float = 0.15  # at most
-    shift: float = 0.07  # part of the image's width, at most
+    degrees: float = 12.0
+    scale: float = 0.12
+    shear: float = 0.15
+    shift: float = 0.07
 
     def __call__(
         self, images: Float[Tensor, "batch 1 height width"], generator: Generator

@@ -41,18 +41,21 @@ class Split:
                     )
 
 
-def hashed_split(names: Sequence[str], sizes: tuple[int, int, int] = (1028, 172, 423)) -> Split:
+def hashed_split(
+    names: Sequence[str], sizes: tuple[int, int, int] = (1028, 172, 423), *, seed: int = 0
+) -> Split:
     """The default split: characters in the order of the sha256 of their names, cut at `sizes`.
 
-    It depends on no file, no seed and no order of `names`. `sizes` count characters, and the
-    rotations of one follow it into its part; the default is the usual 1,200 and 423 of Omniglot,
-    with 172 of the 1,200 for validation. ValueError when they do not add up to the characters
-    there are.
+    It depends on no file and no order of `names`; another `seed` gives another split. `sizes`
+    count characters, and the rotations of one follow it into its part; the default is the usual
+    1,200 and 423 of Omniglot, with 172 of the 1,200 for validation. ValueError when they do not add
+    up to the characters there are.
 
     >>> hashed_split(["a", "b", "c", "d"], sizes=(2, 1, 1))
     Split(train=('c', 'd'), validation=('b',), test=('a',))
     """
-    characters = sorted({character_of(name) for name in names}, key=_hash)
+    salt = f"#{seed}" if seed else ""
+    characters = sorted({character_of(name) for name in names}, key=lambda name: _hash(name + salt))
     if sum(sizes) != len(characters) or min(sizes) < 0:
         raise ValueError(
             f"sizes {sizes} add up to {sum(sizes)}, but there are {len(characters)} characters: "

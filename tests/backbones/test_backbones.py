@@ -1,5 +1,7 @@
 """The encoders: shapes, and the shipped weights."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from rarememory.backbones import Conv4, PaperCNN, Residual, omniglot_encoder
 from rarememory.data import folder_split, read_omniglot
 from rarememory.evaluation import embed, support_query_accuracy
 
-OMNIGLOT = Path(__file__).parents[2].parent / "shared" / "data" / "omniglot"
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
+OMNIGLOT = next((place for place in PLACES if place.is_dir()), PLACES[0])
 
 
 @pytest.mark.parametrize("backbone", [Conv4, PaperCNN, Residual])
@@ -39,7 +43,16 @@ def test_the_shipped_encoder_is_at_most_2_mb():
     assert weights.stat().st_size <= 2_000_000
 
 
-@pytest.mark.skipif(not OMNIGLOT.exists(), reason=f"no Omniglot in {OMNIGLOT}")
+def test_the_shipped_encoder_is_the_one_that_the_committed_result_tested():
+    import rarememory
+
+    weights = Path(rarememory.__file__).parent / "weights" / "omniglot.safetensors"
+    result = Path(__file__).parents[2] / "benchmarks" / "results" / "omniglot_vinyals_residual.json"
+    tested = json.loads(result.read_text(encoding="utf-8"))["weights_sha256"]
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == tested
+
+
+@pytest.mark.skipif(not OMNIGLOT.exists(), reason="no Omniglot in data/ or ../shared/data/omniglot")
 def test_the_shipped_encoder_knows_new_characters_from_one_drawing():
     omniglot = read_omniglot(OMNIGLOT, progress=False)
     # Characters that the Vinyals split has for testing are all among the evaluation characters.

@@ -1,5 +1,6 @@
 """The whole benchmark, from zips to the result file, on a handful of made-up characters."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -52,13 +53,13 @@ def folder(tmp_path):
 def run(folder, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", folder)
     monkeypatch.setattr(omniglot, "RESULTS", folder)
+    monkeypatch.chdir(folder)
 
     def run(*more):
         return omniglot.main(
             [
                 *("--data", str(folder / "omniglot"), "--split", str(folder / "lists")),
                 *("--backbone", "conv4", "--train-ways", "8", "--episodes", "4"),
-                *("--checkpoint", str(folder / "one.pt")),
                 *("--weights", str(folder / "weights" / "conv4.safetensors"), *more),
             ]
         )
@@ -75,6 +76,8 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
     assert result["seed"] == 0 and result["episodes"] == 4 and len(result["split"]) == 12
     assert str(folder) not in json.dumps(result)
+    weights = (folder / "weights" / "conv4.safetensors").read_bytes()
+    assert result["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert len(result["accuracy_by_sighting"]["20-way"]) == 11
     assert (folder / "omniglot_listed_conv4.png").stat().st_size > 1000
 
@@ -91,6 +94,19 @@ def test_the_weights_it_writes_are_those_it_tested(run, folder, monkeypatch):
     assert torch.equal(stored, stored.half().float())
     characters = omniglot.read_omniglot(folder / "omniglot").evaluation.rotated()
     assert torch.allclose(embed(encoder, characters.images), tested[-1], atol=1e-5)
+
+
+def test_another_split_never_meets_what_this_one_has_trained_on(run, folder, capsys):
+    assert run("--steps", "1") == 0
+    for name in ("train", "test"):
+        (folder / "lists" / f"{name}.txt").rename(folder / "lists" / f"{name}.old")
+    (folder / "lists" / "train.old").rename(folder / "lists" / "test.txt")
+    (folder / "lists" / "test.old").rename(folder / "lists" / "train.txt")
+    before = list((folder / "runs").glob("*.pt"))
+    assert run("--steps", "1", "--checkpoint", str(before[0])) == 1
+    assert "the checkpoint is of other images" in capsys.readouterr().err
+    assert run("--steps", "1") == 0
+    assert len(list((folder / "runs").glob("*.pt"))) == 2
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(run, folder, monkeypatch, capsys):
@@ -112,7 +128,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(run, folder, monkeypatch, c
         lambda training: begun.append(training.step) or advance(training),
     )
     assert run("--steps", "5") == 0
-    assert torch.load(folder / "one.pt", weights_only=True)["step"] == 5
+    (checkpoint,) = (folder / "runs").glob("*.pt")
+    assert torch.load(checkpoint, weights_only=True)["step"] == 5
     assert begun == [0, 1, 2, 2, 3, 4]
 
 
@@ -128,6 +145,7 @@ def test_a_listed_class_that_is_not_in_the_data_is_named(run, folder, capsys):
         (("--data", "nowhere"), "nowhere"),
         (("--split", "no-lists"), "no-lists"),
         (("--train-ways", "99"), "n_way is 99"),
+        (("--episodes", "1"), "--episodes is 1: an interval needs at least 2"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(run, capsys, more, said):

@@ -30,9 +30,11 @@ PARTS = {
     ],
     "images_evaluation": ["Keble/character01", "Atlantean/character01"],
 }
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "omniglot"
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
+REAL = next((place for place in PLACES if place.is_dir()), PLACES[0])
 real = pytest.mark.skipif(
-    not REAL.is_dir(), reason="no folder ../shared/data/omniglot beside the repository"
+    not REAL.is_dir(), reason="no Omniglot in data/ or ../shared/data/omniglot"
 )
 
 

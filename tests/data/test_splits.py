@@ -37,6 +37,12 @@ def test_a_hashed_split_is_the_same_today_as_when_numbers_were_printed():
     assert checksum(hashed_split(names(33), (20, 6, 7))) == "5c63f2e64eef"
 
 
+def test_another_seed_hashes_another_split():
+    some = names(33)
+    splits = [hashed_split(some, (20, 6, 7), seed=seed) for seed in (0, 1, 1)]
+    assert splits[0] != splits[1] == splits[2]
+
+
 def test_rotations_follow_their_character_through_a_hashed_split():
     turned = names(33, ("/rot000", "/rot090", "/rot180", "/rot270"))
     plain, rotated = hashed_split(names(33), (20, 6, 7)), hashed_split(turned, (20, 6, 7))
