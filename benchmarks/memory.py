@@ -5,27 +5,34 @@
 Three questions. How many bare matrix products is a training step worth? What does a write into a
 million slots cost beside one into 8,192? And choosing the oldest of them, the one part of a write
 that looks at every slot? Run it on a quiet machine: everything is timed in turns, each piece twice
-with the first time thrown away, and a ratio is the median over the turns, with its quartiles.
+with the first time thrown away (other work has emptied the caches), and a ratio is the median over
+the turns, with its quartiles beside it.
 """
 
+import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks.results import write_result
-from rarememory import Memory
+from rarememory import Memory, Recall, updates
 from rarememory.updates import eviction_order
 
 BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
 TURNS, WARM_UP = 300, 30
+NONE, ALL = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH, dtype=torch.int64)
+HALF = torch.arange(BATCH) % 2
+_TIMES = itertools.count(1)
 
 Work = Callable[[], object]
-"""One piece of work, which may prepare itself when it is made."""
+"""One piece of work, ready to be done twice."""
 
 
 def main() -> int:
@@ -48,12 +55,13 @@ def _training_step() -> dict[str, list[float]]:
         queries, _ = _known(memory)
         return lambda: (queries @ memory.keys.T).max(1)
 
-    def step(rows: Callable[[Memory], tuple[Tensor, Tensor]]) -> Work:
-        queries, labels = rows(memory)
-        queries.requires_grad_()
+    def step(unknown: Tensor) -> Work:
+        batches = [_known(memory), _known(memory)]
 
         def train() -> None:
-            recall = memory(queries, labels)
+            queries, values = batches.pop()
+            labels = _labels(values, unknown)
+            recall = memory(queries.requires_grad_(), labels)
             assert recall.loss is not None
             recall.loss.backward()
             memory.write(recall, labels)
@@ -63,9 +71,9 @@ def _training_step() -> dict[str, list[float]]:
     seconds = _in_turns(
         {
             "bare": bare,
-            "all_hits.": lambda: step(_known),
-            "all_misses.": lambda: step(_new),
-            "": lambda: step(_half_known),
+            "all_hits.": partial(step, NONE),
+            "all_misses.": partial(step, ALL),
+            "": partial(step, HALF),
         }
     )
     return {
@@ -76,40 +84,41 @@ def _training_step() -> dict[str, list[float]]:
 
 def _writing() -> dict[str, list[float]]:
     """A write of rows just recalled, and choosing the oldest slots, by the number of slots."""
+    choosing: list[float] = []
 
-    def write(memory: Memory, rows: Callable[[Memory], tuple[Tensor, Tensor]]) -> Work:
-        queries, labels = rows(memory)
-        recall = memory(queries, k=1)
-        return lambda: memory.write(recall, labels)
+    def timed_choice(*given: Any, **more: Any) -> Tensor:
+        begin = time.perf_counter()
+        slots = eviction_order(*given, **more)
+        choosing.append(time.perf_counter() - begin)
+        return slots
+
+    def write(memory: Memory, unknown: Tensor) -> Work:
+        # Recalled beforehand: a search of a million keys would leave nothing in the caches.
+        rows = [next(recalled[memory]), next(recalled[memory])]
+
+        def put() -> None:
+            recall, values = rows.pop()
+            memory.write(recall, _labels(values, unknown))
+
+        return put
 
     def choose(memory: Memory) -> Work:
         return lambda: eviction_order(memory.state, memory.update, BATCH)
 
-    work: dict[str, Callable[[], Work]] = {}
-    for name, memory in (("few", _filled(SLOTS)), ("many", _filled(MANY_SLOTS))):
-        work |= {
-            f"hits.{name}": partial(write, memory, _known),
-            f"misses.{name}": partial(write, memory, _new),
-            f"oldest.{name}": partial(choose, memory),
-        }
-    seconds = _in_turns(work)
-    placing = {
-        name: [
-            write - choose
-            for write, choose in zip(
-                seconds[f"misses.{name}"], seconds[f"oldest.{name}"], strict=True
-            )
-        ]
-        for name in ("few", "many")
-    }
-    return {
-        "memory.write.ratio_1m_to_8192": _ratio(seconds["hits.many"], seconds["hits.few"]),
-        # Medians apart: a difference of two times is too noisy to divide turn by turn.
-        "memory.write.misses.ratio_1m_to_8192": [
-            statistics.median(placing["many"]) / few for few in placing["few"]
-        ],
-        "memory.oldest.ratio_1m_to_8192": _ratio(seconds["oldest.many"], seconds["oldest.few"]),
-    }
+    ratios: dict[str, list[float]] = {}
+    memories = {"few": _filled(SLOTS), "many": _filled(MANY_SLOTS)}
+    recalled = {memory: itertools.cycle(_recalls(memory)) for memory in memories.values()}
+    for key, prepare in (
+        ("memory.write.ratio_1m_to_8192", partial(write, unknown=NONE)),
+        ("memory.write.misses.ratio_1m_to_8192", partial(write, unknown=ALL)),
+        ("memory.oldest.ratio_1m_to_8192", choose),
+    ):
+        work = {name: partial(prepare, memory) for name, memory in memories.items()}
+        apart = choosing if "misses" in key else None
+        with patch.object(updates, "eviction_order", timed_choice):
+            seconds = _in_turns(work, apart)
+        ratios[key] = _ratio(seconds["many"], seconds["few"])
+    return ratios
 
 
 def _filled(slots: int) -> Memory:
@@ -123,34 +132,38 @@ def _filled(slots: int) -> Memory:
 
 
 def _known(memory: Memory) -> tuple[Tensor, Tensor]:
-    """Queries near to keys, with their values: all hit."""
+    """Queries near to keys, and the values of those."""
     slots = torch.randint(len(memory.values), (BATCH,))
     return memory.keys[slots] + 0.02 * torch.randn(BATCH, KEY_DIM), memory.values[slots]
 
 
-def _new(memory: Memory) -> tuple[Tensor, Tensor]:
-    """The same with values that no slot has: none hits."""
-    queries, values = _known(memory)
-    return queries, values + CLASSES
+def _recalls(memory: Memory) -> list[tuple[Recall, Tensor]]:
+    batches = [_known(memory) for _ in range(32)]
+    return [(memory(queries, k=1), values) for queries, values in batches]
 
 
-def _half_known(memory: Memory) -> tuple[Tensor, Tensor]:
-    queries, values = _known(memory)
-    return queries, values + CLASSES * (torch.arange(BATCH) % 2)
+def _labels(values: Tensor, unknown: Tensor) -> Tensor:
+    """The values, which hit, but for the unknown rows: those have labels never seen before."""
+    return values + unknown * CLASSES * next(_TIMES)
 
 
-def _in_turns(work: dict[str, Callable[[], Work]]) -> dict[str, list[float]]:
-    """Seconds of every piece of work, each turn doing all of them, so that all share its noise."""
+def _in_turns(
+    work: Mapping[str, Callable[[], Work]], apart: list[float] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of every piece of work, each turn doing all of them, so that all share its noise.
+
+    `apart` is a list that the work leaves seconds in, of a part that does not count.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-WARM_UP, TURNS):
         for name, prepare in work.items():
-            # Other work has emptied the caches: the first time fills them again.
-            prepare()()
             do = prepare()
+            do()
             begin = time.perf_counter()
             do()
+            took = time.perf_counter() - begin
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(took - (apart[-1] if apart else 0.0))
     return seconds
 
 

@@ -15,6 +15,7 @@ def omniglot_encoder() -> Residual:
     rarememory/weights/omniglot.safetensors`, and it is these weights that the benchmark tested.
 
     Example:
+        >>> import torch
         >>> omniglot_encoder()(torch.zeros(1, 1, 28, 28)).shape
         torch.Size([1, 128])
     """
