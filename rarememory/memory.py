@@ -284,7 +284,8 @@ class Memory(nn.Module):
         return int((self.values != EMPTY).sum())
 
     def __bool__(self) -> bool:
-        return True  # as any module is, though it be empty
+        # As any module is, though it be empty.
+        return True
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

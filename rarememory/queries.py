@@ -13,12 +13,19 @@ _SAFE_LENGTHS = (1e-15, 1e15)
 
 
 class Rows(NamedTuple):
-    """Queries as the lookups and the updates want them."""
+    """Queries as the lookups and the updates want them.
 
-    queries: Float[Tensor, "batch key_dim"]  # unit length, in the dtype of the keys
+    Attributes:
+        queries: unit length, in the dtype of the keys; zero where they do not count.
+        labels: the right values, if given.
+        mask: rows that count; all of them if None.
+        shape: the leading shape that they came in.
+    """
+
+    queries: Float[Tensor, "batch key_dim"]
     labels: Int64[Tensor, " batch"] | None
-    mask: Bool[Tensor, " batch"] | None  # None: every row counts
-    shape: torch.Size  # the leading shape that they came in
+    mask: Bool[Tensor, " batch"] | None
+    shape: torch.Size
 
     def asked(self) -> Float[Tensor, "batch key_dim"]:
         """The queries for a lookup: those that do not count are NaN, which finds nothing."""

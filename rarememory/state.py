@@ -15,13 +15,21 @@ EMPTY = -1
 
 
 class MemoryState(NamedTuple):
-    """The buffers of a memory, shared with it: to change them in place is to change the memory."""
+    """The buffers of a memory, shared with it: to change them in place is to change the memory.
 
-    keys: Float[Tensor, "slots key_dim"]  # unit length; zero where empty
-    values: Int64[Tensor, " slots"]  # label; EMPTY where empty
-    written: Int64[Tensor, " slots"]  # the clock when the slot was last written
-    clock: Int64[Tensor, ""]  # writes so far
-    seed: Int64[Tensor, ""]  # of the memory's own randomness
+    Attributes:
+        keys: unit length; zero where empty.
+        values: labels; EMPTY where empty.
+        written: the clock when each slot was last written.
+        clock: writes so far.
+        seed: of the memory's own randomness.
+    """
+
+    keys: Float[Tensor, "slots key_dim"]
+    values: Int64[Tensor, " slots"]
+    written: Int64[Tensor, " slots"]
+    clock: Int64[Tensor, ""]
+    seed: Int64[Tensor, ""]
 
     @property
     def occupied(self) -> Bool[Tensor, " slots"]:
@@ -43,14 +51,22 @@ class Recall(NamedTuple):
     left over have slot and value EMPTY, score -inf and weight 0; a query that finds nothing at all
     (an empty memory, a masked row) has prediction EMPTY and confidence 0. Weights and confidence
     are over the neighbours looked up, so those of a read with labels are between two.
+
+    Attributes:
+        slots: of the neighbours.
+        scores: their cosines, with gradient to the queries.
+        values: their labels.
+        queries: as the memory sees them, projected and of unit length; zero where left out.
+        temperature: of the weights.
+        loss: with labels, the memory loss.
     """
 
     slots: Int64[Tensor, "*batch k"]
-    scores: Float[Tensor, "*batch k"]  # cosine; gradient to the queries
+    scores: Float[Tensor, "*batch k"]
     values: Int64[Tensor, "*batch k"]
-    queries: Float[Tensor, "*batch key_dim"]  # as the memory sees them: projected, of unit length
+    queries: Float[Tensor, "*batch key_dim"]
     temperature: float
-    loss: Float[Tensor, ""] | None = None  # with labels: the memory loss
+    loss: Float[Tensor, ""] | None = None
 
     @property
     def weights(self) -> Float[Tensor, "*batch k"]:
@@ -73,8 +89,14 @@ class Recall(NamedTuple):
 
 
 class Write(NamedTuple):
-    """What a write did with every row; a masked row has slot EMPTY and is no hit."""
+    """What a write did with every row; a masked row has slot EMPTY and is no hit.
 
-    slots: Int64[Tensor, "*batch"]  # where the row went
-    hits: Bool[Tensor, "*batch"]  # the nearest value was the label, before this write
-    overwritten: Int64[Tensor, "*batch"]  # value that was lost to the row; EMPTY if none was
+    Attributes:
+        slots: where the row went.
+        hits: whether the nearest value was the label, before this write.
+        overwritten: the value that was lost to the row, EMPTY if none was.
+    """
+
+    slots: Int64[Tensor, "*batch"]
+    hits: Bool[Tensor, "*batch"]
+    overwritten: Int64[Tensor, "*batch"]
