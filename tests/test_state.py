@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory, MemoryState
+from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Lookup, Memory, MemoryState
 from tests.memories import LOOKUPS, NewTensors, bits, holding
 
 ODD = [1, 7, 33, 129]
@@ -543,3 +543,24 @@ def test_what_a_read_left_out_a_write_of_its_recall_leaves_out_too():
     recall = memory(torch.eye(4)[:3], mask=torch.tensor([True, False, True]))
     write = memory.write(recall, torch.tensor([0, 1, 2]))
     assert write.slots.tolist() == [0, EMPTY, 2] and memory.ages.tolist()[:3] == [0, 1, 0]
+
+
+class Careless(Lookup):
+    """A search that answers whatever it is asked, even what is not a number."""
+
+    name = "careless"
+
+    def nearest(self, queries, keys, occupied, k):
+        return torch.zeros(len(queries), 1, dtype=torch.int64)
+
+    def nearest_pair(self, queries, keys, values, labels):
+        return torch.zeros_like(labels), torch.ones_like(labels)
+
+
+@pytest.mark.parametrize("labels", [None, torch.arange(3)])
+def test_a_masked_row_finds_nothing_by_whatever_search(labels):
+    memory = holding(torch.eye(3), [0, 1, 2], lookup=Careless())
+    recall = memory(torch.ones(3, 3), labels, mask=torch.tensor([True, False, True]))
+    assert (recall.slots != EMPTY).any(1).tolist() == [True, False, True]
+    write = memory.write(torch.ones(2, 3), torch.tensor([0, 0]), mask=torch.tensor([False, True]))
+    assert write.hits.tolist() == [False, True]

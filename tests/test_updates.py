@@ -190,3 +190,15 @@ def test_keys_keep_their_length_over_many_averages():
     for _ in range(300):
         memory.write(torch.randn(9) + 2, torch.tensor(1))
     assert memory.keys[:1].norm().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_many_rows_in_one_slot_of_a_half_precision_memory_are_summed_in_full():
+    memory = Memory(8, 4).bfloat16()
+    memory.write(torch.ones(1, 8), torch.tensor([0]))
+    rows = torch.ones(3000, 8) + 0.3 * torch.randn(3000, 8)
+    units = torch.nn.functional.normalize(rows, dim=1).bfloat16().float()
+    expected = torch.nn.functional.normalize(units.sum(0) + memory.keys[0].float(), dim=0)
+    recall = memory(rows[:1])
+    slots = torch.zeros(3000, 1, dtype=torch.int64)
+    memory.write(recall._replace(queries=units, slots=slots), torch.zeros(3000, dtype=torch.int64))
+    torch.testing.assert_close(memory.keys[0].float(), expected, atol=2e-3, rtol=0)
