@@ -227,7 +227,7 @@ def _averaged(
     # All rows of one slot are summed in the place of the first of them, for each to find.
     in_slot_order = slots.sort(stable=True)
     first = in_slot_order.indices[torch.searchsorted(in_slot_order.values, slots)]
-    rows = queries[turn].to(torch.promote_types(queries.dtype, torch.float32))
+    rows = queries[turn]
     if queries.device.type == "cpu":
         sums = torch.zeros_like(rows).index_add_(0, first[turn], rows)
     else:
@@ -236,5 +236,5 @@ def _averaged(
     before = keys[slots]
     sums = before + sums[first]
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
-    means = (sums / lengths).to(keys.dtype).where(lengths > _SHORTEST_SUM, before)
+    means = (sums / lengths).where(lengths > _SHORTEST_SUM, before)
     return torch.where(averaged.unsqueeze(1), means, queries)

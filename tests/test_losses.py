@@ -196,6 +196,9 @@ def test_a_labelled_read_of_an_empty_batch_has_loss_0():
 def test_losses_take_any_leading_shape():
     scores, values = torch.randn(2, 5, 5), torch.randint(0, 3, (2, 5, 5))
     labels, mask = torch.randint(0, 3, (2, 5)), torch.rand(2, 5) < 0.7
+    # One row without a right neighbour, in a column that has one in another.
+    values[0, 1], values[0, 2, 1], mask[0, 1] = 7, labels[0, 1], True
+    values[0, :, 1][2] = labels[0, 1]
     flat = vote_loss(
         scores.flatten(0, 1), values.flatten(0, 1), labels.flatten(), mask=mask.flatten()
     )
