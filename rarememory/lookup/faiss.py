@@ -63,7 +63,7 @@ class FaissLookup(Lookup):
 
 def _installed() -> bool:
     # Asked at every search: a memory may be unpickled where there is no Faiss.
-    return "faiss" in sys.modules or importlib.util.find_spec("faiss") is not None
+    return sys.modules.get("faiss") is not None or importlib.util.find_spec("faiss") is not None
 
 
 def _without_holes(keys: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor | None]:
