@@ -4,7 +4,7 @@
 
 Without --data Omniglot is downloaded through torchvision. Training keeps a checkpoint: interrupt it
 with Ctrl-C, and the same command goes on from there. The result file and the curve of accuracy by
-sighting land in benchmarks/results.
+sighting land in benchmarks/results, or in runs/ if any number differs from its default.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from its last checkpoint", file=sys.stderr)
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -82,10 +82,12 @@ def _run(options: argparse.Namespace) -> None:
     for key, figure in figures.items():
         print(f"{key:44} {figure:7.2f}")
     stem = f"omniglot_{name}_{options.backbone}"
-    print(f"drew {draw_sightings(sightings, RESULTS / f'{stem}.png')}")
+    # A quick try is no result to publish: it does not replace one.
+    folder = RESULTS if options.published else Path("runs")
     write_result(
         stem,
         figures,
+        folder=folder,
         command=" ".join(["python -m benchmarks.omniglot", *_told(options)]),
         seed=options.seed,
         split=checksum(split),
@@ -98,6 +100,7 @@ def _run(options: argparse.Namespace) -> None:
         wall_seconds=round(time.perf_counter() - begin),
         accuracy_by_sighting={f"{way}-way": [a.mean for a in s] for way, s in sightings.items()},
     )
+    print(f"drew {draw_sightings(sightings, folder / f'{stem}.png')}")
 
 
 def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
@@ -223,7 +226,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--checkpoint", help="file to keep it in (default: one for each split in runs/)")
     add("--weights", help="also write the encoder here, in half precision (safetensors)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    decisive = ("steps", "train_ways", "episodes", "sharing", "seed")
+    options.published = all(getattr(options, name) == parser.get_default(name) for name in decisive)
+    return options
 
 
 def _told(options: argparse.Namespace) -> list[str]:

@@ -15,9 +15,16 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def write_result(
-    name: str, figures: dict[str, float], *, command: str, seed: int, **details: Any
+    name: str,
+    figures: dict[str, float],
+    *,
+    command: str,
+    seed: int,
+    folder: Path | None = None,
+    **details: Any,
 ) -> Path:
-    """Write `results/<name>.json` and return its path."""
+    """Write `<name>.json` into benchmarks/results, or another folder, and return its path."""
+    folder = RESULTS if folder is None else folder
     result = {
         "command": command,
         "commit": _commit(),
@@ -32,9 +39,11 @@ def write_result(
         **details,
         "figures": {key: round(figure, 4) for key, figure in sorted(figures.items())},
     }
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"wrote {path}; `make summary` brings README up to date with it")
+    hint = "; `make summary` brings README up to date with it" if folder == RESULTS else ""
+    print(f"wrote {path}{hint}")
     return path
 
 

@@ -5,8 +5,12 @@ import sys
 
 def main() -> None:
     """Run the demo, or say what there is to run and what it needs."""
+    usage = "usage: python -m rarememory demo"
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(usage)
+        return
     if sys.argv[1:] != ["demo"]:
-        sys.exit("usage: python -m rarememory demo")
+        sys.exit(usage)
     try:
         from rarememory.demo import demo
     except ModuleNotFoundError as error:

@@ -50,7 +50,10 @@ def empty(state: MemoryState, gone: Bool[Tensor, " slots"]) -> None:
 def _integers(name: str, numbers: Integers, state: MemoryState) -> Tensor:
     if not isinstance(numbers, Tensor):
         listed = [numbers] if isinstance(numbers, int) else list(numbers)
-        numbers = torch.tensor(listed) if listed else torch.zeros(0, dtype=torch.int64)
+        try:
+            numbers = torch.tensor(listed) if listed else torch.zeros(0, dtype=torch.int64)
+        except (RuntimeError, TypeError, ValueError):
+            raise ValueError(f"{name} to forget must be integers, not {listed}") from None
     if numbers.is_floating_point() or numbers.dtype == torch.bool:
         raise ValueError(f"{name} to forget must be integers, not {numbers.dtype}")
     return numbers.to(state.values.device, torch.int64).reshape(-1)

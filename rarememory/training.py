@@ -228,7 +228,7 @@ def train(
     training: Training,
     *,
     checkpoint: Path | None = None,
-    every: int = 200,
+    every: int = 50,
     watch: Callable[[Step], None] = lambda step: None,
 ) -> None:
     """Train to the last step; go on from the checkpoint if there is one, and keep it.

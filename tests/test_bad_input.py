@@ -208,6 +208,7 @@ def test_a_read_for_no_neighbours_is_refused(k, labels):
         ({"slots": 9}, "slots [9] do not exist: this memory has 0 to 8"),
         ({"slots": [9], "labels": 0}, "slots [9] do not exist"),
         ({"labels": 0.5}, "labels to forget must be integers, not torch.float32"),
+        ({"labels": "kea"}, "labels to forget must be integers, not ['k', 'e', 'a']"),
         ({"labels": [0.5]}, "labels to forget must be integers, not torch.float32"),
         ({"slots": torch.ones(9) > 0}, "slots to forget must be integers, not torch.bool"),
     ],

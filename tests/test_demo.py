@@ -36,3 +36,10 @@ def test_an_unknown_command_says_what_there_is():
     )
     assert done.returncode == 1
     assert "python -m rarememory demo" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_no_error(monkeypatch, capsys, word):
+    monkeypatch.setattr(sys, "argv", ["rarememory", word])
+    main()
+    assert "python -m rarememory demo" in capsys.readouterr().out

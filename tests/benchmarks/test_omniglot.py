@@ -69,7 +69,7 @@ def run(folder, monkeypatch):
 
 def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     assert run("--steps", "4", "--validate", "2") == 0
-    result = json.loads((folder / "omniglot_listed_conv4.json").read_text())
+    result = json.loads((folder / "runs" / "omniglot_listed_conv4.json").read_text())
     tasks = [f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)]
     keys = {f"omniglot.listed.{p}.{task}" for p in ("sighting", "support") for task in tasks}
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
@@ -79,7 +79,14 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     weights = (folder / "weights" / "conv4.safetensors").read_bytes()
     assert result["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert len(result["accuracy_by_sighting"]["20-way"]) == 11
-    assert (folder / "omniglot_listed_conv4.png").stat().st_size > 1000
+    assert (folder / "runs" / "omniglot_listed_conv4.png").stat().st_size > 1000
+
+
+def test_a_quick_try_does_not_replace_a_published_result(run, folder):
+    assert run("--steps", "1") == 0
+    assert not list(folder.glob("omniglot*.json"))
+    assert omniglot._options([]).published
+    assert not omniglot._options(["--seed", "1"]).published
 
 
 def test_the_weights_it_writes_are_those_it_tested(run, folder, monkeypatch):
