@@ -42,6 +42,8 @@ BACKBONES = {"residual": Residual, "conv4": Conv4, "paper": PaperCNN}
 KEY_DIM = 128
 WAYS = (5, 20)
 SHOTS = (1, 5)
+DECISIVE = ("backbone", "steps", "train_ways", "episodes", "sharing", "seed")
+"""Options that decide the figures: a result with all of them at their defaults is published."""
 VINYALS = "88c3dac4e5e2"
 """Checksum of the split that the few-shot papers call Vinyals."""
 
@@ -227,8 +229,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--checkpoint", help="file to keep it in (default: one for each split in runs/)")
     add("--weights", help="also write the encoder here, in half precision (safetensors)")
     options = parser.parse_args(arguments)
-    decisive = ("steps", "train_ways", "episodes", "sharing", "seed")
-    options.published = all(getattr(options, name) == parser.get_default(name) for name in decisive)
+    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
     return options
 
 
@@ -236,7 +237,7 @@ def _told(options: argparse.Namespace) -> list[str]:
     """The options that decide the figures; folders by what they hold, not by where they are."""
     told = ["--data", "<omniglot>"] if options.data else []
     told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
-    for name in ("backbone", "steps", "train_ways", "episodes", "sharing", "seed"):
+    for name in DECISIVE:
         told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     if options.weights:
         told += ["--weights", "<file>"]

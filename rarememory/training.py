@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rarememory.data.episodes import Episode, sighting_episode
+from rarememory.data.episodes import sighting_episode
 from rarememory.data.jitter import Jitter
 from rarememory.losses import vote_loss
 from rarememory.memory import Memory
@@ -146,7 +146,7 @@ class Training:
 
     def _episode(self) -> tuple[Tensor, Int64[Tensor, "sightings n_way"]]:
         recipe = self.recipe
-        episode: Episode = sighting_episode(
+        episode = sighting_episode(
             *self.images.shape[:2],
             n_way=recipe.n_way,
             n_sightings=recipe.n_sightings,

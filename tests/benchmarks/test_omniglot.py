@@ -87,6 +87,8 @@ def test_a_quick_try_does_not_replace_a_published_result(run, folder):
     assert not list(folder.glob("omniglot*.json"))
     assert omniglot._options([]).published
     assert not omniglot._options(["--seed", "1"]).published
+    # Its figures have the same keys.
+    assert not omniglot._options(["--backbone", "conv4"]).published
 
 
 def test_the_weights_it_writes_are_those_it_tested(run, folder, monkeypatch):
