@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rarememory import Memory
 
-LOOKUPS = ["torch", "faiss"]
+LOOKUPS = ["torch", "faiss", "native"]
 
 
 def bits(memory: Memory) -> dict[str, tuple[tuple[int, ...], torch.dtype, bytes]]:

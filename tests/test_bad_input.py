@@ -1,5 +1,6 @@
 """Bad input: one sentence with the number that was wrong, and a state that is left to the bit."""
 
+import functools
 import importlib.util
 import re
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from rarememory import AverageOrReplace, Lookup, Memory, MemoryState, Recall
+from rarememory import AverageOrReplace, Lookup, Memory, MemoryState, Recall, native
 from tests.memories import bits
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -180,7 +181,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
         ({"temperature": float("nan")}, "temperature must be a positive number, not nan"),
         (
             {"lookup": "hnsw"},
-            'no lookup is called \'hnsw\'; choose "auto", "faiss", "torch", or pass a Lookup',
+            'no lookup is called \'hnsw\'; choose "auto", "native", "faiss", "torch", or pass',
         ),
     ]:
         with pytest.raises(ValueError, match=re.escape(sentence)):
@@ -235,6 +236,21 @@ def without_faiss(monkeypatch) -> None:
     )
 
 
+def without_compiler(monkeypatch) -> None:
+    # The reason is found once in a process; here it is found anew, and so it will be afterwards.
+    made = functools.cache(native._made.__wrapped__)
+    monkeypatch.setattr(native, "_made", made)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", "")
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    without_compiler(monkeypatch)
+    sentence = "the native searches need a C++ compiler, and neither c++, g++ nor clang++ was found"
+    with pytest.raises(ImportError, match=re.escape(sentence)):
+        Memory(4, lookup="native")
+
+
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
     without_faiss(monkeypatch)
     sentence = 'faiss is not installed; run: pip install "rarememory[faiss]"'
@@ -244,23 +260,25 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch)
 
 def test_auto_does_without_a_missing_package(monkeypatch):
     filled = memory()
-    assert [lookup.name for lookup in filled.lookup.lookups] == ["faiss", "torch"]
+    assert [lookup.name for lookup in filled.lookup.lookups] == ["native", "faiss", "torch"]
     without_faiss(monkeypatch)
+    without_compiler(monkeypatch)
     without = memory()
     assert [lookup.name for lookup in without.lookup.lookups] == ["torch"]
     for mine, theirs in zip(filled(ROWS)[:4], without(ROWS)[:4], strict=True):
         assert torch.equal(mine, theirs)
 
 
-def test_a_named_lookup_that_cannot_serve_never_falls_back_silently():
-    filled = Memory(4, 9, lookup="faiss").double()
-    sentence = "faiss searches float32 keys, and these are torch.float64"
+@pytest.mark.parametrize("lookup", ["faiss", "native"])
+def test_a_named_lookup_that_cannot_serve_never_falls_back_silently(lookup):
+    filled = Memory(4, 9, lookup=lookup).double()
+    sentence = f"{lookup} searches float32 keys, and these are torch.float64"
     refused(filled, lambda: filled(ROWS), sentence)
     refused(filled, lambda: filled(ROWS, LABELS), sentence)
     refused(filled, lambda: filled.write(ROWS, LABELS), sentence)
-    filled = Memory(4, 9, lookup="faiss").to("meta")
+    filled = Memory(4, 9, lookup=lookup).to("meta")
     reason = filled.lookup.why_not(ROWS, filled.keys, 1)
-    assert reason == "faiss searches on the cpu, and the keys are on meta"
+    assert reason == f"{lookup} searches on the cpu, and the keys are on meta"
 
 
 def test_auto_that_cannot_serve_lists_every_refusal():

@@ -16,6 +16,7 @@ PRODUCT = ("rarememory", "benchmarks", "examples")
 CORE = {
     "state",
     "noise",
+    "native",
     "checks",
     "queries",
     "losses",
@@ -30,6 +31,7 @@ LEARNING = {"training", "evaluation"}
 MAY_IMPORT: dict[str, set[str]] = {
     "state": set(),
     "noise": set(),
+    "native": set(),
     "checks": set(),
     "queries": {"state"},
     "capacity": {"state"},
@@ -39,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"state"},
     "losses": {"state"},
     "updates": {"state", "noise"},
-    "lookup": {"state"},
+    "lookup": {"state", "native"},
     "memory": CORE,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},

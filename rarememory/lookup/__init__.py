@@ -7,9 +7,15 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup as Lookup
 from rarememory.lookup.faiss import FaissLookup as FaissLookup
+from rarememory.lookup.native import NativeLookup as NativeLookup
 from rarememory.lookup.torch import TorchLookup as TorchLookup
 
-LOOKUPS: dict[str, Callable[[], Lookup]] = {"faiss": FaissLookup, "torch": TorchLookup}
+LOOKUPS: dict[str, Callable[[], Lookup]] = {
+    "native": NativeLookup,
+    "faiss": FaissLookup,
+    "torch": TorchLookup,
+}
+"""In the order of "auto": the fastest first."""
 
 
 class AutoLookup(Lookup):
@@ -32,9 +38,21 @@ class AutoLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
     ) -> Int64[Tensor, "batch found"]:
+        return self._first(queries, keys, k).nearest(queries, keys, occupied, k)
+
+    def nearest_pair(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        values: Int64[Tensor, " slots"],
+        labels: Int64[Tensor, " batch"],
+    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+        return self._first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
+
+    def _first(self, queries: Tensor, keys: Tensor, k: int) -> Lookup:
         for lookup in self.lookups:
             if lookup.why_not(queries, keys, k) is None:
-                return lookup.nearest(queries, keys, occupied, k)
+                return lookup
         raise ValueError(self.why_not(queries, keys, k))
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:

@@ -1,14 +1,18 @@
 """Scores of given slots, computed in one place, and the one order: higher first, then lower slot.
 
 A matrix product may round the same dot product differently in its last columns than in its first,
-so two equal keys can get unequal scores. Here a score is a sum over the key's own axis, the same
-for the same key wherever it lies: every backend's neighbours are ordered by these scores.
+so two equal keys can get unequal scores. Here a score is a sum in float64, rounded once: the same
+for the same key wherever it lies, and whoever computes it. Every backend's neighbours are ordered
+by these scores.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.native import library
 from rarememory.state import EMPTY
 
 APART = 4
@@ -21,9 +25,9 @@ def tolerance(keys: Tensor) -> float:
     """How much lower than the best a slot may score in a matrix product and still be the best.
 
     A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
-    offset adds APART eps, and two slots may each be off so, in the product and in the score.
+    offset adds APART eps, the score itself eps / 2, and two slots may each be off so.
     """
-    return 2 * (keys.shape[1] + 2 * APART) * torch.finfo(keys.dtype).eps
+    return (keys.shape[1] + 2 * APART + 2) * torch.finfo(keys.dtype).eps
 
 
 def score(
@@ -33,10 +37,59 @@ def score(
 ) -> Float[Tensor, "batch k"]:
     """Cosine of each query with the keys of its slots, with gradient to the queries.
 
-    A slot that is EMPTY scores -inf.
+    score = sum_d q_d K[slot]_d. A slot that is EMPTY scores -inf.
     """
-    found = keys[slots]  # [batch, k, key_dim]; of slot EMPTY the last, which is struck out below
-    return (queries.unsqueeze(1) * found).sum(-1).masked_fill(slots == EMPTY, -torch.inf)
+    scores: Tensor = _score(queries, keys, slots)
+    return scores
+
+
+@torch.library.custom_op("rarememory::score", mutates_args=())
+def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    if _native_can(queries, keys):
+        queries, keys, slots = queries.contiguous(), keys.contiguous(), slots.contiguous()
+        scores = torch.empty(slots.shape)
+        library().rarememory_score(
+            *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
+            *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),
+        )
+        return scores
+    # Slot EMPTY takes the last key, and is struck out.
+    return dot(queries.unsqueeze(1), keys[slots]).masked_fill_(slots == EMPTY, -torch.inf)
+
+
+@_score.register_fake
+def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    return queries.new_empty(slots.shape)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    _, keys, slots = inputs
+    # The keys as they are now: a write may change them before the gradient is asked for.
+    ctx.save_for_backward(keys[slots], slots)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    found, slots = ctx.saved_tensors
+    gradient = gradient.masked_fill(slots == EMPTY, 0.0)
+    return torch.bmm(gradient.unsqueeze(1), found).squeeze(1), None, None
+
+
+_score.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_dim"]) -> Tensor:
+    """Sums over the last axis in float64, where the device has it, rounded once."""
+    wide = torch.float32 if one.device.type == "mps" else torch.float64
+    return (one.to(wide) * other.to(wide)).sum(-1).to(one.dtype)
+
+
+def _native_can(queries: Tensor, keys: Tensor) -> bool:
+    if queries.device.type != "cpu" or not queries.dtype == keys.dtype == torch.float32:
+        return False
+    try:
+        return bool(library())
+    except ImportError:
+        return False
 
 
 def order(scores: Float[Tensor, "batch k"], slots: Int64[Tensor, "batch k"]) -> Tensor:
@@ -57,7 +110,7 @@ def best(
     rows, slots = near.nonzero(as_tuple=True)
     scores = torch.cat(
         [
-            (queries[some] * keys[slots_of_some]).sum(-1)
+            dot(queries[some], keys[slots_of_some])
             for some, slots_of_some in zip(
                 rows.split(_PAIRS_AT_ONCE), slots.split(_PAIRS_AT_ONCE), strict=True
             )

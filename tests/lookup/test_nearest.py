@@ -7,7 +7,14 @@ import torch
 
 from rarememory import EMPTY, Lookup, Memory
 from rarememory.lookup import LOOKUPS as MAKERS
-from rarememory.lookup import AutoLookup, FaissLookup, TorchLookup, choose_lookup, pair
+from rarememory.lookup import (
+    AutoLookup,
+    FaissLookup,
+    NativeLookup,
+    TorchLookup,
+    choose_lookup,
+    pair,
+)
 from rarememory.lookup import faiss as faiss_file
 from rarememory.lookup import torch as torch_file
 from rarememory.lookup.exact import score
@@ -279,7 +286,7 @@ def test_faiss_fetches_a_few_more_than_k_and_asks_the_definition_where_that_leav
 
 
 def test_a_lookup_is_chosen_by_name_by_object_or_by_auto():
-    assert list(MAKERS) == ["faiss", "torch"]
+    assert list(MAKERS) == ["native", "faiss", "torch"]
     for name in MAKERS:
         assert choose_lookup(name).name == name == Memory(3, 4, lookup=name).lookup.name
     assert isinstance(choose_lookup("auto"), AutoLookup)
@@ -289,7 +296,7 @@ def test_a_lookup_is_chosen_by_name_by_object_or_by_auto():
 
 def test_auto_takes_the_first_that_can_serve(monkeypatch):
     used = []
-    for lookup in (FaissLookup, TorchLookup):
+    for lookup in (NativeLookup, FaissLookup, TorchLookup):
         real = lookup.nearest
         monkeypatch.setattr(
             lookup,
@@ -298,9 +305,9 @@ def test_auto_takes_the_first_that_can_serve(monkeypatch):
         )
     memory = Memory(3, 4)
     memory.write(units(3, 3), torch.arange(3))
-    assert used == ["faiss"]
+    assert used == ["native"]
     memory.double()(units(3, 3))
-    assert used == ["faiss", "torch"]
+    assert used == ["native", "torch"]
 
 
 def test_a_lookup_of_ones_own_plugs_in_with_one_method():

@@ -1,0 +1,73 @@
+"""The searches in C++ (rarememory/native): the engine for CPUs."""
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.lookup.base import Lookup
+from rarememory.lookup.exact import tolerance
+from rarememory.native import library
+
+_MOST_SLOTS = 2**31
+
+
+class NativeLookup(Lookup):
+    """Exact search in C++ on a CPU, in float32, which never stores a score a query and slot.
+
+    It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
+    torch's threads, and decides near ties in float64.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        library()
+
+    def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
+        if keys.device.type != "cpu":
+            return f"native searches on the cpu, and the keys are on {keys.device}"
+        if keys.dtype != torch.float32:
+            return f"native searches float32 keys, and these are {keys.dtype}"
+        if len(keys) >= _MOST_SLOTS:
+            return f"native searches fewer than {_MOST_SLOTS} slots, and here are {len(keys)}"
+        try:
+            # Asked at every search: a memory may be unpickled where there is no compiler.
+            library()
+        except ImportError as error:
+            return str(error)
+        return None
+
+    def nearest(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        occupied: Bool[Tensor, " slots"],
+        k: int,
+    ) -> Int64[Tensor, "batch found"]:
+        queries, keys, occupied = queries.contiguous(), keys.contiguous(), occupied.contiguous()
+        slots = torch.empty(len(queries), min(k, len(keys)), dtype=torch.int64)
+        library().rarememory_nearest(
+            *(queries.data_ptr(), len(queries)),
+            *(keys.data_ptr(), *keys.shape),
+            *(occupied.data_ptr(), slots.shape[1]),
+            *(tolerance(keys), torch.get_num_threads(), slots.data_ptr()),
+        )
+        return slots
+
+    def nearest_pair(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        values: Int64[Tensor, " slots"],
+        labels: Int64[Tensor, " batch"],
+    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+        queries, keys = queries.contiguous(), keys.contiguous()
+        values, labels = values.contiguous(), labels.contiguous()
+        right, wrong = torch.empty_like(labels), torch.empty_like(labels)
+        library().rarememory_nearest_pair(
+            *(queries.data_ptr(), len(queries)),
+            *(keys.data_ptr(), *keys.shape),
+            *(values.data_ptr(), labels.data_ptr()),
+            *(tolerance(keys), torch.get_num_threads(), right.data_ptr(), wrong.data_ptr()),
+        )
+        return right, wrong

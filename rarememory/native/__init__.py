@@ -1,0 +1,135 @@
+"""The searches in C++, compiled for this very processor when they are first asked for.
+
+A CPU search stands or falls with its vector instructions, and a wheel for all processors could not
+use them. So the sources ship, and the C++ compiler of the machine makes a library of them, once: it
+takes a second or two, and the result is kept in the user's cache folder. Without a compiler the
+package does without.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SWITCH = "RAREMEMORY_NATIVE"
+"""Environment variable: 0 switches these searches off."""
+CACHE = "RAREMEMORY_CACHE"
+"""Environment variable: the folder that compiled libraries are kept in."""
+
+_SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in {".cpp", ".h"})
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared")
+_SECONDS = 120
+
+_pointer, _integer, _count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_SIGNATURES = {
+    "rarememory_nearest": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _integer),  # occupied, k
+        *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
+    ],
+    "rarememory_nearest_pair": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer),  # values, labels
+        *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, right, wrong
+    ],
+    "rarememory_score": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer),  # keys, key_dim
+        *(_pointer, _integer),  # slots, k
+        *(_count, _pointer),  # threads, scores
+    ],
+}
+
+
+def library() -> ctypes.CDLL:
+    """The compiled searches.
+
+    Raises:
+        ImportError: one sentence that says why there are none here.
+    """
+    made = _made()
+    if isinstance(made, str):
+        raise ImportError(made)
+    return made
+
+
+@functools.cache
+def _made() -> ctypes.CDLL | str:
+    """The library or, once and for all in this process, the reason why there is none."""
+    if os.environ.get(SWITCH) == "0":
+        return f"the native searches are switched off by {SWITCH}=0"
+    compiler = _compiler()
+    if compiler is None:
+        return "the native searches need a C++ compiler, and neither c++, g++ nor clang++ was found"
+    try:
+        return compiled(compiler)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        return f"{compiler} could not make the native searches: {said.strip().splitlines()[0]}"
+
+
+def _compiler() -> str | None:
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
+    """The library for a processor (as -march names it), compiled unless it already was.
+
+    Raises:
+        subprocess.SubprocessError: the compiler refused.
+        OSError: what it made cannot be loaded.
+    """
+    flags = (*_FLAGS, f"-march={target}")
+    macros = _run(compiler, f"-march={target}", "-dM", "-E", "-x", "c++", os.devnull)
+    sources = [source.read_text(encoding="utf-8") for source in _SOURCES]
+    name = hashlib.sha256("\0".join([macros, *flags, *sources]).encode()).hexdigest()[:16]
+    path = _cache() / f"{name}.so"
+    if not path.exists():
+        _compile(compiler, flags, path)
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:
+        # As after a full disk: what lies there is no library, and has to be made again.
+        _compile(compiler, flags, path)
+        loaded = ctypes.CDLL(str(path))
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
+    """Make the library beside its place and move it there, so that no one meets half of it."""
+    code = [str(source) for source in _SOURCES if source.suffix == ".cpp"]
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        fresh = Path(scratch) / path.name
+        try:
+            _run(compiler, *flags, "-fopenmp", *code, "-o", str(fresh))
+        except subprocess.CalledProcessError:
+            # As where clang comes without OpenMP: one thread is better than none.
+            _run(compiler, *flags, *code, "-o", str(fresh))
+        fresh.replace(path)
+
+
+def _cache() -> Path:
+    """A folder of the user's own, or one for this process if there is none to be had."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get(CACHE) or Path(base) / "rarememory")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="rarememory-"))
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+    return done.stdout

@@ -1,0 +1,148 @@
+// The nearest slot of the right value, and the nearest of a wrong one: running maxima in registers.
+
+#include "vectors.h"
+
+using namespace rarememory;
+
+namespace {
+
+/// Of each lane the highest score so far and its slot, and the highest score but one.
+struct Best {
+    Floats first = all(-INFINITE), second = all(-INFINITE);
+    Ints slot = all(int32_t(EMPTY));
+
+    void meet(Floats scores, int32_t at) {
+        second = greater(second, lesser(first, scores));
+        slot = scores > first ? all(at) : slot;
+        first = greater(scores, first);
+    }
+
+    /// What another has met in later slots.
+    void join(const Best& later) {
+        second = greater(greater(second, later.second), lesser(first, later.first));
+        slot = later.first > first ? later.slot : slot;
+        first = greater(later.first, first);
+    }
+
+    /// Lanes in which rounding may have chosen the wrong slot.
+    Ints unsure(float tolerance) const {
+        return (first > LOWEST) & (second >= first - tolerance);
+    }
+};
+
+struct Pair {
+    Best right, wrong;
+
+    void join(const Pair& later) {
+        right.join(later.right);
+        wrong.join(later.wrong);
+    }
+};
+
+/// The labels of LANES queries, in halves that fit the lanes.
+struct Labels {
+    Ints low, high;
+
+    Labels(const int64_t* labels, int64_t first, int64_t count) {
+        for (int lane = 0; lane < LANES; ++lane) {
+            int64_t label = first + lane < count ? labels[first + lane] : EMPTY;
+            low[lane] = int32_t(label);
+            high[lane] = int32_t(label >> 32);
+        }
+    }
+
+    Ints are(int64_t value) const {
+        return (low == int32_t(value)) & (high == int32_t(value >> 32));
+    }
+};
+
+struct Search {
+    Rows queries, keys;
+    const int64_t *values, *labels;
+    float tolerance;
+    int64_t *right, *wrong;
+
+    Pair between(int64_t begin, int64_t end, const float* lanes, const Labels& asked) const {
+        Pair pair;
+        stream(keys, begin, end, lanes, [&](int64_t slot, const Floats* scores, auto n) {
+            for (int row = 0; row < n; ++row) {
+                int64_t value = values[slot + row];
+                if (value == EMPTY) continue;
+                Ints same = asked.are(value);
+                pair.wrong.meet(same ? all(-INFINITE) : scores[row], int32_t(slot + row));
+                if (bits(same))
+                    pair.right.meet(same ? scores[row] : all(-INFINITE), int32_t(slot + row));
+            }
+        });
+        return pair;
+    }
+
+    void answer(int64_t first, const float* lanes, const Pair& pair) const {
+        for (int lane = 0; lane < LANES && first + lane < queries.count; ++lane) {
+            right[first + lane] = pair.right.slot[lane];
+            wrong[first + lane] = pair.wrong.slot[lane];
+        }
+        Ints unsure[2] = {pair.right.unsure(tolerance), pair.wrong.unsure(tolerance)};
+        if (bits(unsure[0] | unsure[1])) settle(first, lanes, pair, unsure);
+    }
+
+    /// Looks at all slots again, and lets exact scores decide among those within rounding.
+    void settle(int64_t first, const float* lanes, const Pair& pair, const Ints* unsure) const {
+        // Nothing reaches the threshold of a lane that is sure.
+        Floats never = all(INFINITE);
+        Floats least[2] = {unsure[0] ? pair.right.first - tolerance : never,
+                           unsure[1] ? pair.wrong.first - tolerance : never};
+        float highest[2][LANES];
+        std::fill_n(&highest[0][0], 2 * LANES, -INFINITE);
+        stream(keys, 0, keys.count, lanes, [&](int64_t slot, const Floats* scores, auto n) {
+            for (int row = 0; row < n; ++row) {
+                int64_t value = values[slot + row];
+                uint32_t near = bits((scores[row] >= least[0]) | (scores[row] >= least[1]));
+                for (; value != EMPTY && near; near &= near - 1) {
+                    int lane = __builtin_ctz(near);
+                    int side = value != labels[first + lane];
+                    if (!(scores[row][lane] >= least[side][lane])) continue;
+                    float sure = exact_score(queries[first + lane], keys[slot + row], keys.dim);
+                    if (!(sure > highest[side][lane])) continue;
+                    highest[side][lane] = sure;
+                    (side ? wrong : right)[first + lane] = slot + row;
+                }
+            }
+        });
+    }
+};
+
+}  // namespace
+
+extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
+                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        const int64_t* labels, float tolerance, int threads,
+                                        int64_t* right, int64_t* wrong) {
+    const Search search{{queries, batch, dim}, {keys, slots, dim}, values, labels,
+                        tolerance,             right,              wrong};
+    const int64_t groups = (batch + LANES - 1) / LANES;
+    threads = worth(threads, batch, slots, dim);
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, slots / 512));
+    // Keys that stay in the cache while all groups of queries meet them.
+    const int64_t block = std::max<int64_t>(TILE, (1 << 16) / dim / TILE * TILE);
+    std::vector<std::vector<float>> lanes(groups);
+    std::vector<Pair> pairs(groups * parts);
+#pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
+    for (int64_t group = 0; group < groups; ++group)
+        lanes[group] = packed(search.queries, group * LANES);
+#pragma omp parallel for num_threads(threads) if (parts > 1) schedule(static)
+    for (int64_t part = 0; part < parts; ++part) {
+        const int64_t end = slots * (part + 1) / parts;
+        for (int64_t at = slots * part / parts; at < end; at += block)
+            for (int64_t group = 0; group < groups; ++group)
+                pairs[group * parts + part].join(
+                    search.between(at, std::min(at + block, end), lanes[group].data(),
+                                   Labels(labels, group * LANES, batch)));
+    }
+#pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
+    for (int64_t group = 0; group < groups; ++group) {
+        Pair& pair = pairs[group * parts];
+        for (int64_t part = 1; part < parts; ++part) pair.join(pairs[group * parts + part]);
+        search.answer(group * LANES, lanes[group].data(), pair);
+    }
+}

@@ -1,0 +1,169 @@
+// What both searches stand on: vectors of one coordinate of several queries, and the scores of a tile
+// of keys, computed in registers.
+//
+// Queries are packed so that a vector holds one coordinate of LANES queries, and a tile of TILE keys
+// is multiplied with it at once: nearly every instruction is a multiplication and addition. A score is
+// a sum in the key's own order, the same wherever the key lies.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <type_traits>
+#include <vector>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+namespace rarememory {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE = 16;
+#elif defined(__AVX2__)
+constexpr int LANES = 8, TILE = 8;
+#else
+constexpr int LANES = 4, TILE = 8;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+
+constexpr float INFINITE = std::numeric_limits<float>::infinity();
+constexpr float LOWEST = -2;  // below any cosine
+constexpr int64_t EMPTY = -1;
+
+inline Floats all(float x) { return x - Floats{}; }
+inline Ints all(int32_t x) { return x - Ints{}; }
+inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats load(const float* numbers) { return *(const Unaligned*)numbers; }
+inline void store(float* numbers, Floats x) { *(Unaligned*)numbers = x; }
+
+/// Lanes of `a` (places from 0) and of `b` (from LANES on).
+inline Floats shuffled(Floats a, Floats b, Ints places) {
+#ifdef __clang__
+    Floats chosen;
+    for (int lane = 0; lane < LANES; ++lane)
+        chosen[lane] = places[lane] < LANES ? a[places[lane]] : b[places[lane] - LANES];
+    return chosen;
+#else
+    return __builtin_shuffle(a, b, places);
+#endif
+}
+
+/// One bit for each lane that is true.
+inline uint32_t bits(Ints mask) {
+#if defined(__AVX512DQ__)
+    return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t found = 0;
+    for (int lane = 0; lane < LANES; ++lane) found |= uint32_t(mask[lane] != 0) << lane;
+    return found;
+#endif
+}
+
+inline Ints ascending(int32_t first) {
+    Ints places;
+    for (int lane = 0; lane < LANES; ++lane) places[lane] = first + lane;
+    return places;
+}
+
+/// Writes the numbers that are wanted, and their places, one after the other; returns how many.
+/// A whole vector is written each time, so there has to be room for one.
+inline int pack(Floats numbers, Ints wanted, Ints places, float* to, int32_t* places_to) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    const __mmask16 mask = _mm512_movepi32_mask((__m512i)wanted);
+    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, (__m512)numbers));
+    _mm512_storeu_si512(places_to, _mm512_maskz_compress_epi32(mask, (__m512i)places));
+    return __builtin_popcount(mask);
+#else
+    int count = 0;
+    for (int lane = 0; lane < LANES; ++lane)
+        if (wanted[lane]) {
+            to[count] = numbers[lane];
+            places_to[count++] = places[lane];
+        }
+    return count;
+#endif
+}
+
+inline int pack(Floats numbers, Ints wanted, int32_t first, float* to, int32_t* places_to) {
+    return pack(numbers, wanted, ascending(first), to, places_to);
+}
+
+/// Keys or queries, [count, dim], row by row.
+struct Rows {
+    const float* numbers;
+    int64_t count, dim;
+    const float* operator[](int64_t row) const { return numbers + row * dim; }
+};
+
+/// The score that decides where rounding could: a sum in doubles, rounded once.
+inline float exact_score(const float* query, const float* key, int64_t dim) {
+    double sums[8] = {};
+    for (int64_t d = 0; d < dim; ++d) sums[d % 8] += double(query[d]) * key[d];
+    double sum = 0;
+    for (double part : sums) sum += part;
+    return float(sum);
+}
+
+inline bool finite(const float* numbers, int64_t count) {
+    bool all_finite = true;
+    for (int64_t i = 0; i < count; ++i) all_finite &= numbers[i] - numbers[i] == 0;
+    return all_finite;
+}
+
+/// Threads worth their while: those that wait actively are there at once, others have to be woken.
+inline int worth(int threads, int64_t batch, int64_t slots, int64_t dim) {
+    static const char* policy = std::getenv("OMP_WAIT_POLICY");
+    static const bool asleep = policy && (*policy == 'p' || *policy == 'P');
+    return int(std::clamp<int64_t>(batch * slots * dim >> (asleep ? 20 : 18), 1, threads));
+}
+
+/// LANES queries from the first one on, [dim, LANES]; a lane without a finite query is NaN, and a
+/// score of NaN finds nothing.
+inline std::vector<float> packed(Rows queries, int64_t first) {
+    std::vector<float> lanes(queries.dim * LANES, std::numeric_limits<float>::quiet_NaN());
+    for (int lane = 0; lane < LANES && first + lane < queries.count; ++lane) {
+        const float* query = queries[first + lane];
+        if (!finite(query, queries.dim)) continue;
+        for (int64_t d = 0; d < queries.dim; ++d) lanes[d * LANES + lane] = query[d];
+    }
+    return lanes;
+}
+
+/// Scores of N keys in a row, a vector of LANES queries each.
+template <int N>
+inline void score(const float* keys, int64_t dim, const float* lanes, Floats* scores) {
+    Floats sums[N] = {};
+    for (int64_t d = 0; d < dim; ++d) {
+        Floats query = load(lanes + d * LANES);
+        // The next tile is asked for, a cache line at a time, while this one is multiplied.
+        if (d % 16 == 0)
+            for (int row = 0; row < N; ++row) __builtin_prefetch(keys + (N + row) * dim + d);
+        for (int row = 0; row < N; ++row) sums[row] += keys[row * dim + d] * query;
+    }
+    for (int row = 0; row < N; ++row) scores[row] = sums[row];
+}
+
+/// Calls `visit(slot, scores, N)` for tile after tile of N keys, from one slot up to another.
+template <class Visit>
+inline void stream(Rows keys, int64_t begin, int64_t end, const float* lanes, Visit visit) {
+    Floats scores[TILE];
+    int64_t slot = begin;
+    for (; slot + TILE <= end; slot += TILE) {
+        score<TILE>(keys[slot], keys.dim, lanes, scores);
+        visit(slot, scores, std::integral_constant<int, TILE>());
+    }
+    for (; slot < end; ++slot) {
+        score<1>(keys[slot], keys.dim, lanes, scores);
+        visit(slot, scores, std::integral_constant<int, 1>());
+    }
+}
+
+}  // namespace rarememory

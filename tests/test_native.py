@@ -1,0 +1,144 @@
+"""Compiling the searches in C++, and their answers at sizes where threads and blocks matter."""
+
+import functools
+import platform
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from rarememory import Memory, native
+from rarememory.lookup import NativeLookup, TorchLookup
+from tests.lookup.test_nearest import KEYS, check, units
+
+ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="names vectors of x86-64")
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty folder for libraries, and a process that has not looked for one yet."""
+    monkeypatch.setenv(native.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_made", functools.cache(native._made.__wrapped__))
+    return tmp_path / "cache"
+
+
+def compiler_script(tmp_path, text: str) -> str:
+    script = tmp_path / "compiler"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(script.stat().st_mode | stat.S_IEXEC)
+    return str(script)
+
+
+def test_it_is_compiled_once_and_then_found(cache, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", compiler_script(tmp_path, f'echo "$@" >> {log}; exec c++ "$@"'))
+    native.compiled(native._compiler())
+    (made,) = cache.iterdir()
+    native.compiled(native._compiler())
+    assert list(cache.iterdir()) == [made]
+    assert sum("-shared" in line for line in log.read_text().splitlines()) == 1
+
+
+def test_a_damaged_library_is_made_again(cache, tmp_path, monkeypatch):
+    native.compiled(native._compiler())
+    (made,) = cache.iterdir()
+    monkeypatch.setenv(native.CACHE, str(tmp_path))
+    damaged = tmp_path / made.name
+    damaged.write_bytes(made.read_bytes()[:1000])
+    assert native.library().rarememory_nearest
+    assert damaged.stat().st_size == made.stat().st_size
+
+
+def test_a_compiler_without_openmp_makes_a_library_of_one_thread(cache, tmp_path, monkeypatch):
+    refuse = 'case "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1;; esac; exec c++ "$@"'
+    monkeypatch.setenv("CXX", compiler_script(tmp_path, refuse))
+    assert native.library().rarememory_nearest
+    memory = Memory(3, 4, lookup="native")
+    memory.write(units(3, 3), torch.arange(3))
+    assert memory(memory.keys[:3]).prediction.tolist() == [0, 1, 2]
+
+
+def test_what_the_compiler_says_is_the_reason(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", compiler_script(tmp_path, "echo out of order >&2; exit 1"))
+    with pytest.raises(ImportError, match="could not make the native searches: out of order"):
+        NativeLookup()
+
+
+def test_it_can_be_switched_off(cache, monkeypatch):
+    monkeypatch.setenv(native.SWITCH, "0")
+    with pytest.raises(ImportError, match="switched off by RAREMEMORY_NATIVE=0"):
+        NativeLookup()
+    assert "native" not in [lookup.name for lookup in Memory(3, 4).lookup.lookups]
+
+
+def test_without_a_folder_to_keep_it_in_it_is_made_for_this_process(cache, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(native.CACHE, str(tmp_path / "file" / "cache"))
+    assert native.library().rarememory_nearest
+
+
+@ON_X86
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
+def test_narrower_vectors_give_the_same_answers(target, monkeypatch):
+    narrow = native.compiled(native._compiler(), target)
+    monkeypatch.setattr(native, "_made", lambda: narrow)
+    for kind, make in KEYS.items():
+        for slots, key_dim, batch in [(1, 1, 1), (129, 33, 7), (1003, 5, 33), (513, 64, 1)]:
+            keys = make(slots, key_dim)
+            queries = torch.cat([units(batch, key_dim), keys[:3]])[:batch]
+            values = torch.randint(-1, 5, (slots,))
+            labels = torch.randint(0, 6, (batch,))
+            mine, theirs = NativeLookup(), TorchLookup()
+            for k in (1, 5, 100):
+                found = mine.nearest(queries, keys, values >= 0, k).sort().values
+                expected = theirs.nearest(queries, keys, values >= 0, k).sort().values
+                assert torch.equal(found, expected), (kind, slots, k)
+            for one, other in zip(
+                mine.nearest_pair(queries, keys, values, labels),
+                theirs.nearest_pair(queries, keys, values, labels),
+                strict=True,
+            ):
+                assert torch.equal(one, other), (kind, slots)
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("batch", [1, 16, 40])
+def test_blocks_and_threads_change_nothing(kind, batch):
+    keys = KEYS[kind](20_011, 24)
+    queries = torch.cat([units(batch, 24), keys[::5000]])[-batch:]
+    values = torch.randint(-1, 50, (len(keys),))
+    labels = torch.randint(0, 50, (batch,))
+    threads = torch.get_num_threads()
+    answers = []
+    for count in (1, 2, 3, 8):
+        torch.set_num_threads(count)
+        pair = NativeLookup().nearest_pair(queries, keys, values, labels)
+        found = [
+            NativeLookup().nearest(queries, keys, values >= 0, k).sort().values
+            for k in (1, 10, 300, 1024)
+        ]
+        answers.append([*pair, *found])
+    torch.set_num_threads(threads)
+    for answer in answers[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(answer, answers[0], strict=True))
+    assert torch.equal(answers[0][0], TorchLookup().nearest_pair(queries, keys, values, labels)[0])
+    for slots, k in zip(answers[0][2:], (1, 10, 300, 1024), strict=True):
+        expected = TorchLookup().nearest(queries, keys, values >= 0, k).sort().values
+        assert torch.equal(slots, expected)
+
+
+def test_several_threads_may_search_at_once():
+    keys, queries = units(5000, 16), units(40, 16)
+    occupied = torch.ones(5000, dtype=bool)
+    alone = NativeLookup().nearest(queries, keys, occupied, 30)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(NativeLookup().nearest, queries, keys, occupied, 30) for _ in range(40)]
+        assert all(torch.equal(job.result(), alone) for job in jobs)
+
+
+def test_views_and_a_last_batch_of_none_are_served():
+    keys, occupied = units(300, 8)[::2], torch.ones(300, dtype=bool)[::2]
+    queries = torch.nn.functional.normalize(torch.randn(8, 4).T, dim=1)
+    check(NativeLookup().nearest(queries, keys, occupied, 7), queries, keys, occupied, 7)
+    assert NativeLookup().nearest(queries[:0], keys, occupied, 7).shape == (0, 7)
