@@ -45,7 +45,7 @@ def test_a_damaged_library_is_made_again(cache, tmp_path, monkeypatch):
     (made,) = cache.iterdir()
     monkeypatch.setenv(native.CACHE, str(tmp_path))
     damaged = tmp_path / made.name
-    damaged.write_bytes(made.read_bytes()[:1000])
+    damaged.write_bytes(b"")
     assert native.library().rarememory_nearest
     assert damaged.stat().st_size == made.stat().st_size
 

@@ -96,7 +96,7 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:
-        # As after a full disk: what lies there is no library, and has to be made again.
+        # As a crash may leave it: what lies there is no library, and has to be made again.
         _compile(compiler, flags, path)
         loaded = ctypes.CDLL(str(path))
     for name, arguments in _SIGNATURES.items():
@@ -115,6 +115,9 @@ def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
         except subprocess.CalledProcessError:
             # As where clang comes without OpenMP: one thread is better than none.
             _run(compiler, *flags, *code, "-o", str(fresh))
+        with fresh.open("rb") as file:
+            # On the disk before it has its name: to load half a library would be fatal.
+            os.fsync(file.fileno())
         fresh.replace(path)
 
 
