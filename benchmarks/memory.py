@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import write_result
-from rarememory import Memory, Recall, updates
-from rarememory.updates import eviction_order
+from rarememory import Memory, Recall, writing
+from rarememory.writing import eviction_order
 
 BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
 TURNS, WARM_UP = 300, 30
@@ -115,7 +115,7 @@ def _writing() -> dict[str, list[float]]:
     ):
         work = {name: partial(prepare, memory) for name, memory in memories.items()}
         apart = choosing if "misses" in key else None
-        with patch.object(updates, "eviction_order", timed_choice):
+        with patch.object(writing, "eviction_order", timed_choice):
             seconds = _in_turns(work, apart)
         ratios[key] = _ratio(seconds["many"], seconds["few"])
     return ratios

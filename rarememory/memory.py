@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from rarememory import updates
+from rarememory import updates, writing
 from rarememory.capacity import become, fitted, resized
 from rarememory.checks import check_count, check_not_negative, check_positive, check_seed
 from rarememory.forgetting import Integers, empty, meets
@@ -230,7 +230,7 @@ class Memory(nn.Module):
 
     def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
-        return updates.write(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask)
+        return writing.write(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask)
 
     # Forgetting
 

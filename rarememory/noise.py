@@ -9,20 +9,32 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from rarememory import native
+
 
 def slot_noise(
-    seed: Int64[Tensor, ""], clock: Int64[Tensor, ""], memory_size: int
+    seed: Int64[Tensor, ""],
+    clock: Int64[Tensor, ""],
+    memory_size: int,
+    first: int = 0,
+    count: int | None = None,
 ) -> Float64[Tensor, " slots"]:
     """Uniform numbers in [-1, 1), one a slot, for the write that follows `clock` writes.
 
-    They are the numbers clock * memory_size, ... of the SplitMix64 sequence of `seed`.
+    They are the numbers clock * memory_size, ... of the SplitMix64 sequence of `seed`; those of
+    `count` slots from the `first` on, if not of all.
 
     Example:
         >>> slot_noise(torch.tensor(0), torch.tensor(3), 5).abs().max() < 1
         tensor(True)
     """
-    first = seed + (clock * memory_size + 1) * _GAMMA
-    z = torch.arange(memory_size, device=clock.device) * _GAMMA + first
+    count = memory_size - first if count is None else count
+    begin = seed + (clock * memory_size + first + 1) * _GAMMA
+    if native.serves(seed, clock):
+        noise = torch.empty(count, dtype=torch.float64)
+        native.library().rarememory_noise(begin.item(), count, noise.data_ptr())
+        return noise
+    z = torch.arange(count, device=clock.device) * _GAMMA + begin
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-52 - 1.0

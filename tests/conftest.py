@@ -1,6 +1,6 @@
 """Every test starts from the same randomness and uses a few threads.
 
-Nothing of rarememory is imported here.
+Nothing of rarememory is imported here, before a test asks for it.
 """
 
 import os
@@ -43,3 +43,24 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain torch alone, as on a machine without a compiler."""
+    monkeypatch.setattr("rarememory.native.serves", lambda *tensors: False)
+
+
+@pytest.fixture(autouse=True)
+def torch_means_plain(request: pytest.FixtureRequest) -> None:
+    """A test that asks for the lookup "torch" gets torch for everything else too."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec and "torch" in (callspec.params.get("lookup"), callspec.params.get("make")):
+        request.getfixturevalue("plain")
+
+
+@pytest.fixture(params=["plain", "native"])
+def engine(request: pytest.FixtureRequest) -> None:
+    """Once with plain torch, and once with the library in C++."""
+    if request.param == "plain":
+        request.getfixturevalue("plain")

@@ -21,6 +21,7 @@ CORE = {
     "queries",
     "losses",
     "updates",
+    "writing",
     "capacity",
     "forgetting",
     "lookup",
@@ -30,7 +31,7 @@ PARTS = {"backbones", "data", "readers"}
 LEARNING = {"training", "evaluation"}
 MAY_IMPORT: dict[str, set[str]] = {
     "state": set(),
-    "noise": set(),
+    "noise": {"native"},
     "native": set(),
     "checks": set(),
     "queries": {"state"},
@@ -40,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "readers": {"state"},
     "losses": {"state"},
-    "updates": {"state", "noise"},
+    "updates": set(),
+    "writing": {"state", "noise", "native", "updates"},
     "lookup": {"state", "native"},
     "memory": CORE,
     "evaluation": CORE | PARTS,

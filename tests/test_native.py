@@ -8,9 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from rarememory import Memory, native
+from rarememory import (
+    AverageOrReplace,
+    AverageOrReplaceRandom,
+    FirstInFirstOut,
+    Memory,
+    Write,
+    native,
+    writing,
+)
 from rarememory.lookup import NativeLookup, TorchLookup
 from tests.lookup.test_nearest import KEYS, check, units
+from tests.memories import bits
 
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="names vectors of x86-64")
 
@@ -142,3 +151,51 @@ def test_views_and_a_last_batch_of_none_are_served():
     queries = torch.nn.functional.normalize(torch.randn(8, 4).T, dim=1)
     check(NativeLookup().nearest(queries, keys, occupied, 7), queries, keys, occupied, 7)
     assert NativeLookup().nearest(queries[:0], keys, occupied, 7).shape == (0, 7)
+
+
+def test_it_writes_what_torch_writes_to_the_bit(monkeypatch):
+    def history() -> Memory:
+        torch.manual_seed(7)
+        memory = Memory(6, 40, seed=3, lookup="torch", update=AverageOrReplace(age_noise=3.0))
+        for turn in range(300):
+            rows = torch.randn(1 + turn % 50, 6).round(decimals=turn % 3)
+            rows[rows.norm(dim=1) == 0] = 1.0
+            labels = torch.randint(0, 12, (len(rows),))
+            mask = torch.rand(len(rows)) < 0.8 if turn % 4 else None
+            writes.append(memory.write(rows, labels, mask=mask))
+            if turn % 20 == 0:
+                memory.forget(labels=turn % 12)
+        return memory
+
+    writes: list[Write] = []
+    natively, count = bits(history()), len(writes)
+    monkeypatch.setattr(native, "serves", lambda *tensors: False)
+    assert bits(history()) == natively
+    for one, other in zip(writes[:count], writes[count:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_gradient_kept_across_a_write_is_refused_as_torch_refuses_it():
+    memory = Memory(3, 4)
+    memory.write(units(2, 3), torch.arange(2))
+    queries = units(2, 3).requires_grad_()
+    product = (queries @ memory.keys.T).sum()
+    memory.write(units(2, 3), torch.arange(2))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_slots_are_given_up_block_by_block_as_all_at_once(monkeypatch):
+    state = Memory(1, 1000, seed=5).state
+    state.written.copy_(torch.randint(0, 90, (1000,)))
+    state.values.copy_(torch.randint(-1, 30, (1000,)))
+    state.clock.fill_(100)
+    keep = torch.randint(-1, 1000, (40,))
+    for policy in (AverageOrReplace(), FirstInFirstOut(), AverageOrReplaceRandom()):
+        for count in (1, 16, 500, 1000):
+            whole = writing.eviction_order(state, policy, count, keep)
+            with monkeypatch.context() as small:
+                small.setattr(writing, "_SLOTS_AT_ONCE", 37)
+                assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
+                small.setattr(native, "serves", lambda *tensors: False)
+                assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)

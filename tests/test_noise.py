@@ -7,6 +7,8 @@ from rarememory.noise import slot_noise
 
 ALL = 2**64 - 1
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def split_mix(seed: int, count: int) -> list[int]:
     numbers = []

@@ -14,10 +14,12 @@ from rarememory import (
     Update,
 )
 from rarememory.noise import slot_noise
-from rarememory.updates import eviction_order
+from rarememory.writing import eviction_order
 from tests.memories import LOOKUPS, bits, holding
 
 POLICIES = [AverageOrReplace(), FirstInFirstOut(), AverageOrReplaceRandom()]
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def of_ages(*ages: int, **options) -> Memory:

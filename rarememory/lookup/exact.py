@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rarememory.native import library
+from rarememory import native
 from rarememory.state import EMPTY
 
 APART = 4
@@ -45,10 +45,10 @@ def score(
 
 @torch.library.custom_op("rarememory::score", mutates_args=())
 def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
-    if _native_can(queries, keys):
+    if native.serves(queries, keys, slots):
         queries, keys, slots = queries.contiguous(), keys.contiguous(), slots.contiguous()
         scores = torch.empty(slots.shape)
-        library().rarememory_score(
+        native.library().rarememory_score(
             *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
             *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),
         )
@@ -81,15 +81,6 @@ def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_d
     """Sums over the last axis in float64, where the device has it, rounded once."""
     wide = torch.float32 if one.device.type == "mps" else torch.float64
     return (one.to(wide) * other.to(wide)).sum(-1).to(one.dtype)
-
-
-def _native_can(queries: Tensor, keys: Tensor) -> bool:
-    if queries.device.type != "cpu" or not queries.dtype == keys.dtype == torch.float32:
-        return False
-    try:
-        return bool(library())
-    except ImportError:
-        return False
 
 
 def order(scores: Float[Tensor, "batch k"], slots: Int64[Tensor, "batch k"]) -> Tensor:

@@ -15,6 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 SWITCH = "RAREMEMORY_NATIVE"
 """Environment variable: 0 switches these searches off."""
 CACHE = "RAREMEMORY_CACHE"
@@ -38,6 +41,19 @@ _SIGNATURES = {
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, right, wrong
     ],
+    "rarememory_noise": [_integer, _integer, _pointer],  # state, count, noise
+    "rarememory_give_up": [
+        *(_pointer, _pointer, _integer, _integer),  # gladness, values, first, size
+        *(_pointer, _integer),  # keep, kept
+        *(_integer, _pointer, _pointer),  # count, chosen_gladness, chosen
+    ],
+    "rarememory_write": [
+        *(_pointer, _integer, _pointer, _pointer, _pointer),  # keys, dim, values, written, clock
+        *(_pointer, _pointer, _integer),  # queries, labels, batch
+        *(_pointer, _pointer, _pointer),  # nearest, averaged, placed
+        *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
+        *(_pointer, _pointer),  # slots, overwritten
+    ],
     "rarememory_score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -45,6 +61,20 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether the library can work on these: on a CPU, floats in float32, and not while compiling.
+
+    What is compiled or exported has to be made of torch's own operations.
+    """
+    if torch.compiler.is_compiling() or isinstance(_made(), str):
+        return False
+    return all(
+        tensor.device.type == "cpu"
+        and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
+        for tensor in tensors
+    )
 
 
 def library() -> ctypes.CDLL:

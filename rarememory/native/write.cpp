@@ -1,0 +1,124 @@
+// Writing: the slots to give up first, and the rows of a batch put into their slots.
+
+#include <cmath>
+#include <cstring>
+
+#include "vectors.h"
+
+using namespace rarememory;
+
+namespace {
+
+/// A slot and how gladly it is given up: the gladder goes first, then the lower slot.
+struct Glad {
+    double gladness;
+    int64_t slot;
+
+    bool operator<(const Glad& other) const {
+        return gladness != other.gladness ? gladness > other.gladness : slot < other.slot;
+    }
+};
+
+/// Rows of a batch in an order that depends on what they are, not on where they stand.
+std::vector<int64_t> own_order(Rows queries, const int64_t* labels) {
+    std::vector<double> fingerprints(queries.count), waves(queries.dim);
+    for (int64_t d = 0; d < queries.dim; ++d) waves[d] = std::cos(double(d + 1));
+    for (int64_t row = 0; row < queries.count; ++row)
+        for (int64_t d = 0; d < queries.dim; ++d)
+            fingerprints[row] += queries[row][d] * waves[d];
+    std::vector<int64_t> rows(queries.count);
+    for (int64_t row = 0; row < queries.count; ++row) rows[row] = row;
+    std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
+        if (labels[a] != labels[b]) return labels[a] < labels[b];
+        if (fingerprints[a] != fingerprints[b]) return fingerprints[a] < fingerprints[b];
+        return a < b;
+    });
+    return rows;
+}
+
+/// (K + sum of rows) / |K + sum of rows|, in doubles; the key as it is if they cancel.
+void average(float* key, const std::vector<double>& sum, double shortest) {
+    double squares = 0;
+    for (size_t d = 0; d < sum.size(); ++d) squares += (key[d] + sum[d]) * (key[d] + sum[d]);
+    const double length = std::sqrt(squares);
+    if (!(length > shortest)) return;
+    for (size_t d = 0; d < sum.size(); ++d) key[d] = float((key[d] + sum[d]) / length);
+}
+
+}  // namespace
+
+/// Numbers of the SplitMix64 sequence (noise.py), from a state on, as doubles in [-1, 1).
+extern "C" void rarememory_noise(uint64_t state, int64_t count, double* noise) {
+    for (int64_t i = 0; i < count; ++i) {
+        uint64_t z = state + uint64_t(i) * 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        noise[i] = double(int64_t((z ^ (z >> 31)) >> 11)) * 0x1p-52 - 1.0;
+    }
+}
+
+/// Merges a block of slots into the `count` to give up first, best first: empty slots, then the
+/// gladder, then the lower; never one of `keep`. `chosen` begins as EMPTY.
+extern "C" void rarememory_give_up(const double* gladness, const int64_t* values, int64_t first,
+                                   int64_t size, const int64_t* keep, int64_t kept, int64_t count,
+                                   double* chosen_gladness, int64_t* chosen) {
+    std::vector<Glad> best;
+    for (int64_t i = 0; i < count && chosen[i] != EMPTY; ++i)
+        best.push_back({chosen_gladness[i], chosen[i]});
+    std::vector<int64_t> barred(keep, keep + kept);
+    std::sort(barred.begin(), barred.end());
+    const double most = std::numeric_limits<double>::max();
+    for (int64_t i = 0; i < size; ++i) {
+        const bool full = int64_t(best.size()) == count;
+        // Slots come in ascending order: one that only equals the last of the best is too late.
+        if (full && values[i] != EMPTY && !(gladness[i] > best.back().gladness)) continue;
+        double glad = std::isnan(gladness[i]) ? 0 : std::clamp(gladness[i], -most, most);
+        Glad one{values[i] == EMPTY ? INFINITE : glad, first + i};
+        if (full && !(one < best.back())) continue;
+        if (std::binary_search(barred.begin(), barred.end(), one.slot)) continue;
+        if (full) best.pop_back();
+        best.insert(std::upper_bound(best.begin(), best.end(), one), one);
+    }
+    for (size_t i = 0; i < best.size(); ++i) {
+        chosen_gladness[i] = best[i].gladness;
+        chosen[i] = best[i].slot;
+    }
+}
+
+/// Writes rows as one set, and says into which slots and over which values (updates.py).
+extern "C" void rarememory_write(float* keys, int64_t dim, int64_t* values, int64_t* written,
+                                 int64_t* clock, const float* query_numbers, const int64_t* labels,
+                                 int64_t batch, const int64_t* nearest, const bool* averaged,
+                                 const bool* placed, const int64_t* free, int64_t free_count,
+                                 double shortest, int64_t* slots, int64_t* overwritten) {
+    const Rows queries{query_numbers, batch, dim};
+    const std::vector<int64_t> turn = own_order(queries, labels);
+    int64_t taken = 0;
+    std::vector<std::pair<int64_t, int64_t>> into;  // slot and row, the rows of a slot in their turn
+    for (int64_t row : turn) {
+        slots[row] = averaged[row] ? nearest[row] : EMPTY;
+        overwritten[row] = EMPTY;
+        if (averaged[row]) into.emplace_back(slots[row], row);
+        if (!placed[row] || taken == free_count || free[taken] == EMPTY) continue;
+        slots[row] = free[taken++];
+        overwritten[row] = values[slots[row]];
+        std::copy_n(queries[row], dim, keys + slots[row] * dim);
+    }
+    std::stable_sort(into.begin(), into.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<double> sum;
+    for (size_t i = 0; i < into.size();) {
+        const int64_t slot = into[i].first;
+        sum.assign(dim, 0.0);
+        for (; i < into.size() && into[i].first == slot; ++i)
+            for (int64_t d = 0; d < dim; ++d) sum[d] += queries[into[i].second][d];
+        average(keys + slot * dim, sum, shortest);
+    }
+    const int64_t now = *clock + 1;
+    for (int64_t row = 0; row < batch; ++row) {
+        if (slots[row] == EMPTY) continue;
+        values[slots[row]] = labels[row];
+        written[slots[row]] = now;
+        *clock = now;
+    }
+}
