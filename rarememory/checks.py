@@ -2,6 +2,17 @@
 
 from numbers import Integral, Real
 
+import torch
+from torch import Tensor
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether the program may depend on the numbers in a tensor.
+
+    On a GPU the host would have to wait for them, and a compiled program has none yet.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
 
 def check_count(name: str, number: object) -> None:
     """An integer of at least 1."""
@@ -25,3 +36,9 @@ def check_seed(seed: object) -> None:
     """An integer that fits into 64 bits."""
     if not isinstance(seed, Integral) or not -(2**63) <= int(seed) < 2**63:
         raise ValueError(f"seed must be an integer of 64 bits, not {seed}")
+
+
+def check_key_dtype(dtype: object) -> None:
+    """A float type that keys can be kept in."""
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"key_dtype must be torch.float32, float16 or bfloat16, not {dtype}")

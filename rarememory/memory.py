@@ -8,14 +8,20 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from rarememory import updates, writing
+from rarememory import reading, updates, writing
 from rarememory.capacity import become, fitted, resized
-from rarememory.checks import check_count, check_not_negative, check_positive, check_seed
+from rarememory.checks import (
+    check_count,
+    check_key_dtype,
+    check_not_negative,
+    check_positive,
+    check_seed,
+)
 from rarememory.forgetting import Integers, empty, meets
 from rarememory.lookup import Lookup, choose_lookup
-from rarememory.lookup.exact import order, score
 from rarememory.losses import margin_loss
 from rarememory.queries import Rows, recalled_rows, rows_of
+from rarememory.shadow import Shadow
 from rarememory.state import EMPTY, MemoryState, Recall, Write
 
 
@@ -39,6 +45,10 @@ class Memory(nn.Module):
         temperature: divides the scores before the softmax (the paper's t = 40 is 0.025).
         update: the policy of writing; `AverageOrReplace`, the paper's, if None.
         lookup: "auto", "native", "faiss", "torch", or an object of one's own.
+        key_dtype: of the keys as they are kept; float16 or bfloat16 take half the room, and put
+            scores off by up to 2^-11 or 2^-8. Queries and scores stay in float32.
+        shadow: keep a float16 copy of the keys too, for a GPU's searches to read in their place:
+            they are twice as fast where reading is what takes the time, and as exact.
         projection: learn a linear map of the queries, as the authors' code does.
         subtract_margin: report `loss - margin`, as the authors' code does.
         validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
@@ -73,6 +83,8 @@ class Memory(nn.Module):
         temperature: float = 0.025,
         update: updates.Update | None = None,
         lookup: str | Lookup = "auto",
+        key_dtype: torch.dtype = torch.float32,
+        shadow: bool = False,
         projection: bool = False,
         subtract_margin: bool = False,
         validate: bool = True,
@@ -81,6 +93,7 @@ class Memory(nn.Module):
         super().__init__()
         for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
             check_count(name, number)
+        check_key_dtype(key_dtype)
         check_seed(seed)
         check_not_negative("margin", margin)
         check_positive("temperature", temperature)
@@ -96,11 +109,12 @@ class Memory(nn.Module):
         self.projection = nn.Linear(key_dim, key_dim, bias=False) if projection else None
         if self.projection is not None:
             nn.init.trunc_normal_(self.projection.weight, std=0.01, a=-0.02, b=0.02)
-        self.register_buffer("keys", torch.zeros(memory_size, key_dim))
+        self.register_buffer("keys", torch.zeros(memory_size, key_dim, dtype=key_dtype))
         self.register_buffer("values", torch.full((memory_size,), EMPTY))
         self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
         self.register_buffer("clock", torch.tensor(0))
         self.register_buffer("seed", torch.tensor(seed))
+        self.shadow = Shadow(self.keys) if shadow else None
         self._read_only = False
 
     # Reading
@@ -132,12 +146,13 @@ class Memory(nn.Module):
         rows = self._rows(queries, labels, mask)
         loss = None
         if rows.labels is not None:
-            slots, scores = self._pair(rows)
+            slots = reading.pair_of_slots(rows, self.state, self._shadow(), self.lookup)
+            scores = reading.scores_of(rows, self.state, slots)
             loss = self._loss(scores, rows.mask)
         if rows.labels is None or k is not None:
             slots = self._nearest(rows, self.k if k is None else k)
-            scores = score(rows.queries, self.keys, slots)
-        return self._recall(rows, slots, scores, loss)
+            scores = reading.scores_of(rows, self.state, slots)
+        return reading.recalled(rows, self.state, slots, scores, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -147,42 +162,12 @@ class Memory(nn.Module):
         loss = margin_loss(positive, negative, self.margin, mask=mask)
         return loss - self.margin if self.subtract_margin else loss
 
-    def _pair(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        assert rows.labels is not None
-        with torch.no_grad(), self._full_precision():
-            pair = self._served(rows, 2).nearest_pair(
-                rows.asked(), self.keys, self.values, rows.labels
-            )
-        slots = rows.masked(torch.stack(pair, dim=1))
-        return slots, score(rows.queries, self.keys, slots)
-
     def _nearest(self, rows: Rows, k: int) -> Tensor:
         check_count("k", k)
-        with torch.no_grad(), self._full_precision():
-            slots = self._served(rows, k).nearest(rows.asked(), self.keys, self.values != EMPTY, k)
-            missing = min(k, len(self.keys)) - slots.shape[1]
-            return rows.masked(nn.functional.pad(slots, (0, missing), value=EMPTY))
+        return reading.nearest_slots(rows, self.state, self._shadow(), self.lookup, k)
 
-    def _full_precision(self) -> torch.autocast:
-        # Autocast would round the products of the search, and with them its answers.
-        return torch.autocast(self.keys.device.type, enabled=False)
-
-    def _served(self, rows: Rows, k: int) -> Lookup:
-        reason = self.lookup.why_not(rows.queries, self.keys, k)
-        if reason is not None:
-            raise ValueError(reason)
-        return self.lookup
-
-    def _recall(self, rows: Rows, slots: Tensor, scores: Tensor, loss: Tensor | None) -> Recall:
-        if slots.shape[1] > 1:
-            in_order = order(scores.detach(), slots)
-            slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
-        # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
-        values = self.values[slots].masked_fill_(slots == EMPTY, EMPTY)
-        slots, scores, values, queries = (
-            part.view(*rows.shape, part.shape[1]) for part in (slots, scores, values, rows.queries)
-        )
-        return Recall(slots, scores, values, queries, self.temperature, loss)
+    def _shadow(self) -> Tensor | None:
+        return None if self.shadow is None else self.shadow.of(self.keys)
 
     # Writing
 
@@ -230,7 +215,12 @@ class Memory(nn.Module):
 
     def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
-        return writing.write(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask)
+        write = writing.write(
+            self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
+        )
+        if self.shadow is not None:
+            self.shadow.follow(self.keys, write[0].slots)
+        return write
 
     # Forgetting
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from rarememory.checks import may_look
 from rarememory.state import EMPTY, Recall
 
 # Between these a squared length neither overflows nor loses digits in float32.
@@ -16,7 +17,8 @@ class Rows(NamedTuple):
     """Queries as the lookups and the updates want them.
 
     Attributes:
-        queries: unit length, in the dtype of the keys; zero where they do not count.
+        queries: unit length, in the dtype of the keys or, if wider, float32; zero where they do not
+            count.
         labels: the right values, if given.
         mask: rows that count; all of them if None.
         shape: the leading shape that they came in.
@@ -46,20 +48,21 @@ def rows_of(
     labels: Tensor | None,
     mask: Tensor | None,
     keys: Tensor,
-    projection: nn.Module | None,
+    projection: nn.Linear | None,
     validate: bool,
 ) -> Rows:
     """Check what was passed against the memory's keys, and make rows of it.
 
-    With `validate` a row that is zero, not finite or labelled below 0 is refused; without, it is
-    left out as if masked.
+    With `validate` a row that is zero, not finite or labelled below 0 is refused; without, and in a
+    compiled program, it is left out as if masked.
     """
     _check_queries(queries, keys)
+    validate = validate and not torch.compiler.is_compiling()
     shape = queries.shape[:-1]
     flat = queries.reshape(-1, keys.shape[1])
     if projection is not None:
-        flat = projection(flat.to(keys.dtype))
-    units, good = normalized(flat, keys.dtype)
+        flat = projection(flat.to(projection.weight.dtype))
+    units, good = normalized(flat, _wide(keys))
     labels = None if labels is None else _labels(labels, queries)
     mask = None if mask is None else _mask(mask, queries)
     if good is not None and validate:
@@ -78,8 +81,9 @@ def recalled_rows(
 ) -> Rows:
     """Rows of queries that a read of these keys has already checked and normalised."""
     _check_queries(recall.queries, keys)
+    validate = validate and not torch.compiler.is_compiling()
     shape = recall.queries.shape[:-1]
-    units = recall.queries.reshape(-1, keys.shape[1]).to(keys.dtype)
+    units = recall.queries.reshape(-1, keys.shape[1]).to(_wide(keys))
     labels = _labels(labels, recall.queries)
     mask = None if mask is None else _mask(mask, recall.queries)
     if validate and recall.slots.numel() and int(recall.slots.max()) >= len(keys):
@@ -89,7 +93,7 @@ def recalled_rows(
         )
     # Queries that the read left out have no length.
     good = units.any(1)
-    if good.device.type != "cpu" or not good.all():
+    if not may_look(good) or not good.all():
         mask = good if mask is None else good & mask
     return _with_good_labels(Rows(units, labels, mask, shape), validate)
 
@@ -113,9 +117,13 @@ def normalized(
     return (wide / lengths).to(dtype), good.squeeze(1)
 
 
+def _wide(keys: Tensor) -> torch.dtype:
+    return torch.promote_types(keys.dtype, torch.float32)
+
+
 def _all_between(lengths: Tensor, shortest: float, longest: float) -> bool:
     """Whether the quick way is safe; where asking would make the host wait, it may not be."""
-    if lengths.device.type != "cpu" or lengths.numel() == 0:
+    if not may_look(lengths) or lengths.numel() == 0:
         return False
     least, greatest = lengths.detach().aminmax()
     return shortest < least.item() and greatest.item() < longest

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
+from rarememory.checks import may_look
 from rarememory.noise import slot_noise
 from rarememory.state import EMPTY, MemoryState, Write
 from rarememory.updates import Update
@@ -165,7 +166,7 @@ def _own_order(queries: Tensor, labels: Tensor) -> Tensor:
 
 def _any(rows: Tensor) -> bool:
     """Whether there is work to do; where asking would make the host wait, there may be."""
-    return rows.device.type != "cpu" or bool(rows.any())
+    return not may_look(rows) or bool(rows.any())
 
 
 def _placed(slots: Tensor, placed: Tensor, free: Tensor, turn: Tensor) -> Tensor:
@@ -179,6 +180,7 @@ def _placed(slots: Tensor, placed: Tensor, free: Tensor, turn: Tensor) -> Tensor
 def _store(state: MemoryState, keys: Tensor, labels: Tensor, slots: Tensor, real: Tensor) -> None:
     """Put keys and labels into their slots, those that are `real`."""
     state.clock.add_(real.any())
+    keys = keys.to(state.keys.dtype)
     stamps = state.clock.expand(len(slots))
     # Shapes that depend on data would make the host wait. So a row without a slot writes again what
     # the first real row writes or, where there is none, what its slot holds already.
@@ -210,7 +212,7 @@ def _averaged(
     before = keys[slots]
     sums = before + sums[first]
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
-    means = (sums / lengths).to(keys.dtype).where(lengths > _SHORTEST_SUM, before)
+    means = (sums / lengths).where(lengths > _SHORTEST_SUM, before).to(queries.dtype)
     return torch.where(averaged.unsqueeze(1), means, queries)
 
 

@@ -22,6 +22,8 @@ CORE = {
     "losses",
     "updates",
     "writing",
+    "reading",
+    "shadow",
     "capacity",
     "forgetting",
     "lookup",
@@ -34,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "noise": {"native"},
     "native": set(),
     "checks": set(),
-    "queries": {"state"},
+    "queries": {"state", "checks"},
+    "shadow": set(),
     "capacity": {"state"},
     "forgetting": {"state"},
     "backbones": set(),
@@ -42,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"state"},
     "losses": {"state"},
     "updates": set(),
-    "writing": {"state", "noise", "native", "updates"},
+    "writing": {"state", "noise", "native", "checks", "updates"},
+    "reading": {"state", "checks", "queries", "losses", "lookup"},
     "lookup": {"state", "native"},
     "memory": CORE,
     "evaluation": CORE | PARTS,
@@ -56,8 +60,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
-# import all of these and no other engine. Choosing one, __init__ imports them all.
+# import all of these and no other engine. What chooses one may import them all.
 LOOKUP = ("exact", "pair", "base", "torch")
+
+ABOVE_ENGINES = ("__init__", "ops")
 
 OUTSIDE = ("torchvision", "faiss", "triton", "sklearn", "matplotlib", "PIL", "tqdm", "rich")
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
@@ -104,7 +110,7 @@ def upward_imports(path: Path, root: Path = ROOT) -> list[str]:
             allowed = name.split(".")[0] in {"rarememory", top}
         elif row == "lookup" and name.startswith("rarememory.lookup"):
             before = LOOKUP[: LOOKUP.index(path.stem)] if path.stem in LOOKUP else LOOKUP
-            allowed = path.stem == "__init__" or name.rpartition(".")[2] in before
+            allowed = path.stem in ABOVE_ENGINES or name.rpartition(".")[2] in before
         else:
             own = {row} - {"__init__"}
             ours = name.split(".")[0] == "rarememory"

@@ -38,7 +38,7 @@ class AutoLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
     ) -> Int64[Tensor, "batch found"]:
-        return self._first(queries, keys, k).nearest(queries, keys, occupied, k)
+        return self.first(queries, keys, k).nearest(queries, keys, occupied, k)
 
     def nearest_pair(
         self,
@@ -47,19 +47,28 @@ class AutoLookup(Lookup):
         values: Int64[Tensor, " slots"],
         labels: Int64[Tensor, " batch"],
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-        return self._first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
+        return self.first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
 
-    def _first(self, queries: Tensor, keys: Tensor, k: int) -> Lookup:
+    def first(self, queries: Tensor, keys: Tensor, k: int) -> Lookup:
+        """The search that serves this call.
+
+        Raises:
+            ValueError: there is none; every refusal is listed.
+        """
+        reasons = []
         for lookup in self.lookups:
-            if lookup.why_not(queries, keys, k) is None:
+            reason = lookup.why_not(queries, keys, k)
+            if reason is None:
                 return lookup
-        raise ValueError(self.why_not(queries, keys, k))
+            reasons.append(reason)
+        raise ValueError("no lookup can serve this: " + "; ".join(reasons))
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        reasons = [lookup.why_not(queries, keys, k) for lookup in self.lookups]
-        if None in reasons:
-            return None
-        return "no lookup can serve this: " + "; ".join(str(reason) for reason in reasons)
+        try:
+            self.first(queries, keys, k)
+        except ValueError as error:
+            return str(error)
+        return None
 
 
 def choose_lookup(lookup: str | Lookup) -> Lookup:

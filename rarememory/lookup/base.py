@@ -27,6 +27,8 @@ class Lookup(ABC):
     """
 
     name: str
+    reads_shadow = False
+    """Whether the searches take a keyword `shadow`, the keys in float16, to read in their place."""
 
     @abstractmethod
     def nearest(

@@ -27,7 +27,8 @@ def tolerance(keys: Tensor) -> float:
     A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
     offset adds APART eps, the score itself eps / 2, and two slots may each be off so.
     """
-    return (keys.shape[1] + 2 * APART + 2) * torch.finfo(keys.dtype).eps
+    eps = torch.finfo(torch.promote_types(keys.dtype, torch.float32)).eps
+    return (keys.shape[1] + 2 * APART + 2) * eps
 
 
 def score(

@@ -53,7 +53,10 @@ def _pair_of_chunk(
 
 def occupied_scores(queries: Tensor, keys: Tensor, occupied: Tensor) -> Tensor:
     """Rounded cosines [batch, slots], below -2 where a slot is empty or a query is not finite."""
-    nothing = torch.empty(len(keys), dtype=keys.dtype, device=keys.device)
+    # Products of half precision would be rounded to it; on a CPU they are slow besides.
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    queries, keys = queries.to(wide), keys.to(wide)
+    nothing = torch.empty(len(keys), dtype=wide, device=keys.device)
     torch.logical_not(occupied, out=nothing).mul_(-2 * APART)
     scores = torch.addmm(nothing, queries, keys.T)
     if queries.device.type != "cpu" or not queries.sum().isfinite():

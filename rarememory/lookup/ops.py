@@ -1,0 +1,159 @@
+"""The searches as operators of torch, which compiled and exported programs can call.
+
+`torch.ops.rarememory.nearest` and `nearest_pair` name their search, since a program cannot hold an
+object. Slots have no gradient; that of the scores is with `torch.ops.rarememory.score`.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float16, Int64
+from torch import Tensor
+
+from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
+from rarememory.lookup.exact import dot
+from rarememory.state import EMPTY
+
+
+def nearest(
+    lookup: Lookup,
+    queries: Float[Tensor, "batch key_dim"],
+    keys: Float[Tensor, "slots key_dim"],
+    occupied: Bool[Tensor, " slots"],
+    k: int,
+    shadow: Float16[Tensor, "slots key_dim"] | None = None,
+) -> Int64[Tensor, "batch k"]:
+    """The k nearest slots by this lookup, in any order; EMPTY fills up k or, if fewer, all slots.
+
+    Raises:
+        ValueError: why the lookup cannot serve.
+    """
+    if _as_operator(lookup):
+        slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, shadow)
+        return slots
+    return _found(lookup, queries, keys, occupied, k, shadow)
+
+
+def nearest_pair(
+    lookup: Lookup,
+    queries: Float[Tensor, "batch key_dim"],
+    keys: Float[Tensor, "slots key_dim"],
+    values: Int64[Tensor, " slots"],
+    labels: Int64[Tensor, " batch"],
+    shadow: Float16[Tensor, "slots key_dim"] | None = None,
+) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+    """By this lookup the nearest slot with the label, and the nearest occupied one with another.
+
+    Raises:
+        ValueError: why the lookup cannot serve.
+    """
+    if _as_operator(lookup):
+        right, wrong = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
+        return right, wrong
+    search, extra = _serving(lookup, queries, keys, 2, shadow)
+    return search.nearest_pair(queries, keys, values, labels, **extra)
+
+
+@torch.library.custom_op("rarememory::nearest", mutates_args=())
+def _nearest(
+    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
+) -> Tensor:
+    return _found(_named(lookup), queries, keys, occupied, k, shadow)
+
+
+@_nearest.register_fake
+def _(
+    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
+) -> Tensor:
+    return queries.new_empty(len(queries), min(k, len(keys)), dtype=torch.int64)
+
+
+@torch.library.custom_op("rarememory::nearest_pair", mutates_args=())
+def _nearest_pair(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    lookup: str,
+    shadow: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    search, extra = _serving(_named(lookup), queries, keys, 2, shadow)
+    return search.nearest_pair(queries, keys, values, labels, **extra)
+
+
+@_nearest_pair.register_fake
+def _(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    lookup: str,
+    shadow: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(labels), torch.empty_like(labels)
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """The operators of a read in torch's own, for programs that leave torch, as by ONNX.
+
+    Scores of all slots are held at once, and where a product rounds equal keys apart, or different
+    ones together, the order may differ from the package's own.
+
+    Example:
+        >>> import torch
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=4, memory_size=8, k=2, validate=False).eval()
+        >>> program = torch.export.export(memory, (torch.ones(3, 4),))
+        >>> program = program.run_decompositions(decompositions())
+        >>> any("rarememory" in str(node.target) for node in program.graph.nodes)
+        False
+    """
+    operators = torch.ops.rarememory
+    return {operators.nearest.default: _nearest_plainly, operators.score.default: _score_plainly}
+
+
+def _nearest_plainly(
+    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
+) -> Tensor:
+    scores = (queries @ keys.T.to(queries.dtype)).masked_fill(~occupied, -torch.inf)
+    best, slots = scores.topk(min(k, len(keys)), dim=1)
+    return slots.masked_fill(~(best > -torch.inf), EMPTY)
+
+
+def _score_plainly(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    scores = dot(queries.unsqueeze(1), keys[slots.clamp(min=0)])
+    return scores.masked_fill(slots == EMPTY, -torch.inf)
+
+
+@cache
+def _named(lookup: str) -> Lookup:
+    return choose_lookup(lookup)
+
+
+def _as_operator(lookup: Lookup) -> bool:
+    """Whether a program is being made, and the name of the search means just this search."""
+    if not torch.compiler.is_compiling():
+        return False
+    return type(lookup) is AutoLookup or type(lookup) is LOOKUPS.get(lookup.name)
+
+
+def _found(
+    lookup: Lookup, queries: Tensor, keys: Tensor, occupied: Tensor, k: int, shadow: Tensor | None
+) -> Tensor:
+    search, extra = _serving(lookup, queries, keys, k, shadow)
+    slots = search.nearest(queries, keys, occupied, k, **extra)
+    missing = min(k, len(keys)) - slots.shape[1]
+    return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
+
+
+def _serving(
+    lookup: Lookup, queries: Tensor, keys: Tensor, k: int, shadow: Tensor | None
+) -> tuple[Lookup, dict[str, Tensor]]:
+    """The search that serves this call, and the shadow if it reads it."""
+    search = lookup.first(queries, keys, k) if isinstance(lookup, AutoLookup) else lookup
+    reason = search.why_not(queries, keys, k)
+    if reason is not None:
+        raise ValueError(reason)
+    return search, {} if shadow is None or not search.reads_shadow else {"shadow": shadow}
