@@ -64,9 +64,9 @@ def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    _, keys, slots = inputs
+    queries, keys, slots = inputs
     # The keys as they are now: a write may change them before the gradient is asked for.
-    ctx.save_for_backward(keys[slots], slots)
+    ctx.save_for_backward(keys[slots].to(queries.dtype), slots)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -86,9 +86,25 @@ def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_d
 
 def order(scores: Float[Tensor, "batch k"], slots: Int64[Tensor, "batch k"]) -> Tensor:
     """Places of the neighbours in the one order, EMPTY last."""
+    in_order: Tensor = (
+        _order(scores, slots) if torch.compiler.is_compiling() else _sorted(scores, slots)
+    )
+    return in_order
+
+
+def _sorted(scores: Tensor, slots: Tensor) -> Tensor:
     by_slot = slots.argsort(dim=-1)
     by_score = scores.gather(-1, by_slot).argsort(dim=-1, descending=True, stable=True)
     return by_slot.gather(-1, by_score)
+
+
+# An operator, because a program that leaves torch has to say a stable sort in another way.
+_order = torch.library.custom_op("rarememory::order", _sorted, mutates_args=())
+
+
+@_order.register_fake
+def _(scores: Tensor, slots: Tensor) -> Tensor:
+    return torch.empty_like(slots)
 
 
 def best(

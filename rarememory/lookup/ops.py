@@ -67,7 +67,7 @@ def _nearest(
 def _(
     queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
 ) -> Tensor:
-    return queries.new_empty(len(queries), min(k, len(keys)), dtype=torch.int64)
+    return queries.new_empty(queries.shape[0], min(k, keys.shape[0]), dtype=torch.int64)
 
 
 @torch.library.custom_op("rarememory::nearest_pair", mutates_args=())
@@ -110,8 +110,11 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         >>> any("rarememory" in str(node.target) for node in program.graph.nodes)
         False
     """
-    operators = torch.ops.rarememory
-    return {operators.nearest.default: _nearest_plainly, operators.score.default: _score_plainly}
+    return {
+        torch.ops.rarememory.nearest.default: _nearest_plainly,
+        torch.ops.rarememory.score.default: _score_plainly,
+        torch.ops.rarememory.order.default: _order_plainly,
+    }
 
 
 def _nearest_plainly(
@@ -125,6 +128,13 @@ def _nearest_plainly(
 def _score_plainly(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     scores = dot(queries.unsqueeze(1), keys[slots.clamp(min=0)])
     return scores.masked_fill(slots == EMPTY, -torch.inf)
+
+
+def _order_plainly(scores: Tensor, slots: Tensor) -> Tensor:
+    # ONNX has no stable sort, but its TopK puts the lower place first in a tie.
+    by_slot = slots.argsort(dim=-1)
+    by_score = scores.gather(-1, by_slot).topk(slots.shape[1], dim=1).indices
+    return by_slot.gather(-1, by_score)
 
 
 @cache
