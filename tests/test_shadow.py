@@ -143,5 +143,5 @@ def test_keys_in_half_precision_put_scores_off_by_no_more_than_is_said(lookup, d
 
 
 def test_a_key_dtype_that_is_no_float_is_refused():
-    with pytest.raises(ValueError, match="key_dtype must be torch.float32"):
+    with pytest.raises(ValueError, match=r"key_dtype must be torch\.float32"):
         Memory(6, 12, key_dtype=torch.int8)
