@@ -143,16 +143,16 @@ class Memory(nn.Module):
         Raises:
             ValueError: the number that was wrong and the choice that is right.
         """
-        rows = self._rows(queries, labels, mask)
+        rows, state = self._rows(queries, labels, mask), self.state
         loss = None
         if rows.labels is not None:
-            slots = reading.pair_of_slots(rows, self.state, self._shadow(), self.lookup)
-            scores = reading.scores_of(rows, self.state, slots)
+            slots = reading.pair_of_slots(rows, state, self._shadow(), self.lookup)
+            scores = reading.scores_of(rows, state, slots)
             loss = self._loss(scores, rows.mask)
         if rows.labels is None or k is not None:
             slots = self._nearest(rows, self.k if k is None else k)
-            scores = reading.scores_of(rows, self.state, slots)
-        return reading.recalled(rows, self.state, slots, scores, self.temperature, loss)
+            scores = reading.scores_of(rows, state, slots)
+        return reading.recalled(rows, state, slots, scores, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)

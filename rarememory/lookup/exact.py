@@ -40,11 +40,15 @@ def score(
 
     score = sum_d q_d K[slot]_d. A slot that is EMPTY scores -inf.
     """
-    scores: Tensor = _score(queries, keys, slots)
+    if torch.compiler.is_compiling():
+        scores: Tensor = _score_operator(queries, keys, slots)
+    elif queries.requires_grad and torch.is_grad_enabled():
+        scores = _Score.apply(queries, keys, slots)
+    else:
+        scores = _score(queries, keys, slots)
     return scores
 
 
-@torch.library.custom_op("rarememory::score", mutates_args=())
 def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     if native.serves(queries, keys, slots):
         queries, keys, slots = queries.contiguous(), keys.contiguous(), slots.contiguous()
@@ -58,24 +62,37 @@ def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     return dot(queries.unsqueeze(1), keys[slots]).masked_fill_(slots == EMPTY, -torch.inf)
 
 
-@_score.register_fake
-def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
-    return queries.new_empty(slots.shape)
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    queries, keys, slots = inputs
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    _, keys, slots = inputs
     # The keys as they are now: a write may change them before the gradient is asked for.
-    ctx.save_for_backward(keys[slots].to(queries.dtype), slots)
+    ctx.save_for_backward(keys[slots], slots)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    """dq = sum_k g_k K[slot_k]; the keys get none."""
     found, slots = ctx.saved_tensors
     gradient = gradient.masked_fill(slots == EMPTY, 0.0)
-    return torch.bmm(gradient.unsqueeze(1), found).squeeze(1), None, None
+    return torch.bmm(gradient.unsqueeze(1), found.to(gradient.dtype)).squeeze(1), None, None
 
 
-_score.register_autograd(_backward, setup_context=_keep_for_backward)
+class _Score(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+        scores = _score(queries, keys, slots)
+        _keep(ctx, (queries, keys, slots), scores)
+        return scores
+
+    backward = staticmethod(_backward)
+
+
+# The same for programs; to call an operator from Python takes several times as long.
+_score_operator = torch.library.custom_op("rarememory::score", _score, mutates_args=())
+_score_operator.register_autograd(_backward, setup_context=_keep)
+
+
+@_score_operator.register_fake
+def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    return queries.new_empty(slots.shape)
 
 
 def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_dim"]) -> Tensor:
