@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks import results
 from benchmarks.lookup import kept, tables, tune
+from benchmarks.lookup.bench import Badge
 from benchmarks.lookup.cells import Cell
 from benchmarks.lookup.contest import Asked, Contest, Outcome, remotes
 from benchmarks.lookup.figures import figures
@@ -120,7 +121,7 @@ def _measure(ceilings: Ceilings, outcome: Outcome, bench: Asked) -> None:
             ceilings["rate"][badge["reads"]] = bench.ask("rate", badge["reads"])
 
 
-def _everyone(shared: Remote) -> dict[str, object]:
+def _everyone(shared: Remote) -> dict[str, Badge]:
     return {**shared.ask("contestants", False), **shared.ask("contestants", True)}
 
 
@@ -163,7 +164,7 @@ def _report(
 def _details(
     outcomes: Sequence[Outcome], device: str, ceilings: Ceilings
 ) -> dict[str, dict[str, object]]:
-    """What every call returns, who was left out and why, and every cell as the terminal shows it."""
+    """What every call returns, who was left out and why, every cell as the terminal shows it."""
     return {
         "returns": {
             name: badge["returns"] for outcome in outcomes for name, badge in outcome["who"].items()

@@ -5,6 +5,7 @@ It lives in a process of its own (`remote.py`), so that who crashes takes nobody
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from benchmarks.lookup import rivals, rivals_cuda, roofline, truth
 from benchmarks.lookup.cells import Cell, Inputs, inputs
 from benchmarks.lookup.clock import Call, clock_for
-from benchmarks.lookup.contestants import OURS, Answer, Contestant, Refused, ours
+from benchmarks.lookup.contestants import Answer, Contestant, Refused, ours
 from benchmarks.lookup.trials import trial
 
 CHECKED_ROWS = 8
@@ -46,8 +47,8 @@ class Laid:
 
     cell: Cell
     buffers: list[Inputs]
-    truth: Tensor
-    calls: dict[str, list[Call]] = field(default_factory=dict)
+    truth: Tensor | None
+    calls: dict[str, Sequence[Call]] = field(default_factory=dict)
 
 
 class Bench:
@@ -99,28 +100,21 @@ class Bench:
             MemoryError: it does not fit.
         """
         last, self._laid = self._laid, None
-        same = last is not None and _keys_of(last.cell) == _keys_of(cell)
-        copies = [given.keys for given in last.buffers] if last is not None and same else [None]
-        if last is not None and not same:
-            last.buffers.clear()
-            last.calls.clear()
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-        needed, free = self._needed(cell), self._free()
-        if free is not None and not same and needed > free:
-            raise MemoryError(f"it needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
+        copies: list[Tensor] = []
+        if last is not None and _keys_of(last.cell) == _keys_of(cell):
+            copies = [given.keys for given in last.buffers]
+        true = last.truth if last is not None and copies and last.cell.batch == cell.batch else None
+        # What is not used again makes room.
+        del last
+        self._refuse_if_too_large(cell, laid=bool(copies))
         # What was compiled for one cell is of no use in another, and torch keeps only a few.
         torch.compiler.reset()
-        first = inputs(cell, self.seed, self.device, copies[0])
-        buffers = [first, *(first.with_keys(keys) for keys in copies[1:] if keys is not None)]
+        first = inputs(cell, self.seed, self.device, copies[0] if copies else None)
+        buffers = [first, *map(first.with_keys, copies[1:])]
         while len(buffers) < self._rotated(first.keys):
             buffers.append(first.with_keys(first.keys.clone()))
-        if last is not None and same and last.cell.batch == cell.batch:
-            true = last.truth
-        elif checked:
+        if true is None and checked:
             true = truth.true_scores(first.queries[:CHECKED_ROWS], first.keys, first.occupied)
-        else:
-            true = torch.empty(0)
         self._laid = Laid(cell, buffers, true)
 
     def check(self, name: str, limit: float, *, checked: bool = True) -> Facts:
@@ -165,14 +159,13 @@ class Bench:
 
     def _all(self, pair: bool) -> dict[str, Contestant]:
         others = (rivals_cuda if self.device == "cuda" else rivals).rivals(pair)
-        # A name of ours that a rival has too would hide it.
-        both = [*ours(self.device, pair), *others]
-        return {_name(one, others): one for one in both}
+        return {one.name: one for one in [*ours(self.device, pair), *others]}
 
     def _judged(self, contestant: Contestant, answer: Answer) -> Facts:
         laid, given = self._now(), self._now().buffers[0]
         if contestant.product:
             return {}
+        assert laid.truth is not None
         slots, scores = (
             None if part is None else torch.as_tensor(part, device=self.device)[:CHECKED_ROWS]
             for part in answer
@@ -198,20 +191,25 @@ class Bench:
         return self._laid
 
     def _rotated(self, keys: Tensor) -> int:
-        """Copies of the keys that together are thrice the GPU's cache; one on a CPU."""
+        """Copies of the keys that are thrice the GPU's cache, but 64 at most; one on a CPU."""
         if self.device != "cuda" or keys.nbytes >= 3 * _L2_CACHE:
             return 1
         # A half-precision copy is what is read of some.
-        return max(3, math.ceil(3 * _L2_CACHE / (keys.nbytes / 2)))
+        return min(64, max(3, math.ceil(3 * _L2_CACHE / (keys.nbytes / 2))))
 
-    def _needed(self, cell: Cell) -> int:
-        """Bytes of the keys with the copies that some contestants make and, on a CPU, the scores.
+    def _refuse_if_too_large(self, cell: Cell, *, laid: bool) -> None:
+        """Room for the keys, for the copies that some make and, on a CPU, for all the scores.
 
-        On a GPU who has no room for the scores says so and is left out alone.
+        On a GPU who has no room for the scores says so, and is left out alone.
         """
-        keys = 4 * cell.slots * cell.key_dim
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        keys = 0 if laid else 3 * 4 * cell.slots * cell.key_dim
         scores = 0 if self.device == "cuda" else 3 * 4 * cell.batch * cell.slots
-        return 3 * keys + scores
+        free = self._free()
+        if free is not None and keys + scores > free:
+            needed, there = ((size / 2**30) for size in (keys + scores, free))
+            raise MemoryError(f"it needs {needed:.1f} GiB, and {there:.1f} are free")
 
     def _free(self) -> int | None:
         if self.device == "cuda":
@@ -226,11 +224,6 @@ class Bench:
 
 def _keys_of(cell: Cell) -> tuple[int, int, str]:
     return cell.slots, cell.key_dim, cell.data
-
-
-def _name(contestant: Contestant, rivals: list[Contestant]) -> str:
-    shared = contestant.family == OURS and contestant.name in {one.name for one in rivals}
-    return f"ours.{contestant.name}" if shared else contestant.name
 
 
 def _sentence(error: BaseException) -> str:

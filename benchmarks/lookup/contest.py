@@ -9,10 +9,7 @@ from benchmarks.lookup.cells import Cell
 from benchmarks.lookup.clock import Foreign
 from benchmarks.lookup.contestants import OURS
 from benchmarks.lookup.remote import Gone, Remote
-from benchmarks.lookup.turns import SLOW, in_turns
-
-Seconds = dict[str, list[list[float]]]
-"""By name, the visits of all turns, each the seconds of its calls."""
+from benchmarks.lookup.turns import Seconds, fast, in_turns
 
 
 class Asked(Protocol):
@@ -148,14 +145,15 @@ class Contest:
                     present.append(name)
                 except RuntimeError as error:
                     outcome["refused"][f"{name} ({label})"] = str(error)
-        return in_turns(present, visit, self.seconds)
+        return in_turns(
+            {name: group(outcome["who"][name]) for name in present}, visit, self.seconds
+        )
 
     def _play_alone(self, cell: Cell, outcome: Outcome) -> None:
         """Ours, and whoever could be the best rival, each backend in its own process."""
         assert self.alone is not None
         shared = outcome["passes"]["shared"]
-        best = {name: min(map(min, visits)) for name, visits in shared.items()}
-        close = {name for name in best if best[name] <= SLOW * min(best.values())}
+        close = fast(shared, {name: group(outcome["who"][name]) for name in shared})
         home: dict[str, Asked] = {}
         for name, badge in outcome["who"].items():
             mine = name in shared and (badge["family"] == OURS or name in close)
@@ -169,7 +167,9 @@ class Contest:
             return
         with Foreign([pid for bench in home.values() for pid in bench.processes]) as foreign:
             outcome["passes"]["alone"] = in_turns(
-                list(home), lambda name: home[name].ask("visit", name, "wall"), self.seconds / 2
+                {name: group(outcome["who"][name]) for name in home},
+                lambda name: home[name].ask("visit", name, "wall"),
+                self.seconds / 2,
             )
         outcome["foreign"]["alone"] = foreign.share
 
@@ -177,6 +177,13 @@ class Contest:
 def backend(name: str, badge: Badge) -> str:
     """Who shares a process: a rival with its family, one of ours with nobody but its reading."""
     return name.removesuffix(".ordered") if badge["family"] == OURS else badge["family"]
+
+
+def group(badge: Badge) -> str:
+    """Whose fastest is of interest: ours, those that are exact, and those that round."""
+    if badge["family"] == OURS:
+        return OURS
+    return "exact" if badge["exact"] else "rounded"
 
 
 def remotes(device: str, seed: int, who: Mapping[str, Badge]) -> dict[str, Asked]:

@@ -1,4 +1,4 @@
-"""From seconds to figures: quartiles, ratios turn by turn, the best rival, the share of the floor."""
+"""From seconds to figures: quartiles, ratios turn by turn, the best rival, how near the floor."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,6 +13,8 @@ HEADLINE = {"cpu": "shared", "cuda": "events"}
 """The pass that figures without a word more come from."""
 SECOND = {"cpu": "alone", "cuda": "graph"}
 PREFIX = {"cpu": "lookup.cpu", "cuda": "lookup.gpu"}
+CHAMPIONS = {"cpu": ("auto",), "cuda": ("triton", "auto")}
+"""Who stands for the package: on a GPU the lookup that is given the keys in half precision."""
 
 
 class Spread(NamedTuple):
@@ -38,11 +40,16 @@ def seconds(outcome: Outcome, label: str, name: str) -> Spread:
 def ratio(outcome: Outcome, label: str, name: str, other: str) -> Spread:
     """Seconds of one by those of another, turn by turn, over the turns both took part in."""
     passed = outcome["passes"][label]
+    return between(passed[name], passed[other])
+
+
+def between(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> Spread:
+    """Visits of one by those of another, turn by turn."""
     return spread(
         [
             statistics.median(mine) / statistics.median(theirs)
             # Everyone takes part from the first turn on, and the slow leave after a few.
-            for mine, theirs in zip(passed[name], passed[other], strict=False)
+            for mine, theirs in zip(one, other, strict=False)
         ]
     )
 
@@ -97,34 +104,44 @@ def figures(
     return found
 
 
+def champion(outcome: Outcome, device: str) -> str | None:
+    """Who stands for the package in this cell."""
+    timed = outcome["passes"].get(HEADLINE[device], {})
+    return next((name for name in CHAMPIONS[device] if name in timed), None)
+
+
 def _of_cell(outcome: Outcome, device: str, ceilings: Ceilings) -> dict[str, float]:
     label, second, cell = HEADLINE[device], SECOND[device], outcome["name"]
-    key = f"{PREFIX[device]}.{cell}"
-    if "auto" not in outcome["passes"].get(label, {}):
+    ours = champion(outcome, device)
+    if ours is None:
         return {}
-    auto = f"{key}.auto" if device == "cpu" else key
+    key = f"{PREFIX[device]}.{cell}" + (".auto" if device == "cpu" else "")
     found = {
-        f"{auto}.microseconds": 1e6 * seconds(outcome, label, "auto").median,
-        f"{auto}.fraction_of_roofline": fraction(outcome, label, "auto", ceilings),
+        f"{key}.microseconds": 1e6 * seconds(outcome, label, ours).median,
+        f"{key}.fraction_of_roofline": fraction(outcome, label, ours, ceilings),
     }
+    if device == "cuda":
+        found |= _of_gpu(key, outcome, ours, ceilings)
     if not outcome["cell"]["k"]:
         pair = f"{PREFIX[device]}.nearest_pair.ratio_to_matmul.{cell}"
-        return found | _with_quartiles(pair, _if_timed(outcome, label, "auto", "torch.matmul"))
+        return found | _with_quartiles(pair, _if_timed(outcome, label, ours, "torch.matmul"))
     if device == "cpu":
-        found |= _speed(f"{auto}.ratio_to_best_stock", outcome, label, "auto")
-        found |= _speed(f"{auto}.alone_ratio_to_best_stock", outcome, second, "auto")
-        found |= _speed(f"{auto}.ordered_ratio_to_best_stock", outcome, label, "auto.ordered")
-        return found
-    found |= _speed(f"{key}.speedup_over_torch", outcome, label, "auto", _of_torch(outcome))
-    found |= _speed(f"{key}.graph_speedup_over_torch", outcome, second, "auto", _of_torch(outcome))
-    found |= _speed(f"{key}.speedup_over_exact", outcome, label, "auto")
-    if "auto" in outcome["passes"].get(second, {}):
-        found[f"{key}.graph_fraction_of_roofline"] = fraction(outcome, second, "auto", ceilings)
-    for fact in ("extra_bytes", "launches"):
-        number = outcome["facts"].get("auto", {}).get(fact)
-        if isinstance(number, int):
-            found[f"{key}.{fact}"] = number
+        found |= _speed(f"{key}.ratio_to_best_stock", outcome, label, ours)
+        found |= _speed(f"{key}.alone_ratio_to_best_stock", outcome, second, ours)
+        found |= _speed(f"{key}.ordered_ratio_to_best_stock", outcome, label, f"{ours}.ordered")
     return found
+
+
+def _of_gpu(key: str, outcome: Outcome, ours: str, ceilings: Ceilings) -> dict[str, float]:
+    label, second, torch = HEADLINE["cuda"], SECOND["cuda"], _of_torch(outcome)
+    found = _speed(f"{key}.speedup_over_torch", outcome, label, ours, torch)
+    found |= _speed(f"{key}.graph_speedup_over_torch", outcome, second, ours, torch)
+    found |= _speed(f"{key}.speedup_over_exact", outcome, label, ours)
+    if ours in outcome["passes"].get(second, {}):
+        found[f"{key}.graph_fraction_of_roofline"] = fraction(outcome, second, ours, ceilings)
+    facts = outcome["facts"].get(ours, {})
+    numbers = {"extra_bytes": facts.get("extra_bytes"), "launches": facts.get("launches")}
+    return found | {f"{key}.{name}": n for name, n in numbers.items() if n is not None}
 
 
 def _of_torch(outcome: Outcome) -> Callable[[str], bool]:
@@ -159,7 +176,7 @@ def _with_quartiles(key: str, of: Spread | None) -> dict[str, float]:
 
 
 def _worst(outcomes: Sequence[Outcome], label: str) -> float | None:
-    """The lowest ratio of all cells that ask for the k nearest, None unless there is one in each."""
+    """The lowest ratio of the cells that ask for the k nearest, None unless each has one."""
     ratios = []
     for outcome in outcomes:
         if outcome["cell"]["k"]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from benchmarks.lookup.cells import Cell
 from benchmarks.lookup.contest import Outcome
 from benchmarks.lookup.contestants import OURS
-from benchmarks.lookup.figures import HEADLINE, best_of_families, seconds
+from benchmarks.lookup.figures import HEADLINE, best_of_families, champion, seconds
 from benchmarks.lookup.roofline import Ceilings, floor
 
 
@@ -43,10 +43,14 @@ def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Pat
         for axes, batch in zip(row, batches, strict=True):
             here = [o for o in timed if (o["cell"]["batch"], o["cell"]["k"]) == (batch, k)]
             _panel(axes, sorted(here, key=lambda o: o["cell"]["slots"]), label, styles, ceilings)
-            axes.set_title(f"{batch} queries, {f'k = {k}' if k else 'nearest pair'}", fontsize=9)
+            asked = f"{batch} {'query' if batch == 1 else 'queries'}"
+            axes.set_title(f"{asked}, {f'k = {k}' if k else 'nearest pair'}", fontsize=9)
         row[0].set_ylabel("milliseconds")
+    slots = sorted({outcome["cell"]["slots"] for outcome in timed})
     for axes in panels[-1]:
         axes.set_xlabel("slots")
+        axes.set_xticks(slots, [f"{count:,}" for count in slots], fontsize=8)
+        axes.minorticks_off()
     handles = {
         text: line
         for axes in panels.flat
@@ -67,7 +71,7 @@ def _styles(outcomes: Sequence[Outcome], label: str) -> dict[str, dict[str, Any]
             ours = outcome["who"][name]["family"] == OURS
             if line not in shown:
                 shown[line] = {
-                    "color": f"C{len(shown) % 10}",
+                    "color": matplotlib.colormaps["tab20"](len(shown) % 20),
                     "linestyle": "-" if ours else "--",
                     "marker": "o" if ours else "x",
                     "linewidth": 2.2 if line == "ours: auto" else 1.0,
@@ -80,7 +84,7 @@ def _styles(outcomes: Sequence[Outcome], label: str) -> dict[str, dict[str, Any]
 def _line(outcome: Outcome, name: str) -> str:
     badge = outcome["who"][name]
     if badge["family"] == OURS:
-        return f"ours: {name.removeprefix('ours.')}"
+        return f"ours: {name}"
     return name if badge["product"] else badge["family"]
 
 
@@ -98,7 +102,12 @@ def _panel(
             points.setdefault(_line(outcome, name), []).append(point)
     for line, found in points.items():
         axes.plot(*zip(*found, strict=True), label=line, **styles[line])
-    reads = [o["who"]["auto"]["reads"] if "auto" in o["who"] else "float32" for o in outcomes]
+    device = next(device for device, headline in HEADLINE.items() if headline == label)
+    ours = [champion(outcome, device) for outcome in outcomes]
+    reads = [
+        o["who"][name]["reads"] if name else "float32"
+        for o, name in zip(outcomes, ours, strict=True)
+    ]
     axes.plot(
         [outcome["cell"]["slots"] for outcome in outcomes],
         [

@@ -4,6 +4,7 @@ Indexes are built, and keys rounded, before the clock runs.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -115,12 +116,11 @@ def _sklearn(metric: str) -> Callable[[Inputs, Cell], Call]:
 
 def _usearch(inputs: Inputs, cell: Cell) -> Call:
     _package("usearch")
-    from usearch.index import MetricKind, search
-
+    index = import_module("usearch.index")
     queries, keys = inputs.queries.numpy(), inputs.keys.numpy()
 
     def exact() -> Answer:
-        found = search(keys, queries, cell.k, MetricKind.IP, exact=True)
+        found = index.search(keys, queries, cell.k, index.MetricKind.IP, exact=True)
         return found.keys.reshape(cell.batch, -1).astype(np.int64), None
 
     return exact
@@ -130,7 +130,7 @@ def _package(name: str) -> Any:
     if find_spec(name) is None:
         raise Refused(f"{name} is not installed")
     # torch has been imported by now: so it and Faiss share one OpenMP runtime.
-    return __import__(name)
+    return import_module(name)
 
 
 def matmul(inputs: Inputs, cell: Cell) -> Call:

@@ -75,7 +75,7 @@ def _seconds(call: Callable[[], object], device: str) -> float:
     """The shortest of a few calls: a ceiling is what has been reached once."""
     if device == "cuda":
         return statistics.median(CudaClock().visit([call], "events"))
-    took = []
+    took: list[float] = []
     while len(took) < 3 or (len(took) < 20 and sum(took) < 0.3):
         begin = time.perf_counter()
         call()

@@ -8,6 +8,7 @@ from benchmarks.lookup.figures import (
     SECOND,
     best_of_families,
     best_rival,
+    champion,
     fraction,
     ratio,
     seconds,
@@ -49,23 +50,25 @@ def _row(outcome: Outcome, label: str, name: str, fastest: str | None, ceilings:
 
 
 def summary(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings) -> Iterator[str]:
-    """A line a cell: auto, the best exact rival, how many times as fast, how near to the roofline."""
+    """A line a cell: ours, the best exact rival, how many times as fast, how near the roofline."""
     label, second = HEADLINE[device], SECOND[device]
     yield (
-        f"{'cell':24} {'auto us':>12} {'best rival us':>14} {'':18} {'speed':>7} "
+        f"{'cell':24} {'ours us':>12} {'best rival us':>14} {'':18} {'speed':>7} "
         f"{'quartiles':>14} {second:>7} {'roofline':>9}"
     )
     for outcome in outcomes:
         best = best_rival(outcome, label)
-        if best is None or "auto" not in outcome["passes"][label]:
+        ours = champion(outcome, device)
+        if best is None or ours is None:
             yield f"{outcome['name']:24} {outcome['dropped'] or 'not run'}"
             continue
-        low, median, high = ratio(outcome, label, best, "auto")
+        low, median, high = ratio(outcome, label, best, ours)
         again = best_rival(outcome, second)
-        there = again is not None and "auto" in outcome["passes"].get(second, {})
-        other = f"{ratio(outcome, second, again, 'auto').median:6.2f}x" if there and again else "-"
+        there = again is not None and ours in outcome["passes"].get(second, {})
+        share = fraction(outcome, label, ours, ceilings)
+        other = f"{ratio(outcome, second, again, ours).median:6.2f}x" if there and again else "-"
         yield (
-            f"{outcome['name']:24} {1e6 * seconds(outcome, label, 'auto').median:12,.1f} "
+            f"{outcome['name']:24} {1e6 * seconds(outcome, label, ours).median:12,.1f} "
             f"{1e6 * seconds(outcome, label, best).median:14,.1f} {best:18} {median:6.2f}x "
-            f"{low:6.2f} to {high:4.2f} {other:>7} {fraction(outcome, label, 'auto', ceilings):9.1%}"
+            f"{low:6.2f} to {high:4.2f} {other:>7} {share:9.1%}"
         )
