@@ -146,6 +146,8 @@ class Bench:
                 facts["extra_bytes"] = self.clock.extra_bytes(calls[0])
                 facts["launches"] = self.clock.launches(calls[0])
         except (Refused, MemoryError, RuntimeError, ValueError) as error:
+            if "CUDA error" in str(error):
+                raise
             if self.device == "cuda":
                 torch.cuda.empty_cache()
             return {"refused": _sentence(error)}

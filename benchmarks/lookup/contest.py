@@ -89,7 +89,7 @@ class Contest:
             self.faults = self.shared.ask("trials")
         try:
             return self._play(cell)
-        except (Gone, MemoryError) as error:
+        except (Gone, MemoryError, RuntimeError) as error:
             return empty_outcome(cell, str(error))
 
     def _play(self, cell: Cell) -> Outcome:
@@ -161,13 +161,14 @@ class Contest:
                 home[name] = self.alone[backend(name, badge)]
         for bench in dict.fromkeys(home.values()):
             bench.ask("lay", cell, checked=False)
-        for name, bench in home.items():
-            bench.ask("check", name, self.limit, checked=False)
-        if not home:
-            return
+        ready = [
+            name
+            for name, bench in home.items()
+            if "refused" not in bench.ask("check", name, self.limit, checked=False)
+        ]
         with Foreign([pid for bench in home.values() for pid in bench.processes]) as foreign:
             outcome["passes"]["alone"] = in_turns(
-                {name: group(outcome["who"][name]) for name in home},
+                {name: group(outcome["who"][name]) for name in ready},
                 lambda name: home[name].ask("visit", name, "wall"),
                 self.seconds / 2,
             )
@@ -180,9 +181,11 @@ def backend(name: str, badge: Badge) -> str:
 
 
 def group(badge: Badge) -> str:
-    """Whose fastest is of interest: ours, those that are exact, and those that round."""
+    """Whose fastest is of interest: ours, bare products, those that are exact, those that round."""
     if badge["family"] == OURS:
         return OURS
+    if badge["product"]:
+        return "product"
     return "exact" if badge["exact"] else "rounded"
 
 

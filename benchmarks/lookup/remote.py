@@ -50,6 +50,8 @@ class Remote:
         except Gone:
             self.close()
             raise
+        if isinstance(answer, Gone):
+            self.close()
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -81,6 +83,14 @@ def _serve(pipe: Connection, device: str, seed: int) -> None:
         try:
             answer = getattr(bench, verb)(*given, **more)
         except Exception as error:
-            short = error if isinstance(error, MemoryError) else RuntimeError(str(error))
-            answer = short
+            answer = _plain(error)
         pipe.send(answer)
+
+
+def _plain(error: Exception) -> Exception:
+    """The error as one that every process can read."""
+    if "CUDA error" in str(error):
+        # After an illegal access every other call fails too, whoever makes it.
+        return Gone(str(error).partition("\n")[0])
+    kind = MemoryError if isinstance(error, MemoryError) else RuntimeError
+    return kind(str(error))
