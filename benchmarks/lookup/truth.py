@@ -59,15 +59,18 @@ def fault(
 def tie_fault(inputs: Inputs, slots: Tensor) -> str | None:
     """Whether of bit-identical keys a higher slot was found and a lower was not."""
     _, group = inputs.keys.unique(dim=0, return_inverse=True)
+    group[~inputs.occupied] = len(group)
+    by_group = group.argsort(stable=True)
+    sizes = group.bincount(minlength=len(group) + 1)
+    # A slot's number among its equals, the lowest slot being number 0.
+    number = torch.empty_like(group)
+    number[by_group] = torch.arange(len(group), device=group.device)
+    number -= (sizes.cumsum(0) - sizes)[group]
     for row, of_row in enumerate(slots):
         there = of_row[of_row != EMPTY]
-        taken = torch.zeros_like(inputs.occupied)
-        taken[there] = True
-        for copies in group[there].unique():
-            candidates = ((group == copies) & inputs.occupied).nonzero()[:, 0]
-            count = int(taken[candidates].sum())
-            if not bool(taken[candidates[:count]].all()):
-                return f"row {row} has a higher slot of equal keys, and not the lower"
+        taken = group[there].bincount(minlength=len(group) + 1)
+        if bool((number[there] >= taken[group[there]]).any()):
+            return f"row {row} has a higher slot of equal keys, and not the lower"
     return None
 
 
