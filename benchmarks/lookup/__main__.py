@@ -30,6 +30,8 @@ from benchmarks.lookup.plot import draw
 from benchmarks.lookup.remote import Remote
 from benchmarks.lookup.roofline import Ceilings, buffer_bytes
 
+QUIET = 0.06
+"""The share of the machine that others may take before a figure is in doubt."""
 MODES = {"cpu": {"shared": "wall"}, "cuda": {"events": "events", "graph": "graph"}}
 
 
@@ -134,6 +136,14 @@ def _report(
 ) -> None:
     for line in tables.summary(outcomes, options.device, ceilings):
         print(line)
+    noisy = [
+        o["name"] for o in outcomes if max(filter(None, o["foreign"].values()), default=0) > QUIET
+    ]
+    if noisy:
+        print(
+            f"others took more than {QUIET:.0%} of the machine in {len(noisy)} of {len(outcomes)} "
+            "cells: measure again when it is quiet"
+        )
     done = {outcome["name"] for outcome in outcomes}
     waiting = [cell.name for cell in cells if cell.name not in done]
     if waiting:
@@ -169,6 +179,7 @@ def _details(
         "returns": {
             name: badge["returns"] for outcome in outcomes for name, badge in outcome["who"].items()
         },
+        "foreign": {o["name"]: o["foreign"] for o in outcomes},
         "dropped": {o["name"]: o["dropped"] for o in outcomes if o["dropped"] is not None},
         "refused": {o["name"]: o["refused"] for o in outcomes if o["refused"]},
         "cells": {o["name"]: list(tables.block(o, device, ceilings)) for o in outcomes},

@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Call = Callable[[], object]
+Answer = TypeVar("Answer")
 
 LONG = 0.05
 """A call as long as this finds nothing in the caches that it does not put there itself."""
@@ -37,16 +38,16 @@ class CpuClock:
             took.append(_wall(call))
         return [statistics.median(took[1:])]
 
-    def extra_bytes(self, call: Call) -> int | None:
-        """How far the process grew during the call, at most; None where the system cannot say."""
-        try:
-            # Sets the highest size so far back to the present one (proc(5)).
-            Path("/proc/self/clear_refs").write_text("5")
-            before = _resident("VmRSS")
-            call()
-            return max(0, _resident("VmHWM") - before)
-        except (OSError, LookupError):
-            return None
+    def watched(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
+        """The answer, its seconds, and how far the process grew meanwhile, at most.
+
+        The last is None where the system cannot say.
+        """
+        before = _grown_from()
+        begin = time.perf_counter()
+        answer = call()
+        took = time.perf_counter() - begin
+        return answer, took, None if before is None else max(0, _resident("VmHWM") - before)
 
     def launches(self, call: Call) -> int | None:
         """Nothing is launched on a CPU."""
@@ -72,14 +73,16 @@ class CudaClock:
             return [seconds / len(calls) for seconds in _events([replay])]
         return _events(calls)
 
-    def extra_bytes(self, call: Call) -> int | None:
-        """The most that the call has allocated at a time."""
+    def watched(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
+        """The answer, its seconds, and the most that the call has allocated at a time."""
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        call()
+        begin = time.perf_counter()
+        answer = call()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        took = time.perf_counter() - begin
+        return answer, took, torch.cuda.max_memory_allocated() - before
 
     def launches(self, call: Call) -> int | None:
         """Kernels, copies and fills that the call puts on the GPU."""
@@ -156,6 +159,15 @@ def _wall(call: Call) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def _grown_from() -> int | None:
+    """The size of the process, from which the highest is counted anew (proc(5))."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _resident("VmRSS")
+    except (OSError, LookupError):
+        return None
 
 
 def _resident(name: str) -> int:

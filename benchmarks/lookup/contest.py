@@ -140,8 +140,9 @@ class Contest:
         for name in outcome["who"]:
             if name not in outcome["refused"]:
                 try:
-                    # Some can be called, but not captured in a graph.
-                    visit(name)
+                    if mode == "graph":
+                        # Some can be called, but not captured.
+                        visit(name)
                     present.append(name)
                 except RuntimeError as error:
                     outcome["refused"][f"{name} ({label})"] = str(error)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 
 SLOW = 4.0
-"""Times the fastest of its group: whoever is slower takes part in the first three turns only."""
-LEAST, MOST, SLOW_TURNS = 5, 200, 3
+"""Times the fastest of its group: whoever is slower takes part in the first two turns only."""
+LEAST, MOST, SLOW_TURNS = 5, 200, 2
 
 Visit = Callable[[str], list[float]]
 Seconds = dict[str, list[list[float]]]

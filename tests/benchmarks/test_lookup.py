@@ -103,6 +103,7 @@ def test_the_result_says_what_was_measured_and_what_every_call_returns(run):
     assert result["machine"]["threads"] >= 1 and result["ceilings"]["rate"]["float32"] > 0
     assert any("of the roofline" in line for line in result["cells"]["b2_m300_k3"])
     assert result["not_run"] == [] and result["dropped"] == {}
+    assert result["foreign"]["b2_m300_k3"].keys() == {"shared", "alone"}
 
 
 def test_cells_are_named_as_in_the_issue():
