@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> None:
         options.device,
         results.device(),
         torch.__version__,
+        machine(options.device)["packages"],
         options.seconds,
         options.limit,
         options.without,
@@ -103,9 +104,9 @@ def play_all(
             late = options.minutes and time.perf_counter() - begin > 60 * options.minutes
             if late:
                 continue
-            outcome = contest.play(cell)
-            _measure(ceilings, outcome, contest.shared)
+            _measure(ceilings, cell, contest.shared)
             store.put("ceilings", ceilings)
+            outcome = contest.play(cell)
             store.put(cell.name, outcome)
         outcomes.append(outcome)
         for line in tables.block(outcome, options.device, ceilings):
@@ -113,12 +114,12 @@ def play_all(
     return outcomes, ceilings
 
 
-def _measure(ceilings: Ceilings, outcome: Outcome, bench: Asked) -> None:
+def _measure(ceilings: Ceilings, cell: Cell, bench: Asked) -> None:
     """The ceilings that this cell needs and no cell before has needed."""
-    size = buffer_bytes(Cell(**outcome["cell"]))
-    if outcome["who"] and str(size) not in ceilings["bandwidth"]:
+    size = buffer_bytes(cell)
+    if str(size) not in ceilings["bandwidth"]:
         ceilings["bandwidth"][str(size)] = bench.ask("bandwidth", size)
-    for badge in outcome["who"].values():
+    for badge in bench.ask("contestants", cell.pair).values():
         if badge["reads"] not in ceilings["rate"]:
             ceilings["rate"][badge["reads"]] = bench.ask("rate", badge["reads"])
 

@@ -85,12 +85,15 @@ class CudaClock:
         return answer, took, torch.cuda.max_memory_allocated() - before
 
     def launches(self, call: Call) -> int | None:
-        """Kernels, copies and fills that the call puts on the GPU."""
+        """Kernels, copies and fills that the call puts on the GPU; None if nobody may look."""
         from torch.profiler import ProfilerActivity, profile
 
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            call()
-            torch.cuda.synchronize()
+        try:
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+                call()
+                torch.cuda.synchronize()
+        except RuntimeError:
+            return None
         on_gpu = [event for event in seen.events() or [] if event.device_type.name == "CUDA"]
         return len(on_gpu)
 
@@ -101,8 +104,7 @@ class CudaClock:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                for call in calls:
-                    call()
+                _refuse_if_it_waits(calls)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
@@ -110,6 +112,19 @@ class CudaClock:
                     call()
             self._graphs[calls[0]] = graph
         return self._graphs[calls[0]]
+
+
+def _refuse_if_it_waits(calls: Sequence[Call]) -> None:
+    """A capture that fails half-way may spoil what comes after it: so this is found out before."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for call in calls:
+            call()
+    except RuntimeError as error:
+        raise RuntimeError(f"not to be captured: {str(error).partition(chr(10))[0]}") from None
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def clock_for(device: str) -> CpuClock | CudaClock:

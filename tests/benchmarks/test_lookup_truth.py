@@ -189,14 +189,14 @@ def test_the_rivals_of_a_gpu_answer_on_a_cpu_too(monkeypatch, name, dtype):
         assert truth.fault(true, 60, slots, scores) is None
 
 
-def test_only_float32_counts_as_exact_on_a_gpu_and_every_form_is_compiled_too():
+def test_on_a_gpu_torch_takes_part_in_every_precision_and_only_float32_is_exact():
     names = {one.name: one for one in rivals_cuda.rivals(pair=False)}
     exact = {name for name, one in names.items() if one.exact and one.family == "torch"}
-    forms = {"torch.float32.topk", "torch.float32.chunked"}
-    assert exact == forms | {f"{form}.compiled" for form in forms}
-    assert {f"{name}.compiled" for name in names if name.count(".") == 2} <= names.keys() | {
-        "faiss.gpu.compiled"
-    }
+    forms = ("topk", "topk.compiled", "chunked")
+    assert exact == {f"torch.float32.{form}" for form in forms}
+    dtypes = ("float16", "bfloat16", "tf32", "float32")
+    assert {f"torch.{dtype}.{form}" for dtype in dtypes for form in forms} <= names.keys()
+    assert {"torch.float16.topk_float32", "torch.bfloat16.chunked_float32"} <= names.keys()
 
 
 @pytest.mark.parametrize("package", ["faiss.gpu", "cuvs.gpu"])
