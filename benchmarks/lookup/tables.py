@@ -50,25 +50,32 @@ def _row(outcome: Outcome, label: str, name: str, fastest: str | None, ceilings:
 
 
 def summary(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings) -> Iterator[str]:
-    """A line a cell: ours, the best exact rival, how many times as fast, how near the roofline."""
+    """A line a cell: ours, the best exact rival, how many times as fast, how near the roofline.
+
+    The speed is given for slots alone, for slots with scores in order, and in the second pass.
+    """
     label, second = HEADLINE[device], SECOND[device]
     yield (
         f"{'cell':24} {'ours us':>12} {'best rival us':>14} {'':18} {'speed':>7} "
-        f"{'quartiles':>14} {second:>7} {'roofline':>9}"
+        f"{'quartiles':>14} {'ordered':>8} {second:>8} {'roofline':>9}"
     )
     for outcome in outcomes:
-        best = best_rival(outcome, label)
-        ours = champion(outcome, device)
+        best, ours = best_rival(outcome, label), champion(outcome, device)
         if best is None or ours is None:
             yield f"{outcome['name']:24} {outcome['dropped'] or 'not run'}"
             continue
         low, median, high = ratio(outcome, label, best, ours)
-        again = best_rival(outcome, second)
-        there = again is not None and ours in outcome["passes"].get(second, {})
-        share = fraction(outcome, label, ours, ceilings)
-        other = f"{ratio(outcome, second, again, ours).median:6.2f}x" if there and again else "-"
         yield (
             f"{outcome['name']:24} {1e6 * seconds(outcome, label, ours).median:12,.1f} "
             f"{1e6 * seconds(outcome, label, best).median:14,.1f} {best:18} {median:6.2f}x "
-            f"{low:6.2f} to {high:4.2f} {other:>7} {share:9.1%}"
+            f"{low:6.2f} to {high:4.2f} {_speed(outcome, label, f'{ours}.ordered'):>8} "
+            f"{_speed(outcome, second, ours):>8} {fraction(outcome, label, ours, ceilings):9.1%}"
         )
+
+
+def _speed(outcome: Outcome, label: str, name: str) -> str:
+    """How many times as fast as the best exact rival of the pass."""
+    best = best_rival(outcome, label)
+    if best is None or name not in outcome["passes"][label]:
+        return "-"
+    return f"{ratio(outcome, label, best, name).median:.2f}x"

@@ -1,12 +1,11 @@
 """From seconds to figures, by hand-made seconds; turns, floors, the plot and the script."""
 
+import os
 import random
 import shutil
 import subprocess
-import sys
 
 import pytest
-import torch
 
 from benchmarks.lookup import clock, roofline, tables, turns
 from benchmarks.lookup.cells import MILLION, Cell
@@ -27,6 +26,7 @@ from tests.test_layers import ROOT
 
 WHO = {
     "auto": ("ours", True, False),
+    "auto.ordered": ("ours", True, False),
     "triton": ("ours", True, False),
     "torch.topk": ("torch", True, False),
     "torch.half": ("torch", False, False),
@@ -243,8 +243,22 @@ def test_a_block_shows_ours_the_best_of_each_family_and_who_was_left_out():
     assert "1,000,000.0 us" in text and "2.00x torch.topk" in text and "3 MiB" in text
     assert "recall 0.7500" in text
     assert text.endswith("usearch: not timed: usearch is not installed")
-    (_, line) = tables.summary([made], "cpu", CEILINGS)
-    assert line.split()[:5] == ["b16_m1M_k10", "1,000,000.0", "2,000,000.0", "torch.topk", "2.00x"]
+
+
+def test_the_summary_has_a_line_a_cell():
+    made = outcome(
+        {"auto": [1.0], "auto.ordered": [1.6], "torch.topk": [2.0]},
+        {"auto": [1.0], "numpy": [3.0]},
+    )
+    dropped = empty_outcome(Cell(1, 9, 128, 2), "no room")
+    header, line, without = tables.summary([made, dropped], "cpu", CEILINGS)
+    assert header.split()[-4:] == ["quartiles", "ordered", "alone", "roofline"]
+    words = line.split()
+    assert words[:5] == ["b16_m1M_k10", "1,000,000.0", "2,000,000.0", "torch.topk", "2.00x"]
+    assert words[8:10] == ["1.25x", "3.00x"] and words[10].endswith("%")
+    assert without.split() == ["b1_m9_k2", "no", "room"]
+    del made["passes"]["alone"], made["passes"]["shared"]["auto.ordered"]
+    assert list(tables.summary([made], "cpu", CEILINGS))[1].split()[8:10] == ["-", "-"]
 
 
 def test_the_plot_has_a_panel_for_every_batch_and_k_and_draws_the_roofline(tmp_path, monkeypatch):
@@ -280,19 +294,70 @@ def test_half_precision_shares_a_family_with_torch_and_seconds_are_of_all_calls(
     assert seconds(made, "shared", "auto") == Spread(2.0, 3.0, 4.0)
 
 
-def test_the_script_for_a_gpu_says_so_where_there_is_none():
-    if torch.cuda.is_available():
-        pytest.skip("there is a gpu here, and the script would run for minutes")
+@pytest.fixture
+def script(tmp_path):
+    """benchmarks/gpu.sh in a folder of its own, with an interpreter that only notes its orders."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("there is no bash here")
-    script = ROOT / "benchmarks" / "gpu.sh"
-    run = subprocess.run(
-        [bash, str(script)],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        check=False,
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results" / "lookup_gpu.json").write_text("{}")
+    (tmp_path / "benchmarks" / "results" / "lookup_cpu.json").write_text("{}")
+    shutil.copy(ROOT / "benchmarks" / "gpu.sh", tmp_path / "benchmarks")
+    stub = tmp_path / "python"
+    stub.write_text(
+        f"""#!{bash}
+echo "$@" >> {tmp_path}/orders
+case "$*" in
+    *"assert torch"*) exit "${{NO_GPU:-0}}" ;;
+    *code_digest*) echo abc ;;
+    *pytest*) exit "${{RED:-0}}" ;;
+esac
+"""
     )
-    assert run.returncode == 1 and "torch sees no gpu here" in run.stderr
+    stub.chmod(0o755)
+
+    def run(**settings):
+        (tmp_path / "orders").write_text("")
+        done = subprocess.run(
+            [bash, str(tmp_path / "benchmarks" / "gpu.sh")],
+            env={"PATH": os.environ["PATH"], "PYTHON": str(stub), **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done, [line.split()[:3] for line in (tmp_path / "orders").read_text().splitlines()]
+
+    return run
+
+
+def test_the_script_for_a_gpu_does_all_and_goes_on_where_it_stopped(script, tmp_path):
+    done, orders = script(OUT=str(tmp_path / "out"), TUNE="1")
+    assert done.returncode == 0, done.stderr
+    assert [order[1:] for order in orders if order[0] == "-m"] == [
+        ["pytest", "-q"],
+        ["benchmarks.lookup.step", "--device"],
+        ["benchmarks.lookup", "--tune"],
+        ["benchmarks.lookup", "--device"],
+    ]
+    copied = {path.name for path in (tmp_path / "out" / "results").iterdir()}
+    assert copied == {"lookup_gpu.json"}
+    assert (tmp_path / "out" / "runs" / "gpu" / "tests.abc.done").exists()
+    done, orders = script()
+    assert "tests: done before" in done.stdout
+    assert [order[1] for order in orders if order[0] == "-m"] == ["benchmarks.lookup"]
+
+
+def test_the_script_for_a_gpu_goes_on_after_a_red_test_and_says_so_at_the_end(script):
+    done, orders = script(RED="1")
+    assert done.returncode == 1 and "tests: failed" in done.stdout
+    assert orders[-1][:2] == ["-m", "benchmarks.lookup"]
+    assert "done before" not in script()[0].stdout.partition("train_step")[0]
+
+
+def test_the_script_for_a_gpu_stops_where_there_is_none_or_no_time(script):
+    done, orders = script(NO_GPU="1")
+    assert done.returncode == 1 and len(orders) == 1
+    done, orders = script(MINUTES="0")
+    assert not [order for order in orders if order[0] == "-m"]
+    assert "grid: no time left; the same command goes on" in done.stdout
