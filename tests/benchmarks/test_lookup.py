@@ -378,6 +378,25 @@ def test_who_can_be_called_but_not_captured_is_left_out_of_that_pass_alone():
     assert outcome["refused"]["numpy (graph)"] == "capture failed"
 
 
+def test_all_of_ours_are_timed_alone_and_of_the_rivals_those_that_are_near_the_best():
+    shared = Here("cpu")
+    real = shared.bench.visit
+    slow = ("torch", "numpy")
+    shared.bench.visit = lambda name, mode: [1.0] if name in slow else real(name, mode)
+    who = shared.ask("contestants", False)
+    alone = {contest.backend(name, badge): Here("cpu") for name, badge in who.items()}
+    modes = {"shared": "wall"}
+    outcome = contest.Contest(shared, alone=alone, modes=modes, seconds=0.01, limit=5.0).play(
+        Cell(2, 300, 8, 3)
+    )
+    timed = outcome["passes"]["alone"]
+    assert {"faiss", "torch", "auto", "auto.ordered"} <= timed.keys()
+    assert "numpy" not in timed and len(outcome["passes"]["shared"]["numpy"]) == 2
+    assert {name for _, name in alone["auto"].asked if isinstance(name, str)} == {
+        *("auto", "auto.ordered")
+    }
+
+
 # Processes
 
 
