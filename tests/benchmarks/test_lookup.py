@@ -13,7 +13,7 @@ from benchmarks.lookup import contest, kept, options, remote, step, tables, tria
 from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.remote import Gone
-from rarememory import EMPTY
+from rarememory import EMPTY, Memory
 from rarememory.lookup import LOOKUPS, TorchLookup
 
 TINY = ("--device", "cpu", "--batch", "2", "--slots", "300", "--k", "3", "--seconds", "0.01")
@@ -433,6 +433,21 @@ def test_a_training_step_is_timed_beside_its_search(tmp_path, capsys):
     key = "lookup.cpu.train_step.ratio_to_nearest_pair.b4_m64_d8"
     assert set(figures) == {key, f"{key}.quartile1", f"{key}.quartile3"}
     assert figures[key] > 1
+
+
+def test_the_step_that_is_timed_reads_learns_and_writes(monkeypatch):
+    done = []
+    real = Memory.write
+    monkeypatch.setattr(
+        Memory, "write", lambda self, *given: done.append(real(self, *given)) or done[-1]
+    )
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self: done.append(float(self.detach())))
+    once, search = step._prepared(Cell(4, 64, 8, 0), "cpu")
+    once()
+    loss, write = done
+    assert loss > 0 and write.hits.any() and not write.hits.all()
+    positive, negative = search()
+    assert positive.shape == negative.shape == (4,) and len(done) == 2
 
 
 def test_tiles_are_only_swept_where_there_are_some(run, capsys, monkeypatch):
