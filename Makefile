@@ -13,7 +13,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format omniglot bench summary damage clean
+.PHONY: help venv demo test check format omniglot bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -51,6 +51,9 @@ omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT
 
 bench: $(READY) ## what a read, a write and a training step cost
 	$(RUN) benchmarks.memory
+
+lookup: $(READY) ## every search beside its rivals, checked first (about ten minutes on a CPU)
+	$(RUN) benchmarks.lookup $(LOOKUP)
 
 summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README
 	$(RUN) benchmarks.summary

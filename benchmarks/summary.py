@@ -20,7 +20,8 @@ from benchmarks.tables import TABLES, Figure, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 PROVENANCE = ("command", "commit", "device", "seed")
-DOTTED = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+# Lower case, but for the millions of a cell such as b16_m1M_k256.
+DOTTED = re.compile(r"(?:[a-z0-9_]|(?<=\d)M)+(?:\.(?:[a-z0-9_]|(?<=\d)M)+)+")
 BLOCK = re.compile(r"<!-- table:(\w+) -->\n(?:.*?\n)?<!-- end:\1 -->", re.DOTALL)
 
 

@@ -28,6 +28,16 @@ def _omniglot(protocol: str) -> tuple[Figure, ...]:
     return tuple(Figure(f"omniglot.vinyals.{protocol}.{task}") for task in tasks)
 
 
+def _on_gpu(cell: str) -> tuple[Figure, ...]:
+    key = f"lookup.gpu.{cell}"
+    return Figure(f"{key}.speedup_over_torch"), Figure(f"{key}.fraction_of_roofline")
+
+
+def _on_cpu(cell: str) -> tuple[Figure, ...]:
+    key = f"lookup.cpu.{cell}.auto"
+    return Figure(f"{key}.ratio_to_best_stock"), Figure(f"{key}.fraction_of_roofline")
+
+
 TABLES = {
     "omniglot": Table(
         columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
@@ -38,6 +48,24 @@ TABLES = {
             ),
             ("rarememory, sighting", *_omniglot("sighting")),
             ("rarememory, support/query", *_omniglot("support")),
+        ),
+    ),
+    "lookup": Table(
+        columns=("", "times as fast as the best rival", "part of the roofline"),
+        rows=(
+            (
+                "CPU, the worst of 27 cells",
+                Figure("lookup.cpu.auto.worst_ratio_to_best_stock"),
+                "",
+            ),
+            ("CPU, 1 query, 1M slots, k = 10", *_on_cpu("b1_m1M_k10")),
+            ("CPU, 16 queries, 8,192 slots, k = 256", *_on_cpu("b16_m8192_k256")),
+            ("CPU, 256 queries, 1M slots, k = 256", *_on_cpu("b256_m1M_k256")),
+            ("GPU, 16 queries, 1M slots, k = 256", *_on_gpu("b16_m1M_k256")),
+            ("GPU, 256 queries, 1M slots, k = 8", *_on_gpu("b256_m1M_k8")),
+            ("GPU, 256 queries, 1M slots, k = 256", *_on_gpu("b256_m1M_k256")),
+            ("GPU, 4,096 queries, 1M slots, k = 256", *_on_gpu("b4096_m1M_k256")),
+            ("GPU, 256 queries, 1M slots, nearest pair", *_on_gpu("b256_m1M")),
         ),
     ),
     "speed": Table(
@@ -64,6 +92,19 @@ TABLES = {
             (
                 "choosing the oldest of 1,000,000 slots, to that of 8,192",
                 Figure("memory.oldest.ratio_1m_to_8192"),
+            ),
+            (
+                "the nearest pair of 16 queries among 8,192 slots on a CPU, "
+                "to the bare matrix product",
+                Figure("lookup.cpu.nearest_pair.ratio_to_matmul.b16_m8192"),
+            ),
+            (
+                "a training step (256 rows, 1M slots) on a GPU, to its nearest pair alone",
+                Figure("lookup.gpu.train_step.ratio_to_nearest_pair.b256_m1M"),
+            ),
+            (
+                "the same as a replayed CUDA graph",
+                Figure("lookup.gpu.train_step.graph_ratio_to_nearest_pair.b256_m1M"),
             ),
         ),
     ),

@@ -78,7 +78,14 @@ def test_a_figure_that_is_no_number_is_refused(repo, value):
     assert refusal(repo) == f"a.json: a.first is {value!r}, not a finite number"
 
 
-@pytest.mark.parametrize("key", ["", "plain", "a..b", "A.b", "a.b "])
+def test_a_key_may_name_a_million_and_no_other_capital(repo):
+    put(repo, "a.json", {"lookup.gpu.b16_m1M_k256.fraction_of_roofline": 1})
+    assert list(collect(repo / "benchmarks" / "results")) == [
+        "lookup.gpu.b16_m1M_k256.fraction_of_roofline"
+    ]
+
+
+@pytest.mark.parametrize("key", ["", "plain", "a..b", "A.b", "a.b ", "a.M", "a.1m_M", "a.1K"])
 def test_a_key_without_dots_is_refused(repo, key):
     put(repo, "a.json", {key: 1})
     assert refusal(repo) == f"a.json: {key!r} is no dotted key such as memory.write.ratio"
@@ -107,7 +114,7 @@ def test_a_torn_file_is_refused_by_name(repo):
 def test_a_readme_without_its_blocks_is_refused(repo, damage):
     readme = repo / "README.md"
     readme.write_text(damage(readme.read_text()))
-    assert "benchmarks/tables.py declares ['omniglot', 'speed']" in refusal(repo)
+    assert "benchmarks/tables.py declares ['lookup', 'omniglot', 'speed']" in refusal(repo)
 
 
 def test_a_block_that_ends_before_it_starts_is_refused(repo):

@@ -1,0 +1,96 @@
+"""A bench in a process of its own: asked over a pipe, given up when it is silent or dead.
+
+The process starts with OMP_WAIT_POLICY=PASSIVE, which has to be there before torch is imported:
+threads that wait by spinning slow every other pool of threads down.
+"""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks.lookup.bench import Bench
+
+
+class Gone(Exception):
+    """The process has ended, or was ended because it took too long."""
+
+
+class Remote:
+    """The bench of another process; `ask("lay", cell)` is `Bench.lay(cell)` there."""
+
+    def __init__(self, device: str, seed: int = 0) -> None:
+        self._given = (device, seed)
+        self._process: Any = None
+
+    @property
+    def processes(self) -> list[int]:
+        """Its process, for those who count what it spends."""
+        alive = self._process is not None and self._process.is_alive()
+        return [self._process.pid] if alive else []
+
+    def ask(self, verb: str, *given: Any, seconds: float = 600, **more: Any) -> Any:
+        """The answer; a process that is not there yet is started.
+
+        Raises:
+            Gone: it died, or gave no answer in so many seconds; the next question starts another.
+            MemoryError, RuntimeError: as the verb raised it there.
+        """
+        if not self.processes:
+            self._start()
+        try:
+            self._pipe.send((verb, given, more))
+            if not self._pipe.poll(seconds):
+                raise Gone(f"no answer within {seconds:.0f} s")
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            raise Gone(f"its process ended with exit code {self._process.exitcode}") from None
+        except Gone:
+            self.close()
+            raise
+        if isinstance(answer, Gone):
+            self.close()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+    def _start(self) -> None:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, *self._given), daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def _serve(pipe: Connection, device: str, seed: int) -> None:
+    # Ctrl-C is for the one who asks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bench = Bench(device, seed)
+    while True:
+        try:
+            verb, given, more = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = getattr(bench, verb)(*given, **more)
+        except Exception as error:
+            answer = _plain(error)
+        pipe.send(answer)
+
+
+def _plain(error: Exception) -> Exception:
+    """The error as one that every process can read."""
+    if "CUDA error" in str(error):
+        # After an illegal access every other call fails too, whoever makes it.
+        return Gone(str(error).partition("\n")[0])
+    kind = MemoryError if isinstance(error, MemoryError) else RuntimeError
+    return kind(str(error))

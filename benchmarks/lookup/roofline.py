@@ -1,0 +1,83 @@
+"""What the machine can do at best, measured in the run itself, and how long a cell takes at that.
+
+floor = max(bytes / bandwidth, operations / rate): the keys are read once, the queries too, the
+slots are written (after Williams et al. 2009). The rate is that of the best matrix product at hand,
+not the chip's, so a search may be faster than its floor.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from benchmarks.lookup.cells import Cell
+from benchmarks.lookup.clock import CudaClock
+
+BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+_LARGEST = 2**30
+
+
+class Ceilings(TypedDict):
+    """Bytes a second by the size of what is read; operations a second by the type of number."""
+
+    bandwidth: dict[str, float]
+    rate: dict[str, float]
+
+
+def floor(cell: Cell, reads: str, ceilings: Ceilings) -> float:
+    """Seconds below which a search that reads keys of this type cannot fall."""
+    width = BYTES[reads]
+    # The pair: a value a slot, a label and two slots a query; else k slots a query.
+    more = 8 * cell.slots + 24 * cell.batch if cell.pair else 8 * cell.batch * cell.k
+    moved = width * cell.slots * cell.key_dim + 4 * cell.batch * cell.key_dim + more
+    bandwidth = ceilings["bandwidth"][str(buffer_bytes(cell))]
+    return max(moved / bandwidth, cell.products / ceilings["rate"][reads])
+
+
+def buffer_bytes(cell: Cell) -> int:
+    """The size of buffer whose bandwidth counts: the keys', for small ones stay in the caches."""
+    return min(_LARGEST, 4 * cell.slots * cell.key_dim)
+
+
+def measure_bandwidth(size: int, device: str) -> float:
+    """Bytes read (on a GPU: read and written, by a copy) a second in a buffer of this size."""
+    if device == "cuda":
+        # Keys that fit the cache are rotated, so it is always the memory's own speed that counts.
+        buffer = torch.ones(_LARGEST, dtype=torch.uint8, device=device)
+        copy = torch.empty_like(buffer)
+        return 2 * _LARGEST / _seconds(lambda: copy.copy_(buffer), device)
+    rows = torch.ones(max(1, size // 512), 128)
+    vector, read = torch.ones(128).numpy(), rows.numel() * 4
+    ways: list[Callable[[], object]] = [lambda: rows.sum(), lambda: rows.numpy() @ vector]
+    return max(read / _seconds(way, device) for way in ways)
+
+
+def measure_rate(reads: str, device: str, size: int = 2048) -> float:
+    """Multiplications and additions a second in a product of square matrices."""
+    size = 8192 if device == "cuda" else size
+    dtype = getattr(torch, "float32" if reads == "tf32" else reads)
+    one = torch.rand(size, size, device=device).to(dtype)
+    ways: list[Callable[[], object]] = [lambda: one @ one]
+    if device == "cpu" and dtype == torch.float32:
+        ways.append(lambda: np.matmul(one.numpy(), one.numpy()))
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if reads == "tf32" else "ieee"
+    try:
+        return max(2 * size**3 / _seconds(way, device) for way in ways)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def _seconds(call: Callable[[], object], device: str) -> float:
+    """The shortest of a few calls: a ceiling is what has been reached once."""
+    if device == "cuda":
+        return statistics.median(CudaClock().visit([call], "events"))
+    took: list[float] = []
+    while len(took) < 3 or (len(took) < 20 and sum(took) < 0.3):
+        begin = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - begin)
+    return min(took)

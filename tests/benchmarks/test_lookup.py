@@ -1,0 +1,458 @@
+"""The benchmark of the searches at tiny sizes, in this process: what it keeps, names and writes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import results
+from benchmarks.lookup import __main__ as command
+from benchmarks.lookup import contest, kept, options, remote, step, tables, trials, tune
+from benchmarks.lookup.bench import Bench
+from benchmarks.lookup.cells import MILLION, Cell
+from benchmarks.lookup.remote import Gone
+from rarememory import EMPTY, Memory
+from rarememory.lookup import LOOKUPS, TorchLookup
+
+TINY = ("--device", "cpu", "--batch", "2", "--slots", "300", "--k", "3", "--seconds", "0.01")
+CEILINGS = {"bandwidth": {}, "rate": {}}
+
+
+class Here:
+    """A bench in this process, that can be told to fail."""
+
+    made = ()
+
+    def __init__(self, device, seed=0):
+        self.bench, self.processes, self.fail = Bench(device, seed), [], {}
+        self.asked = []
+        Here.made += (self,)
+
+    def ask(self, verb, *given, seconds=600, **more):
+        self.asked.append((verb, *given[:1]))
+        error = self.fail.pop((verb, *given[:1]), None) or self.fail.pop(verb, None)
+        if error is not None:
+            raise error
+        return getattr(self.bench, verb)(*given, **more)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    Here.made = ()
+    monkeypatch.setattr(command, "Remote", Here)
+    monkeypatch.setattr(contest, "Remote", Here)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(kept, "code_digest", lambda: "code")
+    # The whole of it is tested once, and takes seconds.
+    monkeypatch.setattr(trials, "CASES", trials.CASES[:2])
+    monkeypatch.setattr(Bench, "rate", lambda self, reads: 1e11)
+    monkeypatch.setattr(Bench, "bandwidth", lambda self, size: 1e10)
+
+    def run(*more, tiny=TINY):
+        return command.main([*tiny, "--runs", str(tmp_path / "runs"), *more])
+
+    run.runs = tmp_path / "runs"
+    run.published = tmp_path / "results"
+    run.result = lambda: json.loads((run.runs / "lookup_cpu.json").read_text())
+    return run
+
+
+def asked(verb):
+    return [entry for bench in Here.made for entry in bench.asked if entry[0] == verb]
+
+
+# The result
+
+
+def test_it_writes_what_is_published_under_keys_of_cells(run):
+    assert run() == 0
+    figures = run.result()["figures"]
+    ratios = ("ratio_to_best_stock", "alone_ratio_to_best_stock", "ordered_ratio_to_best_stock")
+    of_auto = {
+        f"lookup.cpu.b2_m300_k3.auto.{ratio}{more}"
+        for ratio in ratios
+        for more in ("", ".quartile1", ".quartile3")
+    }
+    of_pair = {
+        f"lookup.cpu.nearest_pair.ratio_to_matmul.b2_m300{more}"
+        for more in ("", ".quartile1", ".quartile3")
+    }
+    of_both = {
+        f"lookup.cpu.{cell}.auto.{figure}"
+        for cell in ("b2_m300_k3", "b2_m300")
+        for figure in ("microseconds", "fraction_of_roofline")
+    }
+    worst = {f"lookup.cpu.auto.{n}worst_ratio_to_best_stock" for n in ("", "alone_")}
+    assert set(figures) == of_auto | of_pair | of_both | worst
+    assert all(figure > 0 for figure in figures.values())
+    assert (run.runs / "lookup_cpu.png").stat().st_size > 1000
+
+
+def test_the_result_says_what_was_measured_and_what_every_call_returns(run):
+    assert run() == 0
+    result = run.result()
+    words = result["command"].split()
+    assert words[:3] == ["python", "-m", "benchmarks.lookup"] and "--k 3" in result["command"]
+    assert {"auto", "numpy", "torch.topk", "faiss.knn", "torch.matmul"} <= result["returns"].keys()
+    assert result["machine"]["threads"] >= 1 and result["ceilings"]["rate"]["float32"] > 0
+    assert any("of the roofline" in line for line in result["cells"]["b2_m300_k3"])
+    assert result["not_run"] == [] and result["dropped"] == {}
+    assert result["foreign"]["b2_m300_k3"].keys() == {"shared", "alone"}
+
+
+def test_cells_are_named_as_in_the_issue():
+    assert Cell(16, MILLION, 128, 256).name == "b16_m1M_k256"
+    assert Cell(256, 10 * MILLION, 128, 8).name == "b256_m10M_k8"
+    assert Cell(16, 8192, 128, 0).name == "b16_m8192"
+    assert Cell(1, 131072, 64, 1, "sorted").name == "b1_m131072_k1_d64_sorted"
+    assert Cell(1, 10**6, 128, 1).name == "b1_m1000000_k1"
+
+
+def test_only_a_run_with_every_deciding_option_at_its_default_is_published(run):
+    read = lambda *more: options.options_of(["--device", "cpu", *more], None)  # noqa: E731
+    assert read().published and read("--runs", "x", "--minutes", "3").published
+    for more in (
+        ("--batch", "1"),
+        ("--slots", "9"),
+        ("--key-dim", "64"),
+        ("--k", "1"),
+        ("--no-pairs",),
+        ("--no-alone",),
+        ("--data", "sorted"),
+        ("--seconds", "1"),
+        ("--limit", "1"),
+        ("--without", "usearch"),
+        ("--seed", "1"),
+    ):
+        assert not read(*more).published, more
+    assert run() == 0
+    assert not list(run.published.glob("*")) and run.result()["figures"]
+
+
+def test_the_grid_is_that_of_the_protocol_and_the_targets_come_first_on_a_gpu():
+    cpu = options.grid(options.options_of(["--device", "cpu"], None))
+    assert len(cpu) == 36 and sum(not cell.pair for cell in cpu) == 27
+    gpu = options.grid(options.options_of(["--device", "cuda"], None))
+    assert len(gpu) == 6 * 6 * 5 * 5
+    assert {cell.name for cell in gpu[:6]} == {
+        *("b16_m1M_k256", "b256_m1M_k8", "b256_m1M_k256", "b4096_m1M_k256"),
+        *("b16_m1M", "b256_m1M"),
+    }
+
+
+@pytest.mark.parametrize("name", ["batch", "slots", "key-dim", "k"])
+def test_a_size_below_one_is_refused_in_a_sentence(run, capsys, name):
+    assert run(f"--{name}", "0") == 1
+    assert capsys.readouterr().err == f"--{name} is 0: it has to be 1 or more\n"
+
+
+# Going on
+
+
+def test_finished_cells_are_kept_and_not_run_again(run):
+    assert run() == 0
+    first = run.result()["figures"]
+    assert asked("visit")
+    Here.made = ()
+    assert run() == 0
+    assert run.result()["figures"] == first
+    assert not asked("visit") and not asked("lay")
+
+
+def test_other_options_or_other_code_start_anew(run, monkeypatch):
+    assert run() == 0
+    for more in (("--seed", "1"), ("--seconds", "0.02"), ("--without", "usearch")):
+        Here.made = ()
+        assert run(*more) == 0
+        assert asked("visit"), more
+    Here.made = ()
+    monkeypatch.setattr(kept, "code_digest", lambda: "other code")
+    assert run() == 0
+    assert asked("visit")
+
+
+def test_the_digest_of_the_code_changes_with_a_line_of_it(tmp_path):
+    file = tmp_path / "rarememory" / "native.cpp"
+    file.parent.mkdir()
+    file.write_text("one")
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    before = kept.code_digest(tmp_path)
+    (tmp_path / "benchmarks" / "results" / "lookup_cpu.json").write_text("{}")
+    assert kept.code_digest(tmp_path) == before
+    file.write_text("two")
+    assert kept.code_digest(tmp_path) != before
+
+
+def test_ctrl_c_loses_one_cell_at_most(run, monkeypatch, capsys):
+    real, seen = contest.Contest.play, []
+
+    def interrupted(self, cell):
+        seen.append(cell.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(self, cell)
+
+    monkeypatch.setattr(contest.Contest, "play", interrupted)
+    assert run() == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert run() == 0
+    assert seen == ["b2_m300_k3", "b2_m300", "b2_m300"]
+    assert run.result()["not_run"] == []
+
+
+def test_when_the_time_is_over_the_rest_is_named_and_the_worst_cell_is_not_known(run, capsys):
+    assert run("--no-pairs") == 0
+    assert run("--batch", "2", "4", "--no-pairs", "--minutes", "1e-9") == 0
+    result = run.result()
+    assert result["not_run"] == ["b4_m300_k3"]
+    assert not any("worst" in key for key in result["figures"])
+    assert "1 cells are still to run" in capsys.readouterr().out
+    assert run("--batch", "2", "4", "--no-pairs") == 0
+    assert run.result()["not_run"] == []
+
+
+def test_without_a_timed_cell_there_is_no_result(run, capsys):
+    assert run("--minutes", "1e-9") == 1
+    assert "no cell was timed" in capsys.readouterr().err
+    assert not (run.runs / "lookup_cpu.json").exists()
+
+
+# Wrong ones and slow ones
+
+
+class Wrong(TorchLookup):
+    name = "wrong"
+
+    def nearest(self, queries, keys, occupied, k):
+        slots = super().nearest(queries, keys, occupied, k)
+        # The farthest in the place of the last, but only where data are sorted.
+        return slots if occupied.all() else slots.flip(1).clamp(max=40)
+
+
+class Crashing(TorchLookup):
+    name = "crashing"
+
+    def nearest(self, queries, keys, occupied, k):
+        raise IndexError("off the end")
+
+
+@pytest.mark.parametrize("lookup", [Wrong, Crashing])
+def test_a_lookup_that_is_wrong_in_small_cases_is_named_and_not_timed(
+    run, monkeypatch, capsys, lookup
+):
+    monkeypatch.setitem(LOOKUPS, lookup.name, lookup)
+    assert run() == 0
+    said = f"{lookup.name}: not timed: wrong in a small case: "
+    assert said in capsys.readouterr().out
+    assert lookup.name in run.result()["refused"]["b2_m300_k3"]
+    assert ("visit", lookup.name) not in asked("visit")
+    assert ("visit", "torch") in asked("visit")
+
+
+def test_a_lookup_that_is_wrong_in_a_cell_is_named_and_not_timed_there(run, monkeypatch):
+    class WrongWhenFull(TorchLookup):
+        def nearest(self, queries, keys, occupied, k):
+            slots = super().nearest(queries, keys, occupied, k)
+            return (slots + 1) % 300 if occupied.all() else slots
+
+    monkeypatch.setitem(LOOKUPS, "wrong", WrongWhenFull)
+    assert run() == 0
+    reason = run.result()["refused"]["b2_m300_k3"]["wrong"]
+    assert reason.startswith("a wrong answer: row 0 has a slot that scores")
+
+
+def test_a_wrong_nearest_pair_is_named_and_not_timed(run, monkeypatch):
+    class WrongPair(TorchLookup):
+        def nearest_pair(self, queries, keys, values, labels):
+            positive, negative = super().nearest_pair(queries, keys, values, labels)
+            return negative, positive
+
+    monkeypatch.setitem(LOOKUPS, "wrong", WrongPair)
+    assert run() == 0
+    assert "positive" in run.result()["refused"]["b2_m300"]["wrong"]
+
+
+def test_a_lookup_that_takes_the_higher_of_two_equal_slots_is_named(monkeypatch):
+    class Higher(TorchLookup):
+        def nearest(self, queries, keys, occupied, k):
+            slots = super().nearest(queries, keys.flip(0), occupied.flip(0), k)
+            return torch.where(slots == EMPTY, EMPTY, len(keys) - 1 - slots)
+
+        def nearest_pair(self, queries, keys, values, labels):
+            flipped = super().nearest_pair(queries, keys.flip(0), values.flip(0), labels)
+            return tuple(torch.where(s == EMPTY, EMPTY, len(keys) - 1 - s) for s in flipped)
+
+    monkeypatch.setitem(LOOKUPS, "higher", Higher)
+    assert "a higher slot of equal keys" in Bench("cpu").trials()["higher"]
+
+    class HigherPair(Higher):
+        nearest = TorchLookup.nearest
+
+    monkeypatch.setitem(LOOKUPS, "higher", HigherPair)
+    assert "a higher slot of equal keys" in Bench("cpu").trials()["higher"]
+
+
+def test_the_lookups_of_the_package_pass(run):
+    assert Bench("cpu").trials() == {}
+
+
+def test_a_lookup_that_cannot_serve_says_why(run, monkeypatch):
+    class Never(TorchLookup):
+        def why_not(self, queries, keys, k):
+            return f"never more than {k - 1}"
+
+    def missing():
+        raise ImportError("what it needs is not installed")
+
+    monkeypatch.setitem(LOOKUPS, "never", Never)
+    monkeypatch.setitem(LOOKUPS, "missing", missing)
+    assert run() == 0
+    refused = run.result()["refused"]
+    assert refused["b2_m300_k3"]["never"] == "never more than 2"
+    assert refused["b2_m300"]["never"] == "never more than 1"
+    assert refused["b2_m300_k3"]["missing"] == "what it needs is not installed"
+
+
+def test_whoever_is_slower_than_the_limit_is_named_and_not_asked_again():
+    bench = Bench("cpu")
+    bench.lay(Cell(2, 300, 8, 3))
+    first = bench.check("torch.topk", 0.0)["refused"]
+    assert "one call takes" in first and "more than --limit 0" in first
+    bench.lay(Cell(2, 300, 8, 5))
+    assert bench.check("torch.topk", 9.0) == {"refused": first}
+    bench.lay(Cell(3, 300, 8, 5))
+    assert "refused" not in bench.check("torch.topk", 9.0)
+
+
+def test_a_cell_that_does_not_fit_is_dropped_and_named(run, monkeypatch, capsys):
+    monkeypatch.setattr(Bench, "_free", lambda self: 10**6)
+    assert run("--slots", "300", "100000", "--no-pairs") == 0
+    dropped = run.result()["dropped"]
+    assert list(dropped) == ["b2_m100000_k3"] and "GiB" in dropped["b2_m100000_k3"]
+    assert "b2_m100000_k3: dropped: it needs" in capsys.readouterr().out
+    assert not any("worst" in key for key in run.result()["figures"])
+
+
+def test_when_a_process_dies_its_contestant_is_named_and_the_others_go_on():
+    shared = Here("cpu")
+    shared.fail["check", "numpy"] = Gone("its process ended with exit code -11")
+    contest_ = contest.Contest(shared, modes={"shared": "wall"}, seconds=0.01, limit=5.0)
+    outcome = contest_.play(Cell(2, 300, 8, 3))
+    assert outcome["refused"]["numpy"] == "its process ended with exit code -11"
+    assert {"auto", "torch.topk"} <= outcome["passes"]["shared"].keys()
+    assert [entry for entry in shared.asked if entry[0] == "lay"] == 2 * [
+        ("lay", Cell(2, 300, 8, 3))
+    ]
+
+
+def test_a_cell_in_which_timing_fails_is_dropped_with_the_reason(run):
+    shared = Here("cpu")
+    shared.fail["lay"] = Gone("no answer within 600 s")
+    contest_ = contest.Contest(shared, modes={"shared": "wall"}, seconds=0.01, limit=5.0)
+    outcome = contest_.play(Cell(2, 300, 8, 3))
+    assert outcome["dropped"] == "no answer within 600 s" and outcome["passes"] == {}
+    assert list(tables.block(outcome, "cpu", CEILINGS)) == [
+        "b2_m300_k3_d8: dropped: no answer within 600 s"
+    ]
+
+
+def test_who_can_be_called_but_not_captured_is_left_out_of_that_pass_alone():
+    shared = Here("cpu")
+    real = shared.bench.visit
+
+    def visit(name, mode):
+        if (name, mode) == ("numpy", "graph"):
+            raise RuntimeError("capture failed")
+        return real(name, mode)
+
+    shared.bench.visit = visit
+    modes = {"events": "events", "graph": "graph"}
+    outcome = contest.Contest(shared, modes=modes, seconds=0.01, limit=5.0).play(Cell(2, 99, 8, 3))
+    assert "numpy" in outcome["passes"]["events"] and "numpy" not in outcome["passes"]["graph"]
+    assert outcome["refused"]["numpy (graph)"] == "capture failed"
+
+
+def test_all_of_ours_are_timed_alone_and_of_the_rivals_those_that_are_near_the_best():
+    shared = Here("cpu")
+    real = shared.bench.visit
+    slow = ("torch", "numpy")
+    shared.bench.visit = lambda name, mode: [1.0] if name in slow else real(name, mode)
+    who = shared.ask("contestants", False)
+    alone = {contest.backend(name, badge): Here("cpu") for name, badge in who.items()}
+    modes = {"shared": "wall"}
+    outcome = contest.Contest(shared, alone=alone, modes=modes, seconds=0.01, limit=5.0).play(
+        Cell(2, 300, 8, 3)
+    )
+    timed = outcome["passes"]["alone"]
+    assert {"faiss", "torch", "auto", "auto.ordered"} <= timed.keys()
+    assert "numpy" not in timed and len(outcome["passes"]["shared"]["numpy"]) == 2
+    assert {name for _, name in alone["auto"].asked if isinstance(name, str)} == {
+        *("auto", "auto.ordered")
+    }
+
+
+# Processes
+
+
+def test_a_bench_in_another_process_waits_passively_dies_and_comes_back():
+    there = remote.Remote("cpu")
+    try:
+        assert "auto" in there.ask("contestants", False)
+        (process,) = there.processes
+        environment = Path(f"/proc/{process}/environ").read_text(encoding="utf-8")
+        assert "OMP_WAIT_POLICY=PASSIVE" in environment.split("\0")
+        with pytest.raises(RuntimeError, match="no cell is laid out"):
+            there.ask("visit", "auto", "wall")
+        with pytest.raises(Gone, match="no answer within 0 s"):
+            there.ask("trials", seconds=0)
+        assert there.processes == []
+        assert "auto" in there.ask("contestants", True)
+        there._process.kill()
+        there._process.join()
+        there.ask("lay", Cell(2, 30, 8, 3))
+        assert "refused" not in there.ask("check", "auto", 9.0)
+        assert there.ask("visit", "auto", "wall")[0] > 0
+    finally:
+        there.close()
+    assert there.processes == []
+
+
+# The step and the tiles
+
+
+def test_a_training_step_is_timed_beside_its_search(tmp_path, capsys):
+    tiny = ("--device", "cpu", "--batch", "4", "--slots", "64", "--key-dim", "8")
+    assert step.main([*tiny, "--seconds", "0.01", "--runs", str(tmp_path)]) == 0
+    figures = json.loads((tmp_path / "lookup_step_cpu.json").read_text())["figures"]
+    key = "lookup.cpu.train_step.ratio_to_nearest_pair.b4_m64_d8"
+    assert set(figures) == {key, f"{key}.quartile1", f"{key}.quartile3"}
+    assert figures[key] > 1
+
+
+def test_the_step_that_is_timed_reads_learns_and_writes(monkeypatch):
+    done = []
+    real = Memory.write
+    monkeypatch.setattr(
+        Memory, "write", lambda self, *given: done.append(real(self, *given)) or done[-1]
+    )
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self: done.append(float(self.detach())))
+    once, search = step._prepared(Cell(4, 64, 8, 0), "cpu")
+    once()
+    loss, write = done
+    assert loss > 0 and write.hits.any() and not write.hits.all()
+    positive, negative = search()
+    assert positive.shape == negative.shape == (4,) and len(done) == 2
+
+
+def test_tiles_are_only_swept_where_there_are_some(run, capsys, monkeypatch):
+    assert run("--tune") == 1
+    assert capsys.readouterr().err.startswith("--tune needs a gpu")
+    monkeypatch.setattr(tune, "PLAN", "rarememory.lookup.base")
+    assert tune.main(SimpleNamespace(device="cuda")) == 1
+    assert "the triton lookup has no tiles to sweep" in capsys.readouterr().err
