@@ -1,7 +1,8 @@
 """A bench in a process of its own: asked over a pipe, given up when it is silent or dead.
 
-The process starts with OMP_WAIT_POLICY=PASSIVE, which has to be there before torch is imported:
-threads that wait by spinning slow every other pool of threads down.
+How OpenMP's threads wait has to be said before torch is imported. By default they spin for a while,
+which is fastest for a process that has one pool of threads, and slows every other pool down. So
+where backends share a process they wait PASSIVE; alone each has what its users have.
 """
 
 import multiprocessing
@@ -18,10 +19,14 @@ class Gone(Exception):
 
 
 class Remote:
-    """The bench of another process; `ask("lay", cell)` is `Bench.lay(cell)` there."""
+    """The bench of another process; `ask("lay", cell)` is `Bench.lay(cell)` there.
 
-    def __init__(self, device: str, seed: int = 0) -> None:
+    Its threads wait as the environment says or, if it is `shared`, without spinning.
+    """
+
+    def __init__(self, device: str, seed: int = 0, *, shared: bool = True) -> None:
         self._given = (device, seed)
+        self._shared = shared
         self._process: Any = None
 
     @property
@@ -63,11 +68,17 @@ class Remote:
             self._process.join()
 
     def _start(self) -> None:
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *self._given), daemon=True)
+        before = os.environ.get("OMP_WAIT_POLICY")
+        if self._shared:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         self._process.start()
+        if before is None:
+            os.environ.pop("OMP_WAIT_POLICY", None)
+        else:
+            os.environ["OMP_WAIT_POLICY"] = before
         theirs.close()
 
 
