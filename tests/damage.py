@@ -172,7 +172,7 @@ DAMAGES = (
     ("memory.py", 'return {**self.__dict__, "_read_only": False}', "return self.__dict__"),
     ("memory.py", "if update is not None and not isinstance(update, updates.Update):", "if False:"),
     ("losses.py", "right.any(dim=-1)", "right.any(dim=1)"),
-    ("lookup/faiss.py", "        if not _installed():\n            return _NOT_INSTALLED\n", ""),
+    ("lookup/faiss.py", 'return faiss_is_missing()', "return None"),
     ("capacity.py", "if width != key_dim:", "if False:"),
     ("capacity.py", "if len(theirs.values) != len(mine.values):", "if len(theirs.values) > len(mine.values):"),
     ("forgetting.py", "gone &= torch.isin(state.values, _integers(\"labels\", labels, state))", "gone |= torch.isin(state.values, _integers(\"labels\", labels, state))"),

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "readers": {"state"},
     "losses": {"state"},
     "updates": {"state", "noise"},
-    "lookup": {"state"},
+    "lookup": {"state", "checks"},
     "memory": CORE,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
 # import all of these and no other engine. Choosing one, __init__ imports them all.
-LOOKUP = ("exact", "pair", "base", "torch")
+LOOKUP = ("package", "exact", "pair", "base", "torch", "changes", "indexed")
 
 OUTSIDE = ("torchvision", "faiss", "triton", "sklearn", "matplotlib", "PIL", "tqdm", "rich")
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
