@@ -9,6 +9,7 @@ from rarememory.lookup.base import Lookup as Lookup
 from rarememory.lookup.faiss import FaissLookup as FaissLookup
 from rarememory.lookup.indexed import IndexedLookup as IndexedLookup
 from rarememory.lookup.ivf import FaissIVF as FaissIVF
+from rarememory.lookup.lsh import LocalitySensitiveHashing as LocalitySensitiveHashing
 from rarememory.lookup.torch import TorchLookup as TorchLookup
 
 LOOKUPS: dict[str, Callable[[], Lookup]] = {"faiss": FaissLookup, "torch": TorchLookup}

@@ -20,7 +20,8 @@ class IndexedLookup(Lookup):
     The index is a cache: copies and pickles of a memory leave it behind, and build their own. Write
     `build` and `search`, and every change of the memory builds the index anew. Write `add` and
     `remove` as well, and set `rebuild_after`, and only what changed goes to it (`Changes` says how
-    that is known). One object serves one memory; for two in turns it would begin again each time.
+    that is known). `keys` are those of the whole memory everywhere. One object serves one memory;
+    for two in turns it would begin again each time.
 
     The answers may miss neighbours, but no slot is ever wrong: none is empty, and the memory scores
     them by its own keys. A write that has not read looks the nearest slot up here too, so an answer
@@ -45,10 +46,10 @@ class IndexedLookup(Lookup):
     def add(
         self,
         index: Any,
-        keys: Float[Tensor, "stored key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
         slots: Int64[Tensor, " stored"],
     ) -> None:
-        """Put keys into the index, under slots that it does not hold."""
+        """Put the keys of these slots into the index, which does not hold them."""
         raise NotImplementedError(f"{self.name} has rebuild_after > 0, and no add")
 
     def remove(self, index: Any, slots: Int64[Tensor, " stored"]) -> None:
@@ -65,8 +66,7 @@ class IndexedLookup(Lookup):
     ) -> Int64[Tensor, "batch found"]:
         """At most k distinct slots near to each query, in any order; EMPTY where there is none.
 
-        The queries are finite, and the index holds at least k slots. `keys` are the memory's own,
-        for those that score candidates by them.
+        There is a query, all are finite, and the index holds at least k slots.
         """
 
     def nearest(
@@ -113,7 +113,7 @@ class IndexedLookup(Lookup):
 
     def _built(self, keys: Tensor, occupied: Tensor) -> "_Cache":
         slots = occupied.nonzero().squeeze(1)
-        return _Cache(self.build(keys[slots], slots), Changes(keys, occupied))
+        return _Cache(self.build(keys, slots), Changes(keys, occupied))
 
     def _bring_up_to_date(self, cache: "_Cache", keys: Tensor, occupied: Tensor) -> None:
         changed = cache.changes.since(keys, occupied)
@@ -126,7 +126,7 @@ class IndexedLookup(Lookup):
         slots = changed.nonzero().squeeze(1)
         there = slots[occupied[slots]]
         self.remove(cache.index, slots[cache.changes.indexed[slots]])
-        self.add(cache.index, keys[there], there)
+        self.add(cache.index, keys, there)
         cache.changes.caught_up(keys, occupied, slots)
 
     def __getstate__(self) -> dict[str, Any]:

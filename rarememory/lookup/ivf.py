@@ -78,7 +78,7 @@ class FaissIVF(IndexedLookup):
             return f"{self.name} searches on the cpu, and the keys are on {keys.device}"
         return faiss_is_missing()
 
-    def build(self, keys: Float[Tensor, "stored key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
+    def build(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
         faiss = faiss_package()
         lists = self.n_lists or int(4 * math.sqrt(len(slots)))
         lists = max(1, min(lists, len(slots) // _KEYS_PER_LIST))
@@ -86,7 +86,7 @@ class FaissIVF(IndexedLookup):
         centroids = faiss.IndexFlatIP(width)
         index = faiss.IndexIVFFlat(centroids, width, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.spherical = True
-        index.train(keys.float().numpy())
+        index.train(keys[slots].float().numpy())
         index.set_direct_map_type(faiss.DirectMap.Hashtable)
         self.add(index, keys, slots)
         return index
@@ -94,10 +94,10 @@ class FaissIVF(IndexedLookup):
     def add(
         self,
         index: Any,
-        keys: Float[Tensor, "stored key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
         slots: Int64[Tensor, " stored"],
     ) -> None:
-        index.add_with_ids(keys.float().numpy(), slots.numpy())
+        index.add_with_ids(keys[slots].float().numpy(), slots.numpy())
 
     def remove(self, index: Any, slots: Int64[Tensor, " stored"]) -> None:
         index.remove_ids(slots.numpy())
