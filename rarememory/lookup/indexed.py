@@ -20,8 +20,8 @@ class IndexedLookup(Lookup):
     The index is a cache: copies and pickles of a memory leave it behind, and build their own. Write
     `build` and `search`, and every change of the memory builds the index anew. Write `add` and
     `remove` as well, and set `rebuild_after`, and only what changed goes to it (`Changes` says how
-    that is known). `keys` are those of the whole memory everywhere. One object serves one memory;
-    for two in turns it would begin again each time.
+    that is known). Everywhere `keys` are those of the whole memory, and there is at least one slot
+    or query. One object serves one memory; for two in turns it would begin again each time.
 
     The answers may miss neighbours, but no slot is ever wrong: none is empty, and the memory scores
     them by its own keys. A write that has not read looks the nearest slot up here too, so an answer
@@ -66,7 +66,7 @@ class IndexedLookup(Lookup):
     ) -> Int64[Tensor, "batch found"]:
         """At most k distinct slots near to each query, in any order; EMPTY where there is none.
 
-        There is a query, all are finite, and the index holds at least k slots.
+        All queries are finite, and the index holds at least k slots.
         """
 
     def nearest(
@@ -124,9 +124,11 @@ class IndexedLookup(Lookup):
             cache.become(self._built(keys, occupied))
             return
         slots = changed.nonzero().squeeze(1)
-        there = slots[occupied[slots]]
-        self.remove(cache.index, slots[cache.changes.indexed[slots]])
-        self.add(cache.index, keys, there)
+        before, now = slots[cache.changes.indexed[slots]], slots[occupied[slots]]
+        if len(before):
+            self.remove(cache.index, before)
+        if len(now):
+            self.add(cache.index, keys, now)
         cache.changes.caught_up(keys, occupied, slots)
 
     def __getstate__(self) -> dict[str, Any]:
