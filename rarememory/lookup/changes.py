@@ -37,8 +37,8 @@ class Changes:
 
     def fits(self, keys: Float[Tensor, "slots key_dim"]) -> bool:
         """Whether the keys can be compared with those of the index at all."""
-        same_type = (keys.dtype, keys.device) == self._type
-        return same_type and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
+        here = keys.device == self.indexed.device
+        return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         """A write comes: what happens to the keys until `after_write` is told there."""
@@ -80,7 +80,6 @@ class Changes:
 
     def _look(self, keys: Tensor) -> None:
         self._keys, self._stamp = weakref.ref(keys), _stamp(keys)
-        self._type = (keys.dtype, keys.device)
 
     def _fingerprints(self, keys: Tensor) -> Tensor:
         """sum_i w_i b_i mod 2^64 of the bits b of each key, with random weights w.

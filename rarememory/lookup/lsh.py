@@ -14,7 +14,9 @@ from rarememory.lookup.indexed import IndexedLookup
 from rarememory.lookup.pair import SCORES_AT_ONCE
 from rarememory.lookup.torch import TorchLookup
 
-_BUCKETS_AT_MOST = 2**16
+_MOST_BITS = 62
+_MOST_BUCKETS = 2**16
+_KEYS_PER_BUCKET = 8
 
 
 class Buckets(NamedTuple):
@@ -49,7 +51,8 @@ class LocalitySensitiveHashing(IndexedLookup):
     `radius = n_bits` it looks into every bucket, and finds what the exact search finds.
 
     Args:
-        n_bits: hyperplanes of a table, 1 to 62; more make smaller buckets.
+        n_bits: hyperplanes of a table, 1 to 62; more make smaller buckets. If None, as many as make
+            buckets of about eight keys.
         n_tables: more find more, and take longer.
         radius: bits in which a bucket may differ from the query's.
         seed: of the hyperplanes.
@@ -75,7 +78,7 @@ class LocalitySensitiveHashing(IndexedLookup):
 
     def __init__(
         self,
-        n_bits: int = 12,
+        n_bits: int | None = None,
         n_tables: int = 8,
         radius: int = 1,
         *,
@@ -83,20 +86,24 @@ class LocalitySensitiveHashing(IndexedLookup):
         rebuild_after: float = 0.03,
         exact_below: int = 512,
     ) -> None:
-        check_count("n_bits", n_bits)
+        if n_bits is not None:
+            check_count("n_bits", n_bits)
         check_count("n_tables", n_tables)
         check_not_negative("rebuild_after", rebuild_after)
         check_not_negative("exact_below", exact_below)
         check_seed(seed)
-        if n_bits > 62:
-            raise ValueError(f"n_bits must be at most 62, to fit into an integer, not {n_bits}")
-        if not 0 <= radius <= n_bits:
-            raise ValueError(f"radius must be 0 to {n_bits}, the bits of a bucket, not {radius}")
-        buckets = sum(math.comb(n_bits, flipped) for flipped in range(radius + 1))
-        if buckets > _BUCKETS_AT_MOST:
+        if n_bits is not None and n_bits > _MOST_BITS:
             raise ValueError(
-                f"radius {radius} of {n_bits} bits looks into {buckets} buckets of each table: "
-                f"choose a smaller one, of at most {_BUCKETS_AT_MOST}"
+                f"n_bits must be at most {_MOST_BITS}, to fit into an integer, not {n_bits}"
+            )
+        most = n_bits or _MOST_BITS
+        if not 0 <= radius <= most:
+            raise ValueError(f"radius must be 0 to {most}, the bits of a bucket, not {radius}")
+        buckets = sum(math.comb(most, flipped) for flipped in range(radius + 1))
+        if buckets > _MOST_BUCKETS:
+            raise ValueError(
+                f"radius {radius} of {most} bits looks into {buckets} buckets of each table: "
+                f"choose a smaller one, of at most {_MOST_BUCKETS}"
             )
         self.n_bits = n_bits
         self.n_tables = n_tables
@@ -110,7 +117,7 @@ class LocalitySensitiveHashing(IndexedLookup):
         keys: Float[Tensor, "slots key_dim"],
         slots: Int64[Tensor, " stored"],
     ) -> Buckets:
-        planes = self._planes(keys)
+        planes = self._planes(keys, self.n_bits or _bits(len(slots)))
         codes, by_code = _codes(keys[slots], planes).sort(dim=1)
         none = torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
         return Buckets(planes, codes, slots[by_code], none, none.clone())
@@ -158,7 +165,7 @@ class LocalitySensitiveHashing(IndexedLookup):
 
     def _in_buckets(self, index: Buckets, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the queries, and the slots in their buckets, pair by pair."""
-        flips = self._flips(queries)
+        flips = self._flips(index.planes)
         wanted = _codes(queries, index.planes).unsqueeze(2) ^ flips
         wanted = wanted.flatten(1)  # [tables, batch * flips]
         first = torch.searchsorted(index.codes, wanted)
@@ -173,19 +180,25 @@ class LocalitySensitiveHashing(IndexedLookup):
         rows = rows.repeat_interleave(len(flips)).repeat(self.n_tables)
         return rows.repeat_interleave(counts), index.slots.flatten()[places]
 
-    def _planes(self, keys: Tensor) -> Tensor:
+    def _planes(self, keys: Tensor, n_bits: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        planes = torch.randn(self.n_tables, self.n_bits, keys.shape[1], generator=generator)
+        planes = torch.randn(self.n_tables, n_bits, keys.shape[1], generator=generator)
         return planes.to(keys.device)
 
-    def _flips(self, queries: Tensor) -> Tensor:
+    def _flips(self, planes: Tensor) -> Tensor:
         """What to change in a code to have those of the buckets within the radius."""
+        n_bits = planes.shape[1]
         flips = [
             sum(1 << bit for bit in bits)
             for size in range(self.radius + 1)
-            for bits in combinations(range(self.n_bits), size)
+            for bits in combinations(range(n_bits), size)
         ]
-        return torch.tensor(flips, device=queries.device)
+        return torch.tensor(flips, device=planes.device)
+
+
+def _bits(stored: int) -> int:
+    """Bits enough to share the stored keys out among buckets, _KEYS_PER_BUCKET to each."""
+    return max(1, round(math.log2(stored / _KEYS_PER_BUCKET)))
 
 
 def _codes(rows: Tensor, planes: Tensor) -> Tensor:
