@@ -328,6 +328,14 @@ def test_a_change_of_the_last_bit_of_a_key_is_seen(dtype):
     assert 9 in seen and set(seen) <= {7, 9}
 
 
+def test_another_tensor_in_the_same_place_is_compared_too():
+    keys, occupied = clustered(50).clone(), torch.ones(50, dtype=bool)
+    changes, alias = Changes(keys, occupied), keys.data
+    assert alias._version == keys._version == 0
+    keys[3] = keys[4]
+    assert changes.since(alias, occupied).nonzero().tolist() == [[3]]
+
+
 # Being chosen
 
 
