@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -136,22 +137,34 @@ def test_a_read_only_memory_may_build_its_index():
     assert torch.equal(memory(queries, k=5).slots, inside.slots)
 
 
-def test_readers_in_threads_find_what_one_reader_finds():
+def test_readers_in_threads_take_turns_and_find_what_one_reader_finds(monkeypatch):
     memory = filled(lookup=FaissIVF(exact_below=64, rebuild_after=9.0))
-    queries, found = torch.randn(20, 16), []
+    queries, found, inside, most = torch.randn(20, 16), [], [], []
     memory(queries)
+    real = FaissIVF.search
+
+    def slowly(self, *given):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        slots = real(self, *given)
+        inside.pop()
+        return slots
+
+    monkeypatch.setattr(FaissIVF, "search", slowly)
+    # Every reader finds an index that is behind.
+    memory.keys[:400] = memory.keys[:400].flip(0).clone()
     with memory.read_only():
-        # Every reader finds an index that is behind.
-        memory.keys[:400] = memory.keys[:400].flip(0).clone()
         readers = [
             threading.Thread(target=lambda: found.append(memory(queries, k=5).slots))
-            for _ in range(8)
+            for _ in range(6)
         ]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join()
-    assert len(found) == 8 and all(torch.equal(slots, found[0]) for slots in found)
+    assert most == [1] * 6
+    assert len(found) == 6 and all(torch.equal(slots, found[0]) for slots in found)
     in_index(memory)
 
 
@@ -334,6 +347,16 @@ def test_another_tensor_in_the_same_place_is_compared_too():
     assert alias._version == keys._version == 0
     keys[3] = keys[4]
     assert changes.since(alias, occupied).nonzero().tolist() == [[3]]
+
+
+def test_the_same_numbers_in_another_order_or_another_place_are_another_key():
+    keys, occupied = clustered(50), torch.ones(50, dtype=bool)
+    changes = Changes(keys, occupied)
+    keys[3] = keys[3].flip(0)
+    assert changes.since(keys, occupied).nonzero().tolist() == [[3]]
+    version = keys._version
+    keys.data = keys.roll(1, dims=0)
+    assert keys._version == version and changes.since(keys, occupied).all()
 
 
 # Being chosen

@@ -117,6 +117,7 @@ def test_a_build_and_a_search_are_enough():
             return slots.clone(), keys[slots].clone()
 
         def search(self, index, queries, keys, k):
+            assert len(queries) and queries.isfinite().all()
             slots, stored = index
             return slots[(queries @ stored.T).topk(k).indices]
 
@@ -127,6 +128,9 @@ def test_a_build_and_a_search_are_enough():
     for _ in range(2):
         assert memory(torch.eye(4)).prediction.tolist() == [0, 1, 2, 3]
     assert memory.lookup.built == 1
+    for nothing in (torch.empty(0, 4), torch.full((2, 4), torch.nan)):
+        found = memory.lookup.nearest(nothing, memory.keys, memory.values != EMPTY, 2)
+        assert found.shape == (len(nothing), 2) and found.eq(EMPTY).all()
     memory.forget(labels=1)
     assert 1 not in memory(torch.eye(4)).values and memory.lookup.built == 2
 
