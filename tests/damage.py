@@ -227,7 +227,6 @@ DAMAGES = (
     ("lookup/indexed.py", "other.index, other.changes, other.changed", "other.index, other.changes, self.changed"),
     ("lookup/ivf.py", "len(slots) // _KEYS_PER_LIST", "len(slots)"),
     ("lookup/ivf.py", "lists = max(1, min", "lists = (min"),
-    ("lookup/ivf.py", "faiss.IndexFlatIP(width)", "faiss.IndexFlatL2(width)"),
     ("lookup/ivf.py", "lists, faiss.METRIC_INNER_PRODUCT", "lists, faiss.METRIC_L1"),
     ("lookup/ivf.py", "faiss.DirectMap.Hashtable", "faiss.DirectMap.NoMap"),
     ("lookup/ivf.py", "nprobe=min(self.n_probe, index.nlist)", "nprobe=1"),

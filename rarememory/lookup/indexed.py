@@ -40,8 +40,8 @@ class IndexedLookup(Lookup):
     _cache: "_Cache | None" = None
 
     @abstractmethod
-    def build(self, keys: Float[Tensor, "stored key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
-        """An index of these keys, each under the number of its slot."""
+    def build(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
+        """An index of the keys of these slots, each under the number of its slot."""
 
     def add(
         self,

@@ -48,6 +48,17 @@ def test_more_probes_find_more():
     assert found == sorted(found) and found[0] < 0.8 and found[-1] == 1
 
 
+@pytest.mark.parametrize(
+    ("slots", "n_lists", "expected"),
+    [(10, None, 1), (800, None, 20), (800, 99, 20), (800, 5, 5), (30_000, None, 692)],
+)
+def test_there_is_no_more_than_a_list_for_39_keys_and_four_times_their_root(
+    slots, n_lists, expected
+):
+    lookup = FaissIVF(n_lists, exact_below=1)
+    assert lookup.build(clustered(slots, 4), torch.arange(slots)).nlist == expected
+
+
 @pytest.mark.parametrize("k", [1, 10, 300])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_with_all_lists_probed_it_finds_what_the_exact_search_finds(k, dtype):
