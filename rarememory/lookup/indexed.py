@@ -84,7 +84,8 @@ class IndexedLookup(Lookup):
         found = queries.new_full((len(queries), k), EMPTY, dtype=torch.int64)
         if finite.any():
             slots = self._found(queries[finite], keys, occupied, k)
-            found[finite, : slots.shape[1]] = slots
+            # Whatever the index says, an empty slot answers nothing.
+            found[finite, : slots.shape[1]] = slots.masked_fill(~occupied[slots], EMPTY)
         return found
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:

@@ -129,7 +129,6 @@ class LocalitySensitiveHashing(IndexedLookup):
         slots: Int64[Tensor, " stored"],
     ) -> None:
         index.fresh[slots] = True
-        index.gone[slots] = True
 
     def remove(self, index: Buckets, slots: Int64[Tensor, " stored"]) -> None:
         index.fresh[slots] = False

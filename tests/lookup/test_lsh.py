@@ -189,17 +189,20 @@ def test_after_any_history_with_all_buckets_searched_it_finds_what_the_exact_sea
 
 @settings(max_examples=15)
 @given(start=st.integers(0, 10**6), history=STEPS)
-def test_after_any_history_only_occupied_slots_are_found(start, history):
+def test_after_any_history_no_slot_but_the_occupied_ones_is_found_and_of_those_enough(
+    start, history
+):
     torch.manual_seed(start)
     memory = hashed(300, 330, n_bits=6, n_tables=2, rebuild_after=0.5)
     for verb, count, seed, _ in history:
         live_through(memory, verb, count, seed)
-        recall = memory(torch.randn(7, 16), k=9)
-        there = recall.slots != EMPTY
-        assert there.sum(1).eq(min(9, len(memory))).all()
-        assert memory.values[recall.slots[there]].ne(EMPTY).all()
-        for row in recall.slots[there].view(7, -1).tolist():
-            assert len(set(row)) == len(row)
+        occupied = (memory.values != EMPTY).nonzero().squeeze(1).tolist()
+        for k in (9, 999):
+            slots = memory.lookup.nearest(torch.eye(16)[:5], memory.keys, memory.values != EMPTY, k)
+            for row in slots.tolist():
+                found = [slot for slot in row if slot != EMPTY]
+                assert len(set(found)) == len(found) == min(k, len(occupied))
+                assert set(found) <= set(occupied)
 
 
 def test_what_was_just_written_is_found_for_certain_and_before_it_is_sorted(monkeypatch):

@@ -135,6 +135,22 @@ def test_a_build_and_a_search_are_enough():
     assert 1 not in memory(torch.eye(4)).values and memory.lookup.built == 2
 
 
+def test_an_empty_slot_is_not_found_though_the_index_say_so():
+    class Careless(IndexedLookup):
+        name = "careless"
+        exact_below = 1
+
+        def build(self, keys, slots):
+            return None
+
+        def search(self, index, queries, keys, k):
+            return torch.tensor([[1, 0]]).expand(len(queries), -1)
+
+    memory = holding(torch.eye(3), [5, EMPTY, 7], memory_size=3, lookup=Careless())
+    found = memory.lookup.nearest(torch.eye(3), memory.keys, memory.values != EMPTY, 3)
+    assert found.tolist() == [[EMPTY, 0]] * 3
+
+
 def test_an_index_that_should_follow_but_cannot_says_what_is_missing():
     class Half(IndexedLookup):
         name = "half"
