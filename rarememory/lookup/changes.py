@@ -33,6 +33,7 @@ class Changes:
         self._told = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
+        self._following = False
         self._look(keys)
 
     def fits(self, keys: Float[Tensor, "slots key_dim"]) -> bool:
@@ -41,7 +42,7 @@ class Changes:
         return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
-        """A write comes: what happens to the keys until `after_write` is told there."""
+        """A write comes: what happens to the keys from here to `after_write` is told there."""
         self._following = self._knows(keys)
 
     def after_write(

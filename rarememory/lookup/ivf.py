@@ -28,7 +28,8 @@ class FaissIVF(IndexedLookup):
 
     Faiss can change keys of an inverted file in place (`update_vectors`) only if the slots in it
     are 0 ... n - 1 and none is ever removed. So here it keeps a hash table of slots, from which
-    keys are removed and added at the cost of the batch, and empty slots are not in the lists.
+    keys are removed and added at the cost of the batch, and empty slots are not in the lists, which
+    hold a copy of the others' keys in float32.
 
     Args:
         n_lists: centroids, at most one for 39 keys; four times the root of their number if None.

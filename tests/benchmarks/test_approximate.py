@@ -59,7 +59,7 @@ def test_recall_is_the_share_of_true_neighbours_among_those_found():
     assert approximate.recall(found, truth) == 0.75
 
 
-def test_two_keys_of_a_cluster_are_as_near_as_the_page_says():
+def test_two_keys_of_a_cluster_are_as_near_as_it_says():
     keys = approximate.clustered(640, 512)
     scores = (keys @ keys.T).fill_diagonal_(0)
     assert scores.amax(1).mean() == pytest.approx(0.86, abs=0.02)
