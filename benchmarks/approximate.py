@@ -30,7 +30,8 @@ PER_CLUSTER = 64
 SPREAD = 0.4
 """Of a cluster, beside centres of variance 1: two keys of one have a cosine of about 0.86."""
 WARM_UP = 2
-COLUMNS = ("index", "keys", "slots", "k", "recall", "ms", "speedup", "after a write", "build s")
+COLUMNS = "index", "keys", "slots", "k", "build s"
+MEASURED = "recall", "ms", "speedup", "after write ms", "speedup"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     torch.manual_seed(options.seed)
     figures: dict[str, float] = {}
-    _print_row(COLUMNS)
+    _print_row((*COLUMNS, *MEASURED))
     for slots, data in product(options.slots, DATA):
         points = DATA[data](slots + options.queries, options.key_dim)
         keys, queries = points[: -options.queries], points[-options.queries :]
@@ -108,25 +109,37 @@ def _measured(
     begin = time.perf_counter()
     _search(memory, queries[:1], 1)
     build = time.perf_counter() - begin
+    index, data, _ = key.split(".")
     for k in options.k:
-        found = [
-            torch.cat([_search(each, some, k) for some in queries.split(options.batch)])
-            for each in (memory, exact)
-        ]
-        mine, theirs = _in_turns(memory, exact, k, options)
-        after, theirs_after = _in_turns(memory, exact, k, options, write=True)
-        measured = {
-            "recall": recall(*found),
-            "speedup": _ratio(theirs, mine),
-            "speedup_after_write": _ratio(theirs_after, after),
+        share = _recall(memory, exact, queries, k, options.batch)
+        milliseconds, speedup = _speed(memory, exact, k, options)
+        later, speedup_later = _speed(memory, exact, k, options, write=True)
+        figures |= {
+            f"lookup.approximate.{key}_k{k}.recall": share,
+            f"lookup.approximate.{key}_k{k}.speedup": speedup,
+            f"lookup.approximate.{key}_k{k}.speedup_after_write": speedup_later,
         }
-        figures |= {f"lookup.approximate.{key}_k{k}.{name}": x for name, x in measured.items()}
-        index, data, _ = key.split(".")
-        share, speedup, following = (f"{number:.2f}" for number in measured.values())
-        milliseconds = f"{1000 * statistics.median(mine):.2f}"
-        row = (index, data, len(keys), k, share, milliseconds, speedup, following, f"{build:.1f}")
-        _print_row(row)
+        measured = (share, milliseconds, speedup, later, speedup_later)
+        numbers = (f"{number:.2f}" for number in measured)
+        _print_row((index, data, len(keys), k, f"{build:.1f}", *numbers))
     return figures
+
+
+def _recall(memory: Memory, exact: Memory, queries: Tensor, k: int, batch: int) -> float:
+    found, truth = (
+        torch.cat([_search(each, some, k) for some in queries.split(batch)])
+        for each in (memory, exact)
+    )
+    return recall(found, truth)
+
+
+def _speed(
+    memory: Memory, exact: Memory, k: int, options: argparse.Namespace, write: bool = False
+) -> tuple[float, float]:
+    """Milliseconds of a search, and how many times as long the exact one takes."""
+    mine, theirs = _in_turns(memory, exact, k, options, write)
+    ratio = statistics.median(a / b for a, b in zip(theirs, mine, strict=True))
+    return 1000 * statistics.median(mine), ratio
 
 
 def _filled(keys: Tensor, lookup: Lookup) -> Memory:
@@ -146,7 +159,7 @@ def _search(memory: Memory, queries: Tensor, k: int) -> Tensor:
 
 
 def _in_turns(
-    memory: Memory, exact: Memory, k: int, options: argparse.Namespace, write: bool = False
+    memory: Memory, exact: Memory, k: int, options: argparse.Namespace, write: bool
 ) -> tuple[list[float], list[float]]:
     """Seconds of a search on either side, turn by turn, each with queries of its own."""
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -165,12 +178,8 @@ def _in_turns(
     return seconds
 
 
-def _ratio(theirs: list[float], mine: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(theirs, mine, strict=True))
-
-
 def _print_row(cells: tuple[object, ...]) -> None:
-    print("  ".join(f"{cell!s:>13}" for cell in cells), flush=True)
+    print("  ".join(f"{cell!s:>14}" for cell in cells), flush=True)
 
 
 def _words(part: object) -> str:

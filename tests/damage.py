@@ -235,7 +235,7 @@ DAMAGES = (
     ("lookup/ivf.py", "slots.gather(1, order(score(queries, keys, slots), slots))[:, :k]", "slots[:, :k]"),
     ("lookup/ivf.py", 'if keys.device.type != "cpu":', "if False:"),
     ("lookup/lsh.py", "near &= ~index.gone", "pass"),
-    ("lookup/lsh.py", "        index.fresh[slots] = True\n", ""),
+    ("lookup/lsh.py", "        index.fresh[slots] = True\n", "        pass\n"),
     ("lookup/lsh.py", "        index.fresh[slots] = False\n", ""),
     ("lookup/lsh.py", "        index.fresh[slots] = False\n        index.gone[slots] = True\n", "        index.fresh[slots] = False\n"),
     ("lookup/lsh.py", "few = near.sum(1) < k", "few = near.sum(1) < 1"),

@@ -165,7 +165,7 @@ def test_a_few_keys_many_times_are_found_too():
 # Following the memory
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     policy=st.sampled_from([AverageOrReplace(), FirstInFirstOut()]),
     rebuild_after=st.sampled_from([0.0, 0.03, 0.5, float("inf")]),
@@ -187,7 +187,7 @@ def test_after_any_history_with_all_buckets_searched_it_finds_what_the_exact_sea
     assert torch.equal(memory(queries, k=9).slots, exact(memory, queries, 9))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(start=st.integers(0, 10**6), history=STEPS)
 def test_after_any_history_no_slot_but_the_occupied_ones_is_found_and_of_those_enough(
     start, history
