@@ -50,7 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
         keys, queries = points[: -options.queries], points[-options.queries :]
         for name, make in indices.items():
             figures |= _measured(f"{name}.{data}.m{slots}", make, keys, queries, options)
-    told = [f"--{name.replace('_', '-')} {_words(part)}" for name, part in vars(options).items()]
+    told = [
+        f"--{name.replace('_', '-')} {_words(part)}"
+        for name, part in vars(options).items()
+        if part is not None
+    ]
     write_result(
         "approximate",
         figures,

@@ -40,6 +40,9 @@ def test_it_measures_recall_and_speed_for_every_index_data_and_k(figures, tmp_pa
     for key, figure in measured.items():
         assert math.isfinite(figure) and figure > 0 and (figure <= 1 or "recall" not in key)
     assert summary.collect(tmp_path / "runs").keys() == measured.keys()
+    result = json.loads((tmp_path / "runs" / "approximate.json").read_text())
+    told = result["command"].removeprefix("python -m benchmarks.approximate ").split()
+    assert approximate._options(told)[0] == approximate._options([*SMALL, "--k", "1", "5"])[0]
 
 
 def test_with_everything_looked_at_all_neighbours_are_found(figures):
