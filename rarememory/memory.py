@@ -215,9 +215,11 @@ class Memory(nn.Module):
 
     def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
+        self.lookup.before_write(self.keys)
         write = writing.write(
             self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
         )
+        self.lookup.after_write(self.keys, write[0].slots)
         if self.shadow is not None:
             self.shadow.follow(self.keys, write[0].slots)
         return write
@@ -244,7 +246,9 @@ class Memory(nn.Module):
         """
         self._refuse_if_read_only("forget")
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
+        self.lookup.before_write(self.keys)
         empty(self.state, gone)
+        self.lookup.after_write(self.keys, gone.nonzero().squeeze(1))
         return int(gone.sum())
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "updates": set(),
     "writing": {"state", "noise", "native", "checks", "updates"},
     "reading": {"state", "checks", "queries", "losses", "lookup"},
-    "lookup": {"state", "native"},
+    "lookup": {"state", "checks", "native"},
     "memory": CORE,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
 # import all of these and no other engine. What chooses one may import them all.
-LOOKUP = ("exact", "pair", "base", "torch")
+LOOKUP = ("package", "exact", "pair", "base", "torch", "changes", "indexed")
 
 ABOVE_ENGINES = ("__init__", "ops")
 

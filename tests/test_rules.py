@@ -495,7 +495,7 @@ def importers(package: str) -> set[str]:
 
 def test_faiss_is_imported_in_one_file():
     # tests/test_layers.py sees to it that `import rarememory` brings no optional package.
-    assert importers("faiss") == {"lookup/faiss.py"}
+    assert importers("faiss") == {"lookup/package.py"}
 
 
 def test_the_noise_of_a_write_is_that_of_its_seed_and_clock():

@@ -30,7 +30,7 @@ def machine(device: str) -> dict[str, Any]:
         "mkl": torch.backends.mkl.is_available(),
         # A library put before torch's own may change which instructions MKL takes.
         "preloaded": "LD_PRELOAD" in os.environ,
-        "omp_wait_policy": "PASSIVE where backends share a process, the default where each is alone",
+        "omp_wait_policy": "PASSIVE in a shared process, as it was where alone",
         "blas": _blas(),
     }
 

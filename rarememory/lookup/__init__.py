@@ -7,6 +7,9 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup as Lookup
 from rarememory.lookup.faiss import FaissLookup as FaissLookup
+from rarememory.lookup.indexed import IndexedLookup as IndexedLookup
+from rarememory.lookup.ivf import FaissIVF as FaissIVF
+from rarememory.lookup.lsh import LocalitySensitiveHashing as LocalitySensitiveHashing
 from rarememory.lookup.native import NativeLookup as NativeLookup
 from rarememory.lookup.torch import TorchLookup as TorchLookup
 

@@ -55,6 +55,18 @@ class Lookup(ABC):
         """The nearest slot with the label, and the nearest occupied slot with another."""
         return nearest_pair(queries, keys, values, labels)
 
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:  # noqa: B027
+        """The memory is about to write; only a search that keeps an index has to listen."""
+
+    def after_write(  # noqa: B027
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        """The memory has changed these slots, and no other, since `before_write`; EMPTY is none.
+
+        Other changes (a checkpoint, a snapshot undone, an edit by hand) are not told: see
+        `IndexedLookup` for an index that follows them all the same.
+        """
+
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         """One sentence that says why this call cannot be served, or None if it can."""
         return None

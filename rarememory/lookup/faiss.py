@@ -1,7 +1,5 @@
 """Faiss over the memory's own keys: `faiss.knn` reads the tensor, so there is no index to keep."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +10,10 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import order, score, tolerance
+from rarememory.lookup.package import faiss_is_missing, faiss_package
 from rarememory.lookup.torch import TorchLookup
 from rarememory.state import EMPTY
 
-_NOT_INSTALLED = 'faiss is not installed; run: pip install "rarememory[faiss]"'
 # Neighbours fetched beyond k, so that near-equal scores at its edge can be told apart exactly.
 _SLACK = 16
 
@@ -30,17 +28,15 @@ class FaissLookup(Lookup):
     name = "faiss"
 
     def __init__(self) -> None:
-        if not _installed():
-            raise ImportError(_NOT_INSTALLED)
+        if reason := faiss_is_missing():
+            raise ImportError(reason)
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        if not _installed():
-            return _NOT_INSTALLED
         if keys.device.type != "cpu":
             return f"faiss searches on the cpu, and the keys are on {keys.device}"
         if keys.dtype != torch.float32:
             return f"faiss searches float32 keys, and these are {keys.dtype}"
-        return None
+        return faiss_is_missing()
 
     def nearest(
         self,
@@ -59,11 +55,6 @@ class FaissLookup(Lookup):
         if fetched <= k:
             return slots
         return _cut(queries, keys, occupied, scores, slots, k)
-
-
-def _installed() -> bool:
-    # Asked at every search: a memory may be unpickled where there is no Faiss.
-    return sys.modules.get("faiss") is not None or importlib.util.find_spec("faiss") is not None
 
 
 def _without_holes(keys: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -93,9 +84,7 @@ def _cut(
 
 
 def _knn(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    # Here and not above: torch must be imported first, so that both share one OpenMP runtime.
-    import faiss
-
+    faiss = faiss_package()
     with _blas_from(faiss, 800 * torch.get_num_threads()):
         scores, slots = faiss.knn(
             queries.contiguous().numpy(), keys.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT

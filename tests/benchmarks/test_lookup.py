@@ -25,7 +25,7 @@ class Here:
 
     made = ()
 
-    def __init__(self, device, seed=0):
+    def __init__(self, device, seed=0, *, shared=True):
         self.bench, self.processes, self.fail = Bench(device, seed), [], {}
         self.asked = []
         Here.made += (self,)

@@ -1,0 +1,98 @@
+"""What has changed in the keys since an index last looked, without comparing all each time."""
+
+import weakref
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+_NUMBERS_AT_ONCE = 2**22
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Changes:
+    """The slots in which the keys differ from what an index holds.
+
+    A slot filled or emptied is seen by comparing `occupied`. A key written by the memory is told of
+    (`before_write`, `after_write`), at the cost of the batch. Torch counts the in-place changes of
+    a tensor: where that count has moved further than what was told (a checkpoint loaded, a snapshot
+    undone, an edit by hand), all keys are compared once with fingerprints of those in the index.
+    Ages could not serve instead: undoing a snapshot sets the clock back.
+
+    What torch does not count, changes through NumPy or `.data`, is not seen. It can hide a slot
+    from its new neighbours, but makes no score wrong: the memory computes those from its own keys.
+    """
+
+    def __init__(
+        self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.empty(keys.shape[1], dtype=torch.int64)
+        self._weights = weights.random_(generator=generator).to(keys.device)
+        # One place more than there are slots: what is told of EMPTY lands there.
+        self._told = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
+        self._prints = self._fingerprints(keys)
+        self.indexed = occupied.clone()
+        self._following = False
+        self._look(keys)
+
+    def fits(self, keys: Float[Tensor, "slots key_dim"]) -> bool:
+        """Whether the keys can be compared with those of the index at all."""
+        here = keys.device == self.indexed.device
+        return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        """A write comes: what happens to the keys from here to `after_write` is told there."""
+        self._following = self._knows(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        """The write has changed these slots and no other; EMPTY is none."""
+        if self._following:
+            self._told[slots] = True
+            self._look(keys)
+
+    def since(
+        self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
+    ) -> Bool[Tensor, " slots"]:
+        """The slots that the index does not hold as they are now."""
+        told = self._told[:-1]
+        if not self._knows(keys):
+            told |= self._fingerprints(keys) != self._prints
+            self._look(keys)
+        return told | (occupied ^ self.indexed)
+
+    def caught_up(
+        self,
+        keys: Float[Tensor, "slots key_dim"],
+        occupied: Bool[Tensor, " slots"],
+        slots: Int64[Tensor, " changed"],
+    ) -> None:
+        """The index now holds these slots too as they are."""
+        self._prints[slots] = self._fingerprints(keys[slots])
+        self.indexed = occupied.clone()
+        self._told.zero_()
+
+    def _knows(self, keys: Tensor) -> bool:
+        """Whether nothing has happened to the keys since they were last looked at."""
+        stamp = _stamp(keys)
+        return keys is self._keys() and stamp is not None and stamp == self._stamp
+
+    def _look(self, keys: Tensor) -> None:
+        self._keys, self._stamp = weakref.ref(keys), _stamp(keys)
+
+    def _fingerprints(self, keys: Tensor) -> Tensor:
+        """sum_i w_i b_i mod 2^64 of the bits b of each key, with random weights w.
+
+        Integers, so that equal keys have equal ones everywhere; two keys that differ share theirs
+        by a chance of one in billions.
+        """
+        bits = keys.view(_BITS[keys.element_size()])
+        rows = max(1, _NUMBERS_AT_ONCE // keys.shape[1])
+        return torch.cat([(some.long() * self._weights).sum(1) for some in bits.split(rows)])
+
+
+def _stamp(keys: Tensor) -> tuple[int, int] | None:
+    """Where the keys lie and how often they changed there; None where torch does not count."""
+    return None if keys.is_inference() else (keys.data_ptr(), keys._version)

@@ -1,0 +1,149 @@
+"""A search with an index of its own: a cache of the keys that follows them and is never saved."""
+
+import threading
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.lookup.base import Lookup
+from rarememory.lookup.changes import Changes
+from rarememory.lookup.torch import TorchLookup
+from rarememory.state import EMPTY
+
+
+class IndexedLookup(Lookup):
+    """A search by an index that is built at the first search and brought up to date before each.
+
+    The index is a cache: copies and pickles of a memory leave it behind, and build their own. Write
+    `build` and `search`, and every change of the memory builds the index anew. Write `add` and
+    `remove` as well, and set `rebuild_after`, and only what changed goes to it (`Changes` says how
+    that is known). Everywhere `keys` are those of the whole memory, and there is at least one slot
+    or query. One object serves one memory; for two in turns it would begin again each time.
+
+    The answers may miss neighbours, but no slot is ever wrong: none is empty, and the memory scores
+    them by its own keys. A write that has not read looks the nearest slot up here too, so an answer
+    missed there makes a second slot of a class that was known. The nearest pair, and with it the
+    loss, stays exact: training under neighbours that are not the nearest would learn from the wrong
+    negatives, and the exact search for two needs no sorting.
+
+    Attributes:
+        exact_below: with fewer occupied slots than this the search is exact, and builds no index.
+        rebuild_after: build anew when more than this share of the slots changed since the last
+            time; infinity never does.
+    """
+
+    exact_below: int = 512
+    rebuild_after: float = 0.0
+    _cache: "_Cache | None" = None
+
+    @abstractmethod
+    def build(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
+        """An index of the keys of these slots, each under the number of its slot."""
+
+    def add(
+        self,
+        index: Any,
+        keys: Float[Tensor, "slots key_dim"],
+        slots: Int64[Tensor, " stored"],
+    ) -> None:
+        """Put the keys of these slots into the index, which does not hold them."""
+        raise NotImplementedError(f"{self.name} has rebuild_after > 0, and no add")
+
+    def remove(self, index: Any, slots: Int64[Tensor, " stored"]) -> None:
+        """Take out of the index slots that it holds."""
+        raise NotImplementedError(f"{self.name} has rebuild_after > 0, and no remove")
+
+    @abstractmethod
+    def search(
+        self,
+        index: Any,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        k: int,
+    ) -> Int64[Tensor, "batch found"]:
+        """At most k distinct slots near to each query, in any order; EMPTY where there is none.
+
+        All queries are finite, and the index holds at least k slots.
+        """
+
+    def nearest(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        occupied: Bool[Tensor, " slots"],
+        k: int,
+    ) -> Int64[Tensor, "batch found"]:
+        count = int(occupied.sum())
+        if count < max(1, self.exact_below):
+            return TorchLookup().nearest(queries, keys, occupied, k)
+        finite = queries.isfinite().all(1)
+        k = min(k, count)
+        found = queries.new_full((len(queries), k), EMPTY, dtype=torch.int64)
+        if finite.any():
+            slots = self._found(queries[finite], keys, occupied, k)
+            # Whatever the index says, an empty slot answers nothing.
+            found[finite, : slots.shape[1]] = slots.masked_fill(~occupied[slots], EMPTY)
+        return found
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        if self._cache is not None:
+            self._cache.changes.before_write(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        if self._cache is not None:
+            self._cache.changes.after_write(keys, slots)
+
+    def _found(self, queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -> Tensor:
+        cache = self._cache
+        if cache is None or not cache.changes.fits(keys):
+            cache = self._cache = self._built(keys, occupied)
+        # Reading changes no memory, but it changes a cache: readers in threads take turns.
+        with cache.lock:
+            try:
+                self._bring_up_to_date(cache, keys, occupied)
+                return self.search(cache.index, queries, keys, k)
+            except BaseException:
+                # It may be half up to date.
+                self._cache = None
+                raise
+
+    def _built(self, keys: Tensor, occupied: Tensor) -> "_Cache":
+        slots = occupied.nonzero().squeeze(1)
+        return _Cache(self.build(keys, slots), Changes(keys, occupied))
+
+    def _bring_up_to_date(self, cache: "_Cache", keys: Tensor, occupied: Tensor) -> None:
+        changed = cache.changes.since(keys, occupied)
+        if not changed.any():
+            return
+        cache.changed |= changed
+        if int(cache.changed.sum()) > self.rebuild_after * int(occupied.sum()):
+            cache.become(self._built(keys, occupied))
+            return
+        slots = changed.nonzero().squeeze(1)
+        before, now = slots[cache.changes.indexed[slots]], slots[occupied[slots]]
+        if len(before):
+            self.remove(cache.index, before)
+        if len(now):
+            self.add(cache.index, keys, now)
+        cache.changes.caught_up(keys, occupied, slots)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in self.__dict__.items() if name != "_cache"}
+
+
+class _Cache:
+    """An index, what it does not know yet, and which slots changed since it was built."""
+
+    def __init__(self, index: Any, changes: Changes) -> None:
+        self.index = index
+        self.changes = changes
+        self.changed = torch.zeros_like(changes.indexed)
+        self.lock = threading.RLock()
+
+    def become(self, other: "_Cache") -> None:
+        self.index, self.changes, self.changed = other.index, other.changes, other.changed

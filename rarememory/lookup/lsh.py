@@ -1,0 +1,206 @@
+"""Locality-sensitive hashing: only keys that share a bucket with the query are scored."""
+
+import math
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.checks import check_count, check_not_negative, check_seed
+from rarememory.lookup.exact import best
+from rarememory.lookup.indexed import IndexedLookup
+from rarememory.lookup.pair import SCORES_AT_ONCE
+from rarememory.lookup.torch import TorchLookup
+
+_MOST_BITS = 62
+_MOST_BUCKETS = 2**16
+_KEYS_PER_BUCKET = 8
+
+
+class Buckets(NamedTuple):
+    """Hash tables as sorted tensors, and what has changed since they were sorted.
+
+    Attributes:
+        planes: normals of the hyperplanes, `n_bits` for each table.
+        codes: of the keys in each table, ascending.
+        slots: of those codes.
+        gone: slots whose place in the tables means nothing any more.
+        fresh: slots that are in no table yet, and are compared one by one.
+    """
+
+    planes: Float[Tensor, "tables bits key_dim"]
+    codes: Int64[Tensor, "tables stored"]
+    slots: Int64[Tensor, "tables stored"]
+    gone: Bool[Tensor, " slots"]
+    fresh: Bool[Tensor, " slots"]
+
+
+class LocalitySensitiveHashing(IndexedLookup):
+    """Approximate search by random hyperplanes, in plain torch, on any device.
+
+    h(x)_i = [r_i.x > 0] with r_i drawn from N(0, 1): two vectors at an angle t share a bit with
+    probability 1 - t / pi (Charikar 2002, section 3). What the paper names for memories too large
+    to search exactly (Kaiser et al. 2017, section 2). A query looks into the buckets within
+    `radius` bits of its own in every table, and all it finds there is scored exactly. A query that
+    finds fewer than k there, as in an empty bucket, is searched exactly: no answer is short.
+
+    What the memory writes is not sorted into the tables at once: changed slots are compared one by
+    one, which finds them for certain, until they are more than `rebuild_after` of all. With
+    `radius = n_bits` it looks into every bucket, and finds what the exact search finds.
+
+    Args:
+        n_bits: hyperplanes of a table, 1 to 62; more make smaller buckets. If None, as many as make
+            buckets of about eight keys.
+        n_tables: more find more, and take longer.
+        radius: bits in which a bucket may differ from the query's.
+        seed: of the hyperplanes.
+        rebuild_after: sort anew when more than this share of the slots changed since last time.
+        exact_below: with fewer occupied slots than this the search is exact.
+
+    Raises:
+        ValueError: the number that was wrong and the choice that is right.
+
+    Example:
+        >>> import torch
+        >>> from rarememory import Memory
+        >>> from rarememory.lookup import LocalitySensitiveHashing
+        >>> lookup = LocalitySensitiveHashing(n_bits=8, n_tables=4)
+        >>> memory = Memory(key_dim=8, memory_size=2000, k=5, lookup=lookup)
+        >>> write = memory.write(torch.randn(2000, 8), torch.arange(2000))
+        >>> recall = memory(memory.keys[:3])
+        >>> recall.prediction
+        tensor([0, 1, 2])
+    """
+
+    name = "locality-sensitive hashing"
+
+    def __init__(
+        self,
+        n_bits: int | None = None,
+        n_tables: int = 8,
+        radius: int = 1,
+        *,
+        seed: int = 0,
+        rebuild_after: float = 0.03,
+        exact_below: int = 512,
+    ) -> None:
+        if n_bits is not None:
+            check_count("n_bits", n_bits)
+        check_count("n_tables", n_tables)
+        check_not_negative("rebuild_after", rebuild_after)
+        check_not_negative("exact_below", exact_below)
+        check_seed(seed)
+        if n_bits is not None and n_bits > _MOST_BITS:
+            raise ValueError(
+                f"n_bits must be at most {_MOST_BITS}, to fit into an integer, not {n_bits}"
+            )
+        most = n_bits or _MOST_BITS
+        if not 0 <= radius <= most:
+            raise ValueError(f"radius must be 0 to {most}, the bits of a bucket, not {radius}")
+        buckets = sum(math.comb(most, flipped) for flipped in range(radius + 1))
+        if buckets > _MOST_BUCKETS:
+            raise ValueError(
+                f"radius {radius} of {most} bits looks into {buckets} buckets of each table: "
+                f"choose a smaller one, of at most {_MOST_BUCKETS}"
+            )
+        self.n_bits = n_bits
+        self.n_tables = n_tables
+        self.radius = radius
+        self.seed = seed
+        self.rebuild_after = rebuild_after
+        self.exact_below = exact_below
+
+    def build(
+        self,
+        keys: Float[Tensor, "slots key_dim"],
+        slots: Int64[Tensor, " stored"],
+    ) -> Buckets:
+        planes = self._planes(keys, self.n_bits or _bits(len(slots)))
+        codes, by_code = _codes(keys[slots], planes).sort(dim=1)
+        none = torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
+        return Buckets(planes, codes, slots[by_code], none, none.clone())
+
+    def add(
+        self,
+        index: Buckets,
+        keys: Float[Tensor, "slots key_dim"],
+        slots: Int64[Tensor, " stored"],
+    ) -> None:
+        index.fresh[slots] = True
+
+    def remove(self, index: Buckets, slots: Int64[Tensor, " stored"]) -> None:
+        index.fresh[slots] = False
+        index.gone[slots] = True
+
+    def search(
+        self,
+        index: Buckets,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        k: int,
+    ) -> Int64[Tensor, "batch found"]:
+        # At worst every key is in every bucket that is looked into.
+        at_once = max(1, SCORES_AT_ONCE // (len(keys) * self.n_tables))
+        return torch.cat([self._nearest(index, some, keys, k) for some in queries.split(at_once)])
+
+    def _nearest(self, index: Buckets, queries: Tensor, keys: Tensor, k: int) -> Tensor:
+        near = torch.zeros(len(queries), len(keys), dtype=torch.bool, device=keys.device)
+        near[self._in_buckets(index, queries)] = True
+        near &= ~index.gone
+        few = near.sum(1) < k
+        fresh = index.fresh.nonzero().squeeze(1)
+        if len(fresh):
+            everyone = torch.ones_like(fresh, dtype=torch.bool)
+            found = fresh[TorchLookup().nearest(queries, keys[fresh], everyone, k)]
+            near.scatter_(1, found, True)
+        found = best(queries, keys, near, k)
+        if few.any():
+            stored = torch.zeros_like(index.gone).index_fill_(0, index.slots[0], True)
+            occupied = stored & ~index.gone | index.fresh
+            found[few] = TorchLookup().nearest(queries[few], keys, occupied, k)
+        return found
+
+    def _in_buckets(self, index: Buckets, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the queries, and the slots in their buckets, pair by pair."""
+        flips = self._flips(index.planes)
+        wanted = _codes(queries, index.planes).unsqueeze(2) ^ flips
+        wanted = wanted.flatten(1)  # [tables, batch * flips]
+        first = torch.searchsorted(index.codes, wanted)
+        counts = (torch.searchsorted(index.codes, wanted, right=True) - first).flatten()
+        tables = torch.arange(self.n_tables, device=wanted.device).unsqueeze(1)
+        first = (first + tables * index.codes.shape[1]).flatten()
+        # The places first, first + 1, ... of every bucket, one bucket after the other.
+        before = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum()), device=counts.device)
+        places += (first - before).repeat_interleave(counts)
+        rows = torch.arange(len(queries), device=counts.device)
+        rows = rows.repeat_interleave(len(flips)).repeat(self.n_tables)
+        return rows.repeat_interleave(counts), index.slots.flatten()[places]
+
+    def _planes(self, keys: Tensor, n_bits: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        planes = torch.randn(self.n_tables, n_bits, keys.shape[1], generator=generator)
+        return planes.to(keys.device)
+
+    def _flips(self, planes: Tensor) -> Tensor:
+        """What to change in a code to have those of the buckets within the radius."""
+        n_bits = planes.shape[1]
+        flips = [
+            sum(1 << bit for bit in bits)
+            for size in range(self.radius + 1)
+            for bits in combinations(range(n_bits), size)
+        ]
+        return torch.tensor(flips, device=planes.device)
+
+
+def _bits(stored: int) -> int:
+    """Bits enough to share the stored keys out among buckets, _KEYS_PER_BUCKET to each."""
+    return max(1, round(math.log2(stored / _KEYS_PER_BUCKET)))
+
+
+def _codes(rows: Tensor, planes: Tensor) -> Tensor:
+    """The bucket of every row in every table, [tables, rows]."""
+    bits = torch.einsum("tbd,nd->tnb", planes, rows.float()) > 0
+    return (bits.long() << torch.arange(planes.shape[1], device=rows.device)).sum(2)
