@@ -122,7 +122,7 @@ def _writing() -> dict[str, list[float]]:
 
 
 def _filled(slots: int) -> Memory:
-    memory = Memory(KEY_DIM, slots, lookup="torch")
+    memory = Memory(KEY_DIM, slots)
     # Straight into the buffers: a write of a million rows would look a million rows up.
     memory.keys.copy_(torch.nn.functional.normalize(torch.randn(slots, KEY_DIM), dim=1))
     memory.values.copy_(torch.arange(slots) % CLASSES)

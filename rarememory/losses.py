@@ -31,9 +31,9 @@ def margin_loss(
         >>> margin_loss(torch.tensor([0.9, 0.5]), torch.tensor([0.2, 0.5]))
         tensor(0.0500)
     """
-    compared = negative > -torch.inf
+    # Below a negative of -inf any positive lies far enough: the loss is 0, and so is its gradient.
     positive = positive.masked_fill(positive == -torch.inf, 0.0)
-    losses = torch.relu(negative.masked_fill(~compared, 0.0) - positive + margin) * compared
+    losses = torch.relu(negative - positive + margin)
     return _mean_of(losses, mask)
 
 

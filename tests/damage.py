@@ -91,7 +91,6 @@ DAMAGES = (
     ("writing.py", "again = rows[first].where(_along(real[first], rows), stored[target])", "again = rows[first]"),
     # Losses
     ("losses.py", "positive = positive.masked_fill(positive == -torch.inf, 0.0)", "positive = positive.masked_fill(positive == -torch.inf, 1.0)"),
-    ("losses.py", "- positive + margin) * compared", "- positive + margin)"),
     ("losses.py", "- positive + margin)", "- positive - margin)"),
     ("losses.py", "torch.relu(negative", "torch.nn.functional.gelu(negative"),
     ("losses.py", "mask.sum().clamp(min=1)", "len(mask)"),
