@@ -263,8 +263,6 @@ DAMAGES = (
     ("native/vectors.h", "sums[row] += keys[row * dim + d] * query;", "sums[row] += keys[d] * query;"),
     ("native/vectors.h", "for (; slot < end; ++slot) {", "for (; slot + 1 < end; ++slot) {"),
     ("native/vectors.h", "sum += part;", "sum = part;"),
-    ("native/nearest_pair.cpp", "slot = scores > first ? all(at) : slot;", "slot = scores >= first ? all(at) : slot;"),
-    ("native/nearest_pair.cpp", "slot = later.first > first ? later.slot : slot;", "slot = later.first >= first ? later.slot : slot;"),
     ("native/nearest_pair.cpp", "second >= first - tolerance", "second > first"),
     ("native/nearest_pair.cpp", "if (value == EMPTY) continue;", ""),
     ("native/nearest_pair.cpp", "& (high == int32_t(value >> 32))", ""),
@@ -308,7 +306,7 @@ COMMON = ("torch", "faiss", "safetensors.torch")
 
 def copied(home: Path) -> Path:
     """A copy of what the tests of the core need."""
-    for folder in ("rarememory", "tests"):
+    for folder in ("rarememory", "tests", "docs"):
         shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", home)
     return home
