@@ -1,5 +1,7 @@
 """A memory for classifiers that already exist: learn a class from one example, explain, forget."""
 
+from rarememory.classifier import MemoryClassifier as MemoryClassifier
+from rarememory.classifier import wrap as wrap
 from rarememory.lookup import Lookup as Lookup
 from rarememory.losses import margin_loss as margin_loss
 from rarememory.losses import vote_loss as vote_loss
