@@ -23,7 +23,6 @@ from torch import Tensor
 
 from rarememory.state import EMPTY
 
-
 FORGOTTEN = -1e30
 """The logit of a class of the host that is not to be answered; finite, and so are gradients."""
 

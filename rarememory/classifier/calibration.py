@@ -61,12 +61,15 @@ def fitted(
 ) -> tuple[Weighing, Calibration]:
     """The weighing under which the right classes are likeliest, and what it changed.
 
-    Temperatures and width are fitted as logarithms, so that they stay positive; a weak pull towards
-    where they start keeps them finite where a class is told apart without an error. If fitting
-    makes it worse, the start is kept.
+    The search begins at the best point of a coarse grid, since where the share is nearly 0 or 1 the
+    likelihood is flat. Temperatures and width are fitted as logarithms, so that they stay positive;
+    a weak pull towards where they start keeps them finite where a class is told apart without an
+    error. If fitting makes it worse, the start is kept.
     """
     origin = torch.stack(_free(start)).double()
-    free = origin.clone().requires_grad_()
+    nearby = [start, *(start._replace(host_score=s, width=w) for s, w in _grid(start))]
+    best = min(nearby, key=lambda weighing: log_loss(chances(weighing), columns).item())
+    free = torch.stack(_free(best)).double().requires_grad_()
     optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
 
     def step() -> float:
@@ -90,6 +93,12 @@ def fitted(
         log_loss(after, columns).item(),
         len(columns),
     )
+
+
+def _grid(start: Weighing) -> list[tuple[Tensor, Tensor]]:
+    """Scores at which host and memory may weigh the same, and widths."""
+    scores = torch.linspace(-1, 1, 11).to(start.host_score)
+    return [(score, width) for score in scores for width in scores.new_tensor([0.05, 0.2])]
 
 
 def _error(chances: Tensor, columns: Tensor) -> float:

@@ -55,6 +55,9 @@ def checked(inputs: Any, labels: Any, refs: Any) -> Batch:
     Raises:
         ValueError: their numbers differ.
     """
+    for name, listed in (("labels", labels), ("refs", refs)):
+        if isinstance(listed, str):
+            raise ValueError(f"{name} of a batch must be a list of them, not the text {listed!r}")
     inputs = gathered(inputs)
     labels = [plain(label) for label in labels]
     refs = [None] * len(labels) if refs is None else [plain_ref(ref) for ref in refs]
@@ -90,8 +93,12 @@ def as_batch(inputs: Any, dims: int | None) -> Any:
     """The examples as a batch, a single one as a batch of one.
 
     Raises:
-        ValueError: they have other dimensions than the examples that were learnt.
+        ValueError: they have other dimensions than the examples that were learnt, or are a loader.
     """
+    if is_loader(inputs):
+        raise ValueError(
+            f"a {type(inputs).__name__} cannot be asked about at once: ask batch by batch"
+        )
     inputs = _alone(inputs) if is_single(inputs, dims) else gathered(inputs)
     check_dims(inputs, dims)
     return inputs

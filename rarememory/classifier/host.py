@@ -97,36 +97,39 @@ def listened(
             "classes=, or host=False if it is no classifier"
         )
     if answers and at is None:
-        at = _name_of(head, model)
-    if key_dim is None and at is not None:
-        key_dim = _linear_at(model, at).in_features
+        at = _head_of(head, model)[0]
+    if at is not None:
+        key_dim = _width_into(model, at, key_dim)
     elif key_dim is None:
-        key_dim = _linear_at(model, _name_of(head, model)).out_features
+        key_dim = _head_of(head, model)[1].out_features
     n_host = 0 if not answers else n_classes or (head[1].out_features if head else 0)
     return Host(model, at, answers), key_dim, n_host
 
 
-def _name_of(head: tuple[str, nn.Linear] | None, model: nn.Module) -> str:
+def _head_of(head: tuple[str, nn.Linear] | None, model: nn.Module) -> tuple[str, nn.Linear]:
     if head is None:
         raise ValueError(
             f"{type(model).__name__} has no Linear to listen at: name a layer with at=, and give "
             "memory=Memory(key_dim=...) of its input's width"
         )
-    return head[0]
+    return head
 
 
-def _linear_at(model: nn.Module, at: str) -> nn.Linear:
+def _width_into(model: nn.Module, at: str, key_dim: int | None) -> int:
+    """The width of what enters a layer: what is written on a Linear, otherwise what is said."""
     layers = dict(model.named_modules())
     if at not in layers:
         some = ", ".join(repr(name) for name in list(layers)[-3:] if name)
         raise ValueError(f"{type(model).__name__} has no layer {at!r}; its last are {some}")
-    layer = layers[at]
-    if not isinstance(layer, nn.Linear):
+    width = layers[at].in_features if isinstance(layers[at], nn.Linear) else key_dim
+    if width is None:
         raise ValueError(
-            f"the layer {at!r} is a {type(layer).__name__}, whose input's width is not written on "
-            "it: give memory=Memory(key_dim=...) of that width"
+            f"the layer {at!r} is a {type(layers[at]).__name__}, whose input's width is not "
+            "written on it: give memory=Memory(key_dim=...) of that width"
         )
-    return layer
+    if key_dim not in (None, width):
+        raise ValueError(f"features of width {width} enter {at!r}, and the memory's have {key_dim}")
+    return int(width)
 
 
 @contextmanager

@@ -221,6 +221,7 @@ class MemoryClassifier(Answering):
         The key of a slot becomes the mean of the new encodings of its examples, of unit length;
         labels, refs and ages stay. Arguments as in `drift`.
         """
+        self.memory._refuse_if_read_only("refresh")
         encoded = refreshing.encoded_again(self, loader, progress)
         drift = refreshing.drift_of(encoded, self.memory)
         self.memory.keys[encoded.slots] = encoded.keys
