@@ -116,9 +116,8 @@ def test_a_resnet_of_torchvision_is_wrapped_at_its_head():
 def test_an_encoder_of_texts_is_asked_in_texts():
     class Letters(nn.Module):
         def forward(self, texts):
-            return torch.tensor(
-                [[text.count(letter) for letter in "abc"] for text in texts]
-            ).float()
+            counts = [[text.count(letter) for letter in "abc"] for text in texts]
+            return torch.tensor(counts).float()
 
     classifier = MemoryClassifier(Letters(), host=False, memory=Memory(3, 10), batch_size=2)
     classifier.learn(["aab", "ccb", "aaa"], ["much a", "much c", "much a"], refs=["1", "2", "3"])
@@ -172,6 +171,16 @@ def test_a_memory_that_holds_something_is_refused():
     memory.write(torch.eye(4), torch.arange(4))
     with pytest.raises(ValueError, match="holds 4 examples already"):
         wrap(convnet(), memory=memory)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_a_model_of_another_precision_is_wrapped_too(dtype):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Linear(7, 3)).to(dtype)
+    classifier = wrap(model)
+    classifier.learn(IMAGES, list("abcde"))
+    assert classifier.predict(IMAGES) == list("abcde")
+    assert classifier.memory.keys.dtype == classifier.predict_proba(IMAGES).values.dtype
+    classifier.loss(IMAGES, list("edcba")).backward()
 
 
 def test_all_of_it_follows_the_model():

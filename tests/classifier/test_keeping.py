@@ -125,11 +125,11 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path):
     tensors, header = read_file(path)
     del tensors["memory.values"]
     write_file(path, tensors, header)
-    with pytest.raises(ValueError, match="has nothing for memory.values"):
+    with pytest.raises(ValueError, match=r"has nothing for memory\.values"):
         MemoryClassifier.load(path, classifier.model)
     tensors["memory.values"] = torch.zeros(3, dtype=torch.int64)
     write_file(path, tensors, header)
-    with pytest.raises(ValueError, match=r"has \[3\] for memory.values, and it must be \[8\]"):
+    with pytest.raises(ValueError, match=r"has \[3\] for memory\.values, and it must be \[8\]"):
         MemoryClassifier.load(path, classifier.model)
 
 

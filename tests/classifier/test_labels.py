@@ -80,7 +80,7 @@ def test_a_label_of_another_kind_lives_but_cannot_be_saved():
 
 
 def test_a_stranger_is_refused_by_name():
-    with pytest.raises(ValueError, match="'keaa' is not known here; known: 'kea', 'weka'$"):
+    with pytest.raises(ValueError, match=r"'keaa' is not known here; known: 'kea', 'weka'$"):
         Names(["kea", "weka"]).known(["kea", "keaa"])
     with pytest.raises(ValueError, match="'0', '1', '2', '3', '4' and 2 more"):
         Names(map(str, range(7))).known(["kea"])
