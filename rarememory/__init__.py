@@ -14,5 +14,7 @@ from rarememory.updates import AverageOrReplace as AverageOrReplace
 from rarememory.updates import AverageOrReplaceRandom as AverageOrReplaceRandom
 from rarememory.updates import FirstInFirstOut as FirstInFirstOut
 from rarememory.updates import Update as Update
+from rarememory.vectors import VectorMemory as VectorMemory
+from rarememory.vectors import VectorRecall as VectorRecall
 
 __version__ = "0.1.0"

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "updates": {"state", "noise"},
     "lookup": {"state"},
     "memory": CORE,
+    "vectors": CORE,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
     "classifier": CORE | PARTS | LEARNING,
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": CORE | PARTS | LEARNING | {"classifier"},
     "cli": CORE | PARTS | LEARNING | {"classifier", "integrations", "demo"},
     "__main__": {"cli", "demo"},
-    "__init__": CORE | PARTS | LEARNING | {"classifier", "integrations"},
+    "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
