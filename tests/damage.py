@@ -36,6 +36,20 @@ OWN = {
     "capacity.py": "tests/test_state.py",
     "forgetting.py": "tests/test_state.py",
     "lookup": "tests/lookup",
+    "classifier/labels.py": "tests/classifier/test_labels.py",
+    "classifier/refs.py": "tests/classifier/test_labels.py",
+    "classifier/host.py": "tests/classifier/test_host.py",
+    "classifier/examples.py": "tests/classifier/test_learning.py",
+    "classifier/learning.py": "tests/classifier/test_learning.py",
+    "classifier/answering.py": "tests/classifier/test_answering.py",
+    "classifier/blending.py": "tests/classifier/test_answering.py",
+    "classifier/openset.py": "tests/classifier/test_not_knowing.py",
+    "classifier/calibration.py": "tests/classifier/test_not_knowing.py",
+    "classifier/wrapped.py": "tests/classifier/test_forgetting.py",
+    "classifier/refreshing.py": "tests/classifier/test_refreshing.py",
+    "classifier/doctor.py": "tests/classifier/test_doctor.py",
+    "classifier/persistence.py": "tests/classifier/test_keeping.py",
+    "classifier/saving.py": "tests/classifier/test_keeping.py",
     "classifier": "tests/classifier",
     "integrations": "tests/integrations",
 }
@@ -295,6 +309,16 @@ DAMAGES = (
     ("integrations/sklearn.py", "recall.scores / self.temperature", "recall.scores * self.temperature"),
     ("integrations/sklearn.py", "anew=not hasattr(self, \"memory_\")", "anew=True"),
     ("integrations/sklearn.py", "self.memory_.resize(max(needed, 2 * size))", "pass"),
+    # Vectors
+    ("vectors.py", "self.vectors[fresh], self.counts[fresh] = 0.0, 0", "pass"),
+    ("vectors.py", "~occupied[write.slots] | (write.overwritten != EMPTY)", "write.overwritten != EMPTY"),
+    ("vectors.py", "~occupied[write.slots] | (write.overwritten != EMPTY)", "~occupied[write.slots]"),
+    ("vectors.py", "self.vectors[slots] * self.counts[slots].unsqueeze(1)", "self.vectors[slots]"),
+    ("vectors.py", "self.vectors.masked_fill_(empty.unsqueeze(1), 0.0)", "pass"),
+    ("vectors.py", "self.counts.masked_fill_(empty, 0)", "pass"),
+    ("vectors.py", "self.memory.update.averages(hits).any()", "False"),
+    ("vectors.py", "part.split(size)", "part.split(9)"),
+    ("vectors.py", "k=self.memory.k if k is None else k", "k=self.memory.k"),
     # Noise
     ("noise.py", "first = seed + (clock * memory_size + 1) * _GAMMA", "first = seed + (clock + 1) * _GAMMA"),
     ("noise.py", "_shifted(z, 27)", "_shifted(z, 26)"),
@@ -352,7 +376,7 @@ def survives(home: Path, file: str, old: str, new: str) -> bool:
         return True
     path.write_text(text.replace(old, new, 1), "utf-8")
     start = time.perf_counter()
-    own = OWN.get(file.partition("/")[0], f"tests/test_{file}")
+    own = OWN.get(file) or OWN.get(file.partition("/")[0], f"tests/test_{file}")
     rest = [test for test in TESTS if test != own]
     red = first_failure(home, [own]) or first_failure(home, rest)
     path.write_text(text, "utf-8")

@@ -42,12 +42,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lookup": {"state"},
     "memory": CORE,
     "vectors": CORE,
+    "pictures": PARTS,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
     "classifier": CORE | PARTS | LEARNING,
     "integrations": CORE | PARTS | LEARNING | {"classifier"},
     "demo": CORE | PARTS | LEARNING | {"classifier"},
-    "cli": CORE | PARTS | LEARNING | {"classifier", "integrations", "demo"},
+    "cli": CORE | PARTS | LEARNING | {"pictures", "classifier", "integrations", "demo"},
     "__main__": {"cli", "demo"},
     "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
 }
@@ -56,7 +57,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 # import all of these and no other engine. Choosing one, __init__ imports them all.
 LOOKUP = ("exact", "pair", "base", "torch")
 
-OUTSIDE = ("torchvision", "faiss", "triton", "sklearn", "matplotlib", "PIL", "tqdm", "rich")
+OUTSIDE = (
+    "torchvision",
+    "faiss",
+    "triton",
+    "sklearn",
+    "matplotlib",
+    "PIL",
+    "tqdm",
+    "rich",
+    "typer",
+)
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
 
 

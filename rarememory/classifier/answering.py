@@ -73,6 +73,7 @@ class Answering(nn.Module):
                 f"{len(self._names)} different classes for {n_host} outputs: name each once"
             )
         self._refs = Refs()
+        self.about: dict[str, str] = {}
         self._example_dims: int | None = None
         numbers = [self.memory.temperature, HOST_SCORE, 0.025, 1.0]
         self.register_buffer("weighing", torch.tensor(numbers))
@@ -243,13 +244,15 @@ class Answering(nn.Module):
         """What is no tensor, as JSON."""
         self._tidy()
         names, refs = self._names.as_json(), self._refs.as_json()
-        return {"names": names, "refs": refs, "example_dims": self._example_dims}
+        dims, about = self._example_dims, self.about
+        return {"names": names, "refs": refs, "example_dims": dims, "about": about}
 
     def _read_book(self, book: dict[str, Any]) -> None:
         """Take over what `book` gave."""
         self._names = Names.from_json(book["names"])
         self._refs = Refs.from_json(book["refs"])
         self._example_dims = book["example_dims"]
+        self.about = book["about"]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

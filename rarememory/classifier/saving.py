@@ -43,17 +43,17 @@ def save_classifier(classifier: Answering, path: StrPath) -> None:
 def load_classifier(
     kind: type[Classifier],
     path: StrPath,
-    model: nn.Module,
+    model: nn.Module | None,
     update: Update | None,
     lookup: str | Lookup,
 ) -> Classifier:
-    """A classifier of this kind as it was saved, around its host."""
+    """A classifier of this kind as it was saved, around its host or around nothing."""
     tensors, header = read_file(path)
     update = _policy(header["update"]) if update is None else update
     memory = Memory(**header["memory"], update=update, lookup=lookup)
     answers, n_host = header["host"]["answers"], len(tensors["host_ids"])
     classifier = kind(
-        model,
+        _nobody(header["host"]["at"]) if model is None else model,
         at=header["host"]["at"],
         host=answers,
         classes=range(n_host) if answers else None,
@@ -68,6 +68,20 @@ def load_classifier(
             tensor.copy_(tensors[name])
     classifier._read_book(header["book"])
     return classifier
+
+
+class _Nobody(nn.Module):
+    def forward(self, _: Any) -> Tensor:
+        raise ValueError("this classifier was loaded without its model, and sees nothing")
+
+
+def _nobody(at: str | None) -> nn.Module:
+    """A model that is not there, with a layer of this name."""
+    model = layer = _Nobody()
+    for name in at.split(".") if at else ():
+        layer.add_module(name, deeper := _Nobody())
+        layer = deeper
+    return model
 
 
 def _own_tensors(classifier: Answering) -> dict[str, Tensor]:

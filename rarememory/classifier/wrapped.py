@@ -57,6 +57,9 @@ class MemoryClassifier(Answering):
         unknown: what `predict` says of what it does not know.
         batch_size: examples that the model sees at once.
 
+    Attributes:
+        about: remarks of your own, text by text; they are saved along.
+
     Raises:
         ValueError: there is no such layer, or a number does not fit the model.
 
@@ -309,7 +312,7 @@ class MemoryClassifier(Answering):
     def load(
         cls,
         path: StrPath,
-        model: nn.Module,
+        model: nn.Module | None,
         *,
         update: Update | None = None,
         lookup: str | Lookup = "auto",
@@ -318,7 +321,8 @@ class MemoryClassifier(Answering):
 
         Args:
             path: of the file.
-            model: as it was wrapped; its weights are not in the file.
+            model: as it was wrapped, whose weights are not in the file; None to look at what is
+                remembered, and to forget, without it.
             update: the policy of writing, if it was one of your own.
             lookup: the search, which is not in the file either.
 
