@@ -79,6 +79,14 @@ def test_a_class_that_loses_its_last_slot_is_known_no_longer():
     assert classifier.classes == ["kakapo"] and "kea" not in repr(classifier._book())
 
 
+def test_a_slot_emptied_behind_its_back_brings_no_old_ref():
+    classifier = bare(memory_size=1)
+    classifier.learn(at(0), ["kea"], ["old.png"])
+    classifier.memory.clear()
+    classifier.learn(at(90), ["weka"], ["new.png"])
+    assert classifier.explain(at(90)[0], k=1)[0].refs == ("new.png",)
+
+
 def test_more_examples_than_slots_are_learnt_one_slotful_after_another():
     classifier = bare(memory_size=2)
     learnt = classifier.learn(at(0, 90, 180, 270, 45), list("abcde"), list("ABCDE"))
