@@ -285,7 +285,7 @@ DAMAGES = (
     ("classifier/wrapped.py", "            if self.host.answers:\n", "            if False:\n"),
     ("classifier/refreshing.py", "            sums[there] += row\n", "            sums[there] = row\n"),
     ("classifier/refreshing.py", "drift_of(encoded: Encoded, memory: Memory) -> Drift:\n", "drift_of(encoded: Encoded, memory: Memory) -> Drift:\n    memory.keys[encoded.slots] = encoded.keys\n"),
-    ("classifier/refreshing.py", "met, occupied - met)", "met, occupied)"),
+    ("classifier/refreshing.py", "met, len(memory) - met)", "met, len(memory))"),
     ("classifier/doctor.py", "alive = (lengths - 1).abs() < 0.05", "alive = lengths > 0"),
     ("classifier/doctor.py", "if count < few]", "if count <= few]"),
     ("classifier/doctor.py", "found.setdefault((min(slot, other), max(slot, other)), clash)", "found.setdefault((slot, other), clash)"),

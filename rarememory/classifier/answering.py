@@ -27,9 +27,6 @@ from rarememory.classifier.refs import Refs
 from rarememory.memory import Memory
 from rarememory.state import EMPTY, MemoryState
 
-HOST_SCORE = 0.8
-"""The cosine at which host and memory weigh the same, until that is fitted."""
-
 
 class Answering(nn.Module):
     """Everything of a `MemoryClassifier` that changes nothing: what it holds, and its answers."""
@@ -47,6 +44,7 @@ class Answering(nn.Module):
         classes: Sequence[Label] | None = None,
         memory_size: int = 8192,
         memory: Memory | None = None,
+        host_score: float = 0.8,
         unknown: Label = "unknown",
         batch_size: int = 256,
     ) -> None:
@@ -75,7 +73,7 @@ class Answering(nn.Module):
         self._refs = Refs()
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
-        numbers = [self.memory.temperature, HOST_SCORE, 0.025, 1.0]
+        numbers = [self.memory.temperature, host_score, 0.025, 1.0]
         self.register_buffer("weighing", torch.tensor(numbers))
         self.register_buffer("threshold", torch.tensor(-torch.inf))
         self.register_buffer("host_ids", torch.arange(n_host))

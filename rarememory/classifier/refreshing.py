@@ -19,8 +19,7 @@ class Drift(NamedTuple):
     """How far the keys of remembered examples lie from what the encoder makes of them today.
 
     Attributes:
-        cosine: mean cosine between a key and its new encoding; 1 if nothing moved, NaN if no
-            example was met.
+        cosine: mean cosine between a key and its new encoding; 1 if nothing moved.
         lowest: that of the slot that moved farthest.
         slots: how many slots were met.
         unmet: occupied slots of which no example was met.
@@ -50,6 +49,9 @@ def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool |
         classifier: whose host encodes, and whose slots are met.
         loader: yields (inputs, refs) or (inputs, labels, refs).
         progress: as in `MemoryClassifier.learn`.
+
+    Raises:
+        ValueError: no ref of the loader is remembered.
     """
     keys = classifier.memory.keys
     sums = torch.zeros_like(keys)
@@ -64,16 +66,19 @@ def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool |
             sums[there] += row
             met[there] = True
     slots = met.nonzero().squeeze(1)
+    if not len(slots):
+        raise ValueError(
+            "no remembered example has a ref of this loader: it must yield (inputs, refs), with "
+            "the refs that were given to learn"
+        )
     return Encoded(slots, normalized(sums[slots], keys.dtype)[0])
 
 
 def drift_of(encoded: Encoded, memory: Memory) -> Drift:
     """How far the keys are from their new encodings."""
-    met, occupied = len(encoded.slots), len(memory)
-    if not met:
-        return Drift(float("nan"), float("nan"), 0, occupied)
     cosines = (encoded.keys.float() * memory.keys[encoded.slots].float()).sum(1)
-    return Drift(cosines.mean().item(), cosines.min().item(), met, occupied - met)
+    met = len(cosines)
+    return Drift(cosines.mean().item(), cosines.min().item(), met, len(memory) - met)
 
 
 def _inputs_and_refs(batch: Any) -> tuple[Any, list[Label]]:

@@ -54,6 +54,8 @@ class MemoryClassifier(Answering):
         classes: labels of the model's outputs; 0, 1, 2, ... if None.
         memory_size: number of slots.
         memory: an empty memory of one's own, in place of `Memory(key_dim, memory_size)`.
+        host_score: cosine of the nearest remembered example at which host and memory weigh the
+            same; the lower, the more the memory is heard. `calibrate` fits it.
         unknown: what `predict` says of what it does not know.
         batch_size: examples that the model sees at once.
 
@@ -213,6 +215,9 @@ class MemoryClassifier(Answering):
         Args:
             loader: yields (inputs, refs) or (inputs, labels, refs); refs not remembered are passed.
             progress: as in `learn`.
+
+        Raises:
+            ValueError: no ref of the loader is remembered.
         """
         encoded = refreshing.encoded_again(self, loader, progress)
         return refreshing.drift_of(encoded, self.memory)

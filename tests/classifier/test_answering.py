@@ -68,6 +68,15 @@ def test_a_near_example_is_heard_and_a_far_one_leaves_it_to_the_host():
     assert classifier.predict(at(0, 20, 60, -60, 170)) == ["kea", "kea", "up", "down", "up"]
 
 
+def test_how_much_the_memory_is_heard_can_be_given():
+    answers = []
+    for host_score in (0.99, 0.5, -1.0):
+        classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), host_score=host_score)
+        classifier.learn(at(0), ["kea"])
+        answers.append(classifier.predict(at(20, 80)))
+    assert answers == [[0, 0], ["kea", 0], ["kea", "kea"]]
+
+
 def test_chances_add_up_to_one_if_anything_is_known():
     classifier = hosted(torch.randn(3, 2))
     for examples in (at(0, 90), at(40)):

@@ -81,12 +81,23 @@ def test_an_example_in_two_slots_refreshes_both():
     torch.testing.assert_close(classifier.memory.keys[:2], at(60, 60))
 
 
-def test_what_is_not_met_stays_as_it_is():
+def test_a_loader_of_strange_refs_is_refused():
     classifier = remembering(0, 90)
     before = everything(classifier)
-    drift = classifier.refresh([(at(50), ["strange.png"])])
-    assert math.isnan(drift.cosine) and (drift.slots, drift.unmet) == (0, 2)
+    # Labels where refs should be, say.
+    for loader in ([(at(50), ["0"])], []):
+        with pytest.raises(ValueError, match="no remembered example has a ref of this loader"):
+            classifier.refresh(loader)
     assert everything(classifier) == before
+
+
+def test_what_is_not_met_stays_as_it_is():
+    classifier = remembering(0, 90)
+    turn(classifier.model, 60)
+    drift = classifier.refresh([(at(0, 50), ["0.png", "strange.png"])])
+    assert (drift.slots, drift.unmet) == (1, 1)
+    keys = {one.label: classifier.memory.keys[one.slot] for one in classifier.explain(at(0)[0])}
+    torch.testing.assert_close(torch.stack([keys["0"], keys["90"]]), at(60, 90))
 
 
 def test_a_loader_without_refs_is_refused():
