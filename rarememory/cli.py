@@ -90,7 +90,7 @@ def learn(
 def predict(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures to ask about.")],
     memory: MemoryOption = DEFAULT,
-    k: Annotated[int, typer.Option(min=1, help="Remembered examples to name.")] = 1,
+    k: Annotated[int, typer.Option("-k", min=1, help="Remembered examples to name.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Say what each picture shows, how sure that is, and which remembered pictures say so."""
@@ -149,7 +149,8 @@ def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
     for one in classes:
         table.add_row(escape(str(one["label"])), str(one["slots"]))
     Console().print(table)
-    _say(", ".join(f"{name} {value}" for name, value in about.items()))
+    numbers = {name: f"{v:.3f}" if isinstance(v, float) else v for name, v in about.items()}
+    _say(", ".join(f"{name} {value}" for name, value in numbers.items()))
 
 
 @app.command()

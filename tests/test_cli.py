@@ -64,8 +64,9 @@ def test_a_folder_is_learnt_and_its_classes_are_known_again(shapes):
     assert [answer["label"] for answer in answers] == ["ring", "cross", "bar"]
     assert answers[0]["because"][0]["ref"] == "shapes/ring/1.png"
     assert answers[0]["because"][0]["label"] == "ring" and 0 < answers[0]["confidence"] <= 1
-    table = said("predict", "ring.png", "-m", "m.safetensors")
-    assert "ring.png" in table and "ring" in table and "%" in table
+    table = said("predict", "ring.png", "-m", "m.safetensors", "-k", 3)
+    assert "ring.png" in table and "%" in table
+    assert all(f"{name}/1" in table for name in SHAPES)
 
 
 def test_more_can_be_learnt_later_with_the_same_encoder(shapes):
