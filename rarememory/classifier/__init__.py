@@ -5,8 +5,10 @@ are the features, what leaves it are the host's own answers), a `Memory` of the 
 names (labels of any kind <-> the memory's integers), the refs that each slot rests on, and four
 numbers that weigh host against memory, with a threshold below which the answer is "unknown".
 
-Each idea has its file: `labels`, `refs`, `host`, `examples` (what users pass, as batches),
-`blending`, `openset`, `calibration`, `refreshing`, `doctor`, `persistence`; `wrapped` joins them.
+Each idea has its file. `labels` and `refs` are the two books; `host` listens to the model;
+`examples` makes batches of what users pass; `blending`, `openset` and `calibration` are pure
+functions of scores. `answering` holds it all and answers, `learning`, `refreshing` and `doctor` work
+on that, `persistence` and `saving` make a file of it, and `wrapped` is the class that users meet.
 """
 
 from rarememory.classifier.answers import Forgotten as Forgotten
