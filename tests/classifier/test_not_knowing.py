@@ -88,6 +88,13 @@ def test_unknown_examples_draw_the_line():
     assert 0 < sum(label != "unknown" for label in strangers) <= 0.05 * len(strangers)
 
 
+def test_what_lies_on_the_line_is_unknown():
+    classifier = bare()
+    classifier.learn(at(0), ["kea"])
+    classifier.fit_threshold(unknown=at(60), far=0.5)
+    assert classifier.predict(at(60, 59)) == ["unknown", "kea"]
+
+
 def test_without_unknown_examples_every_class_plays_the_stranger():
     classifier = bare()
     classifier.learn(at(0, 30, 90), ["kea", "weka", "kiwi"])
