@@ -227,7 +227,8 @@ class MemoryClassifier(Answering):
         """Encode remembered examples again, after the encoder has moved; say how far it had.
 
         The key of a slot becomes the mean of the new encodings of its examples, of unit length;
-        labels, refs and ages stay. Arguments as in `drift`.
+        labels, refs and ages stay. Arguments as in `drift`. What was learnt without refs cannot be
+        told apart: forget those classes, and learn them again.
         """
         self.memory._refuse_if_read_only("refresh")
         encoded = refreshing.encoded_again(self, loader, progress)

@@ -267,3 +267,6 @@ def test_names_and_refs_keep_step_with_the_memory(steps, averages):
             assert list(classifier._refs.of(slot)) == refs
             assert {label_of[ref] for ref in refs} == {classifier._names.label(int(values[slot]))}
         assert set(classifier.classes) == {label_of[refs[0]] for refs in there.values()}
+    again = bare(memory_size=len(classifier.memory.values), **options)
+    again.load_state_dict(classifier.state_dict())
+    assert everything(again) == everything(classifier)
