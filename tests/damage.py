@@ -231,7 +231,7 @@ DAMAGES = (
     ("classifier/examples.py", "return inputs.to(like.device, dtype)", "return inputs.to(like.device)"),
     ("classifier/examples.py", "        if progress is None:\n            return batches\n", ""),
     ("classifier/learning.py", "    check_dims(batch.inputs, classifier._example_dims)\n", ""),
-    ("classifier/learning.py", "if classifier.unknown in batch.labels:", "if False:"),
+    ("classifier/learning.py", "    check_nameable(batch.labels, classifier.unknown)\n", ""),
     ("classifier/learning.py", "    _refuse_bad(features)\n", ""),
     ("classifier/learning.py", "    if lost:\n", "    if False:\n"),
     ("classifier/learning.py", "occupied[write.slots] & (write.overwritten == EMPTY)", "occupied[write.slots]"),

@@ -21,7 +21,7 @@ from rarememory.classifier.blending import (
 )
 from rarememory.classifier.examples import as_batch, chunks, is_single, placed
 from rarememory.classifier.host import evaluating, listened
-from rarememory.classifier.labels import Label, Names, plain
+from rarememory.classifier.labels import Label, Names, check_nameable, plain
 from rarememory.classifier.openset import familiarity
 from rarememory.classifier.refs import Refs
 from rarememory.memory import Memory
@@ -70,6 +70,7 @@ class Answering(nn.Module):
             raise ValueError(
                 f"{len(self._names)} different classes for {n_host} outputs: name each once"
             )
+        check_nameable(self._names, self.unknown)
         self._refs = Refs()
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None

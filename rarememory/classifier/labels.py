@@ -61,7 +61,9 @@ class Names:
             ValueError: a label is not.
         """
         ids = self.ids(labels := list(labels))
-        strangers = [label for label, number in zip(labels, ids, strict=True) if number not in self]
+        strangers = [
+            label for label, number in zip(labels, ids, strict=True) if number not in self._labels
+        ]
         if strangers:
             some = ", ".join(repr(label) for label in list(self)[:5])
             more = f" and {len(self) - 5} more" if len(self) > 5 else ""
@@ -93,9 +95,6 @@ class Names:
         names.next_id = stored["next"]
         return names
 
-    def __contains__(self, number: object) -> bool:
-        return number in self._labels
-
     def __iter__(self) -> Iterator[Label]:
         return iter(self._labels.values())
 
@@ -106,6 +105,15 @@ class Names:
     def numbers(self) -> list[int]:
         """Integers of the labels, in their order."""
         return list(self._labels)
+
+
+def check_nameable(labels: Iterable[Label], unknown: Label) -> None:
+    """Refuse a class of the name that what is not known is called by."""
+    if unknown in labels:
+        raise ValueError(
+            f"{unknown!r} is what predict says of what it does not know, and no class can be "
+            "called that: choose another label, or wrap(..., unknown=...)"
+        )
 
 
 def plain(label: Any) -> Label:

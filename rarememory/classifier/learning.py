@@ -6,7 +6,7 @@ from torch import Tensor
 from rarememory.classifier.answering import Answering
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.examples import Batch, check_dims, chunks, dims_of
-from rarememory.classifier.labels import Label
+from rarememory.classifier.labels import Label, check_nameable
 from rarememory.state import EMPTY
 
 
@@ -17,11 +17,7 @@ def learnt(classifier: Answering, batch: Batch) -> Learnt:
         ValueError: the batch cannot be learnt; then nothing of it is.
     """
     check_dims(batch.inputs, classifier._example_dims)
-    if classifier.unknown in batch.labels:
-        raise ValueError(
-            f"{classifier.unknown!r} is what predict says of what it does not know, and no class "
-            "can be called that: choose another label, or wrap(..., unknown=...)"
-        )
+    check_nameable(batch.labels, classifier.unknown)
     if not batch.labels:
         return Learnt.joined([])
     features, _ = classifier._seen(batch.inputs)

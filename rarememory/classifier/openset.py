@@ -45,12 +45,15 @@ def threshold_at(strangers: Float[Tensor, " batch"], far: float) -> float:
     greatest of them, which is the most that they can say.
 
     Raises:
-        ValueError: `far` is not between 0 and 1, or there are no strangers.
+        ValueError: `far` is not between 0 and 1, there are no strangers, or nothing they could be
+            taken for.
     """
     if not 0 < far < 1:
         raise ValueError(f"far, the false-accept rate, must be between 0 and 1, not {far}")
     if not len(strangers):
         raise ValueError("a threshold needs examples, and there are 0")
+    if (strangers == -torch.inf).all():
+        raise ValueError("nothing is known beside each example's own class: give unknown=")
     # 0.99 * 100 is a little more than 99, and must not be 100.
     place = math.ceil((1 - far) * (len(strangers) + 1) - 1e-9)
     return strangers.sort().values[min(place, len(strangers)) - 1].item()

@@ -29,6 +29,15 @@ def test_after_forgetting_a_class_nothing_of_it_remains(tmp_path):
     assert classifier.get_extra_state().numpy().tobytes().count(b"kea") == 0
 
 
+def test_what_is_forgotten_behind_its_back_is_not_saved_either(tmp_path):
+    classifier = birds()
+    classifier.memory.forget(labels=classifier._names.known(["kea"]))
+    classifier.save(tmp_path / "birds.safetensors")
+    stored = (tmp_path / "birds.safetensors").read_bytes()
+    assert b"weka" in stored and b"kea" not in stored.replace(b"weka", b"")
+    assert b"k1.png" not in stored and classifier.classes == ["weka"]
+
+
 def test_a_forgotten_class_can_be_learnt_anew():
     classifier = birds()
     classifier.forget("kea")

@@ -131,6 +131,7 @@ def test_an_encoder_of_texts_is_asked_in_texts():
     [
         ({"at": "9"}, "has no layer '9'; its last are '3', '4', '5'"),
         ({"at": "0"}, "the layer '0' is a Conv2d"),
+        ({"classes": ["a", "b", "unknown"]}, "'unknown' is what predict says"),
         ({"classes": ["a", "b", "b"]}, "2 different classes for 3 outputs"),
     ],
 )

@@ -64,9 +64,10 @@ def test_familiarity_tells_apart_where_chances_round_to_one():
 
 
 def test_a_host_whose_classes_are_all_left_out_adds_nothing():
-    nearest = torch.tensor([0.5])
-    alone = familiarity(nearest, torch.full((1, 2), FORGOTTEN), weighing())
-    torch.testing.assert_close(alone, torch.tensor([math.log(2)]))
+    for n_host in (1, 2):
+        logits = torch.full((1, n_host), FORGOTTEN)
+        alone = familiarity(torch.tensor([0.5]), logits, weighing())
+        torch.testing.assert_close(alone, torch.tensor([math.log(2)]))
 
 
 def test_before_a_threshold_only_an_empty_memory_says_unknown():
@@ -86,6 +87,14 @@ def test_unknown_examples_draw_the_line():
     ]  # fmt: skip
     strangers = classifier.predict(at(*range(120, 330, 2)))
     assert 0 < sum(label != "unknown" for label in strangers) <= 0.05 * len(strangers)
+
+
+def test_a_single_class_cannot_play_the_stranger():
+    classifier = bare()
+    classifier.learn(at(0, 10), ["kea", "kea"])
+    with pytest.raises(ValueError, match="give unknown="):
+        classifier.fit_threshold(far=0.1)
+    assert classifier.threshold == -math.inf
 
 
 def test_what_lies_on_the_line_is_unknown():
