@@ -258,7 +258,7 @@ DAMAGES = (
     ("classifier/blending.py", "return there.to(evidence.scores.dtype)", "return torch.ones_like(there, dtype=evidence.scores.dtype)"),
     ("classifier/blending.py", "host = (1 - share) *", "host = share *"),
     ("classifier/blending.py", "(evidence.logits / weighing.host_temperature)", "evidence.logits"),
-    ("classifier/blending.py", ".masked_fill(values == EMPTY, len(ids))", ""),
+    ("classifier/blending.py", "len(ids) + 1)", "len(ids))"),
     ("classifier/blending.py", "evidence.scores.masked_fill(~there, 0.0) / weighing", "evidence.scores / weighing"),
     ("classifier/blending.py", "    return logits.softmax(-1) * there", "    return logits.softmax(-1)"),
     ("classifier/openset.py", "softplus((nearest - weighing.host_score) / weighing.width)", "softplus(nearest - weighing.host_score)"),

@@ -84,16 +84,11 @@ def blended(
     """
     share = memory_share(evidence, weighing).unsqueeze(1)
     weights = share * vote_weights(evidence, weighing)
-    # A place more than there are classes takes what belongs to none.
+    # What is of no class weighs 0, wherever it is added; a column more, for there may be no class.
     chances = weights.new_zeros(len(weights), len(ids) + 1)
-    chances = chances.scatter_add(1, _columns(evidence.values, ids), weights)
+    chances = chances.scatter_add(1, torch.searchsorted(ids, evidence.values), weights)
     if evidence.logits is not None:
         host = (1 - share) * (evidence.logits / weighing.host_temperature).softmax(1)
-        columns = _columns(host_ids, ids).expand(len(host), -1)
+        columns = torch.searchsorted(ids, host_ids).expand(len(host), -1)
         chances = chances.scatter_add(1, columns, host.to(chances.dtype))
     return chances[:, : len(ids)]
-
-
-def _columns(values: Tensor, ids: Tensor) -> Tensor:
-    """The column of each value, the one after the last for EMPTY."""
-    return torch.searchsorted(ids, values).masked_fill(values == EMPTY, len(ids))

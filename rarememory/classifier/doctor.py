@@ -32,7 +32,7 @@ class Report:
         occupied: those that hold something.
         classes: labels that at least one slot holds.
         few: labels with fewer slots than asked for, and how many they have.
-        dead: occupied slots that no query can find, since their key has no direction.
+        dead: occupied slots whose key is not of unit length, which no query finds as it should.
         clashes: nearly equal keys of different labels, the nearest first.
         idle: occupied slots that answered none of the inputs given; None if none were given.
         nameless: occupied slots without a ref, which `refresh` and `forget_refs` cannot reach.
@@ -81,9 +81,9 @@ class Report:
             ),
             (
                 len(self.dead),
-                "dead slots, which nothing finds",
+                "dead slots, whose keys are not of unit length",
                 [str(slot) for slot in self.dead],
-                "memory.forget(slots=...) and learn again: the encoder made no direction of them",
+                "memory.forget(slots=...) and learn again; something wrote into the keys",
             ),
             (
                 len(self.clashes),

@@ -54,6 +54,6 @@ def threshold_at(strangers: Float[Tensor, " batch"], far: float) -> float:
         raise ValueError("a threshold needs examples, and there are 0")
     if (strangers == -torch.inf).all():
         raise ValueError("nothing is known beside each example's own class: give unknown=")
-    # 0.99 * 100 is a little more than 99, and must not be 100.
+    # (1 - 0.7) * 10 is a little more than 3, and must not be 4.
     place = math.ceil((1 - far) * (len(strangers) + 1) - 1e-9)
     return strangers.sort().values[min(place, len(strangers)) - 1].item()

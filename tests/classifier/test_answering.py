@@ -146,14 +146,14 @@ def test_nothing_known_is_no_confidence():
 
 
 def test_an_explanation_names_the_examples_that_answered():
-    classifier = bare(temperature=0.1)
+    classifier = bare(temperature=0.7)
     classifier.learn(at(0, 90), ["kea", "weka"], ["0.png", "90.png"])
     classifier.learn(at(180), ["kea"], ["180.png"])
     first, second = classifier.explain(at(30)[0], k=2)
     assert (first.label, first.ref, first.slot, first.age) == ("kea", "0.png", 0, 1)
     assert (second.label, second.ref, second.slot) == ("weka", "90.png", 1)
     assert first.score == pytest.approx(math.cos(math.radians(30)))
-    votes = [math.exp(math.cos(math.radians(angle)) / 0.1) for angle in (30, 60, 150)]
+    votes = [math.exp(math.cos(math.radians(angle)) / 0.7) for angle in (30, 60, 150)]
     assert first.weight == pytest.approx(votes[0] / sum(votes))
     assert [len(row) for row in classifier.explain(at(0, 10, 20))] == [3, 3, 3]
 

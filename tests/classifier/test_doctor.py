@@ -42,8 +42,9 @@ def test_a_dead_slot_is_named():
     classifier.learn(at(0, 90), ["kea", "weka"])
     classifier.memory.keys[1] = float("nan")
     assert classifier.doctor().dead == [1] and not classifier.doctor().well
-    classifier.memory.keys[1] = 0
-    assert classifier.doctor().dead == [1]
+    for wrong in (0.0, 3.0):
+        classifier.memory.keys[1] = wrong
+        assert classifier.doctor().dead == [1]
 
 
 def test_slots_that_answer_no_input_are_named():

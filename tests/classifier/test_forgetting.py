@@ -29,6 +29,12 @@ def test_after_forgetting_a_class_nothing_of_it_remains(tmp_path):
     assert classifier.get_extra_state().numpy().tobytes().count(b"kea") == 0
 
 
+def test_several_classes_are_forgotten_at_once():
+    classifier = birds()
+    assert classifier.forget("kea", "weka") == 3
+    assert classifier.classes == [] and len(classifier.memory) == 0
+
+
 def test_what_is_forgotten_behind_its_back_is_not_saved_either(tmp_path):
     classifier = birds()
     classifier.memory.forget(labels=classifier._names.known(["kea"]))

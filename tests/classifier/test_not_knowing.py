@@ -31,7 +31,10 @@ def test_at_most_the_requested_rate_lies_above_the_threshold(numbers, far):
 def test_the_threshold_is_the_conformal_quantile():
     assert threshold_at(torch.arange(1.0, 100.0), 0.01) == 99
     assert threshold_at(torch.arange(1.0, 100.0), 0.1) == 90
+    assert threshold_at(torch.arange(1.0, 101.0), 0.1) == 91
     assert threshold_at(torch.arange(1.0, 10.0), 0.01) == 9
+    # (1 - 0.7) * 10 is a little more than 3 in floating point.
+    assert threshold_at(torch.arange(1.0, 10.0), 0.7) == 3
 
 
 @pytest.mark.parametrize("far", [0.0, 1.0, -0.1, float("nan")])
