@@ -66,8 +66,9 @@ def test_forgetting_a_class_of_the_host_silences_the_host_about_it():
     assert classifier.classes == [] and classifier.predict(at(0)) == ["unknown"]
     classifier.learn(at(0), ["kea"])
     assert classifier.predict(at(0)) == ["kea"] and classifier.classes == ["kea"]
-    # Nobody else is left to answer, however far away the question is.
-    assert classifier.predict_proba(at(180)).values.tolist() == [[1.0]]
+    # Nobody but the memory is left to answer, however far away the question is.
+    classifier.learn(at(60), ["moa"])
+    assert classifier.predict(at(150)) == ["moa"]
 
 
 def test_accuracy_on_the_others_does_not_fall():

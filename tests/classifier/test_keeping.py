@@ -103,9 +103,10 @@ def test_a_foreign_file_is_refused_in_a_sentence(tmp_path):
     path.write_bytes(pickle.dumps({"keys": [1, 2, 3]}))
     with pytest.raises(ValueError, match="no safetensors file"):
         MemoryClassifier.load(path, nn.Identity())
-    save_file({"keys": torch.eye(2)}, path)
-    with pytest.raises(ValueError, match="no memory of a classifier"):
-        MemoryClassifier.load(path, nn.Identity())
+    for metadata in (None, {"format": "pt"}):
+        save_file({"keys": torch.eye(2)}, path, metadata)
+        with pytest.raises(ValueError, match="no memory of a classifier"):
+            MemoryClassifier.load(path, nn.Identity())
     with pytest.raises(FileNotFoundError, match="there is no file"):
         MemoryClassifier.load(tmp_path / "bird", nn.Identity())
 
