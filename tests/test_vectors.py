@@ -104,6 +104,14 @@ def test_after_forgetting_no_vector_remains():
     assert not memory.vectors.any() and not memory.counts.any() and len(memory.memory) == 0
 
 
+def test_a_slot_emptied_behind_its_back_brings_no_old_vector():
+    memory = of_vectors(1, 1)
+    memory.write(at(0), torch.tensor([[5.0]]))
+    memory.memory.clear()
+    memory.write(at(90), torch.tensor([[7.0]]))
+    assert memory.vectors.tolist() == [[7.0]] and memory.counts.tolist() == [1]
+
+
 def test_a_state_dict_carries_the_vectors():
     memory, again = of_vectors(), of_vectors()
     memory.write(at(0, 90), torch.randn(2, 2))
