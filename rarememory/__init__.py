@@ -1,5 +1,7 @@
 """A memory for classifiers that already exist: learn a class from one example, explain, forget."""
 
+from rarememory.classifier import MemoryClassifier as MemoryClassifier
+from rarememory.classifier import wrap as wrap
 from rarememory.lookup import Lookup as Lookup
 from rarememory.losses import margin_loss as margin_loss
 from rarememory.losses import vote_loss as vote_loss
@@ -12,5 +14,7 @@ from rarememory.updates import AverageOrReplace as AverageOrReplace
 from rarememory.updates import AverageOrReplaceRandom as AverageOrReplaceRandom
 from rarememory.updates import FirstInFirstOut as FirstInFirstOut
 from rarememory.updates import Update as Update
+from rarememory.vectors import VectorMemory as VectorMemory
+from rarememory.vectors import VectorRecall as VectorRecall
 
 __version__ = "0.1.0"

@@ -1,21 +1,15 @@
-"""`python -m rarememory demo` shows what a memory is, offline, in under three minutes."""
+"""`rarememory`, or `python -m rarememory`: the command line, which needs Typer."""
 
 import sys
 
 
 def main() -> None:
-    """Run the demo, or say what there is to run and what it needs."""
-    usage = "usage: python -m rarememory demo"
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(usage)
-        return
-    if sys.argv[1:] != ["demo"]:
-        sys.exit(usage)
+    """Run the command line, or say what it needs."""
     try:
-        from rarememory.demo import demo
+        from rarememory.cli import main as run
     except ModuleNotFoundError as error:
-        sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
-    demo()
+        sys.exit(f'the command line needs {error.name}: pip install "rarememory[cli]"')
+    run()
 
 
 if __name__ == "__main__":

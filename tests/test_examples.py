@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+WHEN = ("before", "after")
 
 
 def run(*command):
@@ -47,6 +48,43 @@ def test_remember_knows_the_bird_again_and_undoes_the_forgetting():
 def test_training_under_the_memory_learns_to_know_new_classes():
     before, after = re.findall(r"(\d+)%", printed_by("train_under_memory.py"))
     assert int(before) < 15 and int(after) > 70
+
+
+def test_rare_classes_are_added_and_the_old_ones_stay():
+    printed = printed_by("rare_classes.py")
+    before, after = (int(re.search(rf"old classes, {w}: *(\d+)%", printed)[1]) for w in WHEN)
+    assert after >= before - 5 and before > 90
+    assert int(re.search(r"new classes: *(\d+)%", printed)[1]) > 85
+    assert int(re.search(r"strangers taken for known: (\d+)%", printed)[1]) <= 12
+
+
+def test_a_resnet_is_wrapped_and_taken_back():
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    printed = printed_by("wrap_resnet.py")
+    assert "one bird: kakapo - all of them: ['kea', 'kea', 'kakapo']" in printed
+    assert "still known beside the 1,000: ['kakapo']" in printed
+    assert printed.count("True") == 2
+
+
+def test_intents_are_known_from_a_few_sentences():
+    printed = printed_by("intents.py")
+    for answer in ("warm': weather", "a song': music", "six': alarm", "spin': unknown"):
+        assert answer in printed
+    assert "learnt at once: light" in printed
+    assert "known now: ['weather', 'alarm', 'light']" in printed
+
+
+def test_a_stream_is_followed_in_bounded_room():
+    printed = printed_by("stream.py")
+    assert int(re.search(r"(\d+)% was known again", printed)[1]) > 90
+    assert "24 slots hold" in printed and "forgotten: 1 slot" in printed
+
+
+def test_a_pipeline_goes_on_learning():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    printed = printed_by("sklearn_pipeline.py")
+    early, all_of_them = map(int, re.findall(r"knows .*: (\d+)%", printed))
+    assert early < 60 < 95 < all_of_them
 
 
 def test_the_python_of_readme_runs_in_one_sitting(tmp_path):

@@ -49,14 +49,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": {"state", "checks", "queries", "losses", "lookup"},
     "lookup": {"state", "checks", "native"},
     "memory": CORE,
+    "vectors": CORE,
+    "pictures": PARTS,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
     "classifier": CORE | PARTS | LEARNING,
     "integrations": CORE | PARTS | LEARNING | {"classifier"},
     "demo": CORE | PARTS | LEARNING | {"classifier"},
-    "cli": CORE | PARTS | LEARNING | {"classifier", "integrations", "demo"},
+    "cli": CORE | PARTS | LEARNING | {"pictures", "classifier", "integrations", "demo"},
     "__main__": {"cli", "demo"},
-    "__init__": CORE | PARTS | LEARNING | {"classifier", "integrations"},
+    "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
@@ -65,7 +67,17 @@ LOOKUP = ("package", "exact", "pair", "base", "torch", "changes", "indexed")
 
 ABOVE_ENGINES = ("__init__", "ops")
 
-OUTSIDE = ("torchvision", "faiss", "triton", "sklearn", "matplotlib", "PIL", "tqdm", "rich")
+OUTSIDE = (
+    "torchvision",
+    "faiss",
+    "triton",
+    "sklearn",
+    "matplotlib",
+    "PIL",
+    "tqdm",
+    "rich",
+    "typer",
+)
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
 
 

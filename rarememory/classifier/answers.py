@@ -1,0 +1,110 @@
+"""Nouns: what learning did, what an answer is, what it rests on."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.classifier.labels import Label
+
+
+class Learnt(NamedTuple):
+    """What learning did with every example.
+
+    Attributes:
+        slots: where it went.
+        hits: whether the nearest remembered example had its label already.
+        lost: labels of the examples that were given up for it, one each.
+    """
+
+    slots: Int64[Tensor, " batch"]
+    hits: Bool[Tensor, " batch"]
+    lost: list[Label]
+
+    @classmethod
+    def joined(cls, parts: Iterable["Learnt"]) -> "Learnt":
+        """What learning batch after batch did."""
+        parts = list(parts)
+        if not parts:
+            return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), [])
+        lost = [label for part in parts for label in part.lost]
+        return cls(torch.cat([p.slots for p in parts]), torch.cat([p.hits for p in parts]), lost)
+
+
+class Probabilities(NamedTuple):
+    """How likely each class is, as memory and host have it together.
+
+    Attributes:
+        classes: their labels.
+        values: one row an example; a single example has no rows.
+
+    Example:
+        >>> chances = Probabilities(["kea", "kakapo"], torch.tensor([0.25, 0.75]))
+        >>> chances.top(1), chances.confidence.item(), chances.margin.item()
+        ([('kakapo', 0.75)], 0.75, 0.5)
+    """
+
+    classes: list[Label]
+    values: Float[Tensor, "*batch classes"]
+
+    @property
+    def confidence(self) -> Float[Tensor, "*batch"]:
+        """Probability of the likeliest class; 0 where nothing is known."""
+        return torch.nn.functional.pad(self.values, (0, 1)).amax(-1)
+
+    @property
+    def margin(self) -> Float[Tensor, "*batch"]:
+        """By how much the likeliest class is ahead of the next."""
+        best = torch.nn.functional.pad(self.values, (0, 2)).topk(2, dim=-1).values
+        return best[..., 0] - best[..., 1]
+
+    def top(self, n: int = 5) -> list[tuple[Label, float]] | list[list[tuple[Label, float]]]:
+        """The n likeliest classes, best first: a list an example, or one list for a single one."""
+        best = self.values.topk(min(n, len(self.classes)), dim=-1)
+        if self.values.dim() == 1:
+            return self._named(best.values.tolist(), best.indices.tolist())
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [self._named(values, places) for values, places in rows]
+
+    def _named(self, values: list[float], places: list[int]) -> list[tuple[Label, float]]:
+        return [(self.classes[place], value) for value, place in zip(values, places, strict=True)]
+
+
+class Remembered(NamedTuple):
+    """A remembered example that answered.
+
+    Attributes:
+        label: its class.
+        score: its cosine with the example asked about.
+        weight: its part of the answer, in [0, 1]; what is missing to 1 is the host's, and that of
+            neighbours farther away.
+        refs: of the examples averaged into it, the latest last.
+        slot: its place in the memory.
+        age: writes since it was last written.
+    """
+
+    label: Label
+    score: float
+    weight: float
+    refs: tuple[Label, ...]
+    slot: int
+    age: int
+
+    @property
+    def ref(self) -> Label:
+        """The latest of its refs, None if it has none."""
+        return self.refs[-1] if self.refs else None
+
+
+class Forgotten(NamedTuple):
+    """What forgetting by refs did.
+
+    Attributes:
+        slots: how many were emptied.
+        beside: refs of other examples that had been averaged into them; learn those again.
+    """
+
+    slots: int
+    beside: list[Label]

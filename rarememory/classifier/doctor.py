@@ -1,0 +1,167 @@
+"""A look at what is remembered: what will answer badly, and what to do about it."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rarememory.classifier.labels import Label, Names
+from rarememory.classifier.refs import Refs
+from rarememory.memory import Memory
+from rarememory.state import EMPTY
+
+
+class Clash(NamedTuple):
+    """Two slots with nearly the same key and different labels."""
+
+    slot: int
+    label: Label
+    other_slot: int
+    other_label: Label
+    score: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `MemoryClassifier.doctor` found; it prints as a table.
+
+    Attributes:
+        slots: of the memory.
+        occupied: those that hold something.
+        classes: labels that at least one slot holds.
+        few: labels with fewer slots than asked for, and how many they have.
+        dead: occupied slots whose key is not of unit length, which no query finds as it should.
+        clashes: nearly equal keys of different labels, the nearest first.
+        idle: occupied slots that answered none of the inputs given; None if none were given.
+        nameless: occupied slots without a ref, which `refresh` and `forget_refs` cannot reach.
+    """
+
+    slots: int
+    occupied: int
+    classes: int
+    few: list[tuple[Label, int]]
+    dead: list[int]
+    clashes: list[Clash]
+    idle: list[int] | None
+    nameless: int
+
+    @property
+    def well(self) -> bool:
+        """Whether no answer suffers: there are no dead slots and no clashes."""
+        return not self.dead and not self.clashes
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain lists and dicts; a label that JSON has not is its `repr`."""
+        return {"well": self.well, **asdict(self)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.occupied} of {self.slots} slots, {self.classes} classes"]
+        for count, finding, examples, advice in self._findings():
+            if count:
+                lines.append(f"{count:>6}  {finding}: {_some(examples)}")
+                lines.append(f"{'':8}-> {advice}")
+        return "\n".join([*lines, *(["nothing to mend"] if len(lines) == 1 else [])])
+
+    def _findings(self) -> list[tuple[int, str, list[str], str]]:
+        full = self.slots if self.occupied == self.slots else 0
+        return [
+            (
+                full,
+                "slots, all of them full",
+                ["whatever is learnt next replaces the oldest"],
+                "resize() to more slots",
+            ),
+            (
+                len(self.few),
+                "classes with few slots",
+                [f"{label!r} ({count})" for label, count in self.few],
+                "learn() more examples of each, unlike those it has",
+            ),
+            (
+                len(self.dead),
+                "dead slots, whose keys are not of unit length",
+                [str(slot) for slot in self.dead],
+                "memory.forget(slots=...) and learn again; something wrote into the keys",
+            ),
+            (
+                len(self.clashes),
+                "nearly equal examples of different labels",
+                [f"{c.label!r} = {c.other_label!r} ({c.score:.3f})" for c in self.clashes],
+                "look at both (explain() names refs), forget_refs() the wrong one",
+            ),
+            (
+                len(self.idle or []),
+                "slots that answered none of the inputs",
+                [str(slot) for slot in self.idle or []],
+                "keep them if the inputs were few; otherwise they can be forgotten",
+            ),
+            (
+                self.nameless,
+                "slots without a ref",
+                ["they can be neither refreshed nor forgotten one by one"],
+                "learn(..., refs=...) with a path or an id each",
+            ),
+        ]
+
+
+@torch.no_grad()
+def examined(
+    memory: Memory, names: Names, refs: Refs, asked: Tensor | None, few: int, near: float
+) -> Report:
+    """Look at every slot of a memory.
+
+    Args:
+        memory: what to look at.
+        names: of its values.
+        refs: of its slots.
+        asked: features to find idle slots by.
+        few: fewer slots than this are few.
+        near: a cosine from which two keys are nearly equal.
+    """
+    slots = memory.state.occupied.nonzero().squeeze(1)
+    lengths = memory.keys[slots].float().norm(dim=1)
+    # A key in half precision is not quite of unit length. NaN is not either.
+    alive = (lengths - 1).abs() < 0.05
+    counts = Counter(memory.values[slots].tolist())
+    return Report(
+        slots=len(memory.values),
+        occupied=len(slots),
+        classes=len(counts),
+        few=[(names.label(value), count) for value, count in sorted(counts.items()) if count < few],
+        dead=slots[~alive].tolist(),
+        clashes=_clashes(memory, names, slots[alive], near),
+        idle=None if asked is None else _idle(memory, slots, asked),
+        nameless=len(set(slots.tolist()) - set(refs)),
+    )
+
+
+def _clashes(memory: Memory, names: Names, slots: Tensor, near: float) -> list[Clash]:
+    found: dict[tuple[int, int], Clash] = {}
+    for some in slots.split(1024):
+        labels = memory.values[some]
+        recall = memory(memory.keys[some], labels)
+        wrong = (recall.values != labels.unsqueeze(1)) & (recall.slots != EMPTY)
+        for row, column in (wrong & (recall.scores >= near)).nonzero().tolist():
+            slot, other = some[row].item(), recall.slots[row, column].item()
+            clash = Clash(
+                int(slot),
+                names.label(int(labels[row])),
+                int(other),
+                names.label(int(recall.values[row, column])),
+                recall.scores[row, column].item(),
+            )
+            found.setdefault((min(slot, other), max(slot, other)), clash)
+    return sorted(found.values(), key=lambda clash: (-clash.score, clash.slot))
+
+
+def _idle(memory: Memory, slots: Tensor, asked: Tensor) -> list[int]:
+    answered = memory(asked, k=1).slots.unique()
+    idle: list[int] = slots[~torch.isin(slots, answered)].tolist()
+    return idle
+
+
+def _some(examples: list[str], count: int = 5) -> str:
+    more = f", and {len(examples) - count} more" if len(examples) > count else ""
+    return ", ".join(examples[:count]) + more

@@ -1,0 +1,185 @@
+"""Answers: the vote, the host, their mixture, and what they rest on."""
+
+import math
+
+import pytest
+import torch
+from classifiers import at, bare, everything, hosted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarememory import EMPTY
+from rarememory.classifier.blending import (
+    FORGOTTEN,
+    Evidence,
+    Weighing,
+    blended,
+    memory_share,
+    vote_weights,
+)
+
+COSINE = st.floats(-1, 1)
+
+
+def weighing(temperature=0.1, host_score=0.5, width=0.2, host_temperature=2.0):
+    numbers = (temperature, host_score, width, host_temperature)
+    return Weighing(*(torch.tensor(number, dtype=torch.float64) for number in numbers))
+
+
+def by_hand(scores, values, logits, number, host_ids):
+    """The formula of the module's docstring, in loops, of one example."""
+    found = [(s, v) for s, v in zip(scores, values, strict=True) if v != EMPTY]
+    speaks = logits is not None and any(i != EMPTY for i in host_ids)
+    share = 1.0 if found else 0.0
+    if speaks and found:
+        share = 1 / (1 + math.exp(-(max(s for s, _ in found) - 0.5) / 0.2))
+    memory = sum(math.exp(s / 0.1) for s, v in found if v == number)
+    total = share * memory / sum(math.exp(s / 0.1) for s, _ in found) if found else 0.0
+    if speaks:
+        heard = {i: math.exp(z / 2) for i, z in zip(host_ids, logits, strict=True) if i != EMPTY}
+        total += (1 - share) * heard.get(number, 0.0) / sum(heard.values())
+    return total
+
+
+@given(
+    st.lists(st.tuples(COSINE, st.sampled_from([EMPTY, 0, 1, 5, 9])), min_size=1, max_size=5),
+    st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_the_mixture_is_the_formula(neighbours, logits, forgotten):
+    # Nothing comes after all that there is, and has no score.
+    neighbours.sort(key=lambda pair: (pair[1] == EMPTY, -pair[0]))
+    host_ids = [EMPTY if gone else i for i, gone in zip((0, 1, 5), forgotten, strict=True)]
+    scores = torch.tensor([[-math.inf if v == EMPTY else s for s, v in neighbours]]).double()
+    heard = torch.tensor([logits]).double()
+    heard = heard.masked_fill(torch.tensor(forgotten), FORGOTTEN)
+    evidence = Evidence(
+        scores, torch.tensor([[v for _, v in neighbours]]), None if all(forgotten) else heard
+    )
+    ids = [0, 1, 5, 9]
+    chances = blended(evidence, weighing(), torch.tensor(ids), torch.tensor(host_ids))
+    wanted = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
+    torch.testing.assert_close(chances[0], torch.tensor(wanted).double())
+
+
+def test_a_near_example_is_heard_and_a_far_one_leaves_it_to_the_host():
+    classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), classes=["up", "down"])
+    classifier.learn(at(0), ["kea"])
+    assert classifier.predict(at(0, 20, 60, -60, 170)) == ["kea", "kea", "up", "down", "up"]
+
+
+def test_how_much_the_memory_is_heard_can_be_given():
+    answers = []
+    for host_score in (0.99, 0.5, -1.0):
+        classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), host_score=host_score)
+        classifier.learn(at(0), ["kea"])
+        answers.append(classifier.predict(at(20, 80)))
+    assert answers == [[0, 0], ["kea", 0], ["kea", "kea"]]
+
+
+def test_chances_add_up_to_one_if_anything_is_known():
+    classifier = hosted(torch.randn(3, 2))
+    for examples in (at(0, 90), at(40)):
+        torch.testing.assert_close(classifier.predict_proba(at(5, 70)).values.sum(1), torch.ones(2))
+        classifier.learn(examples, range(2, 2 + len(examples)))
+    assert bare().predict_proba(at(0)).values.shape == (1, 0)
+
+
+def test_gradients_come_back_whole_past_empty_places_and_forgotten_classes():
+    evidence = Evidence(
+        torch.tensor([[0.9, -math.inf], [-math.inf, -math.inf]]).requires_grad_(),
+        torch.tensor([[0, EMPTY], [EMPTY, EMPTY]]),
+        torch.tensor([[1.0, FORGOTTEN], [1.0, FORGOTTEN]]).requires_grad_(),
+    )
+    numbers = [number.clone().requires_grad_() for number in weighing()]
+    chances = blended(evidence, Weighing(*numbers), torch.tensor([0, 1]), torch.tensor([0, EMPTY]))
+    assert torch.equal(chances[:, 1], torch.zeros(2).double())
+    (chances.double() ** 2).sum().backward()
+    for tensor in (evidence.scores, evidence.logits, *numbers):
+        assert tensor.grad.isfinite().all()
+
+
+def test_the_share_without_a_host_is_all_or_nothing():
+    evidence = Evidence(torch.tensor([[0.1], [-math.inf]]), torch.tensor([[3], [EMPTY]]), None)
+    assert memory_share(evidence, weighing()).tolist() == [1.0, 0.0]
+    assert vote_weights(evidence, weighing()).tolist() == [[1.0], [0.0]]
+
+
+def test_forward_is_the_same_answer_with_gradient():
+    classifier = hosted(torch.randn(3, 2)).eval()
+    classifier.learn(at(0, 90), ["kea", "weka"])
+    inputs = at(30, 60).requires_grad_()
+    chances = classifier(inputs)
+    torch.testing.assert_close(chances.detach(), classifier.predict_proba(inputs.detach()).values)
+    chances[:, 0].sum().backward()
+    assert inputs.grad.abs().sum() > 0
+
+
+def test_no_answer_has_a_gradient_or_changes_anything():
+    classifier = hosted(torch.randn(3, 2))
+    classifier.learn(at(0, 90), ["kea", "weka"])
+    before = everything(classifier)
+    inputs = at(30, 60).requires_grad_()
+    assert not classifier.predict_proba(inputs).values.requires_grad
+    assert not classifier.features(inputs).requires_grad
+    classifier.predict(inputs), classifier.explain(inputs), classifier.doctor(inputs)
+    assert everything(classifier) == before
+
+
+def test_probabilities_name_their_classes():
+    classifier = bare(temperature=0.1)
+    classifier.learn(at(0, 90), ["kea", "weka"])
+    chances = classifier.predict_proba(at(20, 70))
+    (best, nearly), (other, _) = chances.top(2)
+    assert best[0] == "kea" and nearly[0] == "weka" and other[0] == "weka"
+    assert best[1] == chances.confidence[0] and best[1] - nearly[1] == chances.margin[0]
+    alone = classifier.predict_proba(at(20)[0])
+    assert alone.values.shape == (2,) and alone.top(1) == [best]
+    classifier.learn(at(180), ["kiwi"])
+    assert chances.classes == ["kea", "weka"]
+
+
+def test_nothing_known_is_no_confidence():
+    chances = bare().predict_proba(at(0))
+    assert chances.confidence.tolist() == chances.margin.tolist() == [0.0]
+    assert chances.top() == [[]]
+
+
+def test_an_explanation_names_the_examples_that_answered():
+    classifier = bare(temperature=0.7)
+    classifier.learn(at(0, 90), ["kea", "weka"], ["0.png", "90.png"])
+    classifier.learn(at(180), ["kea"], ["180.png"])
+    first, second = classifier.explain(at(30)[0], k=2)
+    assert (first.label, first.ref, first.slot, first.age) == ("kea", "0.png", 0, 1)
+    assert (second.label, second.ref, second.slot) == ("weka", "90.png", 1)
+    assert first.score == pytest.approx(math.cos(math.radians(30)))
+    votes = [math.exp(math.cos(math.radians(angle)) / 0.7) for angle in (30, 60, 150)]
+    assert first.weight == pytest.approx(votes[0] / sum(votes))
+    assert [len(row) for row in classifier.explain(at(0, 10, 20))] == [3, 3, 3]
+
+
+def test_an_explanation_leaves_the_host_its_part():
+    classifier = hosted(torch.zeros(2, 2))
+    classifier.learn(at(0), ["kea"])
+    far = math.degrees(math.acos(0.8))
+    (only,) = classifier.explain(at(far)[0])
+    assert only.weight == pytest.approx(0.5, abs=1e-3)
+    assert classifier.predict_proba(at(far)[0]).values.tolist() == pytest.approx(
+        [0.25, 0.25, 0.5], abs=1e-3
+    )
+
+
+def test_an_averaged_example_names_all_it_rests_on():
+    classifier = bare()
+    classifier.learn(at(0)[0], "kea", "a.png")
+    classifier.learn(at(10)[0], "kea", "b.png")
+    (only,) = classifier.explain(at(5)[0])
+    assert only.refs == ("a.png", "b.png") and only.ref == "b.png"
+    assert only.score == pytest.approx(1)
+
+
+def test_an_example_without_a_ref_has_none():
+    classifier = bare()
+    classifier.learn(at(0, 90), ["kea", "weka"], [None, "b.png"])
+    assert [one.ref for one in classifier.explain(at(0)[0])] == [None, "b.png"]
+    assert bare().explain(at(0)) == [[]]

@@ -1,0 +1,78 @@
+"""The doctor: what will answer badly is named, with what to do about it."""
+
+import json
+
+import torch
+from classifiers import at, bare, everything, hosted
+
+from rarememory import FirstInFirstOut
+
+
+def test_a_healthy_memory_has_nothing_to_mend():
+    classifier = bare(update=FirstInFirstOut())
+    classifier.learn(at(0, 10, 90, 100), ["kea", "kea", "weka", "weka"], range(4))
+    report = classifier.doctor()
+    assert report.well and str(report) == "4 of 8 slots, 2 classes\nnothing to mend"
+    assert (report.few, report.dead, report.clashes, report.idle) == ([], [], [], None)
+
+
+def test_an_empty_memory_is_well():
+    assert str(bare().doctor(at(0))) == "0 of 8 slots, 0 classes\nnothing to mend"
+
+
+def test_classes_with_few_slots_are_named():
+    classifier = bare(update=FirstInFirstOut())
+    classifier.learn(at(0, 10, 90), ["kea", "kea", "weka"], range(3))
+    assert classifier.doctor().few == [("weka", 1)]
+    assert classifier.doctor(few=3).few == [("kea", 2), ("weka", 1)]
+    assert "classes with few slots: 'weka' (1)" in str(classifier.doctor())
+
+
+def test_nearly_equal_examples_of_different_labels_are_named_once():
+    classifier = bare()
+    classifier.learn(at(0, 120, 240), ["kea", "weka", "kiwi"])
+    classifier.learn(at(2), ["moa"])
+    (clash,) = classifier.doctor().clashes
+    assert {clash.label, clash.other_label} == {"kea", "moa"} and clash.score > 0.99
+    assert classifier.doctor(near=0.9999).clashes == [] and not classifier.doctor().well
+
+
+def test_a_dead_slot_is_named():
+    classifier = bare()
+    classifier.learn(at(0, 90), ["kea", "weka"])
+    classifier.memory.keys[1] = float("nan")
+    assert classifier.doctor().dead == [1] and not classifier.doctor().well
+    for wrong in (0.0, 3.0):
+        classifier.memory.keys[1] = wrong
+        assert classifier.doctor().dead == [1]
+
+
+def test_slots_that_answer_no_input_are_named():
+    classifier = bare()
+    classifier.learn(at(0, 90, 180), ["kea", "weka", "kiwi"])
+    slot = {one.label: one.slot for one in classifier.explain(at(0)[0])}
+    assert classifier.doctor(at(10, 100)).idle == [slot["kiwi"]]
+    assert "answered none of the inputs" in str(classifier.doctor(at(10, 100)))
+
+
+def test_slots_without_a_ref_and_a_full_memory_are_named():
+    classifier = bare(memory_size=2)
+    classifier.learn(at(0, 90), ["kea", "weka"], [None, "2.png"])
+    report = classifier.doctor()
+    assert report.nameless == 1 and report.occupied == report.slots == 2
+    assert "slots, all of them full" in str(report) and "resize()" in str(report)
+
+
+def test_a_report_is_json_too():
+    classifier = hosted(torch.eye(2))
+    classifier.learn(at(0, 1), ["kea", ("weka", 1)])
+    stored = json.loads(json.dumps(classifier.doctor(at(0)).as_json()))
+    assert stored["well"] is False and stored["occupied"] == 2 and len(stored["clashes"]) == 1
+
+
+def test_looking_changes_nothing():
+    classifier = bare()
+    classifier.learn(at(0, 1), ["kea", "weka"])
+    before = everything(classifier)
+    str(classifier.doctor(at(0)))
+    assert everything(classifier) == before

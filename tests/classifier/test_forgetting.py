@@ -1,0 +1,127 @@
+"""After forgetting nothing remains: no answer, no explanation, no file."""
+
+import pytest
+import torch
+from classifiers import at, bare, everything, hosted
+
+from rarememory import MemoryClassifier
+
+
+def birds():
+    classifier = bare()
+    classifier.learn(at(0, 90, 180), ["kea", "weka", "kea"], ["k1.png", "w.png", "k2.png"])
+    return classifier
+
+
+def test_after_forgetting_a_class_nothing_of_it_remains(tmp_path):
+    classifier = birds()
+    others = classifier.explain(at(90)[0], k=1)
+    assert classifier.forget("kea") == 2
+    assert classifier.classes == ["weka"]
+    assert classifier.predict(at(0, 90, 180)) == ["weka"] * 3
+    assert [len(row) for row in classifier.explain(at(0, 180))] == [1, 1]
+    assert classifier.explain(at(90)[0], k=1) == others
+    assert classifier.memory.keys.any(1).sum() == 1
+    classifier.save(tmp_path / "birds.safetensors")
+    stored = (tmp_path / "birds.safetensors").read_bytes()
+    assert b"weka" in stored and b"w.png" in stored
+    assert b"kea" not in stored and b"k1.png" not in stored and b"k2.png" not in stored
+    assert classifier.get_extra_state().numpy().tobytes().count(b"kea") == 0
+
+
+def test_several_classes_are_forgotten_at_once():
+    classifier = birds()
+    assert classifier.forget("kea", "weka") == 3
+    assert classifier.classes == [] and len(classifier.memory) == 0
+
+
+def test_what_is_forgotten_behind_its_back_is_not_saved_either(tmp_path):
+    classifier = birds()
+    classifier.memory.forget(labels=classifier._names.known(["kea"]))
+    classifier.save(tmp_path / "birds.safetensors")
+    stored = (tmp_path / "birds.safetensors").read_bytes()
+    assert b"weka" in stored and b"kea" not in stored.replace(b"weka", b"")
+    assert b"k1.png" not in stored and classifier.classes == ["weka"]
+
+
+def test_a_forgotten_class_can_be_learnt_anew():
+    classifier = birds()
+    classifier.forget("kea")
+    classifier.learn(at(270), ["kea"])
+    assert classifier.predict(at(80, 270)) == ["weka", "kea"]
+    assert classifier.classes == ["weka", "kea"]
+
+
+def test_forgetting_a_class_of_the_host_silences_the_host_about_it():
+    classifier = hosted(5 * at(0, 120, 240), classes=["kea", "weka", "kiwi"])
+    assert classifier.predict(at(0, 120)) == ["kea", "weka"]
+    weights = classifier.model[1].weight.clone()
+    assert classifier.forget("kea") == 0
+    assert classifier.predict(at(10, 120)) == ["weka", "weka"]
+    assert classifier.classes == ["weka", "kiwi"]
+    chances = classifier.predict_proba(at(0)).values
+    torch.testing.assert_close(chances.sum(1), torch.ones(1))
+    assert torch.equal(weights, classifier.model[1].weight)
+    classifier.forget("weka", "kiwi")
+    assert classifier.classes == [] and classifier.predict(at(0)) == ["unknown"]
+    classifier.learn(at(0), ["kea"])
+    assert classifier.predict(at(0)) == ["kea"] and classifier.classes == ["kea"]
+    # Nobody but the memory is left to answer, however far away the question is.
+    classifier.learn(at(60), ["moa"])
+    assert classifier.predict(at(150)) == ["moa"]
+
+
+def test_accuracy_on_the_others_does_not_fall():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(20, 2, generator=generator)
+    inputs = directions + 0.05 * torch.randn(20, 2, generator=generator)
+    classifier = bare(memory_size=40)
+    classifier.learn(directions, range(20))
+    before = [answer == label for label, answer in enumerate(classifier.predict(inputs))]
+    classifier.forget(*range(10))
+    after = [answer == label for label, answer in enumerate(classifier.predict(inputs))]
+    assert all(now >= then for now, then in zip(after[10:], before[10:], strict=True))
+
+
+def test_forgetting_what_is_not_known_forgets_nothing():
+    classifier = birds()
+    before = everything(classifier)
+    with pytest.raises(ValueError, match="'keaa' is not known here; known: 'kea', 'weka'"):
+        classifier.forget("kea", "keaa")
+    with pytest.raises(ValueError, match=r"has the ref 'k3.png'"):
+        classifier.forget_refs("k1.png", "k3.png")
+    with classifier.memory.read_only():
+        for forget in (lambda: classifier.forget("kea"), lambda: classifier.forget_refs("w.png")):
+            with pytest.raises(RuntimeError, match="read-only"):
+                forget()
+    assert everything(classifier) == before
+
+
+def test_an_example_is_forgotten_by_its_ref():
+    classifier = birds()
+    forgotten = classifier.forget_refs("k1.png", "w.png")
+    assert forgotten.slots == 2 and forgotten.beside == []
+    assert classifier.classes == ["kea"] and classifier.explain(at(0)[0])[0].ref == "k2.png"
+
+
+def test_an_average_goes_with_the_example_that_is_in_it():
+    classifier = birds()
+    classifier.learn(at(5)[0], "kea", "k3.png")
+    forgotten = classifier.forget_refs("k3.png")
+    assert forgotten.slots == 1 and forgotten.beside == ["k1.png"]
+    assert "k3.png" not in repr(classifier._book()) and "k1.png" not in repr(classifier._book())
+
+
+def test_what_is_done_in_a_snapshot_is_undone_after_it():
+    classifier = hosted(torch.eye(2), classes=["a", "b"])
+    classifier.learn(at(0), ["kea"], ["1.png"])
+    before = everything(classifier)
+    with pytest.raises(KeyError), classifier.snapshot():
+        classifier.learn(at(90), ["weka"], ["2.png"])
+        classifier.forget("kea", "a")
+        classifier.fit_threshold(unknown=at(50), far=0.5)
+        classifier.calibrate(at(80), ["weka"])
+        assert everything(classifier) != before
+        raise KeyError
+    assert everything(classifier) == before
+    assert isinstance(classifier, MemoryClassifier) and classifier.classes == ["a", "b", "kea"]
