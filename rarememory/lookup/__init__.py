@@ -8,8 +8,13 @@ from torch import Tensor
 from rarememory.lookup.base import Lookup as Lookup
 from rarememory.lookup.faiss import FaissLookup as FaissLookup
 from rarememory.lookup.torch import TorchLookup as TorchLookup
+from rarememory.lookup.triton import TritonLookup as TritonLookup
 
-LOOKUPS: dict[str, Callable[[], Lookup]] = {"faiss": FaissLookup, "torch": TorchLookup}
+LOOKUPS: dict[str, Callable[[], Lookup]] = {
+    "triton": TritonLookup,
+    "faiss": FaissLookup,
+    "torch": TorchLookup,
+}
 
 
 class AutoLookup(Lookup):

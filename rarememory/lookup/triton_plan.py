@@ -1,0 +1,165 @@
+"""The numbers of the Triton search: tiles, bins, room for candidates, and how far a score may err.
+
+Nothing here touches a tensor. To retune for another chip, change `_tile` and `_bins_wanted`.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+WORKSPACE = 2**26
+"""Bin maxima held at once, 256 MiB of float32; longer batches are searched in parts."""
+
+BLOCK_CANDIDATES = 32
+"""Slots that one program scores exactly."""
+
+MOST_BINS = 2**15
+"""A row of bin maxima fits the registers of one program up to here."""
+
+MOST_NEIGHBOURS = 1024
+
+# Up to this many neighbours it is cheaper to score whole bins than to remember runners-up.
+_FEW = 16
+# Even a small memory has bins of a few slots, so that no [batch, slots] matrix is ever stored.
+_LEAST_TILES = 4
+
+
+class Tile(NamedTuple):
+    """What one program of the streaming pass multiplies at once, and with how many hands."""
+
+    rows: int
+    slots: int
+    dims: int
+    warps: int
+    stages: int
+
+
+class Plan(NamedTuple):
+    """How one search is laid out. Slot s lies in bin s % bins, as number s // bins of it.
+
+    Attributes:
+        tile: of the streaming pass.
+        bins: maxima of one row and plane.
+        tiles: slots of one bin.
+        second: whether a bin remembers the number of its best slot, and its runner-up's score.
+        singles: room for slots that are candidates one by one.
+        wholes: room for bins of which every slot is a candidate.
+        window: a slot this far below another in the streaming pass may still be nearer.
+    """
+
+    tile: Tile
+    bins: int
+    tiles: int
+    second: bool
+    singles: int
+    wholes: int
+    window: float
+
+    @property
+    def tile_bits(self) -> int:
+        """Low bits of a score that hold the number of the slot in its bin."""
+        return (self.tiles - 1).bit_length() if self.second else 0
+
+    @property
+    def block_bins(self) -> int:
+        """Bins of one row, as one power of two."""
+        return power_of_two(self.bins)
+
+    @property
+    def row_warps(self) -> int:
+        """Warps of a program that holds a whole row of bins."""
+        return max(4, min(16, self.block_bins // 1024))
+
+    def room(self, k: int) -> int:
+        """Candidates of one row."""
+        return max(self.singles + self.wholes * self.tiles, 16, power_of_two(k))
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a row can have more candidates than there is room for."""
+        return self.wholes < self.bins or (self.second and self.singles < self.bins)
+
+
+def planned(
+    batch: int,
+    slots: int,
+    key_dim: int,
+    k: int,
+    streamed: torch.dtype,
+    keys: torch.dtype,
+    *,
+    pair: bool = False,
+    processors: int = 132,
+) -> Plan:
+    """The plan of one search; `processors` are the chip's, an H200's if it is not said."""
+    tile = _tile(batch, key_dim, streamed)
+    bins = _bins(_bins_wanted(k), batch, slots, tile, processors)
+    tiles = math.ceil(slots / bins)
+    second = k > _FEW
+    bits = (tiles - 1).bit_length() if second else 0
+    window = 2 * error(key_dim, streamed, keys, bits)
+    singles, wholes = _room(k, bins, window) if second else (0, k + _FEW)
+    if pair or k == 1:
+        singles, wholes = 0, bins
+    return Plan(tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
+
+
+def error(key_dim: int, streamed: torch.dtype, keys: torch.dtype, tile_bits: int) -> float:
+    """How far a streamed score may lie from the score of the master keys, in unit vectors.
+
+    By Cauchy-Schwarz a rounding of each number by a part u moves the cosine by at most u for the
+    queries and u for the keys. A product of float32 is rounded to tf32, which drops 13 bits.
+    Adding up key_dim products, in whatever order and rounded towards zero, errs by key_dim parts in
+    2^23 (Higham 2002, section 3.1), and so does the score it is held against. Half precision keys
+    have scores that are themselves rounded: every product, and their sum.
+    """
+    rounded = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-9}
+    product = 0.0 if streamed == keys != torch.float32 else rounded[streamed]
+    # Numbers below 2^-14 are spaced evenly in float16.
+    product += 2 * math.sqrt(key_dim) * 2.0**-25
+    own = 0.0 if keys == torch.float32 else rounded[keys]
+    # Keys of unit length are so up to their own rounding.
+    return 1.02 * (product + own + (2 * key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below the number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _tile(batch: int, key_dim: int, streamed: torch.dtype) -> Tile:
+    """What fits registers and shared memory (`tests/lookup/test_triton_compiles.py`)."""
+    wide = streamed.itemsize > 2
+    whole = max(16, power_of_two(key_dim))
+    bytes_of_key = whole * streamed.itemsize
+    if batch <= 16:
+        return Tile(16, 64, min(whole, 512 // streamed.itemsize), 4, 4 if bytes_of_key <= 256 else 3)
+    if batch <= 64 or wide:
+        return Tile(64, 64, min(whole, 512 // streamed.itemsize), 4, 3 if bytes_of_key <= 256 else 2)
+    return Tile(128, 64, min(whole, 128), 8, 4 if bytes_of_key <= 256 else 3)
+
+
+def _bins_wanted(k: int) -> int:
+    if k == 1:
+        return 2**13
+    return 2**14 if _FEW < k <= 256 else MOST_BINS
+
+
+def _bins(wanted: int, batch: int, slots: int, tile: Tile, processors: int) -> int:
+    """Groups of bins so that the programs fill the chip some whole number of times."""
+    row_blocks = math.ceil(batch / tile.rows)
+    at_once = max(1, 2 * processors // row_blocks)
+    groups = max(1, wanted // tile.slots // at_once) * at_once
+    most = min(MOST_BINS // tile.slots, slots // (_LEAST_TILES * tile.slots))
+    return tile.slots * max(1, min(groups, most))
+
+
+def _room(k: int, bins: int, window: float) -> tuple[int, int]:
+    """Singles and whole bins for k neighbours and those that come within rounding of the last.
+
+    Of n slots thrown at random into the bins, n (n - 1) / 2 bins pairs share one.
+    """
+    singles = power_of_two(k) * (2 if window < 2**-7 else 4)
+    wholes = 16 + singles * singles // (2 * bins)
+    return singles, wholes
