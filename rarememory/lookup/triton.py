@@ -179,6 +179,7 @@ def _top(
         *(rows, plan.bins, plan.window, k),
         SECOND=plan.second,
         TILE_BITS=plan.tile_bits,
+        ALL_BINS=power_of_two(plan.bins),
         BLOCK_BINS=plan.block_bins,
         **sizes,
         num_warps=plan.row_warps,
@@ -250,4 +251,5 @@ def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any)
     """Run the kernel on the device of its first tensor; the one door to the chip."""
     if all(grid):
         with torch.cuda.device_of(arguments[0]):
-            kernel[grid](*arguments, **options)
+            # Every product is rounded before it is added, as torch does.
+            kernel[grid](*arguments, **options, enable_fp_fusion=False)

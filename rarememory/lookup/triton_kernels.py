@@ -12,6 +12,7 @@ import triton.language as tl
 
 # Below any cosine, as every bin begins; what is taken off the score of a slot that does not count.
 NOTHING = tl.constexpr(-8.0)
+_BITS_OF_NOTHING = tl.constexpr(-0x3F000000)
 # Above it is a cosine, rounded in whatever way; below, nothing.
 LOWEST = tl.constexpr(-2.0)
 EMPTY = tl.constexpr(-1)
@@ -52,22 +53,23 @@ def bin_maxima(
     query = _query(queries_ptr, stream_ptr, row, rows, 0, KEY_DIM, BLOCK_DIMS)
     first = tl.full([BLOCK_ROWS, BLOCK_SLOTS], NOTHING, tl.float32)
     second = first
+    mark = tl.load(marks_ptr + bin, mask=bin < slots, other=EMPTY if PAIR else 0)
     for tile in range(0, tiles - 1):
         slot = tile * bins + bin
+        # Asked for one tile ahead, so that nothing waits for it.
+        ahead = slot + bins
+        next_mark = tl.load(marks_ptr + ahead, mask=ahead < slots, other=EMPTY if PAIR else 0)
         scores = _scores(
             query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, False
         )
-        mark = tl.load(marks_ptr + slot)
-        first, second = _merged(
-            first, second, scores, mark, label, tile, PAIR, SECOND, TILE_BITS
-        )
+        first, second = _merged(first, second, scores, mark, label, tile, PAIR, SECOND, TILE_BITS)
+        mark = next_mark
     # Only the last tile may run past the end: the others need no mask.
     tile = tiles - 1
     slot = tile * bins + bin
     scores = _scores(
         query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, True
     )
-    mark = tl.load(marks_ptr + slot, mask=slot < slots, other=EMPTY if PAIR else 0)
     first, second = _merged(first, second, scores, mark, label, tile, PAIR, SECOND, TILE_BITS)
 
     at = row.to(tl.int64)[:, None] * bins + bin[None, :]
@@ -132,18 +134,20 @@ def _merged(
     SECOND: tl.constexpr,
     TILE_BITS: tl.constexpr,
 ):
-    if PAIR:
+    if SECOND:
+        # One operation on the bits puts the tile into the score, or nothing where nothing counts.
+        kept = tl.where(mark != 0, -1 << TILE_BITS, 0)[None, :]
+        put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)[None, :]
+        scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
+        second = tl.maximum(second, tl.minimum(first, scores))
+        first = tl.maximum(first, scores)
+    elif PAIR:
         scores += tl.where(mark != EMPTY, 0.0, NOTHING)[None, :]
         right = mark[None, :] == label[:, None]
         first = tl.maximum(first, tl.where(right, scores, NOTHING))
         second = tl.maximum(second, tl.where(right, NOTHING, scores))
     else:
         scores += tl.where(mark != 0, 0.0, NOTHING)[None, :]
-        if SECOND:
-            bits = scores.to(tl.int32, bitcast=True)
-            bits = (bits & (-1 << TILE_BITS)) | tile
-            scores = bits.to(tl.float32, bitcast=True)
-            second = tl.maximum(second, tl.minimum(first, scores))
         first = tl.maximum(first, scores)
     return first, second
 
@@ -168,6 +172,19 @@ def exact_scores(
         key = tl.load(at, mask=there[:, None] & within[None, :], other=0.0).to(tl.float32)
         total += (query[None, :] * key).to(kind).to(tl.float32)
     return tl.sum(total, 1).to(kind).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def appended(list_ptr, numbers, chosen, count, room):
+    """Write the chosen numbers behind the first `count` of a list, and return the new count.
+
+    The count goes on where the list is full.
+    """
+    chosen = chosen.to(tl.int32)
+    place = count + tl.cumsum(chosen, 0) - 1
+    tl.store(list_ptr + place, numbers, mask=(chosen != 0) & (place < room))
+    return count + tl.sum(chosen, 0)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -198,11 +215,18 @@ def best_of_bins(
     row = tl.program_id(0).to(tl.int64)
     plane = tl.program_id(1)
     of_row = (plane.to(tl.int64) * rows + row) * bins
-    bin = tl.arange(0, BLOCK_BINS)
-    maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
-    near = maxima >= tl.maximum(tl.max(maxima, 0) - window, LOWEST)
-    place = tl.cumsum(near.to(tl.int32), 0) - 1
-    tl.store(near_ptr + of_row + place, bin, mask=near)
+    highest = tl.full([BLOCK_BINS], NOTHING, tl.float32)
+    for start in range(0, bins, BLOCK_BINS):
+        bin = start + tl.arange(0, BLOCK_BINS)
+        maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
+        highest = tl.maximum(highest, maxima)
+    floor = tl.maximum(tl.max(highest, 0) - window, LOWEST)
+    count = 0
+    for start in range(0, bins, BLOCK_BINS):
+        bin = start + tl.arange(0, BLOCK_BINS)
+        maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
+        count = appended(near_ptr + of_row, bin, maxima >= floor, count, bins)
+    # What one thread has listed, another reads.
     tl.debug_barrier()
 
     label = row
@@ -210,7 +234,7 @@ def best_of_bins(
         label = tl.load(labels_ptr + row)
     best = tl.full([BLOCK_CANDIDATES], -float("inf"), tl.float32)
     best_slot = tl.full([BLOCK_CANDIDATES], EMPTY, tl.int64)
-    candidates = tl.sum(near.to(tl.int32), 0) * tiles
+    candidates = count * tiles
     for start in range(0, candidates, BLOCK_CANDIDATES):
         at = start + tl.arange(0, BLOCK_CANDIDATES)
         there = at < candidates

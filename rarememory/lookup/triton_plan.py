@@ -63,13 +63,13 @@ class Plan(NamedTuple):
 
     @property
     def block_bins(self) -> int:
-        """Bins of one row, as one power of two."""
-        return power_of_two(self.bins)
+        """Bins of one row that a program lists at once."""
+        return min(2**13, power_of_two(self.bins))
 
     @property
     def row_warps(self) -> int:
-        """Warps of a program that holds a whole row of bins."""
-        return max(4, min(16, self.block_bins // 1024))
+        """Warps of a program that looks through a whole row of bins."""
+        return max(4, min(16, power_of_two(self.bins) // 1024))
 
     def room(self, k: int) -> int:
         """Candidates of one row."""

@@ -9,7 +9,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from rarememory.lookup.triton_kernels import LOWEST, NOTHING, exact_scores
+from rarememory.lookup.triton_kernels import LOWEST, NOTHING, appended, exact_scores
 
 # Lower than any score, and in the low half what slot EMPTY comes to.
 NO_CANDIDATE = tl.constexpr(-(2**63) + 2**32 - 1)
@@ -32,6 +32,7 @@ def choose_candidates(
     TILE_BITS: tl.constexpr,
     SINGLES: tl.constexpr,
     WHOLES: tl.constexpr,
+    ALL_BINS: tl.constexpr,
     BLOCK_BINS: tl.constexpr,
 ):
     """Whatever scores within rounding of the k-th best bin, a lower bound of the k-th best slot.
@@ -39,37 +40,35 @@ def choose_candidates(
     A bin whose runner-up does too may hide more than its best: it is a candidate as a whole.
     """
     row = tl.program_id(0).to(tl.int64)
-    bin = tl.arange(0, BLOCK_BINS)
-    there = bin < bins
-    first = tl.load(maxima_ptr + row * bins + bin, mask=there, other=NOTHING)
+    every = tl.arange(0, ALL_BINS)
+    maxima = tl.load(maxima_ptr + row * bins + every, mask=every < bins, other=NOTHING)
     # Halving brackets the k-th highest bin closely enough: too low a floor adds candidates only.
     low = LOWEST + 0.0
     high = -LOWEST + 0.0
     for _ in range(18):
         middle = (low + high) / 2
-        enough = tl.sum((first >= middle).to(tl.int32), 0) >= k
+        enough = tl.sum((maxima >= middle).to(tl.int32), 0) >= k
         low = tl.where(enough, middle, low)
         high = tl.where(enough, high, middle)
     floor = low - window
-    near = first >= floor
-    whole = near
-    if SECOND:
-        second = tl.load(maxima_ptr + (rows + row) * bins + bin, mask=there, other=NOTHING)
-        whole = near & (second >= floor)
-        single = near & (second < floor)
-        tile = first.to(tl.int32, bitcast=True) & ((1 << TILE_BITS) - 1)
-        place = tl.cumsum(single.to(tl.int32), 0) - 1
-        tl.store(
-            singles_ptr + row * SINGLES + place,
-            tile * bins + bin,
-            mask=single & (place < SINGLES),
-        )
-        tl.store(counts_ptr + 2 * row, tl.sum(single.to(tl.int32), 0))
-    else:
-        tl.store(counts_ptr + 2 * row, 0)
-    place = tl.cumsum(whole.to(tl.int32), 0) - 1
-    tl.store(wholes_ptr + row * WHOLES + place, bin, mask=whole & (place < WHOLES))
-    tl.store(counts_ptr + 2 * row + 1, tl.sum(whole.to(tl.int32), 0))
+    singles = 0
+    wholes = 0
+    for start in range(0, bins, BLOCK_BINS):
+        bin = start + tl.arange(0, BLOCK_BINS)
+        there = bin < bins
+        first = tl.load(maxima_ptr + row * bins + bin, mask=there, other=NOTHING)
+        whole = first >= floor
+        if SECOND:
+            second = tl.load(maxima_ptr + (rows + row) * bins + bin, mask=there, other=NOTHING)
+            tile = first.to(tl.int32, bitcast=True) & ((1 << TILE_BITS) - 1)
+            single = whole & (second < floor)
+            whole = whole & (second >= floor)
+            singles = appended(
+                singles_ptr + row * SINGLES, tile * bins + bin, single, singles, SINGLES
+            )
+        wholes = appended(wholes_ptr + row * WHOLES, bin, whole, wholes, WHOLES)
+    tl.store(counts_ptr + 2 * row, singles)
+    tl.store(counts_ptr + 2 * row + 1, wholes)
     tl.store(floors_ptr + row, floor)
 
 
