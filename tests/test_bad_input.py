@@ -180,7 +180,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
         ({"temperature": float("nan")}, "temperature must be a positive number, not nan"),
         (
             {"lookup": "hnsw"},
-            'no lookup is called \'hnsw\'; choose "auto", "faiss", "torch", or pass a Lookup',
+            'no lookup is called \'hnsw\'; choose "auto", "triton", "faiss", "torch", or pass a Lookup',
         ),
     ]:
         with pytest.raises(ValueError, match=re.escape(sentence)):
@@ -244,7 +244,7 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch)
 
 def test_auto_does_without_a_missing_package(monkeypatch):
     filled = memory()
-    assert [lookup.name for lookup in filled.lookup.lookups] == ["faiss", "torch"]
+    assert [lookup.name for lookup in filled.lookup.lookups] == ["triton", "faiss", "torch"]
     without_faiss(monkeypatch)
     without = memory()
     assert [lookup.name for lookup in without.lookup.lookups] == ["torch"]

@@ -23,6 +23,8 @@ MOST_NEIGHBOURS = 1024
 _FEW = 16
 # Even a small memory has bins of a few slots, so that no [batch, slots] matrix is ever stored.
 _LEAST_TILES = 4
+# Slots of whole bins that there is always room for, so that a small memory needs no rescue.
+_LEAST_ROOM = 1024
 
 
 class Tile(NamedTuple):
@@ -99,9 +101,7 @@ def planned(
     second = k > _FEW
     bits = (tiles - 1).bit_length() if second else 0
     window = 2 * error(key_dim, streamed, keys, bits)
-    singles, wholes = _room(k, bins, window) if second else (0, k + _FEW)
-    if pair or k == 1:
-        singles, wholes = 0, bins
+    singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
     return Plan(tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
 
 
@@ -148,18 +148,20 @@ def _bins_wanted(k: int) -> int:
 
 def _bins(wanted: int, batch: int, slots: int, tile: Tile, processors: int) -> int:
     """Groups of bins so that the programs fill the chip some whole number of times."""
-    row_blocks = math.ceil(batch / tile.rows)
+    row_blocks = max(1, math.ceil(batch / tile.rows))
     at_once = max(1, 2 * processors // row_blocks)
     groups = max(1, wanted // tile.slots // at_once) * at_once
     most = min(MOST_BINS // tile.slots, slots // (_LEAST_TILES * tile.slots))
     return tile.slots * max(1, min(groups, most))
 
 
-def _room(k: int, bins: int, window: float) -> tuple[int, int]:
+def _room(k: int, bins: int, tiles: int, window: float) -> tuple[int, int]:
     """Singles and whole bins for k neighbours and those that come within rounding of the last.
 
-    Of n slots thrown at random into the bins, n (n - 1) / 2 bins pairs share one.
+    Of n slots thrown at random into the bins, about n^2 / (2 bins) bins hold two.
     """
+    least = _LEAST_ROOM // tiles
+    if k <= _FEW:
+        return 0, max(least, k + _FEW)
     singles = power_of_two(k) * (2 if window < 2**-7 else 4)
-    wholes = 16 + singles * singles // (2 * bins)
-    return singles, wholes
+    return singles, max(least, 16 + singles * singles // (2 * bins))
