@@ -151,7 +151,11 @@ def test_imports_point_down(path):
         ("rarememory/lookup/torch.py", "from .faiss import Faiss", ["rarememory.lookup.faiss"]),
         ("rarememory/lookup/triton.py", "from .triton_plan import Plan", []),
         ("rarememory/lookup/triton_topk.py", "from .triton_plan import Plan", []),
-        ("rarememory/lookup/triton_plan.py", "from .triton import go", ["rarememory.lookup.triton"]),
+        (
+            "rarememory/lookup/triton_plan.py",
+            "from .triton import go",
+            ["rarememory.lookup.triton"],
+        ),
         (
             "rarememory/lookup/faiss.py",
             "from .triton_plan import Plan",

@@ -62,7 +62,9 @@ class TritonLookup(Lookup):
         """As `Lookup.nearest`; a float16 copy of the keys, if given, is streamed in their place."""
         k = min(k, len(keys))
         plan = _plan(queries, keys, shadow, k)
-        search = partial(_first, plan, keys, shadow) if k == 1 else partial(_top, plan, keys, shadow, k)
+        search = (
+            partial(_first, plan, keys, shadow) if k == 1 else partial(_top, plan, keys, shadow, k)
+        )
         parts = [search(some, occupied) for some in queries.split(_rows_at_once(plan))]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 

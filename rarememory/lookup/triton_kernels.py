@@ -154,15 +154,13 @@ def _merged(
 
 @triton.jit
 @no_type_check
-def exact_scores(
-    query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_DIMS: tl.constexpr
-):
+def exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_DIMS: tl.constexpr):
     """score[i] = sum over the key's own axis of q * keys[slot[i]], as `lookup/exact.py` has it.
 
     Every key is added up in one order, wherever it lies. Half precision is rounded as torch rounds
     it: every product, and the sum.
     """
-    kind = keys_ptr.dtype.element_ty
+    kind: tl.constexpr = keys_ptr.dtype.element_ty
     total = tl.zeros([slot.shape[0], BLOCK_DIMS], tl.float32)
     for start in tl.static_range(0, KEY_DIM, BLOCK_DIMS):
         dim = start + tl.arange(0, BLOCK_DIMS)
@@ -245,7 +243,9 @@ def best_of_bins(
             there = there & (value != EMPTY) & ((value == label) == (plane == 0))
         else:
             there = there & (tl.load(marks_ptr + slot, mask=there, other=0) != 0)
-        scores = exact_scores(queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS)
+        scores = exact_scores(
+            queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
+        )
         # A query that is not finite has no score that is.
         there = there & (tl.abs(scores) < float("inf"))
         better = there & ((scores > best) | ((scores == best) & (slot < best_slot)))

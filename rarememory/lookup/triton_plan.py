@@ -134,9 +134,13 @@ def _tile(batch: int, key_dim: int, streamed: torch.dtype) -> Tile:
     whole = max(16, power_of_two(key_dim))
     bytes_of_key = whole * streamed.itemsize
     if batch <= 16:
-        return Tile(16, 64, min(whole, 512 // streamed.itemsize), 4, 4 if bytes_of_key <= 256 else 3)
+        return Tile(
+            16, 64, min(whole, 512 // streamed.itemsize), 4, 4 if bytes_of_key <= 256 else 3
+        )
     if batch <= 64 or wide:
-        return Tile(64, 64, min(whole, 512 // streamed.itemsize), 4, 3 if bytes_of_key <= 256 else 2)
+        return Tile(
+            64, 64, min(whole, 512 // streamed.itemsize), 4, 3 if bytes_of_key <= 256 else 2
+        )
     return Tile(128, 64, min(whole, 128), 8, 4 if bytes_of_key <= 256 else 3)
 
 

@@ -1,9 +1,10 @@
-"""The Triton search against the definition: on the chip if there is one, else in the interpreter."""
+"""The Triton search against the definition: on a GPU if there is one, else in the interpreter."""
 
 import importlib.util
 import pickle
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,12 +23,48 @@ pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEEDS_A_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU: none here")
 
+# The interpreter multiplies in NumPy, which tells of what it cannot multiply.
+IN_NUMPY = pytest.mark.filterwarnings("ignore:invalid value encountered")
+
 
 @pytest.fixture(autouse=True)
 def device():
     """Every tensor of these tests is made where the kernels run."""
     with torch.device(DEVICE):
         yield DEVICE
+
+
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """The interpreter takes bfloat16 for integers when it multiplies, and cuts it off, not rounds.
+
+    Here it does as a chip.
+    """
+    if DEVICE == "cuda":
+        return
+    from triton.language import bfloat16, float32
+    from triton.runtime import interpreter
+
+    convert, multiply = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+
+    def rounded(numbers, source, target, mode):
+        if target.scalar == bfloat16:
+            digits = numbers.view(np.uint32)
+            numbers = (digits + 0x7FFF + (digits >> 16 & 1)).view(np.float32)
+        return convert(numbers, source, target, mode)
+
+    def wide(handle):
+        if handle.dtype.scalar != bfloat16:
+            return handle
+        digits = handle.data.view(np.uint16).astype(np.uint32) << 16
+        return interpreter.TensorHandle(digits.view(np.float32), float32)
+
+    monkeypatch.setattr(interpreter, "_convert_float", rounded)
+    monkeypatch.setattr(
+        interpreter.InterpreterBuilder,
+        "create_dot",
+        lambda self, a, b, *rest: multiply(self, wide(a), wide(b), *rest),
+    )
 
 
 def triton() -> TritonLookup:
@@ -115,13 +152,14 @@ def test_k_may_be_large(k):
 @pytest.mark.parametrize("kind", ["units", "few", "all equal", "tight"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("k", [1, 7, 20])
-def test_half_precision_keys_are_ordered_by_their_own_rounded_scores(kind, dtype, k):
+def test_half_precision_keys_are_ordered_by_their_own_rounded_scores(bfloat16, kind, dtype, k):
     keys, queries = KINDS[kind](301, 17).to(dtype), units(3, 17).to(dtype)
     keys, occupied = with_holes(keys, 40)
     found = triton().nearest(queries, keys, occupied, k)
     assert torch.equal(found.sort(1).values, own_best(queries, keys, occupied, k).sort(1).values)
 
 
+@IN_NUMPY
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("k", [1, 7, 20, 200])
 def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(bad, k):
@@ -143,15 +181,17 @@ def test_two_zeros_are_one_score():
         assert torch.equal(found[0], occupied.nonzero().squeeze(1)[:k])
 
 
-@pytest.mark.parametrize("k", [5, 20])
-@pytest.mark.parametrize("slots", [1000, 2500])
+@pytest.mark.parametrize(("slots", "k"), [(2500, 5), (2000, 20)])
 def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatch, slots, k):
-    equal = torch.arange(slots) % 3 > 0
-    keys = torch.where(equal.unsqueeze(1), units(1, 6), units(slots, 6))
-    queries = torch.cat([keys[1:2], -keys[1:2], units(2, 6)])
+    # Two thirds of the slots are closer together than a streamed score can tell.
+    keys = units(1, 6) + 0.01 * torch.randn(slots, 6)
+    keys[::3] = torch.randn(len(keys[::3]), 6)
+    keys = torch.nn.functional.normalize(keys, dim=1)
+    keys[700::50] = keys[701]
+    queries = torch.cat([keys[1:2], keys[701:702], -keys[1:2], units(2, 6)])
     occupied = torch.arange(slots) % 7 > 0
-    expected = own_best(queries, keys, occupied, k).sort(1).values
-    assert torch.equal(triton().nearest(queries, keys, occupied, k).sort(1).values, expected)
+    check_nearest(queries, keys, occupied, k, None)
+    whole = triton().nearest(queries, keys, occupied, k).sort(1).values
 
     real = triton_file._launch
 
@@ -161,20 +201,18 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
 
     monkeypatch.setattr(triton_file, "_launch", without_rescue)
     found = triton().nearest(queries, keys, occupied, k).sort(1).values
-    assert not torch.equal(found[0], expected[0]) and torch.equal(found[1:], expected[1:])
+    assert (found != whole).any(1).tolist() == [True, True, False, False, False]
 
 
 def test_a_bin_that_hides_more_than_its_best_is_searched_whole():
     # All of the best lie in few bins, and in every bin there are several of them.
     plan = planned(1, 4000, 6, 20, torch.float32, torch.float32, processors=1)
     slots = torch.arange(4000)
-    near = (slots % plan.bins < 3) & (slots // plan.bins < 9)
-    keys = torch.where(near.unsqueeze(1), tight(4000, 6), -tight(4000, 6))
-    query = keys[near].mean(0, keepdim=True)
-    occupied = torch.ones(4000, dtype=torch.bool)
-    found = triton().nearest(torch.nn.functional.normalize(query), keys, occupied, 20)
-    assert near[found].all()
-    check_nearest(torch.nn.functional.normalize(query), keys, occupied, 20, None)
+    keys = tight(4000, 6)
+    query = keys[:1].clone()
+    keys[slots % plan.bins >= 6] *= -1
+    assert 20 < (keys @ query[0] > 0).sum() == 6 * plan.tiles
+    check_nearest(query, keys, torch.ones(4000, dtype=torch.bool), 20, None)
 
 
 @settings(max_examples=20)
@@ -226,7 +264,7 @@ def test_labels_may_be_any_integer_of_64_bits():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_pair_of_half_precision_keys_is_that_of_their_own_rounded_scores(dtype):
+def test_the_pair_of_half_precision_keys_is_that_of_their_own_rounded_scores(bfloat16, dtype):
     keys, queries = tight(301, 17).to(dtype), units(3, 17).to(dtype)
     values, labels = torch.randint(0, 3, (301,)), torch.tensor([0, 1, 5])
     positive, negative = triton().nearest_pair(queries, keys, values, labels)
@@ -236,6 +274,7 @@ def test_the_pair_of_half_precision_keys_is_that_of_their_own_rounded_scores(dty
             assert slot[row] == own_best(queries[row : row + 1], keys, among[row], 1)
 
 
+@IN_NUMPY
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_the_pair_of_a_query_that_is_not_finite_is_empty(bad):
     keys, queries, values = units(129, 5), units(5, 5), torch.randint(0, 3, (129,))
@@ -310,7 +349,7 @@ def test_keys_beyond_two_billion_numbers_are_found():
 # How far a score may err
 
 
-@pytest.mark.parametrize("key_dim", [1, 3, 64, 1000])
+@pytest.mark.parametrize("key_dim", [2, 3, 64, 1000])
 @pytest.mark.parametrize(
     ("streamed", "keys"),
     [
@@ -370,9 +409,7 @@ def test_no_matrix_of_scores_is_stored(monkeypatch):
         lookup = TritonLookup(interpret=True)
         for k in (1, 8, 256, 1024):
             lookup.nearest(queries, keys, torch.empty(2**20, dtype=torch.bool), k)
-        lookup.nearest_pair(
-            queries, keys, torch.empty(2**20).long(), torch.empty(256).long()
-        )
+        lookup.nearest_pair(queries, keys, torch.empty(2**20).long(), torch.empty(256).long())
     inputs = {(2**20, 64), (2**20,)}
     assert max(torch.Size(shape).numel() for shape in {*shapes} - inputs) < 256 * 2**20 / 8
 
@@ -433,9 +470,7 @@ def test_why_not_is_one_sentence_with_the_facts():
     with torch.device("cpu"):
         queries, keys = units(2, 4), units(9, 4)
     lookup = TritonLookup()
-    assert lookup.why_not(queries, keys, 3) == (
-        "triton searches on a gpu, and the keys are on cpu"
-    )
+    assert lookup.why_not(queries, keys, 3) == ("triton searches on a gpu, and the keys are on cpu")
     lookup = TritonLookup(interpret=True)
     assert lookup.why_not(queries, keys, 2000) is None
     assert lookup.why_not(queries, keys.double(), 3) == (
@@ -452,7 +487,7 @@ def test_why_not_is_one_sentence_with_the_facts():
 def test_auto_never_picks_the_interpreter():
     with torch.device("cpu"):
         lookups = AutoLookup().lookups
-        assert [lookup.name for lookup in lookups][0] == "triton"
+        assert lookups[0].name == "triton"
         assert lookups[0].why_not(units(2, 4), units(9, 4), 3) is not None
 
 
