@@ -12,8 +12,10 @@ from torch import Tensor
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.triton_plan import (
     BLOCK_CANDIDATES,
+    H200,
     MOST_NEIGHBOURS,
     WORKSPACE,
+    Chip,
     Plan,
     planned,
     power_of_two,
@@ -63,7 +65,7 @@ class TritonLookup(Lookup):
         k = min(k, len(keys))
         plan = _plan(queries, keys, shadow, k)
         search = (
-            partial(_first, plan, keys, shadow) if k == 1 else partial(_top, plan, keys, shadow, k)
+            partial(_first, plan, keys, shadow) if k == 1 else partial(_top, plan, keys, shadow)
         )
         parts = [search(some, occupied) for some in queries.split(_rows_at_once(plan))]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -104,15 +106,16 @@ def _plan(queries: Tensor, keys: Tensor, shadow: Tensor | None, k: int, pair: bo
         streamed=keys.dtype if shadow is None else shadow.dtype,
         keys=keys.dtype,
         pair=pair,
-        processors=_processors(keys.device),
+        chip=_chip(keys.device),
     )
 
 
 @cache
-def _processors(device: torch.device) -> int:
+def _chip(device: torch.device) -> Chip:
     if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
+        return H200._replace(processors=1)
+    chip = torch.cuda.get_device_properties(device)
+    return Chip(chip.multi_processor_count, chip.major)
 
 
 def _rows_at_once(plan: Plan) -> int:
@@ -159,7 +162,7 @@ def _first(
 
 
 def _top(
-    plan: Plan, keys: Tensor, shadow: Tensor | None, k: int, queries: Tensor, occupied: Tensor
+    plan: Plan, keys: Tensor, shadow: Tensor | None, queries: Tensor, occupied: Tensor
 ) -> Tensor:
     """The k nearest slots of every query, [rows, k], k > 1."""
     from rarememory.lookup import triton_topk
@@ -170,15 +173,15 @@ def _top(
     # An empty list still needs an address.
     singles, wholes = new(rows, max(1, plan.singles)), new(rows, plan.wholes)
     counts, floors = new(rows, 2), new(rows, dtype=torch.float32)
-    candidates = new(rows, plan.room(k), dtype=torch.int64)
+    candidates = new(rows, plan.room, dtype=torch.int64)
     sizes = {"SINGLES": plan.singles, "WHOLES": plan.wholes}
-    layout = (len(keys), plan.bins, plan.tiles, candidates.shape[1])
+    layout = (len(keys), plan.bins, plan.tiles, plan.room)
     of_keys = {"KEY_DIM": keys.shape[1], "BLOCK_DIMS": _dims(keys)}
     _launch(
         triton_topk.choose_candidates,
         (rows,),
         *(maxima, singles, wholes, counts, floors),
-        *(rows, plan.bins, plan.window, k),
+        *(rows, plan.bins, plan.window, plan.k),
         SECOND=plan.second,
         TILE_BITS=plan.tile_bits,
         ALL_BINS=power_of_two(plan.bins),
@@ -188,7 +191,7 @@ def _top(
     )
     _launch(
         triton_topk.score_candidates,
-        (rows, -(-candidates.shape[1] // BLOCK_CANDIDATES)),
+        (rows, -(-plan.room // BLOCK_CANDIDATES)),
         *(queries, keys, occupied, singles, wholes, counts, candidates),
         *layout,
         BLOCK_CANDIDATES=BLOCK_CANDIDATES,
@@ -197,18 +200,17 @@ def _top(
         num_warps=4,
     )
     if plan.may_overflow:
-        block = max(16, power_of_two(k))
         _launch(
             triton_topk.rescue,
-            (rows, candidates.shape[1] // block),
+            (rows, plan.room // plan.block_k),
             *(queries, keys, occupied, maxima, counts, floors, candidates),
             *layout,
-            BLOCK_K=block,
+            BLOCK_K=plan.block_k,
             **sizes,
             **{**of_keys, "BLOCK_DIMS": 16},
             num_warps=8,
         )
-    best = candidates.topk(k, dim=1, sorted=False).values
+    best = candidates.topk(plan.k, dim=1, sorted=False).values
     # The low half holds how far the slot is below the last there could be; EMPTY is above it.
     return (2**32 - 2) - (best & (2**32 - 1))
 

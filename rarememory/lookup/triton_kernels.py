@@ -104,21 +104,40 @@ def _scores(
     BLOCK_DIMS: tl.constexpr,
     RAGGED: tl.constexpr,
 ):
-    """Rounded q.k of a block of rows with a block of slots; `query` is their first slab."""
+    """Rounded q.k of a block of rows with a block of slots; `query` is what they share, if it fits.
+
+    Longer keys are multiplied slab by slab.
+    """
     scores = tl.zeros([row.shape[0], slot.shape[0]], tl.float32)
-    for start in tl.static_range(0, KEY_DIM, BLOCK_DIMS):
-        dim = start + tl.arange(0, BLOCK_DIMS)
-        at = stream_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
-        if RAGGED:
-            key = tl.load(at, mask=(slot < slots)[:, None] & (dim < KEY_DIM)[None, :], other=0.0)
-        elif KEY_DIM % BLOCK_DIMS == 0:
-            key = tl.load(at)
-        else:
-            key = tl.load(at, mask=(dim < KEY_DIM)[None, :], other=0.0)
-        if KEY_DIM > BLOCK_DIMS:
-            query = _query(queries_ptr, stream_ptr, row, rows, start, KEY_DIM, BLOCK_DIMS)
+    if KEY_DIM <= BLOCK_DIMS:
+        key = _keys(stream_ptr, slot, slots, 0, KEY_DIM, BLOCK_DIMS, RAGGED)
+        return tl.dot(query, tl.trans(key), scores, input_precision="tf32")
+    for start in range(0, KEY_DIM, BLOCK_DIMS):
+        query = _query(queries_ptr, stream_ptr, row, rows, start, KEY_DIM, BLOCK_DIMS)
+        key = _keys(stream_ptr, slot, slots, start, KEY_DIM, BLOCK_DIMS, RAGGED)
         scores = tl.dot(query, tl.trans(key), scores, input_precision="tf32")
     return scores
+
+
+@triton.jit
+@no_type_check
+def _keys(
+    stream_ptr,
+    slot,
+    slots,
+    start,
+    KEY_DIM: tl.constexpr,
+    BLOCK_DIMS: tl.constexpr,
+    RAGGED: tl.constexpr,
+):
+    dim = start + tl.arange(0, BLOCK_DIMS)
+    at = stream_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
+    within = (dim < KEY_DIM)[None, :]
+    if RAGGED:
+        return tl.load(at, mask=(slot < slots)[:, None] & within, other=0.0)
+    if KEY_DIM % BLOCK_DIMS == 0:
+        return tl.load(at)
+    return tl.load(at, mask=within, other=0.0)
 
 
 @triton.jit

@@ -27,6 +27,16 @@ _LEAST_TILES = 4
 _LEAST_ROOM = 1024
 
 
+class Chip(NamedTuple):
+    """What the plan asks of a GPU: its multiprocessors, and the major number of its capability."""
+
+    processors: int
+    generation: int
+
+
+H200 = Chip(processors=132, generation=9)
+
+
 class Tile(NamedTuple):
     """What one program of the streaming pass multiplies at once, and with how many hands."""
 
@@ -41,6 +51,7 @@ class Plan(NamedTuple):
     """How one search is laid out. Slot s lies in bin s % bins, as number s // bins of it.
 
     Attributes:
+        k: neighbours wanted.
         tile: of the streaming pass.
         bins: maxima of one row and plane.
         tiles: slots of one bin.
@@ -50,6 +61,7 @@ class Plan(NamedTuple):
         window: a slot this far below another in the streaming pass may still be nearer.
     """
 
+    k: int
     tile: Tile
     bins: int
     tiles: int
@@ -73,9 +85,15 @@ class Plan(NamedTuple):
         """Warps of a program that looks through a whole row of bins."""
         return max(4, min(16, power_of_two(self.bins) // 1024))
 
-    def room(self, k: int) -> int:
+    @property
+    def block_k(self) -> int:
+        """What the rescue of a row keeps and looks at, as one power of two."""
+        return max(64, power_of_two(self.k))
+
+    @property
+    def room(self) -> int:
         """Candidates of one row."""
-        return max(self.singles + self.wholes * self.tiles, 16, power_of_two(k))
+        return max(self.singles + self.wholes * self.tiles, self.block_k)
 
     @property
     def may_overflow(self) -> bool:
@@ -92,17 +110,17 @@ def planned(
     keys: torch.dtype,
     *,
     pair: bool = False,
-    processors: int = 132,
+    chip: Chip = H200,
 ) -> Plan:
-    """The plan of one search; `processors` are the chip's, an H200's if it is not said."""
-    tile = _tile(batch, key_dim, streamed)
-    bins = _bins(_bins_wanted(k), batch, slots, tile, processors)
+    """The plan of one search."""
+    tile = _tile(batch, key_dim, streamed, chip)
+    bins = _bins(_bins_wanted(k), batch, slots, tile, chip.processors)
     tiles = math.ceil(slots / bins)
     second = k > _FEW
     bits = (tiles - 1).bit_length() if second else 0
     window = 2 * error(key_dim, streamed, keys, bits)
     singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
-    return Plan(tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
+    return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
 
 
 def error(key_dim: int, streamed: torch.dtype, keys: torch.dtype, tile_bits: int) -> float:
@@ -128,20 +146,20 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _tile(batch: int, key_dim: int, streamed: torch.dtype) -> Tile:
+def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
     """What fits registers and shared memory (`tests/lookup/test_triton_compiles.py`)."""
-    wide = streamed.itemsize > 2
+    size = streamed.itemsize
     whole = max(16, power_of_two(key_dim))
-    bytes_of_key = whole * streamed.itemsize
+    # Queries stay where they are for the whole pass if they fit; else they come slab by slab.
+    fits = whole * size <= (1024 if chip.generation >= 9 or batch <= 16 else 512)
+    dims = whole if fits else 128 // size
+    slots = 64 if whole * size <= 256 else 32 if dims < 512 or batch <= 16 else 16
+    stages = max(2, min(4, 1 + 2**16 // (slots * dims * size)))
     if batch <= 16:
-        return Tile(
-            16, 64, min(whole, 512 // streamed.itemsize), 4, 4 if bytes_of_key <= 256 else 3
-        )
-    if batch <= 64 or wide:
-        return Tile(
-            64, 64, min(whole, 512 // streamed.itemsize), 4, 3 if bytes_of_key <= 256 else 2
-        )
-    return Tile(128, 64, min(whole, 128), 8, 4 if bytes_of_key <= 256 else 3)
+        return Tile(16, slots, dims, 4, stages)
+    if batch <= 64 or size > 2 or dims >= 512:
+        return Tile(64, slots, dims, 4, stages)
+    return Tile(128, slots, dims, 8, stages)
 
 
 def _bins_wanted(k: int) -> int:

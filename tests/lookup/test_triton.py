@@ -14,7 +14,7 @@ from rarememory import EMPTY, Memory
 from rarememory.lookup import AutoLookup, TorchLookup, TritonLookup
 from rarememory.lookup import triton as triton_file
 from rarememory.lookup.exact import order, score
-from rarememory.lookup.triton_plan import error, planned
+from rarememory.lookup.triton_plan import Chip, error, planned
 from tests.lookup import test_pair
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
@@ -206,7 +206,7 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
 
 def test_a_bin_that_hides_more_than_its_best_is_searched_whole():
     # All of the best lie in few bins, and in every bin there are several of them.
-    plan = planned(1, 4000, 6, 20, torch.float32, torch.float32, processors=1)
+    plan = planned(1, 4000, 6, 20, torch.float32, torch.float32, chip=Chip(1, 9))
     slots = torch.arange(4000)
     keys = tight(4000, 6)
     query = keys[:1].clone()
