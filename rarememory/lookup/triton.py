@@ -174,19 +174,16 @@ def _top(
     singles, wholes = new(rows, max(1, plan.singles)), new(rows, plan.wholes)
     counts, floors = new(rows, 2), new(rows, dtype=torch.float32)
     candidates = new(rows, plan.room, dtype=torch.int64)
-    sizes = {"SINGLES": plan.singles, "WHOLES": plan.wholes}
-    layout = (len(keys), plan.bins, plan.tiles, plan.room)
+    layout = (len(keys), plan.bins, plan.tiles, plan.singles, plan.wholes, plan.room)
     of_keys = {"KEY_DIM": keys.shape[1], "BLOCK_DIMS": _dims(keys)}
     _launch(
         triton_topk.choose_candidates,
         (rows,),
         *(maxima, singles, wholes, counts, floors),
-        *(rows, plan.bins, plan.window, plan.k),
+        *(rows, plan.bins, plan.window, plan.k, plan.low_bits, plan.singles, plan.wholes),
         SECOND=plan.second,
-        TILE_BITS=plan.tile_bits,
         ALL_BINS=power_of_two(plan.bins),
         BLOCK_BINS=plan.block_bins,
-        **sizes,
         num_warps=plan.row_warps,
     )
     _launch(
@@ -195,7 +192,6 @@ def _top(
         *(queries, keys, occupied, singles, wholes, counts, candidates),
         *layout,
         BLOCK_CANDIDATES=BLOCK_CANDIDATES,
-        **sizes,
         **of_keys,
         num_warps=4,
     )
@@ -206,7 +202,6 @@ def _top(
             *(queries, keys, occupied, maxima, counts, floors, candidates),
             *layout,
             BLOCK_K=plan.block_k,
-            **sizes,
             **{**of_keys, "BLOCK_DIMS": 16},
             num_warps=8,
         )
@@ -233,11 +228,10 @@ def _maxima(
         (-(-rows // tile.rows), plan.bins // tile.slots),
         *(queries, keys if shadow is None else shadow),
         *(marks, marks if labels is None else labels, maxima),
-        *(rows, len(keys), plan.bins, plan.tiles),
+        *(rows, len(keys), plan.bins, plan.tiles, plan.low_bits),
         KEY_DIM=keys.shape[1],
         PAIR=labels is not None,
         SECOND=plan.second,
-        TILE_BITS=plan.tile_bits,
         BLOCK_ROWS=tile.rows,
         BLOCK_SLOTS=tile.slots,
         BLOCK_DIMS=tile.dims,

@@ -30,10 +30,10 @@ def bin_maxima(
     slots,
     bins,
     tiles,
+    low_bits,
     KEY_DIM: tl.constexpr,
     PAIR: tl.constexpr,
     SECOND: tl.constexpr,
-    TILE_BITS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
@@ -62,7 +62,7 @@ def bin_maxima(
         scores = _scores(
             query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, False
         )
-        first, second = _merged(first, second, scores, mark, label, tile, PAIR, SECOND, TILE_BITS)
+        first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
         mark = next_mark
     # Only the last tile may run past the end: the others need no mask.
     tile = tiles - 1
@@ -70,7 +70,7 @@ def bin_maxima(
     scores = _scores(
         query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, True
     )
-    first, second = _merged(first, second, scores, mark, label, tile, PAIR, SECOND, TILE_BITS)
+    first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
 
     at = row.to(tl.int64)[:, None] * bins + bin[None, :]
     there = (row < rows)[:, None]
@@ -149,13 +149,13 @@ def _merged(
     mark,
     label,
     tile,
+    low_bits,
     PAIR: tl.constexpr,
     SECOND: tl.constexpr,
-    TILE_BITS: tl.constexpr,
 ):
     if SECOND:
         # One operation on the bits puts the tile into the score, or nothing where nothing counts.
-        kept = tl.where(mark != 0, -1 << TILE_BITS, 0)[None, :]
+        kept = tl.where(mark != 0, ~low_bits, 0)[None, :]
         put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)[None, :]
         scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
         second = tl.maximum(second, tl.minimum(first, scores))

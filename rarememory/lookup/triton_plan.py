@@ -71,14 +71,14 @@ class Plan(NamedTuple):
     window: float
 
     @property
-    def tile_bits(self) -> int:
-        """Low bits of a score that hold the number of the slot in its bin."""
-        return (self.tiles - 1).bit_length() if self.second else 0
+    def low_bits(self) -> int:
+        """Mask of the low bits of a score that hold the number of the slot in its bin."""
+        return (1 << _tile_bits(self.tiles, self.second)) - 1
 
     @property
     def block_bins(self) -> int:
         """Bins of one row that a program lists at once."""
-        return min(2**13, power_of_two(self.bins))
+        return min(2**12, power_of_two(self.bins))
 
     @property
     def row_warps(self) -> int:
@@ -117,8 +117,7 @@ def planned(
     bins = _bins(_bins_wanted(k), batch, slots, tile, chip.processors)
     tiles = math.ceil(slots / bins)
     second = k > _FEW
-    bits = (tiles - 1).bit_length() if second else 0
-    window = 2 * error(key_dim, streamed, keys, bits)
+    window = 2 * error(key_dim, streamed, keys, _tile_bits(tiles, second))
     singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
     return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
 
@@ -154,12 +153,17 @@ def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
     fits = whole * size <= (1024 if chip.generation >= 9 or batch <= 16 else 512)
     dims = whole if fits else 128 // size
     slots = 64 if whole * size <= 256 else 32 if dims < 512 or batch <= 16 else 16
-    stages = max(2, min(4, 1 + 2**16 // (slots * dims * size)))
+    most_stages = 4 if chip.generation >= 9 else 3
+    stages = max(2, min(most_stages, 1 + 2**16 // (slots * dims * size)))
     if batch <= 16:
         return Tile(16, slots, dims, 4, stages)
     if batch <= 64 or size > 2 or dims >= 512:
         return Tile(64, slots, dims, 4, stages)
     return Tile(128, slots, dims, 8, stages)
+
+
+def _tile_bits(tiles: int, second: bool) -> int:
+    return (tiles - 1).bit_length() if second else 0
 
 
 def _bins_wanted(k: int) -> int:

@@ -20,18 +20,18 @@ _LAST = tl.constexpr(2**32 - 2)
 @no_type_check
 def choose_candidates(
     maxima_ptr,  # [1 or 2, rows, bins]
-    singles_ptr,  # [rows, SINGLES]
-    wholes_ptr,  # [rows, WHOLES]
+    singles_ptr,  # [rows, room_for_singles]
+    wholes_ptr,  # [rows, room_for_wholes]
     counts_ptr,  # [rows, 2]
     floors_ptr,  # [rows]
     rows,
     bins,
     window,
     k,
+    low_bits,
+    room_for_singles,
+    room_for_wholes,
     SECOND: tl.constexpr,
-    TILE_BITS: tl.constexpr,
-    SINGLES: tl.constexpr,
-    WHOLES: tl.constexpr,
     ALL_BINS: tl.constexpr,
     BLOCK_BINS: tl.constexpr,
 ):
@@ -60,13 +60,17 @@ def choose_candidates(
         whole = first >= floor
         if SECOND:
             second = tl.load(maxima_ptr + (rows + row) * bins + bin, mask=there, other=NOTHING)
-            tile = first.to(tl.int32, bitcast=True) & ((1 << TILE_BITS) - 1)
+            tile = first.to(tl.int32, bitcast=True) & low_bits
             single = whole & (second < floor)
             whole = whole & (second >= floor)
             singles = appended(
-                singles_ptr + row * SINGLES, tile * bins + bin, single, singles, SINGLES
+                singles_ptr + row * room_for_singles,
+                tile * bins + bin,
+                single,
+                singles,
+                room_for_singles,
             )
-        wholes = appended(wholes_ptr + row * WHOLES, bin, whole, wholes, WHOLES)
+        wholes = appended(wholes_ptr + row * room_for_wholes, bin, whole, wholes, room_for_wholes)
     tl.store(counts_ptr + 2 * row, singles)
     tl.store(counts_ptr + 2 * row + 1, wholes)
     tl.store(floors_ptr + row, floor)
@@ -78,36 +82,39 @@ def score_candidates(
     queries_ptr,  # [rows, KEY_DIM]
     keys_ptr,  # [slots, KEY_DIM]
     occupied_ptr,  # [slots]
-    singles_ptr,  # [rows, SINGLES]
-    wholes_ptr,  # [rows, WHOLES]
+    singles_ptr,  # [rows, room_for_singles]
+    wholes_ptr,  # [rows, room_for_wholes]
     counts_ptr,  # [rows, 2]
     candidates_ptr,  # [rows, room]
     slots,
     bins,
     tiles,
+    room_for_singles,
+    room_for_wholes,
     room,
     KEY_DIM: tl.constexpr,
-    SINGLES: tl.constexpr,
-    WHOLES: tl.constexpr,
     BLOCK_CANDIDATES: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
 ):
     """The candidates of one row: first the single slots, then every slot of the whole bins."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK_CANDIDATES + tl.arange(0, BLOCK_CANDIDATES)
-    singles = tl.minimum(tl.load(counts_ptr + 2 * row), SINGLES)
-    wholes = tl.minimum(tl.load(counts_ptr + 2 * row + 1), WHOLES)
+    singles = tl.minimum(tl.load(counts_ptr + 2 * row), room_for_singles)
+    wholes = tl.minimum(tl.load(counts_ptr + 2 * row + 1), room_for_wholes)
     single = place < singles
-    of_bin = place - SINGLES
+    of_bin = place - room_for_singles
     in_bin = (of_bin >= 0) & (of_bin < wholes * tiles)
-    bin = tl.load(wholes_ptr + row * WHOLES + of_bin // tiles, mask=in_bin, other=0)
+    bin = tl.load(wholes_ptr + row * room_for_wholes + of_bin // tiles, mask=in_bin, other=0)
     slot = of_bin % tiles * bins + bin
     slot = tl.where(
-        single, tl.load(singles_ptr + row * SINGLES + place, mask=single, other=0), slot
+        single, tl.load(singles_ptr + row * room_for_singles + place, mask=single, other=0), slot
     )
     there = single | (in_bin & (slot < slots))
     there = there & (tl.load(occupied_ptr + slot, mask=there, other=0) != 0)
-    packed = _packed(queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS)
+    packed = tl.full([BLOCK_CANDIDATES], NO_CANDIDATE, tl.int64)
+    # Most rows leave most of the room empty.
+    if tl.max(there.to(tl.int32), 0) > 0:
+        packed = _packed(queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS)
     tl.store(candidates_ptr + row * room + place, packed, mask=place < room)
 
 
@@ -124,10 +131,10 @@ def rescue(
     slots,
     bins,
     tiles,
+    room_for_singles,
+    room_for_wholes,
     room,
     KEY_DIM: tl.constexpr,
-    SINGLES: tl.constexpr,
-    WHOLES: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
 ):
@@ -141,7 +148,7 @@ def rescue(
     parts = tl.num_programs(1)
     singles = tl.load(counts_ptr + 2 * row)
     wholes = tl.load(counts_ptr + 2 * row + 1)
-    if (singles > SINGLES) | (wholes > WHOLES):
+    if (singles > room_for_singles) | (wholes > room_for_wholes):
         floor = tl.load(floors_ptr + row)
         kept = tl.full([BLOCK_K], NO_CANDIDATE, tl.int64)
         for start in range(part * BLOCK_K, bins, parts * BLOCK_K):
