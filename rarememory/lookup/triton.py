@@ -63,6 +63,7 @@ class TritonLookup(Lookup):
     ) -> Int64[Tensor, "batch found"]:
         """As `Lookup.nearest`; a float16 copy of the keys, if given, is streamed in their place."""
         k = min(k, len(keys))
+        queries, occupied = queries.contiguous(), occupied.contiguous()
         plan = _plan(queries, keys, shadow, k)
         search = (
             partial(_first, plan, keys, shadow) if k == 1 else partial(_top, plan, keys, shadow)
@@ -80,6 +81,7 @@ class TritonLookup(Lookup):
         shadow: Float16[Tensor, "slots key_dim"] | None = None,
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         """As `Lookup.nearest_pair`; a float16 copy of the keys is streamed in their place."""
+        queries, values, labels = queries.contiguous(), values.contiguous(), labels.contiguous()
         plan = _plan(queries, keys, shadow, 1, pair=True)
         at_once = _rows_at_once(plan)
         parts = [
@@ -98,6 +100,7 @@ def _installed() -> bool:
 
 
 def _plan(queries: Tensor, keys: Tensor, shadow: Tensor | None, k: int, pair: bool = False) -> Plan:
+    assert keys.is_contiguous() and (shadow is None or shadow.is_contiguous())
     return planned(
         batch=len(queries),
         slots=len(keys),
@@ -198,7 +201,7 @@ def _top(
     if plan.may_overflow:
         _launch(
             triton_topk.rescue,
-            (rows, plan.room // plan.block_k),
+            (rows, plan.parts),
             *(queries, keys, occupied, maxima, counts, floors, candidates),
             *layout,
             BLOCK_K=plan.block_k,

@@ -25,6 +25,8 @@ _FEW = 16
 _LEAST_TILES = 4
 # Slots of whole bins that there is always room for, so that a small memory needs no rescue.
 _LEAST_ROOM = 1024
+# More would fill the chip with programs that mostly have nothing to do.
+_MOST_PARTS = 8
 
 
 class Chip(NamedTuple):
@@ -91,6 +93,11 @@ class Plan(NamedTuple):
         return max(64, power_of_two(self.k))
 
     @property
+    def parts(self) -> int:
+        """Programs that rescue one row."""
+        return min(_MOST_PARTS, self.room // self.block_k)
+
+    @property
     def room(self) -> int:
         """Candidates of one row."""
         return max(self.singles + self.wholes * self.tiles, self.block_k)
@@ -114,7 +121,7 @@ def planned(
 ) -> Plan:
     """The plan of one search."""
     tile = _tile(batch, key_dim, streamed, chip)
-    bins = _bins(_bins_wanted(k), batch, slots, tile, chip.processors)
+    bins = _bins(_bins_wanted(k), batch, slots, tile, chip)
     tiles = math.ceil(slots / bins)
     second = k > _FEW
     window = 2 * error(key_dim, streamed, keys, _tile_bits(tiles, second))
@@ -172,22 +179,24 @@ def _bins_wanted(k: int) -> int:
     return 2**14 if _FEW < k <= 256 else MOST_BINS
 
 
-def _bins(wanted: int, batch: int, slots: int, tile: Tile, processors: int) -> int:
+def _bins(wanted: int, batch: int, slots: int, tile: Tile, chip: Chip) -> int:
     """Groups of bins so that the programs fill the chip some whole number of times."""
     row_blocks = max(1, math.ceil(batch / tile.rows))
-    at_once = max(1, 2 * processors // row_blocks)
-    groups = max(1, wanted // tile.slots // at_once) * at_once
-    most = min(MOST_BINS // tile.slots, slots // (_LEAST_TILES * tile.slots))
-    return tile.slots * max(1, min(groups, most))
+    at_once = max(1, 2 * chip.processors // row_blocks)
+    groups = math.ceil(wanted / tile.slots / at_once) * at_once
+    most = MOST_BINS // tile.slots
+    groups = min(groups, max(1, most // at_once) * at_once, most)
+    return tile.slots * max(1, min(groups, slots // (_LEAST_TILES * tile.slots)))
 
 
 def _room(k: int, bins: int, tiles: int, window: float) -> tuple[int, int]:
     """Singles and whole bins for k neighbours and those that come within rounding of the last.
 
-    Of n slots thrown at random into the bins, about n^2 / (2 bins) bins hold two.
+    Of n slots thrown at random into the bins, about n^2 / (2 bins) bins hold two; there is
+    room for twice as many.
     """
     least = _LEAST_ROOM // tiles
     if k <= _FEW:
         return 0, max(least, k + _FEW)
-    singles = power_of_two(k) * (2 if window < 2**-7 else 4)
-    return singles, max(least, 16 + singles * singles // (2 * bins))
+    near = 3 * k // 2 if window < 2**-7 else 3 * k
+    return power_of_two(near), max(least, 8 + near * near // bins)

@@ -206,16 +206,16 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
 
 def test_a_bin_that_hides_more_than_its_best_is_searched_whole():
     # All of the best lie in few bins, and in every bin there are several of them.
-    plan = planned(1, 4000, 6, 20, torch.float32, torch.float32, chip=Chip(1, 9))
-    slots = torch.arange(4000)
-    keys = tight(4000, 6)
+    plan = planned(1, 2000, 6, 20, torch.float32, torch.float32, chip=Chip(1, 9))
+    slots = torch.arange(2000)
+    keys = tight(2000, 6)
     query = keys[:1].clone()
     keys[slots % plan.bins >= 6] *= -1
     assert 20 < (keys @ query[0] > 0).sum() == 6 * plan.tiles
-    check_nearest(query, keys, torch.ones(4000, dtype=torch.bool), 20, None)
+    check_nearest(query, keys, torch.ones(2000, dtype=torch.bool), 20, None)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     st.integers(1, 200),
     st.integers(1, 40),
@@ -344,6 +344,19 @@ def test_keys_beyond_two_billion_numbers_are_found():
     values = torch.arange(10**7)
     positive, negative = triton().nearest_pair(keys[-3:], keys, values, values[-3:])
     assert torch.equal(positive, values[-3:]) and (negative != positive).all()
+
+
+def test_queries_and_labels_may_lie_apart():
+    keys, values = units(129, 5), torch.randint(0, 3, (129,))
+    queries, labels = units(5, 4).T, torch.randint(0, 3, (4, 2))[:, 1]
+    occupied = (torch.arange(258) % 5 > 0)[::2]
+    for k in (1, 7):
+        apart = triton().nearest(queries, keys, occupied, k)
+        together = triton().nearest(queries.contiguous(), keys, occupied.contiguous(), k)
+        assert torch.equal(apart, together)
+    apart = triton().nearest_pair(queries, keys, values, labels)
+    together = triton().nearest_pair(queries.contiguous(), keys, values, labels.contiguous())
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(apart, together, strict=True))
 
 
 # How far a score may err
