@@ -159,7 +159,7 @@ DAMAGES = (
     # Triton
     ("lookup/triton.py", "if keys.device.type != \"cuda\" and not self.interpret:", "if False:"),
     ("lookup/triton.py", "queries, occupied = queries.contiguous(), occupied.contiguous()", "pass"),
-    ("lookup/triton.py", "        if plan.may_overflow:", "        if False:"),
+    ("lookup/triton.py", "if plan.may_overflow:", "if False:"),
     ("lookup/triton_plan.py", "product += 2 * math.sqrt(key_dim) * 2.0**-25", "pass"),
     ("lookup/triton_plan.py", "torch.float32: 2.0**-9}", "torch.float32: 2.0**-11}"),
     ("lookup/triton_plan.py", "window = 2 * error(", "window = 0 * error("),

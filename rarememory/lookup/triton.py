@@ -28,10 +28,10 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 class TritonLookup(Lookup):
     """Exact search on a GPU, which never stores a [batch, slots] matrix.
 
-    One pass streams the keys, or a float16 copy of them, and rounds: float32 to tf32. Whatever comes
-    within the rounding of the best is scored again from the keys themselves, by float32 sums in an
-    order that hangs on the key alone: so equal keys tie, and the lower slot is in. Where that is
-    more than there was room for, a slower kernel looks at all of it; the host never learns of it.
+    One pass streams the keys, or a float16 copy of them, and rounds: float32 to tf32. Whatever
+    comes within the rounding of the best is scored again from the keys themselves, by sums that
+    add up every key in one order: equal keys tie, and the lower slot is in. Where that is more than
+    there was room for, a slower kernel looks at all of it, and the host never learns of it.
 
     With `interpret` it searches tensors on the CPU too, in Triton's interpreter, which is only
     there for tests: the environment must say TRITON_INTERPRET=1 before triton is imported.
