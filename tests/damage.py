@@ -160,7 +160,6 @@ DAMAGES = (
     ("lookup/triton.py", "if keys.device.type != \"cuda\" and not self.interpret:", "if False:"),
     ("lookup/triton.py", "queries, occupied = queries.contiguous(), occupied.contiguous()", "pass"),
     ("lookup/triton.py", "if plan.may_overflow:", "if False:"),
-    ("lookup/triton_plan.py", "product += 2 * math.sqrt(key_dim) * 2.0**-25", "pass"),
     ("lookup/triton_plan.py", "torch.float32: 2.0**-9}", "torch.float32: 2.0**-11}"),
     ("lookup/triton_plan.py", "window = 2 * error(", "window = 0 * error("),
     ("lookup/triton_plan.py", "own = 0.0 if keys == torch.float32 else rounded[keys]", "own = 0.0"),
@@ -170,7 +169,6 @@ DAMAGES = (
     ("lookup/triton_kernels.py", "mark = next_mark", "pass"),
     ("lookup/triton_kernels.py", "second = tl.maximum(second, tl.minimum(first, scores))", "second = tl.maximum(second, NOTHING)"),
     ("lookup/triton_kernels.py", "first = tl.maximum(first, tl.where(right, scores, NOTHING))", "first = tl.maximum(first, scores)"),
-    ("lookup/triton_kernels.py", "tl.maximum(tl.max(highest, 0) - window, LOWEST)", "tl.max(highest, 0) - window"),
     ("lookup/triton_kernels.py", "& ((value == label) == (plane == 0))", ""),
     ("lookup/triton_kernels.py", "there = there & (tl.abs(scores) < float(\"inf\"))", "pass"),
     ("lookup/triton_kernels.py", "((scores == best) & (slot < best_slot))", "((scores == best) & (slot > best_slot))"),
@@ -183,7 +181,6 @@ DAMAGES = (
     ("lookup/triton_topk.py", "if (singles > room_for_singles) | (wholes > room_for_wholes):", "if singles > room_for_singles:"),
     ("lookup/triton_topk.py", "tl.maximum(tl.sort(kept, descending=True), tl.sort(packed))", "tl.maximum(tl.sort(kept, descending=True), packed)"),
     ("lookup/triton_topk.py", "bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)", "pass"),
-    ("lookup/triton_topk.py", "tl.where(scores == 0.0, 0.0, scores)", "scores"),
     ("lookup/triton_topk.py", "(_LAST - slot.to(tl.int64))", "slot.to(tl.int64)"),
     ("lookup/triton_topk.py", "tl.full([BLOCK_K], NO_CANDIDATE, tl.int64), mask=rest < room", "tl.full([BLOCK_K], NO_CANDIDATE, tl.int64), mask=rest < 0"),
     # Capacity, forgetting and the state as a whole

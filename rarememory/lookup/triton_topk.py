@@ -180,8 +180,8 @@ def _packed(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_DIMS:
     scores = exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS)
     # A query that is not finite has no score that is.
     there = there & (tl.abs(scores) < float("inf"))
-    # Two zeros are one score.
-    bits = tl.where(scores == 0.0, 0.0, scores).to(tl.int32, bitcast=True)
+    # A sum that begins with 0 is never -0, so no two numbers are one score.
+    bits = scores.to(tl.int32, bitcast=True)
     # Negative floats run backwards when read as integers.
     bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     packed = (bits.to(tl.int64) << 32) | (_LAST - slot.to(tl.int64))

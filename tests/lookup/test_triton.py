@@ -97,6 +97,14 @@ def check_pair(queries, keys, values, labels, shadow) -> None:
     test_pair.check(found, queries.cpu(), keys.cpu(), values.cpu(), labels.cpu())
 
 
+LAUNCH = triton_file._launch
+
+
+def without_rescue(kernel, *arguments, **options) -> None:
+    if kernel.__name__ != "rescue":
+        LAUNCH(kernel, *arguments, **options)
+
+
 def own_best(queries, keys, occupied, k):
     """The k best by the package's own scores of every slot, in the one order."""
     slots = torch.arange(len(keys)).expand(len(queries), -1)
@@ -190,7 +198,7 @@ def test_two_zeros_are_one_score():
         assert torch.equal(found[0], occupied.nonzero().squeeze(1)[:k])
 
 
-@pytest.mark.parametrize(("slots", "k"), [(1300, 5), (1300, 20)])
+@pytest.mark.parametrize(("slots", "k"), [(1300, 5), (1300, 60)])
 def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatch, slots, k):
     # Two thirds of the slots are closer together than a streamed score can tell.
     keys = units(1, 6) + 0.01 * torch.randn(slots, 6)
@@ -201,27 +209,25 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
     occupied = torch.arange(slots) % 7 > 0
     check_nearest(queries, keys, occupied, k, None)
     whole = triton().nearest(queries, keys, occupied, k).sort(1).values
-
-    real = triton_file._launch
-
-    def without_rescue(kernel, *arguments, **options):
-        if "rescue" not in str(kernel.__name__):
-            real(kernel, *arguments, **options)
-
     monkeypatch.setattr(triton_file, "_launch", without_rescue)
     found = triton().nearest(queries, keys, occupied, k).sort(1).values
     assert (found != whole).any(1).tolist() == [True, False, False]
 
 
-def test_a_bin_that_hides_more_than_its_best_is_searched_whole():
-    # All of the best lie in few bins, and in every bin there are several of them.
+def test_a_bin_that_hides_more_than_its_best_is_searched_whole(monkeypatch):
     plan = planned(1, 2000, 6, 20, torch.float32, torch.float32, chip=Chip(1, 9))
-    slots = torch.arange(2000)
-    keys = tight(2000, 6)
-    query = keys[:1].clone()
-    keys[slots % plan.bins >= 6] *= -1
-    assert 20 < (keys @ query[0] > 0).sum() == 6 * plan.tiles
-    check_nearest(query, keys, torch.ones(2000, dtype=torch.bool), 20, None)
+    tile, in_bin = torch.arange(2000) // plan.bins, torch.arange(2000) % plan.bins
+    near = (in_bin < 5) | ((in_bin < 22) & (tile == 0))
+    keys = torch.nn.functional.normalize(units(1, 6) + 0.02 * torch.randn(2000, 6), dim=1)
+    keys[~near] *= -1
+    monkeypatch.setattr(triton_file, "_launch", without_rescue)
+    check_nearest(keys[:1].clone(), keys, torch.ones(2000, dtype=torch.bool), 20, None)
+
+
+@pytest.mark.parametrize("k", [7, 20])
+def test_scores_below_zero_are_ordered_too(k):
+    keys = torch.nn.functional.normalize(units(1, 6) + 0.3 * torch.randn(129, 6), dim=1)
+    check_nearest(-keys[:2].clone(), keys, torch.ones(129, dtype=torch.bool), k, None)
 
 
 @settings(max_examples=12)
