@@ -140,8 +140,8 @@ def error(key_dim: int, streamed: torch.dtype, keys: torch.dtype, tile_bits: int
     """
     rounded = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-9}
     product = 0.0 if streamed == keys != torch.float32 else rounded[streamed]
-    # Numbers below 2^-14 are spaced evenly in float16.
-    product += 2 * math.sqrt(key_dim) * 2.0**-25
+    # Below 2^-14 the numbers of float16 are spaced evenly, and so are products rounded to it.
+    product += (2 * math.sqrt(key_dim) + key_dim) * 2.0**-25
     own = 0.0 if keys == torch.float32 else rounded[keys]
     # Keys of unit length are so up to their own rounding.
     return 1.02 * (product + own + (2 * key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
