@@ -208,7 +208,8 @@ def _top(
             *(queries, keys, occupied, maxima, counts, floors, candidates),
             *layout,
             BLOCK_K=plan.block_k,
-            **{**of_keys, "BLOCK_DIMS": 16},
+            KEY_DIM=keys.shape[1],
+            BLOCK_DIMS=min(_dims(keys), 2**13 // plan.block_k),
             num_warps=8,
         )
     best = candidates.topk(plan.k, dim=1, sorted=False).values
