@@ -44,7 +44,7 @@ class Memory(nn.Module):
         margin: the alpha of the memory loss.
         temperature: divides the scores before the softmax (the paper's t = 40 is 0.025).
         update: the policy of writing; `AverageOrReplace`, the paper's, if None.
-        lookup: "auto", "native", "faiss", "torch", or an object of one's own.
+        lookup: "auto", "triton", "native", "faiss", "torch", or an object of one's own.
         key_dtype: of the keys as they are kept; float16 or bfloat16 take half the room, and put
             scores off by up to 2^-11 or 2^-8. Queries and scores stay in float32.
         shadow: keep a float16 copy of the keys too, for a GPU's searches to read in their place:

@@ -24,6 +24,10 @@ class TorchRandom:
 TORCH_RANDOM = TorchRandom()
 hypothesis.register_random(TORCH_RANDOM)
 
+# Without a GPU the Triton kernels run in Triton's interpreter, chosen before triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # The same examples on every machine; `pytest --hypothesis-profile=explore` draws new ones.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)

@@ -57,6 +57,10 @@ OWN = {
     "classifier/saving.py": "tests/classifier/test_keeping.py",
     "classifier": "tests/classifier",
     "integrations": "tests/integrations",
+    "lookup/triton.py": "tests/lookup/test_triton.py",
+    "lookup/triton_plan.py": "tests/lookup/test_triton.py",
+    "lookup/triton_kernels.py": "tests/lookup/test_triton.py",
+    "lookup/triton_topk.py": "tests/lookup/test_triton.py",
 }
 
 # ruff: noqa: E501 (a line of code is quoted whole)
@@ -174,6 +178,33 @@ DAMAGES = (
     ("lookup/faiss.py", "        faiss.cvar.distance_compute_blas_threshold = before\n", "        pass\n"),
     ("lookup/faiss.py", "if keys.dtype != torch.float32:", "if False:"),
     ("lookup/__init__.py", "            if reason is None:\n", "            if True:\n"),
+    # Triton
+    ("lookup/triton.py", "if keys.device.type != \"cuda\" and not self.interpret:", "if False:"),
+    ("lookup/triton.py", "queries, occupied = queries.contiguous(), occupied.contiguous()", "pass"),
+    ("lookup/triton.py", "if plan.may_overflow:", "if False:"),
+    ("lookup/triton_plan.py", "torch.float32: 2.0**-9}", "torch.float32: 2.0**-11}"),
+    ("lookup/triton_plan.py", "window = 2 * error(", "window = 0 * error("),
+    ("lookup/triton_plan.py", "own = 0.0 if keys == torch.float32 else rounded[keys]", "own = 0.0"),
+    ("lookup/triton_plan.py", "slots // (_LEAST_TILES * tile.slots)", "slots // tile.slots"),
+    ("lookup/triton_kernels.py", "tl.where(mark != EMPTY, 0.0, NOTHING)[None, :]", "0.0"),
+    ("lookup/triton_kernels.py", "tl.where(mark != 0, 0.0, NOTHING)[None, :]", "0.0"),
+    ("lookup/triton_kernels.py", "mark = next_mark", "pass"),
+    ("lookup/triton_kernels.py", "second = tl.maximum(second, tl.minimum(first, scores))", "second = tl.maximum(second, NOTHING)"),
+    ("lookup/triton_kernels.py", "first = tl.maximum(first, tl.where(right, scores, NOTHING))", "first = tl.maximum(first, scores)"),
+    ("lookup/triton_kernels.py", "& ((value == label) == (plane == 0))", ""),
+    ("lookup/triton_kernels.py", "there = there & (tl.abs(scores) < float(\"inf\"))", "pass"),
+    ("lookup/triton_kernels.py", "((scores == best) & (slot < best_slot))", "((scores == best) & (slot > best_slot))"),
+    ("lookup/triton_kernels.py", "(best == top) & (best_slot >= 0)", "best_slot >= 0"),
+    ("lookup/triton_kernels.py", "(query[None, :] * key).to(kind).to(tl.float32)", "query[None, :] * key"),
+    ("lookup/triton_topk.py", "floor = low - window", "floor = low"),
+    ("lookup/triton_topk.py", "(maxima >= middle).to(tl.int32), 0) >= k", "(maxima >= middle).to(tl.int32), 0) >= k - 1"),
+    ("lookup/triton_topk.py", "whole = whole & (second >= floor)", "whole = whole & (second > 9)"),
+    ("lookup/triton_topk.py", "there = single | (in_bin & (slot < slots))", "there = single"),
+    ("lookup/triton_topk.py", "if (singles > room_for_singles) | (wholes > room_for_wholes):", "if singles > room_for_singles:"),
+    ("lookup/triton_topk.py", "tl.maximum(tl.sort(kept, descending=True), tl.sort(packed))", "tl.maximum(tl.sort(kept, descending=True), packed)"),
+    ("lookup/triton_topk.py", "bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)", "pass"),
+    ("lookup/triton_topk.py", "(_LAST - slot.to(tl.int64))", "slot.to(tl.int64)"),
+    ("lookup/triton_topk.py", "tl.full([BLOCK_K], NO_CANDIDATE, tl.int64), mask=rest < room", "tl.full([BLOCK_K], NO_CANDIDATE, tl.int64), mask=rest < 0"),
     # Capacity, forgetting and the state as a whole
     ("capacity.py", "if memory_size < len(slots):", "if memory_size != len(slots):"),
     ("capacity.py", "by_age = state.ages[slots].argsort(stable=True)", "by_age = state.ages[slots].argsort(stable=True, descending=True)"),
@@ -467,6 +498,7 @@ def first_failure(home: Path, tests: list[str]) -> str | None:
     run = multiprocessing.get_context("fork").Process(target=run_tests, args=(home, tests, log))
     run.start()
     run.join(timeout=300)
+    run.join(timeout=600)
     if run.exitcode is None:
         run.kill()
         return "ran for ever"

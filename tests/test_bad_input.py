@@ -181,7 +181,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
         ({"temperature": float("nan")}, "temperature must be a positive number, not nan"),
         (
             {"lookup": "hnsw"},
-            'no lookup is called \'hnsw\'; choose "auto", "native", "faiss", "torch", or pass',
+            'no lookup is called \'hnsw\'; choose "auto", "triton", "native", "faiss", "torch"',
         ),
     ]:
         with pytest.raises(ValueError, match=re.escape(sentence)):
@@ -260,11 +260,12 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch)
 
 def test_auto_does_without_a_missing_package(monkeypatch):
     filled = memory()
-    assert [lookup.name for lookup in filled.lookup.lookups] == ["native", "faiss", "torch"]
+    names = [lookup.name for lookup in filled.lookup.lookups]
+    assert names == ["triton", "native", "faiss", "torch"]
     without_faiss(monkeypatch)
     without_compiler(monkeypatch)
     without = memory()
-    assert [lookup.name for lookup in without.lookup.lookups] == ["torch"]
+    assert [lookup.name for lookup in without.lookup.lookups] == ["triton", "torch"]
     for mine, theirs in zip(filled(ROWS)[:4], without(ROWS)[:4], strict=True):
         assert torch.equal(mine, theirs)
 

@@ -62,7 +62,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
-# import all of these and no other engine. What chooses one may import them all.
+# import all of these and no other engine. A file named after an engine, such as triton_plan, is a
+# part of it: the engine may import it, and so may its other parts. What chooses one may import them
+# all.
 LOOKUP = ("package", "exact", "pair", "base", "torch", "changes", "indexed")
 
 ABOVE_ENGINES = ("__init__", "ops")
@@ -122,7 +124,9 @@ def upward_imports(path: Path, root: Path = ROOT) -> list[str]:
             allowed = name.split(".")[0] in {"rarememory", top}
         elif row == "lookup" and name.startswith("rarememory.lookup"):
             before = LOOKUP[: LOOKUP.index(path.stem)] if path.stem in LOOKUP else LOOKUP
-            allowed = path.stem in ABOVE_ENGINES or name.rpartition(".")[2] in before
+            imported = name.rpartition(".")[2]
+            part = imported.startswith(path.stem.partition("_")[0] + "_")
+            allowed = path.stem in ABOVE_ENGINES or imported in before or part
         else:
             own = {row} - {"__init__"}
             ours = name.split(".")[0] == "rarememory"
@@ -167,6 +171,18 @@ def test_imports_point_down(path):
         ("rarememory/lookup/faiss.py", "from . import Lookup", ["rarememory.lookup"]),
         ("rarememory/lookup/faiss.py", "from .triton import go", ["rarememory.lookup.triton"]),
         ("rarememory/lookup/torch.py", "from .faiss import Faiss", ["rarememory.lookup.faiss"]),
+        ("rarememory/lookup/triton.py", "from .triton_plan import Plan", []),
+        ("rarememory/lookup/triton_topk.py", "from .triton_plan import Plan", []),
+        (
+            "rarememory/lookup/triton_plan.py",
+            "from .triton import go",
+            ["rarememory.lookup.triton"],
+        ),
+        (
+            "rarememory/lookup/faiss.py",
+            "from .triton_plan import Plan",
+            ["rarememory.lookup.triton_plan"],
+        ),
         ("rarememory/lookup/faiss.py", "import torch, faiss", []),
         ("rarememory/lookup/__init__.py", "from .torch import Torch", []),
         ("rarememory/__init__.py", "from rarememory.cli import main", ["rarememory.cli"]),

@@ -12,8 +12,10 @@ from rarememory.lookup.ivf import FaissIVF as FaissIVF
 from rarememory.lookup.lsh import LocalitySensitiveHashing as LocalitySensitiveHashing
 from rarememory.lookup.native import NativeLookup as NativeLookup
 from rarememory.lookup.torch import TorchLookup as TorchLookup
+from rarememory.lookup.triton import TritonLookup as TritonLookup
 
 LOOKUPS: dict[str, Callable[[], Lookup]] = {
+    "triton": TritonLookup,
     "native": NativeLookup,
     "faiss": FaissLookup,
     "torch": TorchLookup,

@@ -286,7 +286,7 @@ def test_faiss_fetches_a_few_more_than_k_and_asks_the_definition_where_that_leav
 
 
 def test_a_lookup_is_chosen_by_name_by_object_or_by_auto():
-    assert list(MAKERS) == ["native", "faiss", "torch"]
+    assert list(MAKERS) == ["triton", "native", "faiss", "torch"]
     for name in MAKERS:
         assert choose_lookup(name).name == name == Memory(3, 4, lookup=name).lookup.name
     assert isinstance(choose_lookup("auto"), AutoLookup)

@@ -1,0 +1,275 @@
+"""The streaming pass over the keys, and the exact finish for the nearest slot alone.
+
+A slot s lies in bin s % bins, so that neighbours in the memory, which were often written together,
+lie in different bins. The pass keeps the maximum of every bin and sorts nothing; its scores are
+rounded, so whatever comes within rounding of the best is scored again from the master keys.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+# Below any cosine, as every bin begins; what is taken off the score of a slot that does not count.
+NOTHING = tl.constexpr(-8.0)
+_BITS_OF_NOTHING = tl.constexpr(-0x3F000000)
+# Above it is a cosine, rounded in whatever way; below, nothing.
+LOWEST = tl.constexpr(-2.0)
+EMPTY = tl.constexpr(-1)
+
+
+@triton.jit(do_not_specialize=["rows"])
+@no_type_check
+def bin_maxima(
+    queries_ptr,  # [rows, KEY_DIM]
+    stream_ptr,  # [slots, KEY_DIM]
+    marks_ptr,  # [slots]
+    labels_ptr,  # [rows]
+    maxima_ptr,  # [planes, rows, bins]
+    rows,
+    slots,
+    bins,
+    tiles,
+    low_bits,
+    KEY_DIM: tl.constexpr,
+    PAIR: tl.constexpr,
+    SECOND: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_SLOTS: tl.constexpr,
+    BLOCK_DIMS: tl.constexpr,
+):
+    """maxima[row, bin] = max of q.k over the slots of the bin that count.
+
+    With PAIR the marks are values, and there are two planes: the slots with the row's label, and
+    the occupied slots with another. Otherwise the marks say which slots are occupied; with SECOND
+    the number of the slot in its bin takes the low bits of the score, and the second plane holds
+    the runners-up.
+    """
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    bin = tl.program_id(1) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
+    label = row
+    if PAIR:
+        label = tl.load(labels_ptr + row, mask=row < rows, other=EMPTY)
+    query = _query(queries_ptr, stream_ptr, row, rows, 0, KEY_DIM, BLOCK_DIMS)
+    first = tl.full([BLOCK_ROWS, BLOCK_SLOTS], NOTHING, tl.float32)
+    second = first
+    mark = tl.load(marks_ptr + bin, mask=bin < slots, other=EMPTY if PAIR else 0)
+    for tile in range(0, tiles - 1):
+        slot = tile * bins + bin
+        # Asked for one tile ahead, so that nothing waits for it.
+        ahead = slot + bins
+        next_mark = tl.load(marks_ptr + ahead, mask=ahead < slots, other=EMPTY if PAIR else 0)
+        scores = _scores(
+            query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, False
+        )
+        first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+        mark = next_mark
+    # Only the last tile may run past the end: the others need no mask.
+    tile = tiles - 1
+    slot = tile * bins + bin
+    scores = _scores(
+        query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, True
+    )
+    first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+
+    at = row.to(tl.int64)[:, None] * bins + bin[None, :]
+    there = (row < rows)[:, None]
+    tl.store(maxima_ptr + at, first, mask=there)
+    if PAIR or SECOND:
+        tl.store(maxima_ptr + rows.to(tl.int64) * bins + at, second, mask=there)
+
+
+@triton.jit
+@no_type_check
+def _query(
+    queries_ptr, stream_ptr, row, rows, start, KEY_DIM: tl.constexpr, BLOCK_DIMS: tl.constexpr
+):
+    dim = start + tl.arange(0, BLOCK_DIMS)
+    there = (row < rows)[:, None] & (dim < KEY_DIM)[None, :]
+    at = row.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
+    return tl.load(queries_ptr + at, mask=there, other=0.0).to(stream_ptr.dtype.element_ty)
+
+
+@triton.jit
+@no_type_check
+def _scores(
+    query,
+    queries_ptr,
+    stream_ptr,
+    row,
+    rows,
+    slot,
+    slots,
+    KEY_DIM: tl.constexpr,
+    BLOCK_DIMS: tl.constexpr,
+    RAGGED: tl.constexpr,
+):
+    """Rounded q.k of a block of rows with a block of slots; `query` is what they share, if it fits.
+
+    Longer keys are multiplied slab by slab.
+    """
+    scores = tl.zeros([row.shape[0], slot.shape[0]], tl.float32)
+    if KEY_DIM <= BLOCK_DIMS:
+        key = _keys(stream_ptr, slot, slots, 0, KEY_DIM, BLOCK_DIMS, RAGGED)
+        return tl.dot(query, tl.trans(key), scores, input_precision="tf32")
+    for start in range(0, KEY_DIM, BLOCK_DIMS):
+        query = _query(queries_ptr, stream_ptr, row, rows, start, KEY_DIM, BLOCK_DIMS)
+        key = _keys(stream_ptr, slot, slots, start, KEY_DIM, BLOCK_DIMS, RAGGED)
+        scores = tl.dot(query, tl.trans(key), scores, input_precision="tf32")
+    return scores
+
+
+@triton.jit
+@no_type_check
+def _keys(
+    stream_ptr,
+    slot,
+    slots,
+    start,
+    KEY_DIM: tl.constexpr,
+    BLOCK_DIMS: tl.constexpr,
+    RAGGED: tl.constexpr,
+):
+    dim = start + tl.arange(0, BLOCK_DIMS)
+    at = stream_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
+    within = (dim < KEY_DIM)[None, :]
+    if RAGGED:
+        return tl.load(at, mask=(slot < slots)[:, None] & within, other=0.0)
+    if KEY_DIM % BLOCK_DIMS == 0:
+        return tl.load(at)
+    return tl.load(at, mask=within, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _merged(
+    first,
+    second,
+    scores,
+    mark,
+    label,
+    tile,
+    low_bits,
+    PAIR: tl.constexpr,
+    SECOND: tl.constexpr,
+):
+    if SECOND:
+        # One operation on the bits puts the tile into the score, or nothing where nothing counts.
+        kept = tl.where(mark != 0, ~low_bits, 0)[None, :]
+        put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)[None, :]
+        scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
+        second = tl.maximum(second, tl.minimum(first, scores))
+        first = tl.maximum(first, scores)
+    elif PAIR:
+        scores += tl.where(mark != EMPTY, 0.0, NOTHING)[None, :]
+        right = mark[None, :] == label[:, None]
+        first = tl.maximum(first, tl.where(right, scores, NOTHING))
+        second = tl.maximum(second, tl.where(right, NOTHING, scores))
+    else:
+        scores += tl.where(mark != 0, 0.0, NOTHING)[None, :]
+        first = tl.maximum(first, scores)
+    return first, second
+
+
+@triton.jit
+@no_type_check
+def exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_DIMS: tl.constexpr):
+    """score[i] = sum over the key's own axis of q * keys[slot[i]], as `lookup/exact.py` has it.
+
+    Every key is added up in one order, wherever it lies. Half precision is rounded as torch rounds
+    it: every product, and the sum.
+    """
+    kind: tl.constexpr = keys_ptr.dtype.element_ty
+    total = tl.zeros([slot.shape[0], BLOCK_DIMS], tl.float32)
+    for start in tl.static_range(0, KEY_DIM, BLOCK_DIMS):
+        dim = start + tl.arange(0, BLOCK_DIMS)
+        within = dim < KEY_DIM
+        query = tl.load(query_ptr + dim, mask=within, other=0.0).to(tl.float32)
+        at = keys_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
+        key = tl.load(at, mask=there[:, None] & within[None, :], other=0.0).to(tl.float32)
+        total += (query[None, :] * key).to(kind).to(tl.float32)
+    return tl.sum(total, 1).to(kind).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def appended(list_ptr, numbers, chosen, count, room):
+    """Write the chosen numbers behind the first `count` of a list, and return the new count.
+
+    The count goes on where the list is full.
+    """
+    chosen = chosen.to(tl.int32)
+    place = count + tl.cumsum(chosen, 0) - 1
+    tl.store(list_ptr + place, numbers, mask=(chosen != 0) & (place < room))
+    return count + tl.sum(chosen, 0)
+
+
+@triton.jit(do_not_specialize=["rows"])
+@no_type_check
+def best_of_bins(
+    queries_ptr,  # [rows, KEY_DIM]
+    keys_ptr,  # [slots, KEY_DIM]
+    marks_ptr,  # [slots]
+    labels_ptr,  # [rows]
+    maxima_ptr,  # [planes, rows, bins]
+    near_ptr,  # [planes, rows, bins], for bins that come near
+    found_ptr,  # [rows, planes]
+    rows,
+    slots,
+    bins,
+    tiles,
+    window,
+    KEY_DIM: tl.constexpr,
+    PAIR: tl.constexpr,
+    BLOCK_BINS: tl.constexpr,
+    BLOCK_CANDIDATES: tl.constexpr,
+    BLOCK_DIMS: tl.constexpr,
+):
+    """The best slot of one row and plane: every bin within rounding of the best is scored again.
+
+    There is no limit to how many those are, so the answer is always exact.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    plane = tl.program_id(1)
+    of_row = (plane.to(tl.int64) * rows + row) * bins
+    highest = tl.full([BLOCK_BINS], NOTHING, tl.float32)
+    for start in range(0, bins, BLOCK_BINS):
+        bin = start + tl.arange(0, BLOCK_BINS)
+        maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
+        highest = tl.maximum(highest, maxima)
+    floor = tl.maximum(tl.max(highest, 0) - window, LOWEST)
+    count = 0
+    for start in range(0, bins, BLOCK_BINS):
+        bin = start + tl.arange(0, BLOCK_BINS)
+        maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
+        count = appended(near_ptr + of_row, bin, maxima >= floor, count, bins)
+    # What one thread has listed, another reads.
+    tl.debug_barrier()
+
+    label = row
+    if PAIR:
+        label = tl.load(labels_ptr + row)
+    best = tl.full([BLOCK_CANDIDATES], -float("inf"), tl.float32)
+    best_slot = tl.full([BLOCK_CANDIDATES], EMPTY, tl.int64)
+    candidates = count * tiles
+    for start in range(0, candidates, BLOCK_CANDIDATES):
+        at = start + tl.arange(0, BLOCK_CANDIDATES)
+        there = at < candidates
+        slot = tl.load(near_ptr + of_row + at // tiles, mask=there, other=0) + at % tiles * bins
+        there = there & (slot < slots)
+        if PAIR:
+            value = tl.load(marks_ptr + slot, mask=there, other=EMPTY)
+            there = there & (value != EMPTY) & ((value == label) == (plane == 0))
+        else:
+            there = there & (tl.load(marks_ptr + slot, mask=there, other=0) != 0)
+        scores = exact_scores(
+            queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
+        )
+        # A query that is not finite has no score that is.
+        there = there & (tl.abs(scores) < float("inf"))
+        better = there & ((scores > best) | ((scores == best) & (slot < best_slot)))
+        best = tl.where(better, scores, best)
+        best_slot = tl.where(better, slot.to(tl.int64), best_slot)
+    top = tl.max(best, 0)
+    lowest = tl.min(tl.where((best == top) & (best_slot >= 0), best_slot, slots), 0)
+    tl.store(found_ptr + row * tl.num_programs(1) + plane, tl.where(lowest < slots, lowest, EMPTY))

@@ -1,0 +1,202 @@
+"""The numbers of the Triton search: tiles, bins, room for candidates, and how far a score may err.
+
+Nothing here touches a tensor. To retune for another chip, change `_tile` and `_bins_wanted`.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+WORKSPACE = 2**26
+"""Bin maxima held at once, 256 MiB of float32; longer batches are searched in parts."""
+
+BLOCK_CANDIDATES = 32
+"""Slots that one program scores exactly."""
+
+MOST_BINS = 2**15
+"""A row of bin maxima fits the registers of one program up to here."""
+
+MOST_NEIGHBOURS = 1024
+
+# Up to this many neighbours it is cheaper to score whole bins than to remember runners-up.
+_FEW = 16
+# Even a small memory has bins of a few slots, so that no [batch, slots] matrix is ever stored.
+_LEAST_TILES = 4
+# Slots of whole bins that there is always room for, so that a small memory needs no rescue.
+_LEAST_ROOM = 1024
+# More would fill the chip with programs that mostly have nothing to do.
+_MOST_PARTS = 8
+
+
+class Chip(NamedTuple):
+    """What the plan asks of a GPU: its multiprocessors, and the major number of its capability."""
+
+    processors: int
+    generation: int
+
+
+H200 = Chip(processors=132, generation=9)
+
+
+class Tile(NamedTuple):
+    """What one program of the streaming pass multiplies at once, and with how many hands."""
+
+    rows: int
+    slots: int
+    dims: int
+    warps: int
+    stages: int
+
+
+class Plan(NamedTuple):
+    """How one search is laid out. Slot s lies in bin s % bins, as number s // bins of it.
+
+    Attributes:
+        k: neighbours wanted.
+        tile: of the streaming pass.
+        bins: maxima of one row and plane.
+        tiles: slots of one bin.
+        second: whether a bin remembers the number of its best slot, and its runner-up's score.
+        singles: room for slots that are candidates one by one.
+        wholes: room for bins of which every slot is a candidate.
+        window: a slot this far below another in the streaming pass may still be nearer.
+    """
+
+    k: int
+    tile: Tile
+    bins: int
+    tiles: int
+    second: bool
+    singles: int
+    wholes: int
+    window: float
+
+    @property
+    def low_bits(self) -> int:
+        """Mask of the low bits of a score that hold the number of the slot in its bin."""
+        return (1 << _tile_bits(self.tiles, self.second)) - 1
+
+    @property
+    def block_bins(self) -> int:
+        """Bins of one row that a program lists at once."""
+        return min(2**12, power_of_two(self.bins))
+
+    @property
+    def row_warps(self) -> int:
+        """Warps of a program that looks through a whole row of bins."""
+        return max(4, min(16, power_of_two(self.bins) // 1024))
+
+    @property
+    def block_k(self) -> int:
+        """What the rescue of a row keeps and looks at, as one power of two."""
+        return max(64, power_of_two(self.k))
+
+    @property
+    def parts(self) -> int:
+        """Programs that rescue one row."""
+        return min(_MOST_PARTS, self.room // self.block_k)
+
+    @property
+    def room(self) -> int:
+        """Candidates of one row."""
+        return max(self.singles + self.wholes * self.tiles, self.block_k)
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a row can have more candidates than there is room for."""
+        return self.wholes < self.bins or (self.second and self.singles < self.bins)
+
+
+def planned(
+    batch: int,
+    slots: int,
+    key_dim: int,
+    k: int,
+    streamed: torch.dtype,
+    keys: torch.dtype,
+    *,
+    pair: bool = False,
+    chip: Chip = H200,
+) -> Plan:
+    """The plan of one search."""
+    tile = _tile(batch, key_dim, streamed, chip)
+    bins = _bins(_bins_wanted(k), batch, slots, tile, chip)
+    tiles = math.ceil(slots / bins)
+    second = k > _FEW
+    window = 2 * error(key_dim, streamed, keys, _tile_bits(tiles, second))
+    singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
+    return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
+
+
+def error(key_dim: int, streamed: torch.dtype, keys: torch.dtype, tile_bits: int) -> float:
+    """How far a streamed score may lie from the score of the master keys, in unit vectors.
+
+    By Cauchy-Schwarz a rounding of each number by a part u moves the cosine by at most u for the
+    queries and u for the keys. A product of float32 is rounded to tf32, which drops 13 bits.
+    Adding up key_dim products, in whatever order and rounded towards zero, errs by key_dim parts in
+    2^23 (Higham 2002, section 3.1), and so does the score it is held against. Half precision keys
+    have scores that are themselves rounded: every product, and their sum.
+    """
+    rounded = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-9}
+    product = 0.0 if streamed == keys != torch.float32 else rounded[streamed]
+    # Below 2^-14 the numbers of float16 are spaced evenly, and so are products rounded to it.
+    product += (2 * math.sqrt(key_dim) + key_dim) * 2.0**-25
+    own = 0.0 if keys == torch.float32 else rounded[keys]
+    # Keys of unit length are so up to their own rounding.
+    return 1.02 * (product + own + (2 * key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below the number."""
+    return 1 << (number - 1).bit_length()
+
+
+def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
+    """What fits registers and shared memory (`tests/lookup/test_triton_compiles.py`)."""
+    size = streamed.itemsize
+    whole = max(16, power_of_two(key_dim))
+    # Queries stay where they are for the whole pass if they fit; else they come slab by slab.
+    fits = whole * size <= (1024 if chip.generation >= 9 or batch <= 16 else 512)
+    dims = whole if fits else 128 // size
+    slots = 64 if whole * size <= 256 else 32 if dims < 512 or batch <= 16 else 16
+    most_stages = 4 if chip.generation >= 9 else 3
+    stages = max(2, min(most_stages, 1 + 2**16 // (slots * dims * size)))
+    if batch <= 16:
+        return Tile(16, slots, dims, 4, stages)
+    if batch <= 64 or size > 2 or dims >= 512:
+        return Tile(64, slots, dims, 4, stages)
+    return Tile(128, slots, dims, 8, stages)
+
+
+def _tile_bits(tiles: int, second: bool) -> int:
+    return (tiles - 1).bit_length() if second else 0
+
+
+def _bins_wanted(k: int) -> int:
+    if k == 1:
+        return 2**13
+    return 2**14 if _FEW < k <= 256 else MOST_BINS
+
+
+def _bins(wanted: int, batch: int, slots: int, tile: Tile, chip: Chip) -> int:
+    """Groups of bins so that the programs fill the chip some whole number of times."""
+    row_blocks = max(1, math.ceil(batch / tile.rows))
+    at_once = max(1, 2 * chip.processors // row_blocks)
+    groups = math.ceil(wanted / tile.slots / at_once) * at_once
+    most = MOST_BINS // tile.slots
+    groups = min(groups, max(1, most // at_once) * at_once, most)
+    return tile.slots * max(1, min(groups, slots // (_LEAST_TILES * tile.slots)))
+
+
+def _room(k: int, bins: int, tiles: int, window: float) -> tuple[int, int]:
+    """Singles and whole bins for k neighbours and those that come within rounding of the last.
+
+    Of n slots thrown at random into the bins, about n^2 / (2 bins) bins hold two; there is
+    room for twice as many.
+    """
+    least = _LEAST_ROOM // tiles
+    if k <= _FEW:
+        return 0, max(least, k + _FEW)
+    near = 3 * k // 2 if window < 2**-7 else 3 * k
+    return power_of_two(near), max(least, 8 + near * near // bins)
