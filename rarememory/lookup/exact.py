@@ -92,13 +92,14 @@ _score_operator.register_autograd(_backward, setup_context=_keep)
 
 @_score_operator.register_fake
 def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
-    return queries.new_empty(slots.shape)
+    return queries.new_empty(slots.shape, dtype=torch.promote_types(queries.dtype, torch.float32))
 
 
 def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_dim"]) -> Tensor:
-    """Sums over the last axis in float64, where the device has it, rounded once."""
+    """Sums over the last axis in float64, where the device has it, rounded once, to float32."""
     wide = torch.float32 if one.device.type == "mps" else torch.float64
-    return (one.to(wide) * other.to(wide)).sum(-1).to(one.dtype)
+    rounded = torch.promote_types(one.dtype, torch.float32)
+    return (one.to(wide) * other.to(wide)).sum(-1).to(rounded)
 
 
 def order(scores: Float[Tensor, "batch k"], slots: Int64[Tensor, "batch k"]) -> Tensor:

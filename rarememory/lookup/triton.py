@@ -38,6 +38,7 @@ class TritonLookup(Lookup):
     """
 
     name = "triton"
+    reads_shadow = True
 
     def __init__(self, *, interpret: bool = False) -> None:
         if not _installed():
@@ -110,7 +111,6 @@ def _plan(queries: Tensor, keys: Tensor, shadow: Tensor | None, k: int, pair: bo
         key_dim=keys.shape[1],
         k=k,
         streamed=keys.dtype if shadow is None else shadow.dtype,
-        keys=keys.dtype,
         pair=pair,
         chip=_chip(keys.device),
     )

@@ -174,21 +174,16 @@ def _merged(
 @triton.jit
 @no_type_check
 def exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_DIMS: tl.constexpr):
-    """score[i] = sum over the key's own axis of q * keys[slot[i]], as `lookup/exact.py` has it.
-
-    Every key is added up in one order, wherever it lies. Half precision is rounded as torch rounds
-    it: every product, and the sum.
-    """
-    kind: tl.constexpr = keys_ptr.dtype.element_ty
-    total = tl.zeros([slot.shape[0], BLOCK_DIMS], tl.float32)
-    for start in tl.static_range(0, KEY_DIM, BLOCK_DIMS):
+    """score[i] = sum_d q_d K[slot[i]]_d in float64, rounded once, as `lookup/exact.py` has it."""
+    total = tl.zeros([slot.shape[0], BLOCK_DIMS], tl.float64)
+    for start in range(0, KEY_DIM, BLOCK_DIMS):
         dim = start + tl.arange(0, BLOCK_DIMS)
         within = dim < KEY_DIM
-        query = tl.load(query_ptr + dim, mask=within, other=0.0).to(tl.float32)
+        query = tl.load(query_ptr + dim, mask=within, other=0.0).to(tl.float64)
         at = keys_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
-        key = tl.load(at, mask=there[:, None] & within[None, :], other=0.0).to(tl.float32)
-        total += (query[None, :] * key).to(kind).to(tl.float32)
-    return tl.sum(total, 1).to(kind).to(tl.float32)
+        key = tl.load(at, mask=there[:, None] & within[None, :], other=0.0).to(tl.float64)
+        total += query[None, :] * key
+    return tl.sum(total, 1).to(tl.float32)
 
 
 @triton.jit

@@ -114,7 +114,6 @@ def planned(
     key_dim: int,
     k: int,
     streamed: torch.dtype,
-    keys: torch.dtype,
     *,
     pair: bool = False,
     chip: Chip = H200,
@@ -124,27 +123,24 @@ def planned(
     bins = _bins(_bins_wanted(k), batch, slots, tile, chip)
     tiles = math.ceil(slots / bins)
     second = k > _FEW
-    window = 2 * error(key_dim, streamed, keys, _tile_bits(tiles, second))
+    window = 2 * error(key_dim, streamed, _tile_bits(tiles, second))
     singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
     return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
 
 
-def error(key_dim: int, streamed: torch.dtype, keys: torch.dtype, tile_bits: int) -> float:
+def error(key_dim: int, streamed: torch.dtype, tile_bits: int) -> float:
     """How far a streamed score may lie from the score of the master keys, in unit vectors.
 
     By Cauchy-Schwarz a rounding of each number by a part u moves the cosine by at most u for the
     queries and u for the keys. A product of float32 is rounded to tf32, which drops 13 bits.
     Adding up key_dim products, in whatever order and rounded towards zero, errs by key_dim parts in
-    2^23 (Higham 2002, section 3.1), and so does the score it is held against. Half precision keys
-    have scores that are themselves rounded: every product, and their sum.
+    2^23 (Higham 2002, section 3.1); the score it is held against is rounded once.
     """
     rounded = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-9}
-    product = 0.0 if streamed == keys != torch.float32 else rounded[streamed]
     # Below 2^-14 the numbers of float16 are spaced evenly, and so are products rounded to it.
-    product += (2 * math.sqrt(key_dim) + key_dim) * 2.0**-25
-    own = 0.0 if keys == torch.float32 else rounded[keys]
+    product = rounded[streamed] + (2 * math.sqrt(key_dim) + key_dim) * 2.0**-25
     # Keys of unit length are so up to their own rounding.
-    return 1.02 * (product + own + (2 * key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
+    return 1.02 * (product + (key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
 
 
 def power_of_two(number: int) -> int:
