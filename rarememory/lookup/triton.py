@@ -46,10 +46,11 @@ class TritonLookup(Lookup):
         self.interpret = interpret
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        if not _installed():
-            return _NOT_INSTALLED
+        # First, because it is the quickest to say.
         if keys.device.type != "cuda" and not self.interpret:
             return f"triton searches on a gpu, and the keys are on {keys.device}"
+        if not _installed():
+            return _NOT_INSTALLED
         if keys.dtype not in _DTYPES:
             return f"triton searches float32, float16 or bfloat16 keys, and these are {keys.dtype}"
         if min(k, len(keys)) > MOST_NEIGHBOURS:
