@@ -29,17 +29,25 @@ def slot_noise(
         tensor(True)
     """
     count = memory_size - first if count is None else count
-    place = clock * memory_size + first + 1
     if native.serves(seed, clock):
         noise = torch.empty(count, dtype=torch.float64)
-        native.library().rarememory_noise((seed + place * _GAMMA).item(), count, noise.data_ptr())
+        begin = sequence_of(seed, clock, memory_size, first)
+        native.library().rarememory_noise(begin, count, noise.data_ptr())
         return noise
+    place = clock * memory_size + first + 1
     # The place is added before the product: of arange * constant, inductor (torch 2.15) makes an
     # index that overflows, and its program then writes where it must not.
     z = (torch.arange(count, device=clock.device) + place) * _GAMMA + seed
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-52 - 1.0
+
+
+def sequence_of(
+    seed: Int64[Tensor, ""], clock: Int64[Tensor, ""], memory_size: int, first: int = 0
+) -> int:
+    """The state of SplitMix64 before the number of slot `first`; on a GPU the host waits for it."""
+    return (seed + (clock * memory_size + first + 1) * _GAMMA).item()  # type: ignore[return-value]
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:

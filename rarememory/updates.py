@@ -46,7 +46,24 @@ class Update(Protocol):
 
 
 @dataclass(frozen=True)
-class AverageOrReplace:
+class ByAgeAndNoise:
+    """Policies that give up slots by a weighted sum of age and noise, which one pass can find."""
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the age, and of the noise."""
+        raise NotImplementedError
+
+    def eviction(
+        self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
+    ) -> Float64[Tensor, " slots"]:
+        """age_weight * age + noise_weight * noise."""
+        age_weight, noise_weight = self.weights
+        return age_weight * ages + noise_weight * noise
+
+
+@dataclass(frozen=True)
+class AverageOrReplace(ByAgeAndNoise):
     """The paper's policy: average into the key that answered rightly, or replace the oldest slot.
 
     V[n1] = v:  K[n1] <- (q + K[n1]) / |q + K[n1]|;  otherwise n' = argmax A[i] + r_i,  K[n'] <- q,
@@ -63,33 +80,30 @@ class AverageOrReplace:
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         return hits
 
-    def eviction(
-        self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
-    ) -> Float64[Tensor, " slots"]:
-        return ages + self.age_noise * noise
+    @property
+    def weights(self) -> tuple[float, float]:
+        return 1.0, self.age_noise
 
 
 @dataclass(frozen=True)
-class FirstInFirstOut:
+class FirstInFirstOut(ByAgeAndNoise):
     """Every row gets a slot of its own, that of the row written longest ago."""
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         return torch.zeros_like(hits)
 
-    def eviction(
-        self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
-    ) -> Float64[Tensor, " slots"]:
-        return ages
+    @property
+    def weights(self) -> tuple[float, float]:
+        return 1.0, 0.0
 
 
 @dataclass(frozen=True)
-class AverageOrReplaceRandom:
+class AverageOrReplaceRandom(ByAgeAndNoise):
     """As the paper's, but a slot drawn at random is replaced, however young: the usual ablation."""
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         return hits
 
-    def eviction(
-        self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
-    ) -> Float64[Tensor, " slots"]:
-        return noise
+    @property
+    def weights(self) -> tuple[float, float]:
+        return 0.0, 1.0

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.checks import may_look
-from rarememory.noise import slot_noise
+from rarememory.noise import sequence_of, slot_noise
 from rarememory.state import EMPTY, MemoryState, Write
-from rarememory.updates import Update
+from rarememory.updates import ByAgeAndNoise, Update
 
 _SHORTEST_SUM = 1e-12
 """A key and rows that cancel to less than this have no direction: the key stays as it is."""
 
-_SLOTS_AT_ONCE = 2**15
+_SLOTS_AT_ONCE = 2**16
 """Slots that are looked at together on a CPU, few enough for its caches."""
 
 
@@ -92,8 +92,17 @@ def _eviction_order_natively(
     state: MemoryState, update: Update, count: int, keep: Tensor
 ) -> Tensor:
     keep, chosen = keep.contiguous(), torch.full((count,), EMPTY)
+    size = len(state.values)
+    if getattr(type(update), "eviction", None) is ByAgeAndNoise.eviction:
+        assert isinstance(update, ByAgeAndNoise)
+        native.library().rarememory_give_up_oldest(
+            *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
+            *(sequence_of(state.seed, state.clock, size), *update.weights, size),
+            *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
+        )
+        return chosen
     best = torch.empty(count, dtype=torch.float64)
-    for first in range(0, len(state.values), _SLOTS_AT_ONCE):
+    for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
         gladness = _gladness(state, update, first, len(values)).double().contiguous()
         native.library().rarememory_give_up(

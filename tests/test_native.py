@@ -185,6 +185,10 @@ def test_a_gradient_kept_across_a_write_is_refused_as_torch_refuses_it():
         product.backward()
 
 
+def evicting(policy):
+    return lambda self, ages, noise: policy.eviction(ages, noise)
+
+
 def test_slots_are_given_up_block_by_block_as_all_at_once(monkeypatch):
     state = Memory(1, 1000, seed=5).state
     state.written.copy_(torch.randint(0, 90, (1000,)))
@@ -196,6 +200,9 @@ def test_slots_are_given_up_block_by_block_as_all_at_once(monkeypatch):
             whole = writing.eviction_order(state, policy, count, keep)
             with monkeypatch.context() as small:
                 small.setattr(writing, "_SLOTS_AT_ONCE", 37)
+                # By its own name a policy goes one way, and under another name the other.
+                renamed = type("Renamed", (type(policy),), {"eviction": evicting(policy)})()
+                assert torch.equal(writing.eviction_order(state, renamed, count, keep), whole)
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
                 small.setattr(native, "serves", lambda *tensors: False)
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)

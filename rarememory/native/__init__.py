@@ -47,6 +47,11 @@ _SIGNATURES = {
         *(_pointer, _integer),  # keep, kept
         *(_integer, _pointer, _pointer),  # count, chosen_gladness, chosen
     ],
+    "rarememory_give_up_oldest": [
+        *(_pointer, _pointer, _integer, _integer),  # values, written, clock, state
+        *(ctypes.c_double, ctypes.c_double, _integer),  # age_weight, noise_weight, size
+        *(_pointer, _integer, _integer, _pointer),  # keep, kept, count, chosen
+    ],
     "rarememory_write": [
         *(_pointer, _integer, _pointer, _pointer, _pointer),  # keys, dim, values, written, clock
         *(_pointer, _pointer, _integer),  # queries, labels, batch

@@ -19,6 +19,60 @@ struct Glad {
     }
 };
 
+/// The slots to give up first, best first; never one that is barred.
+class GivenUp {
+   public:
+    GivenUp(const int64_t* keep, int64_t kept, int64_t count)
+        : barred_(keep, keep + kept), count_(count) {
+        std::sort(barred_.begin(), barred_.end());
+    }
+
+    /// Below this, or at it and later, a slot comes too late.
+    double least() const { return full() ? best_.back().gladness : -INFINITE; }
+
+    /// Slots come in ascending order.
+    void offer(double gladness, int64_t slot) {
+        const Glad one{gladness, slot};
+        if (full() && !(one < best_.back())) return;
+        if (std::binary_search(barred_.begin(), barred_.end(), slot)) return;
+        if (full()) best_.pop_back();
+        best_.insert(std::upper_bound(best_.begin(), best_.end(), one), one);
+    }
+
+    void begin_with(const double* gladness, const int64_t* slots) {
+        for (int64_t i = 0; i < count_ && slots[i] != EMPTY; ++i)
+            best_.push_back({gladness[i], slots[i]});
+    }
+
+    void end_with(double* gladness, int64_t* slots) const {
+        for (size_t i = 0; i < best_.size(); ++i) {
+            if (gladness) gladness[i] = best_[i].gladness;
+            slots[i] = best_[i].slot;
+        }
+    }
+
+   private:
+    std::vector<Glad> best_;
+    std::vector<int64_t> barred_;
+    int64_t count_;
+
+    bool full() const { return int64_t(best_.size()) == count_; }
+};
+
+/// Number `place` of the SplitMix64 sequence (noise.py) from a state on, as a double in [-1, 1).
+double noise(uint64_t state, int64_t place) {
+    uint64_t z = state + uint64_t(place) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return double(int64_t((z ^ (z >> 31)) >> 11)) * 0x1p-52 - 1.0;
+}
+
+/// A product of its own: torch rounds it before it adds, and so has this to.
+double product(double a, double b) {
+    volatile double rounded = a * b;
+    return rounded;
+}
+
 /// Rows of a batch in an order that depends on what they are, not on where they stand.
 std::vector<int64_t> own_order(Rows queries, const int64_t* labels) {
     std::vector<double> fingerprints(queries.count), waves(queries.dim);
@@ -47,42 +101,41 @@ void average(float* key, const std::vector<double>& sum, double shortest) {
 
 }  // namespace
 
-/// Numbers of the SplitMix64 sequence (noise.py), from a state on, as doubles in [-1, 1).
-extern "C" void rarememory_noise(uint64_t state, int64_t count, double* noise) {
-    for (int64_t i = 0; i < count; ++i) {
-        uint64_t z = state + uint64_t(i) * 0x9E3779B97F4A7C15u;
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-        noise[i] = double(int64_t((z ^ (z >> 31)) >> 11)) * 0x1p-52 - 1.0;
-    }
+extern "C" void rarememory_noise(uint64_t state, int64_t count, double* numbers) {
+    for (int64_t i = 0; i < count; ++i) numbers[i] = noise(state, i);
 }
 
-/// Merges a block of slots into the `count` to give up first, best first: empty slots, then the
-/// gladder, then the lower; never one of `keep`. `chosen` begins as EMPTY.
+/// Merges a block of slots into the `count` to give up first: empty slots, then the gladder, then
+/// the lower. `chosen` begins as EMPTY.
 extern "C" void rarememory_give_up(const double* gladness, const int64_t* values, int64_t first,
                                    int64_t size, const int64_t* keep, int64_t kept, int64_t count,
                                    double* chosen_gladness, int64_t* chosen) {
-    std::vector<Glad> best;
-    for (int64_t i = 0; i < count && chosen[i] != EMPTY; ++i)
-        best.push_back({chosen_gladness[i], chosen[i]});
-    std::vector<int64_t> barred(keep, keep + kept);
-    std::sort(barred.begin(), barred.end());
+    GivenUp best(keep, kept, count);
+    best.begin_with(chosen_gladness, chosen);
     const double most = std::numeric_limits<double>::max();
     for (int64_t i = 0; i < size; ++i) {
-        const bool full = int64_t(best.size()) == count;
-        // Slots come in ascending order: one that only equals the last of the best is too late.
-        if (full && values[i] != EMPTY && !(gladness[i] > best.back().gladness)) continue;
-        double glad = std::isnan(gladness[i]) ? 0 : std::clamp(gladness[i], -most, most);
-        Glad one{values[i] == EMPTY ? INFINITE : glad, first + i};
-        if (full && !(one < best.back())) continue;
-        if (std::binary_search(barred.begin(), barred.end(), one.slot)) continue;
-        if (full) best.pop_back();
-        best.insert(std::upper_bound(best.begin(), best.end(), one), one);
+        if (values[i] == EMPTY) best.offer(INFINITE, first + i);
+        else if (std::isnan(gladness[i])) best.offer(0.0, first + i);
+        else best.offer(std::clamp(gladness[i], -most, most), first + i);
     }
-    for (size_t i = 0; i < best.size(); ++i) {
-        chosen_gladness[i] = best[i].gladness;
-        chosen[i] = best[i].slot;
+    best.end_with(chosen_gladness, chosen);
+}
+
+/// The same for gladness = age_weight * age + noise_weight * noise, in one pass: noise is drawn
+/// only where it could make a slot one of them.
+extern "C" void rarememory_give_up_oldest(const int64_t* values, const int64_t* written,
+                                          int64_t clock, uint64_t state, double age_weight,
+                                          double noise_weight, int64_t size, const int64_t* keep,
+                                          int64_t kept, int64_t count, int64_t* chosen) {
+    GivenUp best(keep, kept, count);
+    const double reach = std::abs(noise_weight);
+    for (int64_t slot = 0; slot < size; ++slot) {
+        const double age = product(age_weight, double(clock - written[slot]));
+        if (values[slot] == EMPTY) best.offer(INFINITE, slot);
+        else if (age + reach >= best.least())
+            best.offer(age + product(noise_weight, noise(state, slot)), slot);
     }
+    best.end_with(nullptr, chosen);
 }
 
 /// Writes rows as one set, and says into which slots and over which values (updates.py).
