@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rarememory import (
+    EMPTY,
     AverageOrReplace,
     AverageOrReplaceRandom,
     FirstInFirstOut,
@@ -17,7 +18,7 @@ from rarememory import (
     native,
     writing,
 )
-from rarememory.lookup import NativeLookup, TorchLookup
+from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
 
@@ -137,6 +138,14 @@ def test_blocks_and_threads_change_nothing(kind, batch):
         assert torch.equal(slots, expected)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_query_alone_that_is_not_finite_finds_nothing(bad):
+    keys, query = units(700, 33), units(1, 33)
+    query[0, 5] = bad
+    found = NativeLookup().nearest(query, keys, torch.ones(700, dtype=torch.bool), 9)
+    assert found.eq(EMPTY).all()
+
+
 def test_several_threads_may_search_at_once():
     keys, queries = units(5000, 16), units(40, 16)
     occupied = torch.ones(5000, dtype=bool)
@@ -206,3 +215,25 @@ def test_slots_are_given_up_block_by_block_as_all_at_once(monkeypatch):
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
                 small.setattr(native, "serves", lambda *tensors: False)
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
+
+
+def nearly_equal(slots: int, key_dim: int) -> torch.Tensor:
+    """Keys that differ in their last digits, so that only an exact sum tells them apart."""
+    keys = units(1, key_dim).repeat(slots, 1)
+    digits = torch.randint(-2, 3, keys.shape, dtype=torch.int32)
+    return (keys.view(torch.int32) + digits).view(torch.float32)
+
+
+@pytest.mark.parametrize("lookup", [NativeLookup, TorchLookup, FaissLookup])
+@pytest.mark.parametrize("batch", [1, 20])
+def test_near_ties_are_decided_by_the_exact_score(lookup, batch):
+    keys, queries = nearly_equal(500, 200), units(batch, 200)
+    truth = (queries.double() @ keys.double().T).float()
+    in_order = truth.argsort(dim=1, descending=True, stable=True)
+    values, labels = torch.arange(500) % 2, torch.zeros(batch, dtype=torch.int64)
+    for k in (1, 7, 100):
+        found = lookup().nearest(queries, keys, values >= 0, k)
+        assert torch.equal(found.sort().values, in_order[:, :k].sort().values)
+    for side, slots in enumerate(lookup().nearest_pair(queries, keys, values, labels)):
+        among = truth.masked_fill(values != side, -2)
+        assert torch.equal(slots, among.argsort(dim=1, descending=True, stable=True)[:, 0])

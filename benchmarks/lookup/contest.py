@@ -179,7 +179,7 @@ class Contest:
 
 def _in_quiet(bench: Asked, name: str) -> list[float]:
     # Threads of whoever was asked before may spin for some milliseconds more.
-    time.sleep(0.02)
+    time.sleep(0.05)
     seconds: list[float] = bench.ask("visit", name, "wall")
     return seconds
 

@@ -6,6 +6,7 @@ for the same key wherever it lies, and whoever computes it. Every backend's neig
 by these scores.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,8 +28,12 @@ def tolerance(keys: Tensor) -> float:
     A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
     offset adds APART eps, the score itself eps / 2, and two slots may each be off so.
     """
-    eps = torch.finfo(torch.promote_types(keys.dtype, torch.float32)).eps
-    return (keys.shape[1] + 2 * APART + 2) * eps
+    return (keys.shape[1] + 2 * APART + 2) * _eps(keys.dtype)
+
+
+@cache
+def _eps(dtype: torch.dtype) -> float:
+    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps
 
 
 def score(

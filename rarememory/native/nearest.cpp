@@ -9,6 +9,7 @@ using namespace rarememory;
 
 namespace {
 
+constexpr int64_t SOON = 512;   // numbers ahead of those that are being read
 constexpr int64_t FEWEST = 64;  // numbers among which a k-th highest is worth finding
 
 /// How many of the numbers are at least so high. They come in whole vectors, the last one padded.
@@ -221,20 +222,24 @@ struct Search {
 
     /// The same for a query alone: a vector holds LANES coordinates of a key, and nothing is idle.
     void score_one(int64_t at, int64_t count, const float* query, float* scores) const {
-        const int64_t whole = keys.dim / LANES * LANES;
+        constexpr int PAIR = 2 * LANES;  // two sums, so that one need not wait for the other
+        const int64_t whole = keys.dim / PAIR * PAIR;
         for (int64_t slot = at; slot < at + count; slot += LANES) {
             const int64_t rows = std::min<int64_t>(LANES, at + count - slot);
             Floats sums[LANES] = {};
-            // Key after key, as they lie in memory.
+            // Key after key, as they lie in memory, and asking for those to come.
             for (int row = 0; row < rows; ++row) {
                 const float* key = keys[slot + row];
-                Floats sum = {};
-                for (int64_t d = 0; d < whole; d += LANES) sum += load(key + d) * load(query + d);
-                sums[row] = sum;
+                Floats even = {}, odd = {};
+                for (int64_t d = 0; d < whole; d += PAIR) {
+                    __builtin_prefetch(key + d + SOON);
+                    __builtin_prefetch(key + d + LANES + SOON);
+                    even += load(key + d) * load(query + d);
+                    odd += load(key + d + LANES) * load(query + d + LANES);
+                }
+                sums[row] = even + odd;
+                for (int64_t d = whole; d < keys.dim; ++d) sums[row][0] += key[d] * query[d];
             }
-            for (int row = 0; row < rows; ++row)
-                for (int64_t d = whole; d < keys.dim; ++d)
-                    sums[row][0] += keys[slot + row][d] * query[d];
             store(scores + (slot - at), sums_of(sums));
         }
     }
@@ -243,6 +248,7 @@ struct Search {
     void offer(int64_t begin, int64_t end, int64_t share, int64_t shares,
                const std::vector<std::vector<float>>& lanes, Candidates* candidates) const {
         const bool alone = queries.count == 1;
+        if (alone && !finite(queries[0], queries.dim)) return;
         const int64_t size = block_size();
         static thread_local std::vector<float> block;
         block.resize(std::max<size_t>(block.size(), size * LANES));
@@ -287,13 +293,13 @@ extern "C" void rarememory_nearest(const float* queries, int64_t batch, const fl
     const int64_t groups = (batch + LANES - 1) / LANES;
     // Threads share the slots, and where those are few for that, the queries.
     threads = worth(threads, batch, slots, dim);
-    const int64_t enough = search.block_size();
+    const int64_t enough = batch == 1 ? 2048 : search.block_size();
     const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, slots / enough));
     const int64_t shares = threads / parts;
     std::vector<std::vector<float>> lanes(groups);
     std::vector<Candidates> candidates(parts * batch);
 #pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
-    for (int64_t group = 0; group < groups; ++group)
+    for (int64_t group = 0; group < (batch > 1 ? groups : 0); ++group)
         lanes[group] = packed(search.queries, group * LANES);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t work = 0; work < parts * shares; ++work) {
