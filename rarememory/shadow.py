@@ -33,7 +33,7 @@ class Shadow(nn.Module):
         """The copy, made anew if the keys have changed without a word."""
         if torch.compiler.is_compiling():
             return self.keys
-        if self.version != _version(keys) or self.keys.shape != keys.shape:
+        if self.version != _version(keys):
             self.follow(keys)
         return self.keys
 
@@ -42,8 +42,10 @@ class Shadow(nn.Module):
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, "*rows"] | None = None
     ) -> None:
         """Copy the keys of these slots, or of all. (Of EMPTY it copies the last, to no harm.)"""
-        if slots is None:
+        if self.keys.shape != keys.shape or self.keys.device != keys.device:
             self.keys = keys.half()
+        elif slots is None:
+            self.keys.copy_(keys)
         else:
             slots = slots.reshape(-1) % len(keys)
             self.keys.index_copy_(0, slots, keys[slots].half())
