@@ -1,6 +1,5 @@
 """One cell from laying it out to the seconds of everyone, whoever may fail on the way."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypedDict
@@ -171,17 +170,10 @@ class Contest:
         with Foreign([pid for bench in home.values() for pid in bench.processes]) as foreign:
             outcome["passes"]["alone"] = in_turns(
                 {name: group(outcome["who"][name]) for name in ready},
-                lambda name: _in_quiet(home[name], name),
+                lambda name: home[name].ask("visit", name, "wall"),
                 self.seconds / 2,
             )
         outcome["foreign"]["alone"] = foreign.share
-
-
-def _in_quiet(bench: Asked, name: str) -> list[float]:
-    # Threads of whoever was asked before may spin for some milliseconds more.
-    time.sleep(0.05)
-    seconds: list[float] = bench.ask("visit", name, "wall")
-    return seconds
 
 
 def backend(name: str, badge: Badge) -> str:

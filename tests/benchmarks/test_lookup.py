@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import results
 from benchmarks.lookup import __main__ as command
-from benchmarks.lookup import contest, kept, options, remote, step, tables, trials, tune
+from benchmarks.lookup import clock, contest, kept, options, remote, step, tables, trials, tune
 from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.remote import Gone
@@ -49,6 +49,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(kept, "code_digest", lambda: "code")
+    monkeypatch.setattr(clock, "WARM", 0.0)
     # The whole of it is tested once, and takes seconds.
     monkeypatch.setattr(trials, "CASES", trials.CASES[:2])
     monkeypatch.setattr(Bench, "rate", lambda self, reads: 1e11)
