@@ -41,4 +41,6 @@ def check_seed(seed: object) -> None:
 def check_key_dtype(dtype: object) -> None:
     """A float type that keys can be kept in."""
     if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise ValueError(f"key_dtype must be torch.float32, float16 or bfloat16, not {dtype}")
+        raise ValueError(
+            f"key_dtype must be torch.float32, float64, float16 or bfloat16, not {dtype}"
+        )
