@@ -220,9 +220,13 @@ class Memory(nn.Module):
             self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
         )
         self.lookup.after_write(self.keys, write[0].slots)
-        if self.shadow is not None:
-            self.shadow.follow(self.keys, write[0].slots)
+        self._tell_shadow(write[0].slots)
         return write
+
+    def _tell_shadow(self, slots: Tensor | None = None) -> None:
+        """These keys, or all of them, have changed."""
+        if self.shadow is not None:
+            self.shadow.follow(self.keys, slots)
 
     # Forgetting
 
@@ -248,6 +252,7 @@ class Memory(nn.Module):
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
         self.lookup.before_write(self.keys)
         empty(self.state, gone)
+        self._tell_shadow()
         self.lookup.after_write(self.keys, gone.nonzero().squeeze(1))
         return int(gone.sum())
 
@@ -256,6 +261,7 @@ class Memory(nn.Module):
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
         self._refuse_if_read_only("clear")
         empty(self.state, self.state.occupied)
+        self._tell_shadow()
 
     def _refuse_if_read_only(self, verb: str) -> None:
         if self._read_only:
@@ -298,6 +304,7 @@ class Memory(nn.Module):
             yield
         finally:
             become(self.state, before)
+            self._tell_shadow()
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
@@ -313,6 +320,7 @@ class Memory(nn.Module):
         check_count("memory_size", memory_size)
         state, old_slots = resized(self.state, memory_size)
         become(self.state, state)
+        self._tell_shadow()
         return old_slots
 
     def __getstate__(self) -> dict[str, Any]:
@@ -330,6 +338,7 @@ class Memory(nn.Module):
             error_msgs.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._tell_shadow()
 
     def extra_repr(self) -> str:
         slots, width = self.keys.shape

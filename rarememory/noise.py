@@ -30,7 +30,7 @@ def slot_noise(
     """
     count = memory_size - first if count is None else count
     if native.serves(seed, clock):
-        noise = torch.empty(count, dtype=torch.float64)
+        noise = native.room(count, dtype=torch.float64)
         begin = sequence_of(seed, clock, memory_size, first)
         native.library().rarememory_noise(begin, count, noise.data_ptr())
         return noise

@@ -86,13 +86,16 @@ def recalled_rows(
     units = recall.queries.reshape(-1, keys.shape[1]).to(_wide(keys))
     labels = _labels(labels, recall.queries)
     mask = None if mask is None else _mask(mask, recall.queries)
-    if validate and recall.slots.numel() and int(recall.slots.max()) >= len(keys):
-        raise ValueError(
-            f"the recall names slot {int(recall.slots.max())}, and this memory has 0 to "
-            f"{len(keys) - 1}: read again, then write"
-        )
+    if may_look(recall.slots) and recall.slots.numel():
+        lowest, highest = (int(slot) for slot in recall.slots.aminmax())
+        if highest >= len(keys) or lowest < EMPTY:
+            raise ValueError(
+                f"the recall names slot {highest if highest >= len(keys) else lowest}, and this "
+                f"memory has 0 to {len(keys) - 1}: read again, then write"
+            )
     # Queries that the read left out have no length.
-    good = units.any(1)
+    lengths = torch.linalg.vector_norm(units, dim=1)
+    good = (lengths > 0) & (lengths < torch.inf)
     if not may_look(good) or not good.all():
         mask = good if mask is None else good & mask
     return _with_good_labels(Rows(units, labels, mask, shape), validate)

@@ -1,5 +1,6 @@
 """The keys once more in float16: half the bytes for a search to stream, never the last word."""
 
+import weakref
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ class Shadow(nn.Module):
     """A copy of the keys in float16, kept in step with them and never saved.
 
     A component of a unit vector is below 1, so float16 keeps it to 2^-12, and a score to 2^-10: a
-    search streams the copy and settles what that leaves open by the keys themselves. Who changes
-    the keys says so through `follow`; a change behind its back is seen by their version counter.
+    search streams the copy and settles what that leaves open by the keys themselves. The memory
+    says through `follow` what it changes; outside of compiled programs, any other change is seen by
+    the keys' version counter.
 
     Example:
         >>> keys = torch.eye(3)
@@ -23,17 +25,16 @@ class Shadow(nn.Module):
     """
 
     keys: Tensor
+    _of: "weakref.ref[Tensor] | None"
 
     def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         super().__init__()
         self.register_buffer("keys", keys.half(), persistent=False)
-        self.version = _version(keys)
+        self._seen(keys)
 
     def of(self, keys: Float[Tensor, "slots key_dim"]) -> Float16[Tensor, "slots key_dim"]:
         """The copy, made anew if the keys have changed without a word."""
-        if torch.compiler.is_compiling():
-            return self.keys
-        if self.version != _version(keys):
+        if not torch.compiler.is_compiling() and not self._knows(keys):
             self.follow(keys)
         return self.keys
 
@@ -42,7 +43,7 @@ class Shadow(nn.Module):
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, "*rows"] | None = None
     ) -> None:
         """Copy the keys of these slots, or of all. (Of EMPTY it copies the last, to no harm.)"""
-        if self.keys.shape != keys.shape or self.keys.device != keys.device:
+        if not self._fits(keys):
             self.keys = keys.half()
         elif slots is None:
             self.keys.copy_(keys)
@@ -50,19 +51,32 @@ class Shadow(nn.Module):
             slots = slots.reshape(-1) % len(keys)
             self.keys.index_copy_(0, slots, keys[slots].half())
         if not torch.compiler.is_compiling():
-            self.version = _version(keys)
+            self._seen(keys)
+
+    def _fits(self, keys: Tensor) -> bool:
+        """Whether the copy can be changed in place: one made in inference mode only within it."""
+        changeable = torch.is_inference_mode_enabled() or not self.keys.is_inference()
+        return changeable and (self.keys.shape, self.keys.device) == (keys.shape, keys.device)
+
+    def _seen(self, keys: Tensor) -> None:
+        self._of = weakref.ref(keys)
+        self._stamp = _stamp(keys)
+
+    def _knows(self, keys: Tensor) -> bool:
+        same = self._of is not None and self._of() is keys
+        return same and self._stamp is not None and self._stamp == _stamp(keys)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Shadow":
         # Another float type is for the keys; where they go, the copy is made anew.
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self.keys, self.version = self.keys.half(), None
+        self.keys, self._of = self.keys.half(), None
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # The counter of another tensor means nothing.
-        return {**self.__dict__, "version": None}
+        # The copy of another tensor is none of ours.
+        return {**self.__dict__, "_of": None}
 
 
-def _version(keys: Tensor) -> object:
-    """What changes when the keys do; in inference mode nothing tells, so it is never the same."""
-    return object() if keys.is_inference() else keys._version
+def _stamp(keys: Tensor) -> tuple[int, int] | None:
+    """Where the keys lie and how often they changed there; None where torch does not count."""
+    return None if keys.is_inference() else (keys.data_ptr(), keys._version)

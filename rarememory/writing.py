@@ -5,6 +5,8 @@ and replaced at once, the order of the rows) is settled here, once. Plain torch 
 the library of `native` does the same.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -17,6 +19,9 @@ from rarememory.updates import ByAgeAndNoise, Update
 
 _SHORTEST_SUM = 1e-12
 """A key and rows that cancel to less than this have no direction: the key stays as it is."""
+
+_FEW = 1024
+"""Slots that are best chosen one by one; more of them are best sorted."""
 
 _SLOTS_AT_ONCE = 2**16
 """Slots that are looked at together on a CPU, few enough for its caches."""
@@ -45,13 +50,19 @@ def write(
     if len(queries) == 0:
         return Write(nearest, nearest.bool(), nearest), nearest.bool()
     hits = (nearest != EMPTY) & (state.values[nearest] == labels)
-    averaged = update.averages(hits) & hits
+    averaged = update.averages(hits).bool() & hits
     placed = ~averaged if mask is None else mask & ~averaged
     free = nearest[:0]
     if _any(placed):
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
-    put = _put_natively if native.serves(*state, queries, labels) else _put
+    queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
+    if averaged.shape != hits.shape:
+        raise ValueError(
+            f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
+        )
+    served = native.serves(*state, queries, labels, nearest, averaged, placed, free)
+    put = _put_natively if served else _put
     slots, overwritten = put(state, queries, labels, nearest, averaged, placed, free)
     return Write(slots, hits, overwritten), placed & (slots == EMPTY)
 
@@ -66,10 +77,11 @@ def eviction_order(
     size = len(state.values)
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
-    if native.serves(*state, keep):
+    if count <= _FEW and native.serves(*state, keep):
         return _eviction_order_natively(state, update, count, keep)
     # One place more than there are slots: what `keep` holds for "none" lands there.
-    gladness = torch.cat([_gladness(state, update, 0, size).nan_to_num(), state.keys.new_zeros(1)])
+    gladness = _gladness(state, update, 0, size).nan_to_num()
+    gladness = torch.cat([gladness, gladness.new_zeros(1)])
     gladness[:-1].masked_fill_(state.values == EMPTY, torch.inf)
     gladness[-1] = -torch.inf
     gladness.index_fill_(0, keep.where(keep != EMPTY, size), -torch.inf)
@@ -85,32 +97,46 @@ def eviction_order(
 def _gladness(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
     """How gladly the policy gives up these slots."""
     noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
-    return update.eviction((state.clock - state.written[first : first + count]).double(), noise)
+    gladness = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
+    if gladness.shape != noise.shape or gladness.device != noise.device:
+        raise ValueError(
+            f"{type(update).__name__}.eviction gave {list(gladness.shape)} numbers on "
+            f"{gladness.device} for {count} slots on {noise.device}: give one a slot"
+        )
+    return gladness.double()
 
 
 def _eviction_order_natively(
     state: MemoryState, update: Update, count: int, keep: Tensor
 ) -> Tensor:
-    keep, chosen = keep.contiguous(), torch.full((count,), EMPTY)
-    size = len(state.values)
-    if getattr(type(update), "eviction", None) is ByAgeAndNoise.eviction:
-        assert isinstance(update, ByAgeAndNoise)
+    chosen = native.room(count, dtype=torch.int64).fill_(EMPTY)
+    size, weights = len(state.values), _weights(update)
+    if weights is not None:
         native.library().rarememory_give_up_oldest(
             *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
-            *(sequence_of(state.seed, state.clock, size), *update.weights, size),
+            *(sequence_of(state.seed, state.clock, size), *weights, size),
             *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
         )
         return chosen
-    best = torch.empty(count, dtype=torch.float64)
+    best = native.room(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
-        gladness = _gladness(state, update, first, len(values)).double().contiguous()
+        gladness = _gladness(state, update, first, len(values)).contiguous()
         native.library().rarememory_give_up(
             *(gladness.data_ptr(), values.data_ptr(), first, len(values)),
             *(keep.data_ptr(), len(keep)),
             *(count, best.data_ptr(), chosen.data_ptr()),
         )
     return chosen
+
+
+def _weights(update: Update) -> tuple[float, float] | None:
+    """Of age and noise, if the policy gives up slots by their sum and nothing else."""
+    if not isinstance(update, ByAgeAndNoise):
+        return None
+    of_age, of_noise = map(float, update.weights)
+    plain = vars(ByAgeAndNoise)["eviction"] is getattr(type(update), "eviction")  # noqa: B009
+    return (of_age, of_noise) if plain and math.isfinite(of_age + of_noise) else None
 
 
 def _put(
@@ -145,8 +171,6 @@ def _put_natively(
     placed: Tensor,
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    averaged, placed, free = averaged.contiguous(), placed.contiguous(), free.contiguous()
     slots, overwritten = torch.empty_like(nearest), torch.empty_like(nearest)
     native.library().rarememory_write(
         *(state.keys.data_ptr(), state.keys.shape[1]),

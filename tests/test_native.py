@@ -13,12 +13,14 @@ from rarememory import (
     AverageOrReplace,
     AverageOrReplaceRandom,
     FirstInFirstOut,
+    Lookup,
     Memory,
     Write,
     native,
     writing,
 )
 from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
+from rarememory.lookup import native as native_file
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
 
@@ -237,3 +239,161 @@ def test_near_ties_are_decided_by_the_exact_score(lookup, batch):
     for side, slots in enumerate(lookup().nearest_pair(queries, keys, values, labels)):
         among = truth.masked_fill(values != side, -2)
         assert torch.equal(slots, among.argsort(dim=1, descending=True, stable=True)[:, 0])
+
+
+# What is not as C++ would have it
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_torchs_default_type_changes_nothing(dtype):
+    def answers() -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        memory = Memory(6, 40, key_dtype=torch.float32)
+        rows = torch.randn(30, 6, dtype=torch.float32)
+        memory.write(rows, torch.arange(30) % 7)
+        memory.write(-rows, torch.arange(30) % 5)
+        recall = memory(rows, torch.arange(30) % 7)
+        return [*memory(rows)[:3], recall.slots, recall.scores, *memory.state]
+
+    before = answers()
+    torch.set_default_dtype(dtype)
+    try:
+        assert all(torch.equal(a, b) for a, b in zip(answers(), before, strict=True))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_torchs_default_device_changes_nothing():
+    memory, rows = Memory(6, 40), units(9, 6)
+    labels = torch.arange(9)
+    with torch.device("meta"):
+        memory.write(rows, labels)
+        assert memory(rows).prediction.tolist() == list(range(9))
+
+
+def test_keys_that_lie_apart_in_memory_are_served_by_torch():
+    wide, memory, twin = torch.zeros(40, 12), Memory(6, 40), Memory(6, 40)
+    state = memory.state_dict()
+    memory.load_state_dict({**state, "keys": wide[:, :6]}, assign=True)
+    for _ in range(3):
+        rows, labels = units(9, 6), torch.randint(0, 4, (9,))
+        for one in (memory, twin):
+            one.write(rows, labels)
+        assert torch.equal(memory(rows).slots, twin(rows).slots)
+    assert bits(memory) == bits(twin) and wide[:, 6:].eq(0).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("slot", [-2, 40, 2**31 - 1])
+def test_a_slot_that_does_not_exist_is_refused_wherever_it_comes_from(slot):
+    class Wrong(Lookup):
+        name = "wrong"
+
+        def nearest(self, queries, keys, occupied, k):
+            return torch.full((len(queries), 1), slot, dtype=torch.int32)
+
+    memory = Memory(6, 40, lookup=Wrong())
+    before = bits(memory)
+    for call in (lambda: memory(units(2, 6)), lambda: memory.write(units(2, 6), torch.arange(2))):
+        with pytest.raises(ValueError, match=f"the lookup 'wrong' names slot {slot}"):
+            call()
+    recall = Memory(6, 40)(units(2, 6))
+    with pytest.raises(ValueError, match=f"the recall names slot {slot}"):
+        memory.write(recall._replace(slots=torch.full((2, 1), slot)), torch.arange(2))
+    assert bits(memory) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_slots_in_32_bits_are_as_good_as_others():
+    class Short(Lookup):
+        name = "short"
+
+        def nearest(self, queries, keys, occupied, k):
+            return TorchLookup().nearest(queries, keys, occupied, k).int()
+
+    short, plain = Memory(6, 40, lookup=Short()), Memory(6, 40, lookup="torch")
+    for _ in range(4):
+        rows, labels = torch.randn(30, 6), torch.randint(0, 4, (30,))
+        for memory in (short, plain):
+            memory.write(rows, labels)
+    assert bits(short) == bits(plain)
+
+
+@pytest.mark.usefixtures("unchecked", "engine")
+def test_a_policy_that_answers_in_another_shape_is_refused():
+    class One(AverageOrReplace):
+        def eviction(self, ages, noise):
+            return ages.new_zeros(1)
+
+    class Many(AverageOrReplace):
+        def averages(self, hits):
+            return hits.repeat(2).bool()[: len(hits) + 1]
+
+    for policy, sentence in ((One(), r"One.eviction gave \[1\]"), (Many(), "Many|size of tensor")):
+        memory = Memory(6, 40, update=policy)
+        before = bits(memory)
+        with pytest.raises((ValueError, RuntimeError), match=sentence):
+            memory.write(units(3, 6), torch.arange(3))
+        assert bits(memory) == before
+
+
+@pytest.mark.usefixtures("unchecked", "engine")
+def test_a_policy_may_answer_in_other_types():
+    class Other(AverageOrReplace):
+        def averages(self, hits):
+            return hits.to(torch.uint8)
+
+        def eviction(self, ages, noise):
+            return ages.float().repeat_interleave(2)[::2]
+
+    class Same(AverageOrReplace):
+        def eviction(self, ages, noise):
+            return ages
+
+    other, same = Memory(6, 40, update=Other()), Memory(6, 40, update=Same())
+    for _ in range(5):
+        rows, labels = torch.randn(30, 6), torch.randint(0, 4, (30,))
+        for memory in (other, same):
+            memory.write(rows, labels)
+    assert bits(other) == bits(same)
+
+
+@pytest.mark.usefixtures("engine")
+def test_weights_without_an_end_leave_every_row_a_slot():
+    class Endless(AverageOrReplace):
+        @property
+        def weights(self) -> tuple[float, float]:
+            return float("inf"), 0.0
+
+    memory = Memory(6, 5, update=Endless())
+    assert memory.write(units(12, 6), torch.arange(12)).slots.ne(EMPTY).all()
+
+
+def test_many_rows_are_placed_as_few_are(monkeypatch):
+    def written() -> Memory:
+        torch.manual_seed(1)
+        memory = Memory(4, 3000, seed=2)
+        for start in (0, 2500, 9000):
+            memory.write(torch.randn(2500, 4), torch.arange(2500) + start)
+        return memory
+
+    whole = bits(written())
+    monkeypatch.setattr(writing, "_FEW", 10**6)
+    assert bits(written()) == whole
+
+
+def test_a_row_that_a_recall_has_lost_is_not_written():
+    memory = Memory(6, 40)
+    recall = memory(units(3, 6))
+    spoilt = recall.queries.clone()
+    spoilt[1, 2] = torch.nan
+    slots = memory.write(recall._replace(queries=spoilt), torch.arange(3)).slots
+    assert slots[1] == EMPTY and memory.keys.isfinite().all() and len(memory) == 2
+
+
+def test_a_thousand_queries_are_searched_some_at_a_time(monkeypatch):
+    keys, queries, occupied = units(300, 5), units(50, 5), torch.rand(300) < 0.9
+    whole = NativeLookup().nearest(queries, keys, occupied, 9)
+    monkeypatch.setattr(native_file, "_ROWS_AT_ONCE", 7)
+    found = NativeLookup().nearest(queries, keys, occupied, 9)
+    assert torch.equal(found.sort().values, whole.sort().values)

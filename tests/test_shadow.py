@@ -38,6 +38,9 @@ CHANGES = {
     "clear": lambda memory: memory.clear(),
     "load": lambda memory: loaded(memory, 12),
     "load another size": lambda memory: loaded(memory, 20),
+    "load tensors themselves": lambda memory: memory.load_state_dict(
+        written(Memory(6, 12)).state_dict(), assign=True
+    ),
     "shrink": lambda memory: memory.resize(9),
     "grow": lambda memory: memory.resize(12),
     "change the keys": lambda memory: memory.keys[3].neg_(),
@@ -85,6 +88,17 @@ def test_in_inference_mode_the_shadow_is_made_anew():
         memory = written(Memory(6, 12, shadow=True))
         memory.keys[2].neg_()
         assert in_step(memory)
+
+
+def test_a_shadow_made_in_inference_mode_is_made_again_outside():
+    memory = written(Memory(6, 12, shadow=True))
+    memory.keys[2].neg_()
+    with torch.inference_mode():
+        assert in_step(memory)
+        memory.resize(14)
+        assert in_step(memory)
+    written(memory)
+    assert in_step(memory)
 
 
 def test_the_shadow_is_not_saved_and_changes_no_answer():

@@ -2,8 +2,7 @@
 
 A matrix product may round the same dot product differently in its last columns than in its first,
 so two equal keys can get unequal scores. Here a score is a sum in float64, rounded once: the same
-for the same key wherever it lies, and whoever computes it. Every backend's neighbours are ordered
-by these scores.
+for the same key wherever it lies. Every backend's neighbours are ordered by these scores.
 """
 
 from functools import cache
@@ -55,9 +54,9 @@ def score(
 
 
 def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+    queries, slots = queries.contiguous(), slots.contiguous()
     if native.serves(queries, keys, slots):
-        queries, keys, slots = queries.contiguous(), keys.contiguous(), slots.contiguous()
-        scores = torch.empty(slots.shape)
+        scores = native.room(*slots.shape, dtype=torch.float32)
         native.library().rarememory_score(
             *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
             *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),

@@ -6,9 +6,11 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
-from rarememory.native import library
+from rarememory.native import library, room
 
 _MOST_SLOTS = 2**31
+# What is kept of each query, until the last key has been seen, is a few times k.
+_ROWS_AT_ONCE = 1024
 
 
 class NativeLookup(Lookup):
@@ -28,6 +30,11 @@ class NativeLookup(Lookup):
             return f"native searches on the cpu, and the keys are on {keys.device}"
         if keys.dtype != torch.float32:
             return f"native searches float32 keys, and these are {keys.dtype}"
+        if queries.dtype != torch.float32 or queries.device.type != "cpu":
+            return (
+                f"native takes float32 queries on the cpu, and these are {queries.dtype} on "
+                f"{queries.device}"
+            )
         if len(keys) >= _MOST_SLOTS:
             return f"native searches fewer than {_MOST_SLOTS} slots, and here are {len(keys)}"
         try:
@@ -44,8 +51,12 @@ class NativeLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
     ) -> Int64[Tensor, "batch found"]:
-        queries, keys, occupied = queries.contiguous(), keys.contiguous(), occupied.contiguous()
-        slots = torch.empty(len(queries), min(k, len(keys)), dtype=torch.int64)
+        if len(queries) > _ROWS_AT_ONCE:
+            parts = queries.split(_ROWS_AT_ONCE)
+            return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
+        queries, keys = _rows(queries, keys)
+        occupied = occupied.bool().contiguous()
+        slots = room(len(queries), min(k, len(keys)), dtype=torch.int64)
         library().rarememory_nearest(
             *(queries.data_ptr(), len(queries)),
             *(keys.data_ptr(), *keys.shape),
@@ -61,8 +72,8 @@ class NativeLookup(Lookup):
         values: Int64[Tensor, " slots"],
         labels: Int64[Tensor, " batch"],
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-        queries, keys = queries.contiguous(), keys.contiguous()
-        values, labels = values.contiguous(), labels.contiguous()
+        queries, keys = _rows(queries, keys)
+        values, labels = values.long().contiguous(), labels.long().contiguous()
         right, wrong = torch.empty_like(labels), torch.empty_like(labels)
         library().rarememory_nearest_pair(
             *(queries.data_ptr(), len(queries)),
@@ -71,3 +82,14 @@ class NativeLookup(Lookup):
             *(tolerance(keys), torch.get_num_threads(), right.data_ptr(), wrong.data_ptr()),
         )
         return right, wrong
+
+
+def _rows(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as they lie in memory row by row.
+
+    Raises:
+        ValueError: one has another width than the other.
+    """
+    if queries.shape[1] != keys.shape[1]:
+        raise ValueError(f"queries have width {queries.shape[1]}, and the keys {keys.shape[1]}")
+    return queries.contiguous(), keys.contiguous()

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
+from rarememory.checks import may_look
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
 from rarememory.state import EMPTY
@@ -53,7 +54,8 @@ def nearest_pair(
         right, wrong = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
         return right, wrong
     search, extra = _serving(lookup, queries, keys, 2, shadow)
-    return search.nearest_pair(queries, keys, values, labels, **extra)
+    right, wrong = search.nearest_pair(queries, keys, values, labels, **extra)
+    return _checked(search, right, keys), _checked(search, wrong, keys)
 
 
 @torch.library.custom_op("rarememory::nearest", mutates_args=())
@@ -153,7 +155,7 @@ def _found(
     lookup: Lookup, queries: Tensor, keys: Tensor, occupied: Tensor, k: int, shadow: Tensor | None
 ) -> Tensor:
     search, extra = _serving(lookup, queries, keys, k, shadow)
-    slots = search.nearest(queries, keys, occupied, k, **extra)
+    slots = _checked(search, search.nearest(queries, keys, occupied, k, **extra), keys)
     missing = min(k, len(keys)) - slots.shape[1]
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
 
@@ -167,3 +169,18 @@ def _serving(
     if reason is not None:
         raise ValueError(reason)
     return search, {} if shadow is None or not search.reads_shadow else {"shadow": shadow}
+
+
+def _checked(search: Lookup, slots: Tensor, keys: Tensor) -> Tensor:
+    """Slots that a search of one's own has found, refused if there are no such slots."""
+    if type(search) is LOOKUPS.get(search.name):
+        return slots
+    slots = slots.long()
+    if may_look(slots) and slots.numel():
+        lowest, highest = (int(slot) for slot in slots.aminmax())
+        if lowest < EMPTY or highest >= len(keys):
+            raise ValueError(
+                f"the lookup {search.name!r} names slot {lowest if lowest < EMPTY else highest}, "
+                f"and this memory has 0 to {len(keys) - 1}, and EMPTY ({EMPTY}) for none"
+            )
+    return slots

@@ -26,6 +26,7 @@ CACHE = "RAREMEMORY_CACHE"
 _SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in {".cpp", ".h"})
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared")
 _SECONDS = 120
+_DTYPES = (torch.float32, torch.int64, torch.bool)
 
 _pointer, _integer, _count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
@@ -69,17 +70,23 @@ _SIGNATURES = {
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether the library can work on these: on a CPU, floats in float32, and not while compiling.
+    """Whether the library can work on these: contiguous, on a CPU, of the types it knows.
 
-    What is compiled or exported has to be made of torch's own operations.
+    What is compiled, traced or exported has to be made of torch's own operations.
     """
-    if torch.compiler.is_compiling() or isinstance(_made(), str):
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if isinstance(_made(), str):
         return False
     return all(
-        tensor.device.type == "cpu"
-        and (tensor.dtype == torch.float32 or not tensor.is_floating_point())
+        tensor.device.type == "cpu" and tensor.dtype in _DTYPES and tensor.is_contiguous()
         for tensor in tensors
     )
+
+
+def room(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Memory for an answer, whatever torch's default type and device are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def library() -> ctypes.CDLL:
@@ -104,9 +111,9 @@ def _made() -> ctypes.CDLL | str:
         return "the native searches need a C++ compiler, and neither c++, g++ nor clang++ was found"
     try:
         return compiled(compiler)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return f"{compiler} could not make the native searches: {said.strip().splitlines()[0]}"
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        said = f"{getattr(error, 'stderr', None) or error}".strip() or "no word why"
+        return f"{compiler} could not make the native searches: {said.splitlines()[0]}"
 
 
 def _compiler() -> str | None:
@@ -158,16 +165,20 @@ def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
 
 def _cache() -> Path:
     """A folder of the user's own, or one for this process if there is none to be had."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get(CACHE) or Path(base) / "rarememory")
     try:
+        own = os.environ.get(CACHE)
+        base = os.environ.get("XDG_CACHE_HOME")
+        folder = Path(own) if own else Path(base or Path.home() / ".cache") / "rarememory"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):
+        # There is no home, or it is full or locked.
         return Path(tempfile.mkdtemp(prefix="rarememory-"))
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS
+    )
     return done.stdout

@@ -135,6 +135,7 @@ class Candidates {
     }
 
     void add(const float* more_scores, const int32_t* more_slots, int64_t more) {
+        if (more == 0) return;
         scores.resize((count + more + LANES - 1) / LANES * LANES);
         slots.resize(scores.size());
         std::copy_n(more_scores, more, &scores[count]);

@@ -19,7 +19,7 @@
 
 namespace rarememory {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
 constexpr int LANES = 16, TILE = 16;
 #elif defined(__AVX2__)
 constexpr int LANES = 8, TILE = 8;
