@@ -54,10 +54,16 @@ TABLES = {
         columns=("", "times as fast as the best rival", "part of the roofline"),
         rows=(
             (
-                "CPU, the worst of 27 cells",
+                "CPU, the worst of 27 cells, all in one process (waiting threads sleep)",
                 Figure("lookup.cpu.auto.worst_ratio_to_best_stock"),
                 "",
             ),
+            (
+                "CPU, the worst of 27 cells, each backend in a process of its own",
+                Figure("lookup.cpu.auto.alone_worst_ratio_to_best_stock"),
+                "",
+            ),
+            ("CPU, 1 query, 8,192 slots, k = 1", *_on_cpu("b1_m8192_k1")),
             ("CPU, 1 query, 1M slots, k = 10", *_on_cpu("b1_m1M_k10")),
             ("CPU, 16 queries, 8,192 slots, k = 256", *_on_cpu("b16_m8192_k256")),
             ("CPU, 256 queries, 1M slots, k = 256", *_on_cpu("b256_m1M_k256")),
