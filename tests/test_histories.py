@@ -20,7 +20,7 @@ from tests.oracle import PaperMemory, Recall, Written
 
 CLEAR = 2e-6  # scores that differ by less may be rounded into another order
 VERBS = ["read", "learn", "write", "write", "write recall", "write recall", "forget", "resize"]
-LOOKUPS = ["torch", "faiss", "auto", "torch in float64"]
+LOOKUPS = ["torch", "faiss", "native", "auto", "torch in float64"]
 
 
 @dataclass
