@@ -203,3 +203,12 @@ def test_many_rows_in_one_slot_of_a_half_precision_memory_are_summed_in_full():
     memory.write(recall, torch.zeros(3300, dtype=torch.int64))
     expected = torch.nn.functional.normalize(torch.tensor([3000.0, 300.0]), dim=0)
     torch.testing.assert_close(memory.keys[0].float(), expected, atol=5e-3, rtol=0)
+
+
+def test_a_row_that_cancels_the_key_leaves_it_as_it_is():
+    memory = Memory(3, 4)
+    memory.write(torch.tensor([[0.6, 0.8, 0.0]]), torch.tensor([5]))
+    before = memory.keys.clone()
+    recall = memory(memory.keys[:1], k=1)
+    assert memory.write(recall._replace(queries=-before[:1]), torch.tensor([5])).slots.item() == 0
+    assert torch.equal(memory.keys, before) and memory.ages[0] == 0
