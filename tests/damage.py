@@ -470,9 +470,9 @@ DAMAGES = (
     # A shadow, and programs
     ("shadow.py", "return same and self._stamp is not None and self._stamp == _stamp(keys)", "return same"),
     ("shadow.py", "self._of is not None and self._of() is keys", "True"),
-    ("shadow.py", "changeable = torch.is_inference_mode_enabled() or not self.keys.is_inference()", "changeable = True"),
+    ("shadow.py", "return torch.is_inference_mode_enabled() or not self.keys.is_inference()", "return True"),
     ("shadow.py", "slots = slots.reshape(-1) % len(keys)", "slots = slots.reshape(-1)[:1] % len(keys)"),
-    ("shadow.py", "return changeable and (", "return changeable or ("),
+    ("shadow.py", "if (self.keys.shape, self.keys.device) != (keys.shape, keys.device):", "if False:"),
     ("memory.py", "self._tell_shadow(write[0].slots)", "self._tell_shadow()"),
     ("lookup/ops.py", "if lowest < EMPTY or highest >= len(keys):", "if highest >= len(keys):"),
     ("native/__init__.py", "tensor.dtype in _DTYPES and tensor.is_contiguous()", "tensor.dtype in _DTYPES"),

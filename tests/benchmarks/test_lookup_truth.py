@@ -144,15 +144,21 @@ def test_every_rival_on_a_cpu_is_right_or_says_why_not(data, batch, slots, k):
         for name in bench.contestants(pair=False)
         if "refused" in (facts := bench.check(name, 60.0))
     }
-    assert {reason.partition(" ")[2] for reason in refused.values()} <= {"is not installed"}
+    assert all(excused(reason) for reason in refused.values()), refused
     for name in bench.contestants(pair=False).keys() - refused.keys():
         assert min(bench.visit(name, "wall")) > 0
+
+
+def excused(reason: str | None) -> bool:
+    """Whether who is not installed, or searches on a GPU, says so and nothing worse."""
+    return reason is None or reason.endswith(("is not installed", "and the keys are on cpu"))
 
 
 def test_every_rival_of_the_nearest_pair_is_right():
     bench = Bench("cpu")
     bench.lay(Cell(4, 3000, 32, 0))
-    assert all("refused" not in bench.check(name, 60.0) for name in bench.contestants(pair=True))
+    for name in bench.contestants(pair=True):
+        assert excused(bench.check(name, 60.0).get("refused"))
 
 
 def test_a_rival_that_rounds_is_timed_with_its_recall_and_an_exact_one_is_refused(monkeypatch):
