@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarememory import Lookup, Memory
+from rarememory.shadow import Shadow
 from tests.lookup.test_nearest import units
 from tests.memories import bits
 
@@ -99,6 +100,13 @@ def test_a_shadow_made_in_inference_mode_is_made_again_outside():
         assert in_step(memory)
     written(memory)
     assert in_step(memory)
+
+
+def test_another_tensor_in_the_place_of_the_keys_is_seen():
+    keys, other = units(3, 4), units(3, 4)
+    shadow = Shadow(keys)
+    assert keys._version == other._version
+    assert torch.equal(shadow.of(other), other.half())
 
 
 def test_the_shadow_is_not_saved_and_changes_no_answer():
