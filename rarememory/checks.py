@@ -3,15 +3,6 @@
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether the program may depend on the numbers in a tensor.
-
-    On a GPU the host would have to wait for them, and a compiled program has none yet.
-    """
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def check_count(name: str, number: object) -> None:

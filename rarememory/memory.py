@@ -19,6 +19,7 @@ from rarememory.checks import (
 )
 from rarememory.forgetting import Integers, empty, meets
 from rarememory.lookup import Lookup, choose_lookup
+from rarememory.lookup.exact import score
 from rarememory.losses import margin_loss
 from rarememory.queries import Rows, recalled_rows, rows_of
 from rarememory.shadow import Shadow
@@ -147,11 +148,11 @@ class Memory(nn.Module):
         loss = None
         if rows.labels is not None:
             slots = reading.pair_of_slots(rows, state, self._shadow(), self.lookup)
-            scores = reading.scores_of(rows, state, slots)
+            scores = score(rows.queries, state.keys, slots)
             loss = self._loss(scores, rows.mask)
         if rows.labels is None or k is not None:
             slots = self._nearest(rows, self.k if k is None else k)
-            scores = reading.scores_of(rows, state, slots)
+            scores = score(rows.queries, state.keys, slots)
         return reading.recalled(rows, state, slots, scores, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from rarememory.checks import may_look
+from rarememory.looking import may_look
 from rarememory.state import EMPTY, Recall
 
 # Between these a squared length neither overflows nor loses digits in float32.

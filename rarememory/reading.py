@@ -1,10 +1,10 @@
-"""The one read: neighbours by a lookup, their scores in one place, and the memory loss."""
+"""The one read: neighbours by whatever lookup, and what is recalled of them, in the one order."""
 
 import torch
 from torch import Tensor
 
 from rarememory.lookup import Lookup
-from rarememory.lookup.exact import order, score
+from rarememory.lookup.exact import order
 from rarememory.lookup.ops import nearest, nearest_pair
 from rarememory.queries import Rows
 from rarememory.state import EMPTY, MemoryState, Recall
@@ -24,11 +24,6 @@ def pair_of_slots(rows: Rows, state: MemoryState, shadow: Tensor | None, lookup:
     with torch.no_grad(), _full_precision(state):
         pair = nearest_pair(lookup, rows.asked(), state.keys, state.values, rows.labels, shadow)
         return rows.masked(torch.stack(pair, dim=1))
-
-
-def scores_of(rows: Rows, state: MemoryState, slots: Tensor) -> Tensor:
-    """Cosines of each row with the keys of its slots, with gradient to the queries."""
-    return score(rows.queries, state.keys, slots)
 
 
 def recalled(

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
-from rarememory.checks import may_look
+from rarememory.looking import may_look
 from rarememory.noise import sequence_of, slot_noise
 from rarememory.state import EMPTY, MemoryState, Write
 from rarememory.updates import ByAgeAndNoise, Update
@@ -51,16 +51,16 @@ def write(
         return Write(nearest, nearest.bool(), nearest), nearest.bool()
     hits = (nearest != EMPTY) & (state.values[nearest] == labels)
     averaged = update.averages(hits).bool() & hits
+    if averaged.shape != hits.shape:
+        raise ValueError(
+            f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
+        )
     placed = ~averaged if mask is None else mask & ~averaged
     free = nearest[:0]
     if _any(placed):
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    if averaged.shape != hits.shape:
-        raise ValueError(
-            f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
-        )
     served = native.serves(*state, queries, labels, nearest, averaged, placed, free)
     put = _put_natively if served else _put
     slots, overwritten = put(state, queries, labels, nearest, averaged, placed, free)

@@ -84,7 +84,7 @@ DAMAGES = (
     ("reading.py", "slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)", "scores = scores.gather(1, in_order)"),
     ("reading.py", ".masked_fill_(slots == EMPTY, EMPTY)", ""),
     ("reading.py", "return rows.masked(torch.stack(pair, dim=1))", "return torch.stack(pair, dim=1)"),
-    ("lookup/ops.py", "    if reason is not None:\n        raise ValueError(reason)", "    pass"),
+    ("lookup/ops.py", "        raise ValueError(reason)\n", "        pass\n"),
     # Writing
     ("memory.py", 'self._refuse_if_read_only("write")', "pass"),
     ("memory.py", "while len(nearest) > len(self.keys) and waiting.any():", "while False:"),

@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 1024
 
 
 class NativeLookup(Lookup):
-    """Exact search in C++ on a CPU, in float32, which never stores a score a query and slot.
+    """Exact search in C++ on a CPU, in float32, which holds the scores of a few keys at a time.
 
     It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
     torch's threads, and decides near ties in float64.

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
-from rarememory.checks import may_look
+from rarememory.looking import may_look
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
 from rarememory.state import EMPTY
@@ -53,9 +53,7 @@ def nearest_pair(
     if _as_operator(lookup):
         right, wrong = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
         return right, wrong
-    search, extra = _serving(lookup, queries, keys, 2, shadow)
-    right, wrong = search.nearest_pair(queries, keys, values, labels, **extra)
-    return _checked(search, right, keys), _checked(search, wrong, keys)
+    return _found_pair(lookup, queries, keys, values, labels, shadow)
 
 
 @torch.library.custom_op("rarememory::nearest", mutates_args=())
@@ -81,8 +79,7 @@ def _nearest_pair(
     lookup: str,
     shadow: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    search, extra = _serving(_named(lookup), queries, keys, 2, shadow)
-    return search.nearest_pair(queries, keys, values, labels, **extra)
+    return _found_pair(_named(lookup), queries, keys, values, labels, shadow)
 
 
 @_nearest_pair.register_fake
@@ -160,13 +157,27 @@ def _found(
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
 
 
+def _found_pair(
+    lookup: Lookup,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    labels: Tensor,
+    shadow: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    search, extra = _serving(lookup, queries, keys, 2, shadow)
+    right, wrong = search.nearest_pair(queries, keys, values, labels, **extra)
+    return _checked(search, right, keys), _checked(search, wrong, keys)
+
+
 def _serving(
     lookup: Lookup, queries: Tensor, keys: Tensor, k: int, shadow: Tensor | None
 ) -> tuple[Lookup, dict[str, Tensor]]:
     """The search that serves this call, and the shadow if it reads it."""
-    search = lookup.first(queries, keys, k) if isinstance(lookup, AutoLookup) else lookup
-    reason = search.why_not(queries, keys, k)
-    if reason is not None:
+    search = lookup
+    if isinstance(lookup, AutoLookup):
+        search = lookup.first(queries, keys, k)
+    elif (reason := lookup.why_not(queries, keys, k)) is not None:
         raise ValueError(reason)
     return search, {} if shadow is None or not search.reads_shadow else {"shadow": shadow}
 

@@ -72,8 +72,8 @@ class Candidates {
     std::vector<float> scores;    // padded with what reaches nothing
     std::vector<int32_t> slots;
 
-    /// Takes what reaches the threshold out of a block, which is used up; the first one sets it.
-    void offer(float* block, int64_t size, int32_t first, int64_t k, float tolerance) {
+    /// Takes what reaches the threshold out of a block; the first one sets it.
+    void offer(const float* block, int64_t size, int32_t first, int64_t k, float tolerance) {
         static thread_local std::vector<float> taken_scores;
         static thread_local std::vector<int32_t> taken_slots;
         taken_scores.resize(std::max<size_t>(taken_scores.size(), size + LANES));
@@ -171,16 +171,22 @@ inline void exchange(Floats& a, Floats& b) {
     a = first;
 }
 
+/// Calls `pass` with 1, 2, 4, ... up to half of LANES.
+template <class Pass>
+inline void each_step(Pass pass) {
+    pass(std::integral_constant<int, 1>());
+    pass(std::integral_constant<int, 2>());
+    if constexpr (LANES > 4) pass(std::integral_constant<int, 4>());
+    if constexpr (LANES > 8) pass(std::integral_constant<int, 8>());
+}
+
 /// Turns a square of LANES vectors over: rows of lanes become lanes of rows.
 inline void transpose(Floats* square) {
     auto pass = [&](auto step) {
         for (int row = 0; row < LANES; ++row)
             if (!(row & step)) exchange<step>(square[row], square[row | step]);
     };
-    pass(std::integral_constant<int, 1>());
-    pass(std::integral_constant<int, 2>());
-    if constexpr (LANES > 4) pass(std::integral_constant<int, 4>());
-    if constexpr (LANES > 8) pass(std::integral_constant<int, 8>());
+    each_step(pass);
 }
 
 /// Of LANES vectors the sum of each one's lanes.
@@ -191,10 +197,7 @@ inline Floats sums_of(Floats* rows) {
             rows[row] += rows[row + step];
         }
     };
-    pass(std::integral_constant<int, 1>());
-    pass(std::integral_constant<int, 2>());
-    if constexpr (LANES > 4) pass(std::integral_constant<int, 4>());
-    if constexpr (LANES > 8) pass(std::integral_constant<int, 8>());
+    each_step(pass);
     return rows[0];
 }
 

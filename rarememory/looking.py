@@ -1,0 +1,16 @@
+"""When a program may look at the numbers that it works on."""
+
+import torch
+from torch import Tensor
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether what comes next may depend on the numbers in a tensor.
+
+    On a GPU the host would have to wait for them, and a compiled program has none yet.
+
+    Example:
+        >>> may_look(torch.ones(2)), may_look(torch.ones(2, device="meta"))
+        (True, False)
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
