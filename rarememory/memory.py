@@ -159,8 +159,7 @@ class Memory(nn.Module):
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
 
     def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        positive, negative = scores.unbind(1)
-        loss = margin_loss(positive, negative, self.margin, mask=mask)
+        loss = margin_loss(scores[:, 0], scores[:, 1], self.margin, mask=mask)
         return loss - self.margin if self.subtract_margin else loss
 
     def _nearest(self, rows: Rows, k: int) -> Tensor:
@@ -216,18 +215,23 @@ class Memory(nn.Module):
 
     def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
-        self.lookup.before_write(self.keys)
+        self._before_write()
         write = writing.write(
             self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
         )
-        self.lookup.after_write(self.keys, write[0].slots)
-        self._tell_shadow(write[0].slots)
+        self._after_write(write[0].slots)
         return write
 
-    def _tell_shadow(self, slots: Tensor | None = None) -> None:
-        """These keys, or all of them, have changed."""
-        if self.shadow is not None:
-            self.shadow.follow(self.keys, slots)
+    def _before_write(self) -> None:
+        for follower in self._followers():
+            follower.before_write(self.keys)
+
+    def _after_write(self, slots: Tensor) -> None:
+        for follower in self._followers():
+            follower.after_write(self.keys, slots)
+
+    def _followers(self) -> tuple[Lookup | Shadow, ...]:
+        return (self.lookup,) if self.shadow is None else (self.lookup, self.shadow)
 
     # Forgetting
 
@@ -251,10 +255,9 @@ class Memory(nn.Module):
         """
         self._refuse_if_read_only("forget")
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
-        self.lookup.before_write(self.keys)
+        self._before_write()
         empty(self.state, gone)
-        self._tell_shadow()
-        self.lookup.after_write(self.keys, gone.nonzero().squeeze(1))
+        self._after_write(gone.nonzero().squeeze(1))
         return int(gone.sum())
 
     @torch.no_grad()
@@ -262,7 +265,7 @@ class Memory(nn.Module):
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
         self._refuse_if_read_only("clear")
         empty(self.state, self.state.occupied)
-        self._tell_shadow()
+        self._shadow()
 
     def _refuse_if_read_only(self, verb: str) -> None:
         if self._read_only:
@@ -305,7 +308,7 @@ class Memory(nn.Module):
             yield
         finally:
             become(self.state, before)
-            self._tell_shadow()
+            self._shadow()
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
@@ -321,7 +324,7 @@ class Memory(nn.Module):
         check_count("memory_size", memory_size)
         state, old_slots = resized(self.state, memory_size)
         become(self.state, state)
-        self._tell_shadow()
+        self._shadow()
         return old_slots
 
     def __getstate__(self) -> dict[str, Any]:
@@ -339,10 +342,9 @@ class Memory(nn.Module):
             error_msgs.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._tell_shadow()
+        self._shadow()
 
     def extra_repr(self) -> str:
-        slots, width = self.keys.shape
+        shape = f"key_dim={self.keys.shape[1]}, memory_size={len(self.keys)}"
         numbers = f"k={self.k}, margin={self.margin}, temperature={self.temperature}"
-        ways = f"update={self.update}, lookup={self.lookup.name!r}"
-        return f"key_dim={width}, memory_size={slots}, {numbers}, {ways}"
+        return f"{shape}, {numbers}, update={self.update}, lookup={self.lookup.name!r}"

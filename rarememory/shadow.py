@@ -1,11 +1,12 @@
 """The keys once more in float16: half the bytes for a search to stream, never the last word."""
 
-import weakref
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor, nn
+
+from rarememory.watching import Watch
 
 
 class Shadow(nn.Module):
@@ -13,8 +14,7 @@ class Shadow(nn.Module):
 
     A component of a unit vector is below 1, so float16 keeps it to 2^-12, and a score to 2^-10: a
     search streams the copy and settles what that leaves open by the keys themselves. The memory
-    says through `follow` what it changes; outside of compiled programs, any other change is seen by
-    the keys' version counter.
+    tells it what it changes; outside of compiled programs, any other change is seen (`Watch`).
 
     Example:
         >>> keys = torch.eye(3)
@@ -25,18 +25,29 @@ class Shadow(nn.Module):
     """
 
     keys: Tensor
-    _of: "weakref.ref[Tensor] | None"
 
     def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         super().__init__()
         self.register_buffer("keys", keys.half(), persistent=False)
-        self._seen(keys)
+        self._watch = Watch()
+        self._watch.look(keys)
+        self._following = False
 
     def of(self, keys: Float[Tensor, "slots key_dim"]) -> Float16[Tensor, "slots key_dim"]:
         """The copy, made anew if the keys have changed without a word."""
-        if not torch.compiler.is_compiling() and not self._knows(keys):
+        if not self._watch.knows(keys):
             self.follow(keys)
         return self.keys
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        """A write comes: what happens to the keys from here to `after_write` is told there."""
+        self._following = self._watch.knows(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        """The write has changed these slots and no other; EMPTY is none."""
+        self.follow(keys, slots if self._following else None)
 
     @torch.no_grad()
     def follow(
@@ -50,8 +61,7 @@ class Shadow(nn.Module):
         else:
             slots = slots.reshape(-1) % len(keys)
             self.keys.index_copy_(0, slots, keys[slots].half())
-        if not torch.compiler.is_compiling():
-            self._seen(keys)
+        self._watch.look(keys)
 
     def _fits(self, keys: Tensor) -> bool:
         """Whether the copy can be changed in place: one made in inference mode only within it."""
@@ -61,25 +71,8 @@ class Shadow(nn.Module):
             return True
         return torch.is_inference_mode_enabled() or not self.keys.is_inference()
 
-    def _seen(self, keys: Tensor) -> None:
-        self._of = weakref.ref(keys)
-        self._stamp = _stamp(keys)
-
-    def _knows(self, keys: Tensor) -> bool:
-        same = self._of is not None and self._of() is keys
-        return same and self._stamp is not None and self._stamp == _stamp(keys)
-
     def _apply(self, *args: Any, **kwargs: Any) -> "Shadow":
         # Another float type is for the keys; where they go, the copy is made anew.
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self.keys, self._of = self.keys.half(), None
+        self.keys, self._watch = self.keys.half(), Watch()
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The copy of another tensor is none of ours.
-        return {**self.__dict__, "_of": None}
-
-
-def _stamp(keys: Tensor) -> int | None:
-    """How often the keys have changed in place; None where torch does not count."""
-    return None if keys.is_inference() else keys._version

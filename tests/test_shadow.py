@@ -102,6 +102,13 @@ def test_a_shadow_made_in_inference_mode_is_made_again_outside():
     assert in_step(memory)
 
 
+def test_an_edit_by_hand_before_a_write_is_seen():
+    memory = written(Memory(6, 12, shadow=True))
+    memory.keys[3].neg_()
+    memory.write(units(1, 6), torch.tensor([99]))
+    assert in_step(memory)
+
+
 def test_another_tensor_in_the_place_of_the_keys_is_seen():
     keys, other = units(3, 4), units(3, 4)
     shadow = Shadow(keys)

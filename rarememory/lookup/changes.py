@@ -1,10 +1,10 @@
 """What has changed in the keys since an index last looked, without comparing all each time."""
 
-import weakref
-
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from rarememory.watching import Watch
 
 _NUMBERS_AT_ONCE = 2**22
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -34,7 +34,8 @@ class Changes:
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
         self._following = False
-        self._look(keys)
+        self._watch = Watch()
+        self._watch.look(keys)
 
     def fits(self, keys: Float[Tensor, "slots key_dim"]) -> bool:
         """Whether the keys can be compared with those of the index at all."""
@@ -43,7 +44,7 @@ class Changes:
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         """A write comes: what happens to the keys from here to `after_write` is told there."""
-        self._following = self._knows(keys)
+        self._following = self._watch.knows(keys)
 
     def after_write(
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
@@ -51,16 +52,16 @@ class Changes:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
             self._told[slots] = True
-            self._look(keys)
+            self._watch.look(keys)
 
     def since(
         self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
     ) -> Bool[Tensor, " slots"]:
         """The slots that the index does not hold as they are now."""
         told = self._told[:-1]
-        if not self._knows(keys):
+        if not self._watch.knows(keys):
             told |= self._fingerprints(keys) != self._prints
-            self._look(keys)
+            self._watch.look(keys)
         return told | (occupied ^ self.indexed)
 
     def caught_up(
@@ -74,14 +75,6 @@ class Changes:
         self.indexed = occupied.clone()
         self._told.zero_()
 
-    def _knows(self, keys: Tensor) -> bool:
-        """Whether nothing has happened to the keys since they were last looked at."""
-        stamp = _stamp(keys)
-        return keys is self._keys() and stamp is not None and stamp == self._stamp
-
-    def _look(self, keys: Tensor) -> None:
-        self._keys, self._stamp = weakref.ref(keys), _stamp(keys)
-
     def _fingerprints(self, keys: Tensor) -> Tensor:
         """sum_i w_i b_i mod 2^64 of the bits b of each key, with random weights w.
 
@@ -91,8 +84,3 @@ class Changes:
         bits = keys.view(_BITS[keys.element_size()])
         rows = max(1, _NUMBERS_AT_ONCE // keys.shape[1])
         return torch.cat([(some.long() * self._weights).sum(1) for some in bits.split(rows)])
-
-
-def _stamp(keys: Tensor) -> tuple[int, int] | None:
-    """Where the keys lie and how often they changed there; None where torch does not count."""
-    return None if keys.is_inference() else (keys.data_ptr(), keys._version)
