@@ -18,7 +18,14 @@ Bar = Callable[[Iterable[int]], Iterable[int]]
 
 
 class Accuracy(NamedTuple):
-    """A mean over episodes, with the half width of its 95 % interval; both in [0, 1]."""
+    """A mean over episodes, with the half width of its 95 % interval; both in [0, 1].
+
+    One episode alone has an infinite interval.
+
+    Example:
+        >>> print(Accuracy.of(torch.tensor([1.0, 0.8, 0.9, 0.9])))
+        90.00 ± 8.00
+    """
 
     mean: float
     interval: float
@@ -40,7 +47,19 @@ def embed(
     *,
     batch_size: int = 512,
 ) -> Float[Tensor, "classes drawings key_dim"]:
-    """What the encoder makes of every drawing, in evaluation mode; its own modes are put back."""
+    """What the encoder makes of every drawing, in evaluation mode; its own modes are put back.
+
+    Args:
+        encoder: images [batch, 1, height, width] in [0, 1] to [batch, key_dim].
+        images: ink 255 on 0, in as many drawings a class.
+        batch_size: drawings that it sees at once.
+
+    Example:
+        >>> from rarememory.backbones import Conv4
+        >>> from rarememory.data import draw_glyphs
+        >>> embed(Conv4(key_dim=16), draw_glyphs(3, 2).images).shape
+        torch.Size([3, 2, 16])
+    """
     device = next(chain(encoder.parameters(), [images])).device
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
@@ -82,6 +101,19 @@ def sighting_accuracy(
             then that of the means of such groups.
         seed: of the episodes.
         bar: shows progress over groups of episodes.
+
+    Raises:
+        ValueError: a number is less than 1, or there are too few classes or drawings.
+
+    Example:
+        >>> from rarememory.data import draw_glyphs
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(20, 5, size=14).images)
+        >>> memory = Memory(key_dim=196, memory_size=15)
+        >>> first, second, third = sighting_accuracy(
+        ...     memory, embeddings, n_way=5, n_sightings=3, n_episodes=9
+        ... )
+        >>> first.mean < second.mean
+        True
     """
     check_count("n_episodes", n_episodes)
     check_count("n_sharing", n_sharing)
@@ -136,7 +168,21 @@ def support_query_accuracy(
     """The field's protocol: write n_shot drawings of each class, then answer n_query of each.
 
     The support is written shot by shot, one drawing of every class at a time, so that averaging
-    has a say. The memory is afterwards as it was before.
+    has a say (Vinyals et al. 2016, section 4.1, has the episodes). The memory is afterwards as it
+    was before. Arguments are as in `sighting_accuracy`; chance is 1 / n_way.
+
+    Raises:
+        ValueError: a number is less than 1, or there are too few classes or drawings.
+
+    Example:
+        >>> from rarememory.data import draw_glyphs
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(20, 5, size=14).images)
+        >>> memory = Memory(key_dim=196, memory_size=5)
+        >>> accuracy = support_query_accuracy(
+        ...     memory, embeddings, n_way=5, n_shot=1, n_query=4, n_episodes=9
+        ... )
+        >>> accuracy.mean > 1 / 5
+        True
     """
     check_count("n_episodes", n_episodes)
     generator = Generator().manual_seed(seed)

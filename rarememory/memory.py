@@ -35,8 +35,7 @@ class Memory(nn.Module):
     answered rightly, or replaces the oldest slot.
 
     Everything it knows is a buffer that is changed in place, so `state_dict`, `.to()`, deepcopy and
-    safetensors carry it whole. A checkpoint of another `memory_size` loads too: a larger memory
-    leaves the rest empty, a smaller one keeps the youngest slots.
+    safetensors carry it whole. A checkpoint of another `memory_size` loads too, as if resized.
 
     Args:
         key_dim: width of queries and keys.
@@ -55,6 +54,9 @@ class Memory(nn.Module):
         validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
             wait for a GPU; with False they are left out in silence, as if masked.
         seed: of the memory's own generator.
+
+    Raises:
+        ValueError: the number that was wrong and the choice that is right.
 
     Example:
         >>> import torch
@@ -315,10 +317,8 @@ class Memory(nn.Module):
         """Change the number of slots; a smaller memory keeps the youngest.
 
         A larger memory leaves every slot where it is. A smaller one moves the youngest slots (of
-        equal ages the lower) to its front, in their old order.
-
-        Returns:
-            The old slot of every new one, EMPTY where there is none.
+        equal ages the lower) to its front, in their old order. It returns the old slot of every new
+        one, EMPTY where there is none. Fewer than 1 are refused by a ValueError.
         """
         self._refuse_if_read_only("resize")
         check_count("memory_size", memory_size)

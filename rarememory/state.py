@@ -23,6 +23,14 @@ class MemoryState(NamedTuple):
         written: the clock when each slot was last written.
         clock: writes so far.
         seed: of the memory's own randomness.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=3)
+        >>> write = memory.write(torch.eye(2)[:1], torch.tensor([7]))
+        >>> write = memory.write(torch.eye(2)[1:], torch.tensor([9]))
+        >>> memory.state.values, memory.state.ages, memory.state.clock
+        (tensor([ 7,  9, -1]), tensor([ 1,  0, -1]), tensor(2))
     """
 
     keys: Float[Tensor, "slots key_dim"]
@@ -59,6 +67,16 @@ class Recall(NamedTuple):
         queries: as the memory sees them, projected and of unit length; zero where left out.
         temperature: of the weights.
         loss: with labels, the memory loss.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=8, temperature=0.5)
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> recall = memory(torch.tensor([0.6, 0.8]), k=3)
+        >>> recall.values, recall.scores, recall.weights
+        (tensor([ 9,  7, -1]), tensor([0.8000, 0.6000,   -inf]), tensor([0.5987, 0.4013, 0.0000]))
+        >>> recall.prediction, recall.confidence
+        (tensor(9), tensor(0.5987))
     """
 
     slots: Int64[Tensor, "*batch k"]
@@ -95,6 +113,16 @@ class Write(NamedTuple):
         slots: where the row went.
         hits: whether the nearest value was the label, before this write.
         overwritten: the value that was lost to the row, EMPTY if none was.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=1)
+        >>> memory.write(torch.tensor([1.0, 0.0]), torch.tensor(7)).overwritten
+        tensor(-1)
+        >>> memory.write(torch.tensor([0.8, 0.6]), torch.tensor(7)).hits
+        tensor(True)
+        >>> memory.write(torch.tensor([0.0, 1.0]), torch.tensor(9)).overwritten
+        tensor(7)
     """
 
     slots: Int64[Tensor, "*batch"]

@@ -36,6 +36,12 @@ class Recipe:
         jitter: of the drawings; None shows them as they are.
         bfloat16: encode in half the bits; None does so where the chip has instructions for it.
         seed: of the episodes, the jitter and the encoder's dropout.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> quick = Recipe(steps=100, n_way=16, jitter=None)
+        >>> replace(quick, seed=1).steps
+        100
     """
 
     steps: int = 6000
@@ -57,6 +63,11 @@ class Step(NamedTuple):
     """What one step of training saw: `step` are done, this one included.
 
     `accuracy` is that of the last sighting of the episode.
+
+    Example:
+        >>> done = Step(step=7, loss=0.125, accuracy=0.5)
+        >>> print(f"step {done.step}: loss {done.loss}, {done.accuracy:.0%} right")
+        step 7: loss 0.125, 50% right
     """
 
     step: int
@@ -72,6 +83,9 @@ class Training:
         memory: of at least n_way * n_sightings slots; it is cleared at every step.
         images: uint8 drawings of the classes to learn from.
         recipe: how to train.
+
+    Raises:
+        ValueError: the memory has fewer slots than an episode needs.
 
     Example:
         >>> from rarememory.backbones import Conv4
@@ -244,6 +258,16 @@ def train(
 
     Raises:
         ValueError: the checkpoint is of another training.
+
+    Example:
+        >>> from rarememory.backbones import Conv4
+        >>> from rarememory.data import draw_glyphs
+        >>> recipe = Recipe(steps=3, n_way=4)
+        >>> training = Training(Conv4(16), Memory(16, 8), draw_glyphs(8, 4).images, recipe)
+        >>> train(training, watch=lambda step: print(step.step, "of", recipe.steps))
+        1 of 3
+        2 of 3
+        3 of 3
     """
     if checkpoint is not None and checkpoint.exists():
         training.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))

@@ -14,7 +14,10 @@ from torch import Tensor
 
 @runtime_checkable
 class Update(Protocol):
-    """A policy of writing.
+    """A policy of writing: what is averaged, and which slots are given up first.
+
+    A write asks it twice and does the rest (Kaiser et al. 2017, section 2, has one policy,
+    `AverageOrReplace`). It holds no state: whatever it decides by is passed to it.
 
     Example:
         >>> from dataclasses import dataclass
@@ -26,7 +29,11 @@ class Update(Protocol):
         ...         return hits
         ...     def eviction(self, ages, noise):
         ...         return -ages
-        >>> memory = Memory(key_dim=2, memory_size=1, update=KeepTheOldest())
+        >>> memory = Memory(key_dim=2, memory_size=2, update=KeepTheOldest())
+        >>> [int(memory.write(row, torch.tensor(n)).slots) for n, row in enumerate(torch.eye(2))]
+        [0, 1]
+        >>> memory.write(-torch.ones(2), torch.tensor(2)).slots
+        tensor(1)
     """
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
@@ -69,6 +76,20 @@ class AverageOrReplace(ByAgeAndNoise):
     V[n1] = v:  K[n1] <- (q + K[n1]) / |q + K[n1]|;  otherwise n' = argmax A[i] + r_i,  K[n'] <- q,
     V[n'] <- v, with r_i uniform in [-age_noise, age_noise] (Kaiser et al. 2017, section 2; the
     default 8 is from the authors' code).
+
+    Args:
+        age_noise: 0 replaces the oldest slot exactly; of equal ages the lower slot goes.
+
+    Raises:
+        ValueError: `age_noise` is negative or not finite.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=4, update=AverageOrReplace())
+        >>> [int(memory.write(row, torch.tensor(7)).slots) for row in torch.eye(2)]
+        [0, 0]
+        >>> memory.keys[0]
+        tensor([0.7071, 0.7071])
     """
 
     age_noise: float = 8.0
@@ -78,6 +99,7 @@ class AverageOrReplace(ByAgeAndNoise):
             raise ValueError(f"age_noise must be 0 or a positive number, not {self.age_noise}")
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """All that hit."""
         return hits
 
     @property
@@ -87,9 +109,20 @@ class AverageOrReplace(ByAgeAndNoise):
 
 @dataclass(frozen=True)
 class FirstInFirstOut(ByAgeAndNoise):
-    """Every row gets a slot of its own, that of the row written longest ago."""
+    """Every row gets a slot of its own, that of the row written longest ago.
+
+    A queue, as the memories of metric learning are (Wang et al. 2020, "Cross-Batch Memory", section
+    3): it holds the last `memory_size` rows as they were.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=2, update=FirstInFirstOut())
+        >>> [int(memory.write(row, torch.tensor(7)).slots) for row in torch.ones(5, 2)]
+        [0, 1, 0, 1, 0]
+    """
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """None."""
         return torch.zeros_like(hits)
 
     @property
@@ -99,9 +132,19 @@ class FirstInFirstOut(ByAgeAndNoise):
 
 @dataclass(frozen=True)
 class AverageOrReplaceRandom(ByAgeAndNoise):
-    """As the paper's, but a slot drawn at random is replaced, however young: the usual ablation."""
+    """As the paper's, but a slot drawn at random is replaced, however young: the usual ablation.
+
+    The draw is the memory's own, by its seed and the number of writes. Empty slots go first.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=3, update=AverageOrReplaceRandom())
+        >>> [int(memory.write(torch.ones(2), torch.tensor(n)).slots) for n in range(9)]
+        [0, 1, 2, 0, 2, 2, 2, 1, 0]
+    """
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """All that hit."""
         return hits
 
     @property

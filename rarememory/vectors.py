@@ -19,6 +19,14 @@ class VectorRecall(NamedTuple):
         vectors: of the neighbours, weighed; zero where nothing was found. With gradient to the
             queries, through the weights.
         recall: the neighbours themselves.
+
+    Example:
+        >>> from rarememory import FirstInFirstOut
+        >>> tags = VectorMemory(Memory(2, 8, update=FirstInFirstOut(), temperature=0.5), width=3)
+        >>> write = tags.write(torch.eye(2), torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]))
+        >>> found = tags(torch.tensor([0.8, 0.6]))
+        >>> found.vectors, found.recall.scores[:2]
+        (tensor([0.5987, 1.0000, 0.4013]), tensor([0.8000, 0.6000]))
     """
 
     vectors: Float[Tensor, "*batch width"]

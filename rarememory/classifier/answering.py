@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from rarememory.capacity import resized
@@ -230,12 +230,12 @@ class Answering(nn.Module):
         self._names.keep({*self.memory.values[there].tolist(), *self.host_ids.tolist()})
         self._refs.keep(set(there.nonzero().squeeze(1).tolist()))
 
-    def get_extra_state(self) -> Tensor:
+    def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
         """Names, refs and the like: JSON as bytes, which safetensors and checkpoints carry."""
         text = json.dumps(self._book())
         return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
 
-    def set_extra_state(self, state: Tensor) -> None:
+    def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
         """Take over what `get_extra_state` gave."""
         self._read_book(json.loads(state.cpu().numpy().tobytes()))
 

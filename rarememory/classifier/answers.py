@@ -17,6 +17,14 @@ class Learnt(NamedTuple):
         slots: where it went.
         hits: whether the nearest remembered example had its label already.
         lost: labels of the examples that were given up for it, one each.
+
+    Example:
+        >>> from rarememory import Memory, wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(4, memory_size=1))
+        >>> birds.learn(torch.eye(4)[0], "kea").hits
+        tensor([False])
+        >>> birds.learn(torch.eye(4)[1], "weka").lost
+        ['kea']
     """
 
     slots: Int64[Tensor, " batch"]
@@ -83,6 +91,14 @@ class Remembered(NamedTuple):
         refs: of the examples averaged into it, the latest last.
         slot: its place in the memory.
         age: writes since it was last written.
+
+    Example:
+        >>> from rarememory import Memory, wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(2))
+        >>> learnt = birds.learn(torch.eye(2), ["kea", "weka"], refs=["1.png", "2.png"])
+        >>> nearest, farther = birds.explain(torch.tensor([0.8, 0.6]))
+        >>> nearest.label, nearest.ref, round(nearest.score, 2), nearest.age
+        ('kea', '1.png', 0.8, 0)
     """
 
     label: Label
@@ -104,6 +120,14 @@ class Forgotten(NamedTuple):
     Attributes:
         slots: how many were emptied.
         beside: refs of other examples that had been averaged into them; learn those again.
+
+    Example:
+        >>> from rarememory import Memory, wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(2))
+        >>> for ref, image in (("1.png", [1.0, 0.0]), ("2.png", [0.8, 0.6])):
+        ...     learnt = birds.learn(torch.tensor(image), "kea", ref)
+        >>> birds.forget_refs("1.png")
+        Forgotten(slots=1, beside=['2.png'])
     """
 
     slots: int

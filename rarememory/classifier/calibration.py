@@ -22,6 +22,15 @@ class Calibration(NamedTuple):
         loss_before: mean of -log p(right class).
         loss: the same after fitting.
         examples: how many there were to fit.
+
+    Example:
+        >>> from rarememory import Memory, wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(2))
+        >>> learnt = birds.learn(torch.eye(2), ["kea", "weka"])
+        >>> held_out = torch.tensor([[0.8, 0.6], [0.8, 0.6], [0.6, 0.8]])
+        >>> report = birds.calibrate(held_out, ["kea", "weka", "weka"])
+        >>> report.examples, report.loss < report.loss_before
+        (3, True)
     """
 
     error_before: float

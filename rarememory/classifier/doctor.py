@@ -36,6 +36,18 @@ class Report:
         clashes: nearly equal keys of different labels, the nearest first.
         idle: occupied slots that answered none of the inputs given; None if none were given.
         nameless: occupied slots without a ref, which `refresh` and `forget_refs` cannot reach.
+
+    Example:
+        >>> from rarememory import wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(2, memory_size=9))
+        >>> learnt = birds.learn(torch.ones(2, 2), ["kea", "weka"], refs=["1.png", "2.png"])
+        >>> report = birds.doctor(few=1)
+        >>> print(report)
+        2 of 9 slots, 2 classes
+             1  nearly equal examples of different labels: 'kea' = 'weka' (1.000)
+                -> look at both (explain() names refs), forget_refs() the wrong one
+        >>> report.well
+        False
     """
 
     slots: int

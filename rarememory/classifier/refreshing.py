@@ -23,6 +23,17 @@ class Drift(NamedTuple):
         lowest: that of the slot that moved farthest.
         slots: how many slots were met.
         unmet: occupied slots of which no example was met.
+
+    Example:
+        >>> import rarememory
+        >>> encoder = torch.nn.Linear(2, 2, bias=False)
+        >>> encoder.weight.data = torch.eye(2)
+        >>> birds = rarememory.wrap(encoder, host=False)
+        >>> learnt = birds.learn(torch.eye(2), ["kea", "weka"], refs=["1.png", "2.png"])
+        >>> encoder.weight.data = torch.tensor([[1.0, 0.75], [0.0, 1.0]])
+        >>> drift = birds.refresh([(torch.eye(2), ["1.png", "2.png"])])
+        >>> round(drift.cosine, 2), round(drift.lowest, 2), drift.slots, drift.unmet
+        (0.9, 0.8, 2, 0)
     """
 
     cosine: float

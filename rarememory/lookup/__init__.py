@@ -24,7 +24,17 @@ LOOKUPS: dict[str, Callable[[], Lookup]] = {
 
 
 class AutoLookup(Lookup):
-    """The first search of an ordered list that can serve the call."""
+    """The first search of an ordered list that can serve the call.
+
+    The list is that of `LOOKUPS`, less those whose package is not installed; it is asked at every
+    call, so a memory that moves to a GPU is searched there by what searches there.
+
+    Example:
+        >>> import torch
+        >>> keys = torch.eye(3, dtype=torch.float16)
+        >>> AutoLookup().first(keys, keys, k=1).name
+        'torch'
+    """
 
     name = "auto"
 
@@ -82,6 +92,12 @@ def choose_lookup(lookup: str | Lookup) -> Lookup:
     Raises:
         ValueError: there is no search of that name.
         ImportError: the search needs a package that is not installed.
+
+    Example:
+        >>> choose_lookup("torch").name, choose_lookup("auto").name
+        ('torch', 'auto')
+        >>> list(LOOKUPS)
+        ['triton', 'native', 'faiss', 'torch']
     """
     if isinstance(lookup, Lookup):
         return lookup

@@ -23,6 +23,16 @@ class FaissLookup(Lookup):
 
     After forgetting in the middle it copies the occupied keys for every search, until the holes
     are written again, as they are before any other slot. The nearest pair is found in plain torch.
+
+    Raises:
+        ImportError: Faiss is not installed.
+
+    Example:
+        >>> keys, occupied = torch.eye(3), torch.tensor([True, True, False])
+        >>> FaissLookup().nearest(torch.tensor([[0.0, 0.6, 0.8]]), keys, occupied, k=1)
+        tensor([[1]])
+        >>> FaissLookup().why_not(keys.half(), keys.half(), k=1)
+        'faiss searches float32 keys, and these are torch.float16'
     """
 
     name = "faiss"

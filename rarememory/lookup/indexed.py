@@ -33,6 +33,24 @@ class IndexedLookup(Lookup):
         exact_below: with fewer occupied slots than this the search is exact, and builds no index.
         rebuild_after: build anew when more than this share of the slots changed since the last
             time; infinity never does.
+
+    Raises:
+        NotImplementedError: `rebuild_after` is set, and there is no `add` or no `remove`.
+
+    Example:
+        >>> class SameSigns(IndexedLookup):
+        ...     name, exact_below = "same signs", 0
+        ...     def build(self, keys, slots):
+        ...         return slots, keys[slots] > 0
+        ...     def search(self, index, queries, keys, k):
+        ...         slots, signs = index
+        ...         shared = ((queries > 0).unsqueeze(1) == signs).sum(2)
+        ...         return slots[shared.topk(k).indices]
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=4, memory_size=9, k=1, lookup=SameSigns())
+        >>> write = memory.write(1 - 2 * torch.eye(4), torch.arange(4))
+        >>> memory(torch.tensor([3.0, 2.0, -1.0, 2.0])).prediction
+        tensor(2)
     """
 
     exact_below: int = 512

@@ -18,6 +18,17 @@ class NativeLookup(Lookup):
 
     It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
     torch's threads, and decides near ties in float64.
+
+    Raises:
+        ImportError: there is no C++ compiler, or RAREMEMORY_NATIVE=0 switches these searches off.
+
+    Example:
+        >>> keys, values = torch.eye(3), torch.tensor([7, 7, 9])
+        >>> queries, labels = torch.tensor([[0.6, 0.8, 0.0]]), torch.tensor([7])
+        >>> NativeLookup().nearest_pair(queries, keys, values, labels)
+        (tensor([1]), tensor([2]))
+        >>> NativeLookup().why_not(queries, keys.half(), k=1)
+        'native searches float32 keys, and these are torch.float16'
     """
 
     name = "native"

@@ -12,7 +12,16 @@ from rarememory.state import EMPTY
 
 
 class TorchLookup(Lookup):
-    """Exact search wherever torch runs, in a bounded chunk of scores at a time."""
+    """Exact search wherever torch runs, in a bounded chunk of scores at a time.
+
+    argmax_k q.K[n], by a matrix product (Kaiser et al. 2017, section 2). It defines what the other
+    searches have to find. It serves every device and type of keys, and needs no package.
+
+    Example:
+        >>> keys, occupied = torch.eye(3), torch.tensor([True, True, False])
+        >>> TorchLookup().nearest(torch.tensor([[0.0, 0.6, 0.8]]), keys, occupied, k=1)
+        tensor([[1]])
+    """
 
     name = "torch"
 

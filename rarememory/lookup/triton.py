@@ -35,6 +35,14 @@ class TritonLookup(Lookup):
 
     With `interpret` it searches tensors on the CPU too, in Triton's interpreter, which is only
     there for tests: the environment must say TRITON_INTERPRET=1 before triton is imported.
+
+    Raises:
+        ImportError: Triton is not installed.
+
+    Example:
+        >>> keys = torch.eye(3)
+        >>> TritonLookup().why_not(keys, keys, k=1)
+        'triton searches on a gpu, and the keys are on cpu'
     """
 
     name = "triton"
