@@ -7,8 +7,9 @@ numbers that weigh host against memory, with a threshold below which the answer 
 
 Each idea has its file. `labels` and `refs` are the two books; `host` listens to the model;
 `examples` makes batches of what users pass; `blending`, `openset` and `calibration` are pure
-functions of scores. `answering` holds it all and answers; `learning`, `refreshing` and `doctor`
-work on that; `persistence` and `saving` make a file of it; `wrapped` is the class that users meet.
+functions of scores. `answering` holds it all and answers; `learning`, `known`, `refreshing` and
+`doctor` work on that; `persistence` and `saving` make a file of it; `wrapped` is the class that
+users meet.
 """
 
 from rarememory.classifier.answers import Forgotten as Forgotten

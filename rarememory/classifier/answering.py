@@ -1,7 +1,7 @@
 """Host, memory, names and refs in one module, and how they answer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from rarememory.classifier.blending import (
     memory_share,
     vote_weights,
 )
-from rarememory.classifier.examples import as_batch, chunks, is_single, placed
+from rarememory.classifier.examples import asked, chunks, count, placed
 from rarememory.classifier.host import evaluating, listened
 from rarememory.classifier.labels import Label, Names, check_nameable, plain
 from rarememory.classifier.openset import familiarity
@@ -107,16 +107,20 @@ class Answering(nn.Module):
         with evaluating(self.host):
             pieces = [self.host(placed(piece, like)) for piece in chunks(inputs, self.batch_size)]
         features = torch.cat([features for features, _ in pieces])
-        if len(features) != len(inputs):
-            raise ValueError(f"the model makes {len(features)} features of {len(inputs)} examples")
+        if len(features) != count(inputs):
+            raise ValueError(
+                f"the model makes {len(features)} features of {count(inputs)} examples"
+            )
         logits = [logits for _, logits in pieces if logits is not None]
         return features, torch.cat(logits) if logits else None
 
-    def _asked(self, inputs: Any) -> tuple[bool, Tensor, Tensor | None]:
-        """Whether it is a single example, its features, and the logits of the host's classes."""
-        alone = is_single(inputs, self._example_dims)
-        features, logits = self._seen(as_batch(inputs, self._example_dims))
-        return alone, features, self._own(logits)
+    def _batches(
+        self, inputs: Any, progress: bool | None = None
+    ) -> tuple[bool, Iterator[tuple[Tensor, Tensor | None]]]:
+        """Whether it is a single example; of each batch the features and the host's own logits."""
+        alone, batches = asked(inputs, self._example_dims, progress)
+        seen = map(self._seen, batches)
+        return alone, ((features, self._own(logits)) for features, logits in seen)
 
     def _own(self, logits: Tensor | None) -> Tensor | None:
         """Logits of the host's classes, FORGOTTEN for one that was; None if there is none."""
@@ -171,35 +175,50 @@ class Answering(nn.Module):
         return self._seen(inputs)[0]
 
     @torch.no_grad()
-    def predict(self, inputs: Any) -> Any:
+    def predict(self, inputs: Any, *, progress: bool | None = None) -> Any:
         """The likeliest class of each example, or `unknown` at or below the threshold.
 
         A list of labels for a batch, a label for a single example (one with as many dimensions as
         those learnt have). Until `fit_threshold`, only what knows nothing at all says `unknown`.
+
+        Args:
+            inputs: a batch, a single example, or a loader of batches, answered one after another;
+                it yields inputs, or tuples that begin with them.
+            progress: a bar over the batches of a loader, as in `learn`.
         """
-        alone, features, logits = self._asked(inputs)
-        evidence = self._evidence(features, logits)
+        alone, batches = self._batches(inputs, progress)
+        labels = [label for batch in batches for label in self._named(self._evidence(*batch))]
+        return labels[0] if alone else labels
+
+    def _named(self, evidence: Evidence) -> list[Label]:
         known = self._familiarity(evidence) > self.threshold
         # A column more, so that there is a best one even among no classes.
         best = nn.functional.pad(self._chances(evidence, self._weighed()), (0, 1)).argmax(1)
         names = [*self._names, self.unknown]
-        labels = [names[place] for place in best.where(known, len(names) - 1).tolist()]
-        return labels[0] if alone else labels
+        return [names[place] for place in best.where(known, len(names) - 1).tolist()]
 
     @torch.no_grad()
-    def predict_proba(self, inputs: Any) -> Probabilities:
-        """The probability of every class, named; `unknown` is none of them."""
-        alone, features, logits = self._asked(inputs)
-        values = self._chances(self._evidence(features, logits), self._weighed())
+    def predict_proba(self, inputs: Any, *, progress: bool | None = None) -> Probabilities:
+        """The probability of every class, named; `unknown` is none of them.
+
+        Arguments as in `predict`.
+        """
+        alone, batches = self._batches(inputs, progress)
+        rows = [self._chances(self._evidence(*batch), self._weighed()) for batch in batches]
+        values = torch.cat([self.weighing.new_zeros(0, len(self._names)), *rows])
         return Probabilities(self.classes, values[0] if alone else values)
 
     @torch.no_grad()
-    def explain(self, inputs: Any, k: int = 5) -> list[Any]:
+    def explain(self, inputs: Any, k: int = 5, *, progress: bool | None = None) -> list[Any]:
         """The remembered examples that answered, nearest first, at most k: a list of `Remembered`.
 
-        A list of such lists for a batch.
+        A list of such lists for a batch. Arguments as in `predict`.
         """
-        alone, features, logits = self._asked(inputs)
+        alone, batches = self._batches(inputs, progress)
+        rows = [row for batch in batches for row in self._explained(*batch, k)]
+        return rows[0] if alone else rows
+
+    def _explained(self, features: Tensor, logits: Tensor | None, k: int) -> list[list[Remembered]]:
         recall = self.memory(features, k=max(k, self.memory.k))
         evidence = Evidence(recall.scores.float(), recall.values, logits)
         share = memory_share(evidence, self._weighed()).unsqueeze(1)
@@ -207,11 +226,10 @@ class Answering(nn.Module):
         ages = self.memory.ages[recall.slots]
         parts = (recall.slots, recall.values, recall.scores, weights, ages)
         found = [part[:, :k].tolist() for part in parts]
-        rows = [
+        return [
             [self._remembered(*one) for one in zip(*row, strict=True) if one[0] != EMPTY]
             for row in zip(*found, strict=True)
         ]
-        return rows[0] if alone else rows
 
     def _remembered(
         self, slot: int, value: int, score: float, weight: float, age: int

@@ -1,6 +1,6 @@
 """The host: somebody's model, of which we take the features and, if it is a classifier, answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,11 +28,12 @@ class Host(nn.Module):
     def forward(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
         """Features [batch, key_dim], in float32 or wider, and logits [batch, n_host] if any.
 
-        A map of features [batch, channels, height, width] is averaged over its places.
+        A map of features [batch, channels, height, width] is averaged over its places. Inputs in a
+        dict are the model's arguments by name.
         """
         caught: list[Tensor] = []
         with self._listening(caught):
-            output = self.model(inputs)
+            output = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
         # Models of Hugging Face answer with an object.
         output = getattr(output, "logits", output)
         if self.at is None:

@@ -1,6 +1,6 @@
 """Stale keys: after the encoder has moved, remembered examples are encoded again."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -68,8 +68,7 @@ def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool |
     sums = torch.zeros_like(keys)
     met = torch.zeros_like(classifier.memory.values, dtype=torch.bool)
     slots_of = classifier._refs.by_ref()
-    total = len(loader) if isinstance(loader, Sized) else None
-    for batch in with_bar(loader, total, progress):
+    for batch in with_bar(loader, progress):
         inputs, refs = _inputs_and_refs(batch)
         rows, _ = normalized(classifier._seen(inputs)[0], keys.dtype)
         for row, ref in zip(rows, refs, strict=True):

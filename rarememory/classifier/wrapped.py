@@ -14,14 +14,8 @@ from rarememory.classifier.answering import Answering
 from rarememory.classifier.answers import Forgotten, Learnt
 from rarememory.classifier.blending import Evidence
 from rarememory.classifier.doctor import Report, examined
-from rarememory.classifier.examples import (
-    batch_of,
-    batches_of,
-    check_dims,
-    is_loader,
-    placed,
-    with_bar,
-)
+from rarememory.classifier.examples import batch_of, batches_of, placed
+from rarememory.classifier.known import labelled, pooled, taken_for_known
 from rarememory.classifier.labels import Label
 from rarememory.classifier.learning import learnt
 from rarememory.classifier.persistence import StrPath
@@ -87,8 +81,9 @@ class MemoryClassifier(Answering):
         """Remember examples under their labels, known ones and new ones; nothing is trained.
 
         Args:
-            inputs: a batch, as the model takes it; or one example, with one label; or a loader that
-                yields (inputs, labels) or (inputs, labels, refs).
+            inputs: a batch, as the model takes it (a dict of tensors for a model of several
+                arguments); or one example, with one label; or a loader that yields (inputs, labels)
+                or (inputs, labels, refs).
             labels: any hashable things, in a list, an array or a tensor; a tuple is one label.
             refs: where each example comes from (a path, an id); None for none.
             progress: a bar over the batches of a loader; None shows it on a terminal that has tqdm.
@@ -97,19 +92,20 @@ class MemoryClassifier(Answering):
             ValueError: numbers do not fit, a feature is zero or not finite, or a label cannot be
                 one. Of a batch that is refused nothing is learnt.
         """
-        if labels is None and is_loader(inputs):
-            total = len(inputs) if hasattr(inputs, "__len__") else None
-            batches = with_bar(batches_of(inputs), total, progress)
-            return Learnt.joined([learnt(self, batch) for batch in batches])
-        if labels is None:
-            raise ValueError("learn needs a label for each example, or a loader that yields them")
-        return learnt(self, batch_of(inputs, labels, refs))
+        batches = batches_of(inputs, labels, refs, progress)
+        return Learnt.joined([learnt(self, batch) for batch in batches])
 
     # Not knowing
 
     @torch.no_grad()
     def fit_threshold(
-        self, inputs: Any = None, labels: Any = None, *, unknown: Any = None, far: float = 0.01
+        self,
+        inputs: Any = None,
+        labels: Any = None,
+        *,
+        unknown: Any = None,
+        far: float = 0.01,
+        progress: bool | None = None,
     ) -> float:
         """Set the threshold below which `predict` says `unknown`, at a requested false-accept rate.
 
@@ -120,11 +116,12 @@ class MemoryClassifier(Answering):
         is near something.
 
         Args:
-            inputs: a batch of known classes, not the examples that were learnt; if None the
-                remembered examples themselves, which will do where only the memory answers.
+            inputs: a batch of known classes, not the examples that were learnt, or a loader as in
+                `learn`; if None the remembered examples, which do where only the memory answers.
             labels: of the inputs; if None the class that answers is taken for the right one.
-            unknown: a batch of unknown classes; then nothing else is needed.
+            unknown: a batch of unknown classes, or a loader; then nothing else is needed.
             far: the rate at which strangers may be accepted.
+            progress: as in `learn`.
 
         Returns:
             The threshold; `classifier.threshold` is the buffer that holds it.
@@ -133,49 +130,33 @@ class MemoryClassifier(Answering):
             ValueError: there are no examples, or `far` is not between 0 and 1.
         """
         if unknown is not None:
-            _, features, logits = self._asked(unknown)
-            strangers = self._familiarity(self._evidence(features, logits))
+            _, batches = self._batches(unknown, progress)
+            strangers = [self._familiarity(self._evidence(*batch)) for batch in batches]
         else:
-            strangers = self._left_out(*self._known(inputs, labels))
-        self.threshold.fill_(openset.threshold_at(strangers, far))
+            known = taken_for_known(self, inputs, labels, progress)
+            strangers = [self._left_out(*batch) for batch in known]
+        all_of_them = torch.cat([self.threshold.new_zeros(0), *strangers])
+        self.threshold.fill_(openset.threshold_at(all_of_them, far))
         return self.threshold.item()
 
-    def _known(self, inputs: Any, labels: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Features, logits and integers of known examples."""
-        if inputs is None:
-            if self.host.answers:
-                raise ValueError(
-                    "the model answers too, and what it says of the remembered examples is not "
-                    "kept: give inputs, or unknown="
-                )
-            occupied = self.memory.state.occupied
-            return self.memory.keys[occupied], None, self.memory.values[occupied]
-        if labels is not None:
-            return self._labelled(inputs, labels)
-        _, features, logits = self._asked(inputs)
-        best = self._chances(self._evidence(features, logits), self._weighed()).argmax(1)
-        return features, logits, self._ids()[best]
-
-    def _labelled(self, inputs: Any, labels: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-        batch = batch_of(inputs, labels, None)
-        check_dims(batch.inputs, self._example_dims)
-        features, logits = self._seen(batch.inputs)
-        ids = torch.tensor(self._names.known(batch.labels), device=features.device)
-        return features, self._own(logits), ids.long()
-
     @torch.no_grad()
-    def calibrate(self, inputs: Any, labels: Any) -> calibration.Calibration:
+    def calibrate(
+        self, inputs: Any, labels: Any = None, *, progress: bool | None = None
+    ) -> calibration.Calibration:
         """Fit the weighing of host and memory by the likelihood of held-out examples.
 
         It sets the four numbers of `rarememory.classifier.blending` (the memory's temperature, the
         host's, and where and how fast one takes over from the other), so that base classes keep
         their accuracy and confidence means what it says. Give examples of old and of new classes,
-        none of them learnt; then fit the threshold again.
+        none of them learnt; then fit the threshold again. Arguments are as in `learn`.
 
         Returns:
             The expected calibration error and the log-loss, before and after.
+
+        Raises:
+            ValueError: numbers do not fit, or a label is not known.
         """
-        features, logits, ids = self._labelled(inputs, labels)
+        features, logits, ids = pooled(labelled(self, inputs, labels, progress))
         evidence = self._evidence(features, logits)
         evidence = Evidence(
             evidence.scores.double(), evidence.values, None if logits is None else logits.double()
@@ -299,11 +280,15 @@ class MemoryClassifier(Answering):
         """Look for what will answer badly; print the report to read it.
 
         Args:
-            inputs: a batch to find slots by that answer nothing.
+            inputs: a batch, or a loader as in `predict`, to find slots by that answer nothing.
             few: classes with fewer slots than this are named.
             near: keys of different labels with at least this cosine are named.
         """
-        asked = None if inputs is None else self._asked(inputs)[1]
+        asked = None
+        if inputs is not None:
+            asked = torch.cat(
+                [self.memory.keys[:0], *(seen for seen, _ in self._batches(inputs)[1])]
+            )
         return examined(self.memory, self._names, self._refs, asked, few, near)
 
     def save(self, path: StrPath) -> None:

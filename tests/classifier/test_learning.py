@@ -123,9 +123,9 @@ def test_progress_is_shown_when_it_is_wanted(capsys):
 
 def test_without_tqdm_there_is_no_bar_unless_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert list(with_bar([1], 1, None)) == list(with_bar([1], 1, False)) == [1]
+    assert list(with_bar([1], None)) == list(with_bar([1], False)) == [1]
     with pytest.raises(ModuleNotFoundError, match="progress=False"):
-        with_bar([1], 1, True)
+        with_bar([1], True)
 
 
 def test_uneven_pieces_give_the_features_of_the_whole():
@@ -165,7 +165,7 @@ def test_of_a_batch_that_is_refused_nothing_is_learnt(memory_size):
         (["kea", float("nan")], None, "NaN"),
         (["kea", ["weka"]], None, "hashable"),
         (None, None, "needs a label for each example"),
-        ("kea", None, "one example has 1 dimensions here, so inputs must have 1 or 2, not 3"),
+        ("kea", None, "one example has 1 dimensions here, and a batch 2; these inputs have 3"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, refs, said):
@@ -180,10 +180,10 @@ def test_labels_that_do_not_fit_are_refused(labels, refs, said):
 def test_examples_of_other_dimensions_are_refused():
     classifier = bare()
     classifier.learn(at(0), ["kea"])
-    with pytest.raises(ValueError, match="inputs must have 1 or 2, not 3"):
+    with pytest.raises(ValueError, match="a batch 2; these inputs have 3"):
         classifier.predict(torch.rand(1, 1, 2))
-    with pytest.raises(ValueError, match="ask batch by batch"):
-        classifier.predict(iter([at(0)]))
+    with pytest.raises(ValueError, match="a batch 2; these inputs have 1"):
+        classifier.predict(iter([at(0)[0]]))
 
 
 def test_a_classifier_may_say_unknown_in_other_words():

@@ -128,9 +128,7 @@ def test_without_labels_the_class_that_answers_plays_the_stranger():
 
 def test_a_class_left_out_is_left_out_of_the_host_too():
     classifier = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0]]), classes=["right", "up"])
-    left_in = classifier._familiarity(
-        classifier._evidence(*(part for part in classifier._asked(at(0))[1:]))
-    )
+    left_in = classifier._familiarity(classifier._evidence(*next(classifier._batches(at(0))[1])))
     left_out = classifier.fit_threshold(at(0), ["right"], far=0.5)
     # One class is left, and is all the host can say.
     assert left_out == 100.0 and left_in < 10

@@ -1,0 +1,210 @@
+"""Loaders wherever a batch is taken, and models of several arguments, which come in a dict."""
+
+import math
+
+import pytest
+import torch
+from classifiers import at, bare, everything, hosted
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from rarememory import Memory, MemoryClassifier
+
+ANGLES = (0, 20, 80, 100, 170, 185, 260)
+NAMES = ["kea", "kea", "weka", "weka", "moa", "moa", "kiwi"]
+
+
+def batches(size: int = 3) -> list[tuple[torch.Tensor, list[str]]]:
+    """The examples in uneven batches, the last of a single one."""
+    inputs = at(*ANGLES)
+    return [(inputs[i : i + size], NAMES[i : i + size]) for i in range(0, len(NAMES), size)]
+
+
+def knowing(**options: object) -> MemoryClassifier:
+    classifier = hosted(torch.eye(2), memory_size=16, classes=["kea", "weka"], **options)
+    classifier.learn(at(10, 90, 180, 270), ["kea", "weka", "moa", "kiwi"], ["1", "2", "3", "4"])
+    return classifier
+
+
+LOADERS = {
+    "inputs": lambda: DataLoader(at(*ANGLES), batch_size=3),
+    "lists of inputs": lambda: DataLoader(TensorDataset(at(*ANGLES)), batch_size=3),
+    "inputs and labels": lambda: iter(batches()),
+    "with refs": lambda: ((*batch, batch[1]) for batch in batches()),
+    "arrays": lambda: (inputs.numpy() for inputs, _ in batches()),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+def test_a_loader_is_answered_as_its_examples_are(loader):
+    classifier = knowing()
+    assert classifier.predict(loader()) == classifier.predict(at(*ANGLES))
+    one, other = classifier.predict_proba(loader()), classifier.predict_proba(at(*ANGLES))
+    assert one.classes == other.classes and torch.allclose(one.values, other.values)
+    slots = [[found.slot for found in row] for row in classifier.explain(loader(), k=2)]
+    whole = classifier.explain(at(*ANGLES), k=2)
+    assert slots == [[found.slot for found in row] for row in whole]
+    assert classifier.doctor(loader()) == classifier.doctor(at(*ANGLES))
+
+
+def test_a_loader_is_answered_as_it_comes_and_not_gathered_first():
+    said = []
+
+    class Says(nn.Module):
+        def forward(self, inputs):
+            said.append("answered")
+            return inputs
+
+    def loader():
+        for inputs, _ in batches():
+            said.append("yielded")
+            yield inputs
+
+    MemoryClassifier(Says(), host=False, memory=Memory(2, 8)).predict(loader())
+    assert said == ["yielded", "answered"] * 3
+
+
+def test_texts_in_a_list_are_inputs_themselves():
+    class Lengths(nn.Module):
+        def forward(self, texts):
+            return at(*(10.0 * len(text) for text in texts))
+
+    classifier = MemoryClassifier(Lengths(), host=False, memory=Memory(2, 8))
+    classifier.learn(["a", "bbbbbbbbb"], ["short", "long"])
+    assert classifier.predict(iter([["aa", "bbbbbbbb"], ["cc"]])) == ["short", "long", "short"]
+    assert classifier.predict(iter([(["aa", "bbbbbbbb"], [0, 1])])) == ["short", "long"]
+    assert classifier.predict("aa") == "short"
+
+
+def test_an_empty_loader_has_no_answers_and_nothing_to_fit_to():
+    classifier = knowing()
+    before = everything(classifier)
+    assert classifier.predict(iter([])) == classifier.explain(iter([])) == []
+    assert classifier.predict_proba(iter([])).values.shape == (0, 4)
+    assert classifier.doctor(iter([])).idle == [0, 1, 2, 3]
+    for refused in (
+        lambda: classifier.fit_threshold(iter([])),
+        lambda: classifier.fit_threshold(unknown=iter([])),
+        lambda: classifier.calibrate(iter([])),
+    ):
+        with pytest.raises(ValueError, match=r"needs (labelled )?examples"):
+            refused()
+    assert everything(classifier) == before
+
+
+def test_a_loader_fits_as_its_examples_do():
+    for fit in ("threshold", "strangers", "calibration"):
+        one, other = knowing(), knowing()
+        for classifier, known, unknown in (
+            (one, (iter(batches()),), iter(batches())),
+            (other, (at(*ANGLES), NAMES), at(*ANGLES)),
+        ):
+            if fit == "threshold":
+                classifier.fit_threshold(*known, far=0.3)
+            elif fit == "strangers":
+                classifier.fit_threshold(unknown=unknown, far=0.3)
+            else:
+                assert classifier.calibrate(*known).examples == len(NAMES)
+        assert math.isfinite(one.threshold) == (fit != "calibration")
+        assert torch.allclose(one.threshold, other.threshold)
+        assert torch.allclose(one.weighing, other.weighing)
+
+
+def test_every_bar_is_shown_when_it_is_wanted(capsys):
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    classifier = knowing()
+    for asked in (
+        classifier.predict,
+        classifier.predict_proba,
+        classifier.explain,
+        classifier.fit_threshold,
+        lambda loader, progress: classifier.fit_threshold(unknown=loader, progress=progress),
+        classifier.calibrate,
+    ):
+        asked(batches().__iter__(), progress=True)
+        assert "3batch" in capsys.readouterr().err.replace(" ", "")
+        asked(batches().__iter__(), progress=False)
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("beside", [{"labels": ["kea"]}, {"refs": ["1.png"]}], ids=str)
+def test_a_loader_with_labels_or_refs_beside_it_is_refused(beside):
+    with pytest.raises(ValueError, match="a loader yields labels and refs itself"):
+        bare().learn(iter(batches()), **beside)
+
+
+def test_fitting_needs_labels_that_are_known():
+    with pytest.raises(ValueError, match="a label for each example"):
+        knowing().calibrate(at(0))
+    with pytest.raises(ValueError, match="'tui' is not known here"):
+        knowing().calibrate(iter([(at(0), ["tui"])]))
+    with pytest.raises(ValueError, match="must yield"):
+        knowing().fit_threshold(iter([at(0)]))
+
+
+class Masked(nn.Module):
+    """Takes two arguments, as a language model does: tokens, and which of them count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(at(0, 40, 90, 180), freeze=False)
+        self.head = nn.Linear(2, 2, bias=False)
+
+    def forward(self, *, input_ids, attention_mask=None):
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self.head((self.embedding(input_ids) * mask.unsqueeze(-1)).sum(1))
+
+
+TOKENS = {
+    "input_ids": torch.tensor([[0, 3], [2, 0], [3, 2]]),
+    "attention_mask": torch.tensor([[1, 0], [1, 0], [1, 0]]),
+}
+
+
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_a_model_of_several_arguments_takes_a_dict_of_them(batch_size):
+    classifier = MemoryClassifier(Masked(), classes=["a", "b"], batch_size=batch_size)
+    classifier.learn(TOKENS, ["kea", "weka", "moa"], ["1", "2", "3"])
+    classifier.weighing[1] = -1.0
+    assert classifier.predict(TOKENS) == ["kea", "weka", "moa"]
+    assert classifier.predict({"input_ids": torch.tensor([[1]])}) == ["kea"]
+    assert [row[0].ref for row in classifier.explain(TOKENS)] == ["1", "2", "3"]
+    assert torch.allclose(classifier.predict_proba(TOKENS).values, classifier(TOKENS))
+    assert classifier.predict(iter([TOKENS, (TOKENS, [0, 0, 0])])) == ["kea", "weka", "moa"] * 2
+    assert classifier.drift([(TOKENS, ["1", "2", "3"])]).lowest == pytest.approx(1)
+    assert classifier.fit_threshold(TOKENS, ["kea", "weka", "moa"]) > -math.inf
+
+
+def test_a_dict_trains_under_the_memory():
+    model = Masked()
+    classifier = MemoryClassifier(model, classes=["a", "b"])
+    classifier.learn(iter([(TOKENS, ["kea", "weka", "moa"])]))
+    classifier.loss(TOKENS, ["weka", "moa", "kea"]).backward()
+    assert model.embedding.weight.grad.any()
+
+
+def test_one_example_in_a_dict_is_a_batch_of_one():
+    classifier = MemoryClassifier(Masked(), classes=["a", "b"])
+    one = {name: part[:1] for name, part in TOKENS.items()}
+    assert len(classifier.learn(one, "kea").slots) == 1
+    assert len(classifier.predict(one)) == 1
+    with pytest.raises(ValueError, match="3 examples, 1 labels"):
+        classifier.learn(TOKENS, "kea")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"input_ids": [[1], [2, 3]]},
+        {"input_ids": torch.ones(2, 1).long(), "attention_mask": torch.ones(3, 1)},
+        {"input_ids": torch.ones(2, 1).long(), "use_cache": False},
+        {"input_ids": torch.tensor(1)},
+    ],
+    ids=["none", "ragged", "uneven", "no tensor", "no rows"],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(parts):
+    classifier = MemoryClassifier(Masked(), classes=["a", "b"])
+    for asked in (classifier.predict, lambda parts: classifier.learn(parts, ["kea", "weka"])):
+        with pytest.raises(ValueError, match=r"a row for each example, and their rows are \{"):
+            asked(parts)
