@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lookup": {"state", "checks", "looking", "watching", "native"},
     "memory": CORE,
     "vectors": CORE,
+    "distributed": set(),
     "pictures": PARTS,
     "evaluation": CORE | PARTS,
     "training": CORE | PARTS | {"evaluation"},
