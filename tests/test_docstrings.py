@@ -55,7 +55,7 @@ def public() -> dict[str, Any]:
     for name in public_modules():
         try:
             module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             # A door whose package is not installed: there is nothing to open.
             assert name.startswith("rarememory.integrations."), error
             continue

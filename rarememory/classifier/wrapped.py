@@ -131,12 +131,12 @@ class MemoryClassifier(Answering):
         """
         if unknown is not None:
             _, batches = self._batches(unknown, progress)
-            strangers = [self._familiarity(self._evidence(*batch)) for batch in batches]
+            found = [self._familiarity(self._evidence(*batch)) for batch in batches]
         else:
             known = taken_for_known(self, inputs, labels, progress)
-            strangers = [self._left_out(*batch) for batch in known]
-        all_of_them = torch.cat([self.threshold.new_zeros(0), *strangers])
-        self.threshold.fill_(openset.threshold_at(all_of_them, far))
+            found = [self._left_out(*batch) for batch in known]
+        strangers = torch.cat([self.threshold.new_zeros(0), *found])
+        self.threshold.fill_(openset.threshold_at(strangers, far))
         return self.threshold.item()
 
     @torch.no_grad()

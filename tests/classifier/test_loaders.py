@@ -140,6 +140,8 @@ def test_fitting_needs_labels_that_are_known():
         knowing().calibrate(iter([(at(0), ["tui"])]))
     with pytest.raises(ValueError, match="must yield"):
         knowing().fit_threshold(iter([at(0)]))
+    with pytest.raises(ValueError, match="a batch 2; these inputs have 3"):
+        knowing().calibrate(torch.rand(1, 1, 2), ["kea"])
 
 
 class Masked(nn.Module):
