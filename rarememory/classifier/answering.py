@@ -13,11 +13,11 @@ from rarememory.capacity import resized
 from rarememory.classifier.answers import Probabilities, Remembered
 from rarememory.classifier.blending import (
     FORGOTTEN,
+    Classes,
     Evidence,
     Weighing,
     blended,
-    memory_share,
-    vote_weights,
+    example_weights,
 )
 from rarememory.classifier.examples import asked, chunks, count, placed
 from rarememory.classifier.host import evaluating, listened
@@ -74,7 +74,7 @@ class Answering(nn.Module):
         self._refs = Refs()
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
-        numbers = [self.memory.temperature, host_score, 0.025, 1.0]
+        numbers = [self.memory.temperature, host_score, 1.0, 0.0]
         self.register_buffer("weighing", torch.tensor(numbers))
         self.register_buffer("threshold", torch.tensor(-torch.inf))
         self.register_buffer("host_ids", torch.arange(n_host))
@@ -147,20 +147,30 @@ class Answering(nn.Module):
         """Integers of the classes, ascending."""
         return torch.tensor(self._names.numbers, dtype=torch.int64, device=self.host_ids.device)
 
+    def _classes(self) -> Classes:
+        """Those that may be answered."""
+        return Classes(self._ids(), self.host_ids)
+
     def _chances(self, evidence: Evidence, weighing: Weighing) -> Float[Tensor, "batch classes"]:
         """The probability of every class."""
-        return blended(evidence, weighing, self._ids(), self.host_ids)
+        return blended(evidence, weighing, self._classes())
 
     def _left_out(
         self, features: Tensor, logits: Tensor | None, ids: Tensor
     ) -> Float[Tensor, " batch"]:
         """How familiar each example would be if its own class (of this integer) were not known."""
-        recall = self.memory(features, ids)
-        wrong = (recall.values != ids.unsqueeze(1)) & (recall.slots != EMPTY)
-        nearest = recall.scores.float().masked_fill(~wrong, -torch.inf).amax(1)
+        all_found, pair = self.memory(features), self.memory(features, ids)
+        # Where all neighbours are of its own class, the nearest other one is among the pair.
+        scores = torch.cat([all_found.scores, pair.scores], 1).float()
+        values = torch.cat([all_found.values, pair.values], 1)
+        own = values == ids.unsqueeze(1)
+        enough = ((all_found.values != EMPTY) & ~own[:, : all_found.values.shape[1]]).any(1)
+        own[:, all_found.values.shape[1] :] |= enough.unsqueeze(1)
+        scores, order = scores.masked_fill(own, -torch.inf).sort(1, descending=True)
+        values = values.masked_fill(own, EMPTY).gather(1, order)
         if logits is not None:
             logits = logits.masked_fill(self.host_ids == ids.unsqueeze(1), FORGOTTEN)
-        return familiarity(nearest, logits, self._weighed())
+        return self._familiarity(Evidence(scores, values, logits))
 
     # Answering
 
@@ -221,8 +231,7 @@ class Answering(nn.Module):
     def _explained(self, features: Tensor, logits: Tensor | None, k: int) -> list[list[Remembered]]:
         recall = self.memory(features, k=max(k, self.memory.k))
         evidence = Evidence(recall.scores.float(), recall.values, logits)
-        share = memory_share(evidence, self._weighed()).unsqueeze(1)
-        weights = share * vote_weights(evidence, self._weighed())
+        weights = example_weights(evidence, self._weighed(), self._classes())
         ages = self.memory.ages[recall.slots]
         parts = (recall.slots, recall.values, recall.scores, weights, ages)
         found = [part[:, :k].tolist() for part in parts]
@@ -238,7 +247,7 @@ class Answering(nn.Module):
         return Remembered(label, score, weight, refs, slot, age)
 
     def _familiarity(self, evidence: Evidence) -> Float[Tensor, " batch"]:
-        return familiarity(evidence.scores[:, 0], evidence.logits, self._weighed())
+        return familiarity(evidence, self._weighed(), self._classes())
 
     # The state as a whole
 

@@ -1,18 +1,18 @@
-"""One answer of two: the memory's vote and the host's own, mixed by how near the memory is.
+"""One answer of two: what the memory and the host have to say for each class, added up.
 
-    p(y | x) = share p_memory(y | x) + (1 - share) p_host(y | x)
+    z_y      = log([y in host] exp(host_score / T) + sum_{i: V[n_i] = y} exp(s_i / T))
+               + [y in host] (host_weight log p_host(y | x) + host_bias)
+    p(y | x) = exp(z_y) / sum_c exp(z_c)
 
-is the mixture of kNN-LM (Khandelwal et al. 2020, equation 3). There the share is one number; here
-it falls with the distance to the nearest remembered example, as the affinity exp(-beta (1 - s)) of
-Tip-Adapter does (Zhang et al. 2022), so that what the memory never saw is left to the host:
+with the scores s_i = q.K[n_i] of the neighbours and p_host = softmax(logits). What is added are
+logarithms, as Tip-Adapter adds a cache to a classifier's logits (Zhang et al. 2022, equation 6), so
+that the two are multiplied, and either can object: a product of experts (Hinton 2002). Where kNN-LM
+mixes a memory with a model instead (Khandelwal et al. 2020, equation 3), base classes kept less of
+their accuracy, or new ones had less (benchmarks.generalised).
 
-    p_memory(y) = sum_{i: V[n_i] = y} softmax(s_1 / T, ..., s_k / T)_i
-    p_host      = softmax(logits / T_host)
-    share       = sigmoid((s_1 - host_score) / width)
-
-with s_i = q.K[n_i], s_1 the greatest (the vote is that of Kaiser et al. 2017, section 2).
-`host_score` is the cosine at which both weigh the same; a great `width` makes the share constant.
-Without a host the memory has all of it; with an empty memory the host has.
+A class of the host counts as if an example of it were remembered at the cosine `host_score`: it can
+be answered without one, and a remembered example that is nearer outweighs it. Without a host this
+is the vote of Kaiser et al. 2017, section 2; with an empty memory the host answers.
 """
 
 from typing import NamedTuple
@@ -24,16 +24,16 @@ from torch import Tensor
 from rarememory.state import EMPTY
 
 FORGOTTEN = -1e30
-"""The logit of a class of the host that is not to be answered; finite, and so are gradients."""
+"""The logit of a class that is not to be answered; finite, and so are gradients."""
 
 
 class Weighing(NamedTuple):
-    """The four numbers of the formula above: T, host_score, width, T_host."""
+    """The four numbers of the formula above: T, host_score, host_weight, host_bias."""
 
     temperature: Tensor
     host_score: Tensor
-    width: Tensor
-    host_temperature: Tensor
+    host_weight: Tensor
+    host_bias: Tensor
 
 
 class Evidence(NamedTuple):
@@ -50,45 +50,76 @@ class Evidence(NamedTuple):
     logits: Float[Tensor, "batch n_host"] | None
 
 
-def vote_weights(evidence: Evidence, weighing: Weighing) -> Float[Tensor, "batch k"]:
-    """softmax(scores / T) over the neighbours; 0 where there is none."""
-    there = evidence.values != EMPTY
-    # Where there is none the score is -inf, through which no gradient would come back whole.
-    logits = evidence.scores.masked_fill(~there, 0.0) / weighing.temperature
-    logits = logits.masked_fill(~there, FORGOTTEN)
-    return logits.softmax(-1) * there
+class Classes(NamedTuple):
+    """The classes that may be answered.
+
+    Attributes:
+        ids: their integers, ascending.
+        host_ids: integer of each of the host's classes, EMPTY for one that was forgotten.
+    """
+
+    ids: Int64[Tensor, " classes"]
+    host_ids: Int64[Tensor, " n_host"]
+
+    def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
+        """The place of each integer among the ids; for EMPTY one behind the last."""
+        places = torch.searchsorted(self.ids, values)
+        return places.where(values != EMPTY, len(self.ids))
 
 
-def memory_share(evidence: Evidence, weighing: Weighing) -> Float[Tensor, " batch"]:
-    """The memory's part of the answer, in [0, 1]; 0 where it found nothing."""
-    there = evidence.values[:, 0] != EMPTY
-    if evidence.logits is None:
-        return there.to(evidence.scores.dtype)
-    nearest = evidence.scores[:, 0].masked_fill(~there, 0.0)
-    return torch.sigmoid((nearest - weighing.host_score) / weighing.width) * there
+def weighed(
+    evidence: Evidence, weighing: Weighing, classes: Classes
+) -> Float[Tensor, "batch classes"]:
+    """The z of every class; FORGOTTEN for one that nothing speaks for."""
+    z, _ = _weighed(evidence, weighing, classes)
+    return z[:, :-1]
 
 
 def blended(
-    evidence: Evidence,
-    weighing: Weighing,
-    ids: Int64[Tensor, " classes"],
-    host_ids: Int64[Tensor, " n_host"],
+    evidence: Evidence, weighing: Weighing, classes: Classes
 ) -> Float[Tensor, "batch classes"]:
-    """The probability of every class.
+    """The probability of every class; all are 0 where nothing is known at all."""
+    z = weighed(evidence, weighing, classes)
+    # A column more, for there may be no class.
+    chances = torch.nn.functional.pad(z, (0, 1), value=FORGOTTEN).softmax(1)[:, :-1]
+    return chances * (z > FORGOTTEN / 2)
 
-    Args:
-        evidence: what memory and host say.
-        weighing: the numbers of the formula.
-        ids: integers of the classes, ascending.
-        host_ids: integer of each of the host's classes, EMPTY for one that was forgotten.
-    """
-    share = memory_share(evidence, weighing).unsqueeze(1)
-    weights = share * vote_weights(evidence, weighing)
-    # What is of no class weighs 0, wherever it is added; a column more, for there may be no class.
-    chances = weights.new_zeros(len(weights), len(ids) + 1)
-    chances = chances.scatter_add(1, torch.searchsorted(ids, evidence.values), weights)
+
+def example_weights(
+    evidence: Evidence, weighing: Weighing, classes: Classes
+) -> Float[Tensor, "batch k"]:
+    """The part of the answer that each neighbour is: its term of exp(z_y) by the sum of all."""
+    z, host = _weighed(evidence, weighing, classes)
+    columns = classes.columns(evidence.values)
+    parts = _exponents(evidence, weighing) + host.gather(1, columns) - z.logsumexp(1, keepdim=True)
+    return parts.masked_fill(evidence.values == EMPTY, FORGOTTEN).exp()
+
+
+def _weighed(evidence: Evidence, weighing: Weighing, classes: Classes) -> tuple[Tensor, Tensor]:
+    """The z of every class, and what the host adds to it; a last column takes what is of none."""
+    columns, exponents = classes.columns(evidence.values), _exponents(evidence, weighing)
+    host = exponents.new_zeros(len(exponents), len(classes.ids) + 1)
     if evidence.logits is not None:
-        host = (1 - share) * (evidence.logits / weighing.host_temperature).softmax(1)
-        columns = torch.searchsorted(ids, host_ids).expand(len(host), -1)
-        chances = chances.scatter_add(1, columns, host.to(chances.dtype))
-    return chances[:, : len(ids)]
+        host_columns = classes.columns(classes.host_ids).expand(len(host), -1)
+        heard = evidence.logits > FORGOTTEN / 2
+        preferred = weighing.host_weight * evidence.logits.log_softmax(1) + weighing.host_bias
+        host = host.scatter(1, host_columns, preferred.masked_fill(~heard, 0.0).to(host.dtype))
+        unseen = (weighing.host_score / weighing.temperature).to(host.dtype)
+        columns = torch.cat([columns, host_columns], 1)
+        exponents = torch.cat([exponents, unseen.where(heard, FORGOTTEN)], 1)
+    # The logarithm of a sum of exponentials by class, less the greatest, so that none underflows.
+    highest = torch.full_like(host, FORGOTTEN)
+    highest = highest.scatter_reduce(1, columns, exponents.detach(), "amax")
+    terms = (exponents - highest.gather(1, columns)).exp()
+    sums = torch.zeros_like(host).scatter_add(1, columns, terms)
+    spoken_for = highest > FORGOTTEN / 2
+    spoken_for[:, -1] = False
+    z = sums.where(spoken_for, 1.0).log() + highest + host
+    return z.where(spoken_for, FORGOTTEN), host
+
+
+def _exponents(evidence: Evidence, weighing: Weighing) -> Float[Tensor, "batch k"]:
+    """s_i / T; FORGOTTEN where there is no neighbour."""
+    # There the score is -inf, through which no gradient would come back whole.
+    scores = evidence.scores.masked_fill(evidence.values == EMPTY, 0.0)
+    return (scores / weighing.temperature).masked_fill(evidence.values == EMPTY, FORGOTTEN)

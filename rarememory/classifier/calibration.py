@@ -13,6 +13,13 @@ Chances = Callable[[Weighing], Tensor]
 """The probabilities [batch, classes] under a weighing."""
 
 
+class Alone(NamedTuple):
+    """Which examples are of the host's own classes, and which it gets right by itself."""
+
+    own: Bool[Tensor, " batch"]
+    right: Bool[Tensor, " batch"]
+
+
 class Calibration(NamedTuple):
     """What calibrating did: the expected calibration error before and after, and mean log-loss.
 
@@ -22,6 +29,8 @@ class Calibration(NamedTuple):
         loss_before: mean of -log p(right class).
         loss: the same after fitting.
         examples: how many there were to fit.
+        base_alone: accuracy of the host by itself on its own classes; None if there were none.
+        base: the same of host and memory together, after fitting.
 
     Example:
         >>> from rarememory import Memory, wrap
@@ -38,6 +47,8 @@ class Calibration(NamedTuple):
     loss_before: float
     loss: float
     examples: int
+    base_alone: float | None = None
+    base: float | None = None
 
 
 def expected_calibration_error(
@@ -76,7 +87,7 @@ def fitted(
     error. If fitting makes it worse, the start is kept.
     """
     origin = torch.stack(_free(start)).double()
-    nearby = [start, *(start._replace(host_score=s, width=w) for s, w in _grid(start))]
+    nearby = [start, *(start._replace(host_score=s, host_weight=w) for s, w in _grid(start))]
     best = min(nearby, key=lambda weighing: log_loss(chances(weighing), columns).item())
     free = torch.stack(_free(best)).double().requires_grad_()
     optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
@@ -104,10 +115,47 @@ def fitted(
     )
 
 
+def kept(
+    chances: Chances,
+    columns: Int64[Tensor, " batch"],
+    weighing: Weighing,
+    report: Calibration,
+    alone: Alone,
+    keep: float,
+) -> tuple[Weighing, Calibration]:
+    """The least `host_bias`, from the fitted one on, with which the host's own classes keep theirs.
+
+    They may lose `keep`, in [0, 1], of the accuracy that the host by itself has on them. Where no
+    bias is enough, the fitted one stays.
+    """
+    if not alone.own.any():
+        return weighing, report
+    wanted = alone.right[alone.own].double().mean().item()
+
+    def base(bias: Tensor) -> float:
+        best = chances(weighing._replace(host_bias=bias)).argmax(1)
+        return (best == columns)[alone.own].double().mean().item()
+
+    # From the lowest cosine to the highest there are 2 / T.
+    low, high = weighing.host_bias, weighing.host_bias + 2 / weighing.temperature
+    if base(low) < wanted - keep <= base(high):
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if base(middle) < wanted - keep else (low, middle)
+        weighing = weighing._replace(host_bias=high)
+    after = chances(weighing)
+    return weighing, report._replace(
+        error=_error(after, columns),
+        loss=log_loss(after, columns).item(),
+        base_alone=wanted,
+        base=base(weighing.host_bias),
+    )
+
+
 def _grid(start: Weighing) -> list[tuple[Tensor, Tensor]]:
-    """Scores at which host and memory may weigh the same, and widths."""
+    """Scores that a class of the host may be worth, and weights of its preference among them."""
     scores = torch.linspace(-1, 1, 11).to(start.host_score)
-    return [(score, width) for score in scores for width in scores.new_tensor([0.05, 0.2])]
+    return [(score, weight) for score in scores for weight in scores.new_tensor([0.1, 1.0])]
 
 
 def _error(chances: Tensor, columns: Tensor) -> float:
@@ -116,10 +164,10 @@ def _error(chances: Tensor, columns: Tensor) -> float:
 
 
 def _free(weighing: Weighing) -> list[Tensor]:
-    temperature, host_score, width, host_temperature = weighing
-    return [temperature.log(), host_score, width.log(), host_temperature.log()]
+    temperature, host_score, host_weight, host_bias = weighing
+    return [temperature.log(), host_score, host_weight.log(), host_bias]
 
 
 def _bound(free: Tensor) -> Weighing:
-    temperature, host_score, width, host_temperature = free
-    return Weighing(temperature.exp(), host_score, width.exp(), host_temperature.exp())
+    temperature, host_score, host_weight, host_bias = free
+    return Weighing(temperature.exp(), host_score, host_weight.exp(), host_bias)

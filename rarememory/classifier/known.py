@@ -49,6 +49,11 @@ def taken_for_known(
             evidence = classifier._evidence(features, logits)
             best = classifier._chances(evidence, classifier._weighed()).argmax(1)
             yield Known(features, logits, classifier._ids()[best])
+    elif classifier.memory.projection is not None:
+        raise ValueError(
+            "the memory maps what it is asked, and its keys are mapped already: give inputs, or "
+            "unknown="
+        )
     elif classifier.host.answers:
         raise ValueError(
             "the model answers too, and what it says of the remembered examples is not kept: give "

@@ -6,34 +6,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rarememory.classifier.blending import FORGOTTEN, Weighing
+from rarememory.classifier.blending import FORGOTTEN, Classes, Evidence, Weighing, weighed
 
 
 def familiarity(
-    nearest: Float[Tensor, " batch"],
-    logits: Float[Tensor, "batch n_host"] | None,
-    weighing: Weighing,
+    evidence: Evidence, weighing: Weighing, classes: Classes
 ) -> Float[Tensor, " batch"]:
-    """How surely memory or host have met an example's class; any real number, greater is surer.
+    """How much speaks for the class that most speaks for; any number, greater is surer.
 
-    Without a host it is the cosine of the nearest remembered example. With one it is
-    -log[(1 - share)(1 - max p_host)], the negative logarithm of the chance that neither knows it,
-    which does not saturate where the chances do; share and p_host as in `blending`.
-
-    Args:
-        nearest: score of the nearest remembered example; -inf if there is none.
-        logits: the host's.
-        weighing: as in `blending`.
+    Without a host it is the cosine of the nearest remembered example. With one it is a cosine as
+    well, of an example that alone would say as much: T max_y z_y, with z_y as in `blending` but for
+    the host's log-odds log(p / (1 - p)) in place of log p, which do not saturate where p does; -inf
+    where nothing speaks for any class.
     """
-    if logits is None:
-        return nearest
-    unseen = torch.nn.functional.softplus((nearest - weighing.host_score) / weighing.width)
-    scaled = logits.to(nearest.dtype) / weighing.host_temperature
-    best = torch.nn.functional.one_hot(scaled.argmax(1), scaled.shape[1]).bool()
-    # log(1 - max p) from the other classes, for 1 - p rounds to 0 where the host is sure.
-    others = scaled.masked_fill(best, -torch.inf).logsumexp(1) - scaled.logsumexp(1)
-    speechless = (logits <= FORGOTTEN).all(1)
-    return unseen - others.masked_fill(speechless, 0.0).clamp(min=-100.0)
+    if evidence.logits is None:
+        return evidence.scores[:, 0]
+    z = weighed(evidence, weighing, classes)
+    columns = classes.columns(classes.host_ids).expand(len(z), -1)
+    odds = torch.nn.functional.pad(torch.zeros_like(z), (0, 1))
+    odds = odds.scatter(1, columns, _log_of_others(evidence.logits).to(z.dtype))
+    best = torch.nn.functional.pad(z - weighing.host_weight * odds[:, :-1], (1, 0), value=FORGOTTEN)
+    best = best.amax(1)
+    return (weighing.temperature * best).masked_fill(best <= FORGOTTEN / 2, -torch.inf)
+
+
+def _log_of_others(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, "batch n_host"]:
+    """log(1 - p) of every class; not below -100, as where there is no other."""
+    likeliest = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
+    # Of the likeliest from the others, for 1 - p rounds to 0 where the host is sure.
+    rest = logits.masked_fill(likeliest, -torch.inf).logsumexp(1, keepdim=True)
+    surest = (rest - logits.logsumexp(1, keepdim=True)).clamp(min=-100.0)
+    return torch.log1p(-logits.softmax(1).masked_fill(likeliest, 0.0)).where(~likeliest, surest)
 
 
 def threshold_at(strangers: Float[Tensor, " batch"], far: float) -> float:

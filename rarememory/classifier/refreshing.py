@@ -70,7 +70,7 @@ def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool |
     slots_of = classifier._refs.by_ref()
     for batch in with_bar(loader, progress):
         inputs, refs = _inputs_and_refs(batch)
-        rows, _ = normalized(classifier._seen(inputs)[0], keys.dtype)
+        rows, _ = normalized(_mapped(classifier._seen(inputs)[0], classifier.memory), keys.dtype)
         for row, ref in zip(rows, refs, strict=True):
             there = slots_of.get(ref, [])
             sums[there] += row
@@ -82,6 +82,13 @@ def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool |
             "the refs that were given to learn"
         )
     return Encoded(slots, normalized(sums[slots], keys.dtype)[0])
+
+
+def _mapped(features: Tensor, memory: Memory) -> Tensor:
+    if memory.projection is None:
+        return features
+    mapped: Tensor = memory.projection(features)
+    return mapped
 
 
 def drift_of(encoded: Encoded, memory: Memory) -> Drift:

@@ -18,7 +18,7 @@ class Refs:
 
     Example:
         >>> refs = Refs()
-        >>> refs.note([0, 1, 0], [True, True, False], ["a.png", "b.png", "c.png"])
+        >>> refs.note([0, 1, 0], [True, True, False], [["a.png"], ["b.png"], ["c.png"]])
         >>> refs.of(0), refs.slots_of(["b.png"])
         (('a.png', 'c.png'), {1})
     """
@@ -26,11 +26,13 @@ class Refs:
     def __init__(self) -> None:
         self._of: dict[int, tuple[Label, ...]] = {}
 
-    def note(self, slots: list[int], fresh: list[bool], refs: Iterable[Label]) -> None:
-        """An example with this ref went into this slot, replacing what was there if it is fresh."""
+    def note(self, slots: list[int], fresh: list[bool], refs: Iterable[list[Label]]) -> None:
+        """Examples of these refs went into this slot, replacing what was there if it is fresh."""
         for slot in {slot for slot, new in zip(slots, fresh, strict=True) if new}:
             self._of.pop(slot, None)
-        for slot, ref in zip(slots, refs, strict=True):
+        for slot, ref in (
+            (slot, ref) for slot, some in zip(slots, refs, strict=True) for ref in some
+        ):
             if ref is not None:
                 others = tuple(other for other in self.of(slot) if other != ref)
                 self._of[slot] = (*others, ref)[-REFS_A_SLOT:]

@@ -9,15 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rarememory.classifier import calibration, openset, refreshing
-from rarememory.classifier.answering import Answering
+from rarememory.classifier import refreshing
 from rarememory.classifier.answers import Forgotten, Learnt
-from rarememory.classifier.blending import Evidence
 from rarememory.classifier.doctor import Report, examined
 from rarememory.classifier.examples import batch_of, batches_of, placed
-from rarememory.classifier.known import labelled, pooled, taken_for_known
+from rarememory.classifier.fitting import Fitting
 from rarememory.classifier.labels import Label
-from rarememory.classifier.learning import learnt
+from rarememory.classifier.learning import Encoded, encoded, learnt
 from rarememory.classifier.persistence import StrPath
 from rarememory.classifier.refs import plain_ref
 from rarememory.classifier.saving import load_classifier, save_classifier
@@ -27,14 +25,14 @@ from rarememory.state import EMPTY
 from rarememory.updates import Update
 
 
-class MemoryClassifier(Answering):
+class MemoryClassifier(Fitting):
     """A model that exists already, and a memory of what enters its last Linear.
 
     The model is called as it is: no weight, no method and no mode of it is changed, and it can be
     taken back as `classifier.model`. Learning writes features into the memory, in evaluation mode
-    and without gradient; nothing is trained. Answers mix the memory's vote with the model's own
-    classes; `rarememory.classifier.blending` has the formula, after kNN-LM (Khandelwal et al. 2020)
-    and Tip-Adapter (Zhang et al. 2022).
+    and without gradient; nothing is trained. An answer adds up what the memory and the model's own
+    classes have to say; `rarememory.classifier.blending` has the formula, after Tip-Adapter (Zhang
+    et al. 2022).
 
     Whatever it knows travels with `state_dict`: the memory, the numbers of the formula, the names
     and the refs. The memory itself is `classifier.memory`; write and forget through the classifier,
@@ -48,8 +46,8 @@ class MemoryClassifier(Answering):
         classes: labels of the model's outputs; 0, 1, 2, ... if None.
         memory_size: number of slots.
         memory: an empty memory of one's own, in place of `Memory(key_dim, memory_size)`.
-        host_score: cosine of the nearest remembered example at which host and memory weigh the
-            same; the lower, the more the memory is heard. `calibrate` fits it.
+        host_score: cosine of a remembered example that weighs as much as the host does; the lower,
+            the more the memory is heard. `calibrate` fits it.
         unknown: what `predict` says of what it does not know.
         batch_size: examples that the model sees at once.
 
@@ -76,7 +74,13 @@ class MemoryClassifier(Answering):
 
     @torch.no_grad()
     def learn(
-        self, inputs: Any, labels: Any = None, refs: Any = None, *, progress: bool | None = None
+        self,
+        inputs: Any,
+        labels: Any = None,
+        refs: Any = None,
+        *,
+        average: bool = False,
+        progress: bool | None = None,
     ) -> Learnt:
         """Remember examples under their labels, known ones and new ones; nothing is trained.
 
@@ -86,88 +90,17 @@ class MemoryClassifier(Answering):
                 or (inputs, labels, refs).
             labels: any hashable things, in a list, an array or a tensor; a tuple is one label.
             refs: where each example comes from (a path, an id); None for none.
+            average: remember of each class the mean of its examples, in one slot.
             progress: a bar over the batches of a loader; None shows it on a terminal that has tqdm.
 
         Raises:
             ValueError: numbers do not fit, a feature is zero or not finite, or a label cannot be
                 one. Of a batch that is refused nothing is learnt.
         """
-        batches = batches_of(inputs, labels, refs, progress)
+        batches = (encoded(self, b) for b in batches_of(inputs, labels, refs, progress))
+        if average:
+            return learnt(self, Encoded.joined(batches), average=True)
         return Learnt.joined([learnt(self, batch) for batch in batches])
-
-    # Not knowing
-
-    @torch.no_grad()
-    def fit_threshold(
-        self,
-        inputs: Any = None,
-        labels: Any = None,
-        *,
-        unknown: Any = None,
-        far: float = 0.01,
-        progress: bool | None = None,
-    ) -> float:
-        """Set the threshold below which `predict` says `unknown`, at a requested false-accept rate.
-
-        With `unknown`, examples of classes that it should not know, the threshold is their own
-        quantile. Without, known examples play the stranger: each is asked about as if its class had
-        never been learnt. Whatever is drawn as these are is then accepted at a rate of at most
-        `far`. Fit it again after learning many classes: the more is known, the likelier a stranger
-        is near something.
-
-        Args:
-            inputs: a batch of known classes, not the examples that were learnt, or a loader as in
-                `learn`; if None the remembered examples, which do where only the memory answers.
-            labels: of the inputs; if None the class that answers is taken for the right one.
-            unknown: a batch of unknown classes, or a loader; then nothing else is needed.
-            far: the rate at which strangers may be accepted.
-            progress: as in `learn`.
-
-        Returns:
-            The threshold; `classifier.threshold` is the buffer that holds it.
-
-        Raises:
-            ValueError: there are no examples, or `far` is not between 0 and 1.
-        """
-        if unknown is not None:
-            _, batches = self._batches(unknown, progress)
-            found = [self._familiarity(self._evidence(*batch)) for batch in batches]
-        else:
-            known = taken_for_known(self, inputs, labels, progress)
-            found = [self._left_out(*batch) for batch in known]
-        strangers = torch.cat([self.threshold.new_zeros(0), *found])
-        self.threshold.fill_(openset.threshold_at(strangers, far))
-        return self.threshold.item()
-
-    @torch.no_grad()
-    def calibrate(
-        self, inputs: Any, labels: Any = None, *, progress: bool | None = None
-    ) -> calibration.Calibration:
-        """Fit the weighing of host and memory by the likelihood of held-out examples.
-
-        It sets the four numbers of `rarememory.classifier.blending` (the memory's temperature, the
-        host's, and where and how fast one takes over from the other), so that base classes keep
-        their accuracy and confidence means what it says. Give examples of old and of new classes,
-        none of them learnt; then fit the threshold again. Arguments are as in `learn`.
-
-        Returns:
-            The expected calibration error and the log-loss, before and after.
-
-        Raises:
-            ValueError: numbers do not fit, or a label is not known.
-        """
-        features, logits, ids = pooled(labelled(self, inputs, labels, progress))
-        evidence = self._evidence(features, logits)
-        evidence = Evidence(
-            evidence.scores.double(), evidence.values, None if logits is None else logits.double()
-        )
-        weighing, report = calibration.fitted(
-            lambda weighing: self._chances(evidence, weighing),
-            torch.searchsorted(self._ids(), ids),
-            self._weighed(torch.float64),
-        )
-        self.weighing.copy_(torch.stack(weighing))
-        return report
 
     # Training
 

@@ -1,4 +1,4 @@
-"""Answers: the vote, the host, their mixture, and what they rest on."""
+"""Answers: the vote, the host, the sum of both, and what they rest on."""
 
 import math
 
@@ -11,34 +11,31 @@ from hypothesis import strategies as st
 from rarememory import EMPTY
 from rarememory.classifier.blending import (
     FORGOTTEN,
+    Classes,
     Evidence,
     Weighing,
     blended,
-    memory_share,
-    vote_weights,
+    example_weights,
+    weighed,
 )
 
 COSINE = st.floats(-1, 1)
 
 
-def weighing(temperature=0.1, host_score=0.5, width=0.2, host_temperature=2.0):
-    numbers = (temperature, host_score, width, host_temperature)
+def weighing(temperature=0.1, host_score=0.5, host_weight=0.7, host_bias=0.3):
+    numbers = (temperature, host_score, host_weight, host_bias)
     return Weighing(*(torch.tensor(number, dtype=torch.float64) for number in numbers))
 
 
 def by_hand(scores, values, logits, number, host_ids):
-    """The formula of the module's docstring, in loops, of one example."""
-    found = [(s, v) for s, v in zip(scores, values, strict=True) if v != EMPTY]
-    speaks = logits is not None and any(i != EMPTY for i in host_ids)
-    share = 1.0 if found else 0.0
-    if speaks and found:
-        share = 1 / (1 + math.exp(-(max(s for s, _ in found) - 0.5) / 0.2))
-    memory = sum(math.exp(s / 0.1) for s, v in found if v == number)
-    total = share * memory / sum(math.exp(s / 0.1) for s, _ in found) if found else 0.0
-    if speaks:
-        heard = {i: math.exp(z / 2) for i, z in zip(host_ids, logits, strict=True) if i != EMPTY}
-        total += (1 - share) * heard.get(number, 0.0) / sum(heard.values())
-    return total
+    """exp(z) of the module's docstring, in loops, of one example and one class."""
+    found = [s for s, v in zip(scores, values, strict=True) if v == number]
+    spoken = sum(math.exp(s / 0.1) for s in found)
+    if number not in host_ids:
+        return spoken
+    heard = {i: math.exp(z) for i, z in zip(host_ids, logits, strict=True) if i != EMPTY}
+    chance = heard[number] / sum(heard.values())
+    return (spoken + math.exp(0.5 / 0.1)) * chance**0.7 * math.exp(0.3)
 
 
 @given(
@@ -46,20 +43,35 @@ def by_hand(scores, values, logits, number, host_ids):
     st.lists(st.floats(-5, 5), min_size=3, max_size=3),
     st.lists(st.booleans(), min_size=3, max_size=3),
 )
-def test_the_mixture_is_the_formula(neighbours, logits, forgotten):
+def test_the_answer_is_the_formula(neighbours, logits, forgotten):
     # Nothing comes after all that there is, and has no score.
     neighbours.sort(key=lambda pair: (pair[1] == EMPTY, -pair[0]))
     host_ids = [EMPTY if gone else i for i, gone in zip((0, 1, 5), forgotten, strict=True)]
-    scores = torch.tensor([[-math.inf if v == EMPTY else s for s, v in neighbours]]).double()
-    heard = torch.tensor([logits]).double()
+    scores = torch.tensor(
+        [[-math.inf if v == EMPTY else s for s, v in neighbours]], dtype=torch.float64
+    )
+    heard = torch.tensor([logits], dtype=torch.float64)
     heard = heard.masked_fill(torch.tensor(forgotten), FORGOTTEN)
     evidence = Evidence(
         scores, torch.tensor([[v for _, v in neighbours]]), None if all(forgotten) else heard
     )
     ids = [0, 1, 5, 9]
-    chances = blended(evidence, weighing(), torch.tensor(ids), torch.tensor(host_ids))
-    wanted = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
-    torch.testing.assert_close(chances[0], torch.tensor(wanted).double())
+    classes = Classes(torch.tensor(ids), torch.tensor(host_ids))
+    chances = blended(evidence, weighing(), classes)[0]
+    parts = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
+    wanted = torch.tensor(parts, dtype=torch.float64)
+    torch.testing.assert_close(chances, wanted / max(wanted.sum(), 1e-300))
+    z = weighed(evidence, weighing(), classes)[0]
+    torch.testing.assert_close(z[wanted > 0], wanted[wanted > 0].log())
+    weights = example_weights(evidence, weighing(), classes)[0]
+    for weight, (score, value) in zip(weights, neighbours, strict=True):
+        one = by_hand([score], [value], logits, value, ()) if value != EMPTY else 0.0
+        if value in host_ids and value != EMPTY:
+            nothing = by_hand([], [], logits, value, host_ids)
+            one = by_hand([score], [value], logits, value, host_ids) - nothing
+        assert weight.item() == pytest.approx(
+            one / max(wanted.sum().item(), 1e-300), rel=1e-6, abs=1e-12
+        )
 
 
 def test_a_near_example_is_heard_and_a_far_one_leaves_it_to_the_host():
@@ -92,17 +104,25 @@ def test_gradients_come_back_whole_past_empty_places_and_forgotten_classes():
         torch.tensor([[1.0, FORGOTTEN], [1.0, FORGOTTEN]]).requires_grad_(),
     )
     numbers = [number.clone().requires_grad_() for number in weighing()]
-    chances = blended(evidence, Weighing(*numbers), torch.tensor([0, 1]), torch.tensor([0, EMPTY]))
+    classes = Classes(torch.tensor([0, 1]), torch.tensor([0, EMPTY]))
+    chances = blended(evidence, Weighing(*numbers), classes)
     assert torch.equal(chances[:, 1], torch.zeros(2).double())
     (chances.double() ** 2).sum().backward()
     for tensor in (evidence.scores, evidence.logits, *numbers):
         assert tensor.grad.isfinite().all()
 
 
-def test_the_share_without_a_host_is_all_or_nothing():
+def test_without_a_host_the_examples_are_all_of_the_answer_or_there_is_none():
     evidence = Evidence(torch.tensor([[0.1], [-math.inf]]), torch.tensor([[3], [EMPTY]]), None)
-    assert memory_share(evidence, weighing()).tolist() == [1.0, 0.0]
-    assert vote_weights(evidence, weighing()).tolist() == [[1.0], [0.0]]
+    classes = Classes(torch.tensor([3]), torch.tensor([], dtype=torch.int64))
+    assert example_weights(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
+    assert blended(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
+
+
+def test_an_empty_memory_leaves_the_answer_to_the_host():
+    classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]))
+    chances = classifier.predict_proba(at(10)).values
+    torch.testing.assert_close(chances, classifier.model(at(10)).softmax(1).detach())
 
 
 def test_forward_is_the_same_answer_with_gradient():

@@ -93,27 +93,27 @@ def test_what_is_encoded_is_decoded_exactly(label):
 
 def test_an_averaged_example_adds_its_ref_and_a_fresh_one_begins_anew():
     refs = Refs()
-    refs.note([0, 1], [True, True], ["a", "b"])
-    refs.note([0, 0, 1], [False, False, True], ["c", "d", None])
+    refs.note([0, 1], [True, True], [["a"], ["b"]])
+    refs.note([0, 0, 1], [False, False, True], [["c"], ["d"], [None]])
     assert refs.of(0) == ("a", "c", "d") and refs.of(1) == ()
     assert refs.slots_of(["c", "b"]) == {0}
 
 
 def test_a_ref_met_again_is_listed_once_as_the_latest():
     refs = Refs()
-    refs.note([0, 0, 0], [True, False, False], ["a", "b", "a"])
+    refs.note([0, 0, 0], [True, False, False], [["a"], ["b"], ["a"]])
     assert refs.of(0) == ("b", "a")
 
 
 def test_a_slot_keeps_its_latest_refs_only():
     refs = Refs()
-    refs.note([0] * 40, [True] + [False] * 39, range(40))
+    refs.note([0] * 40, [True] + [False] * 39, [[ref] for ref in range(40)])
     assert refs.of(0) == tuple(range(40 - REFS_A_SLOT, 40))
 
 
 def test_refs_follow_a_resized_memory():
     refs = Refs()
-    refs.note([0, 2], [True, True], ["a", "b"])
+    refs.note([0, 2], [True, True], [["a"], ["b"]])
     refs.move([2, -1])
     assert refs.of(0) == ("b",) and list(refs) == [0]
 

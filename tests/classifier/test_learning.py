@@ -270,3 +270,24 @@ def test_names_and_refs_keep_step_with_the_memory(steps, averages):
     again = bare(memory_size=len(classifier.memory.values), **options)
     again.load_state_dict(classifier.state_dict())
     assert everything(again) == everything(classifier)
+
+
+def test_averaged_examples_take_a_slot_a_class_and_keep_their_refs():
+    classifier = bare()
+    learnt = classifier.learn(
+        at(0, 90, 20, 100), ["kea", "weka", "kea", "weka"], ["a", "b", "c", "d"], average=True
+    )
+    assert learnt.slots.tolist() == [0, 1, 0, 1] and learnt.hits.tolist() == [False] * 4
+    assert len(classifier.memory) == 2
+    torch.testing.assert_close(classifier.memory.keys[:2], at(10, 95))
+    assert [one.refs for one in classifier.explain(at(10)[0], k=2)] == [("a", "c"), ("b", "d")]
+
+
+def test_a_mean_is_of_directions_and_over_all_batches_of_a_loader():
+    whole, loaded = bare(), bare()
+    inputs = torch.cat([5 * at(0), at(40), at(90)])
+    whole.learn(inputs, ["kea", "kea", "weka"], average=True)
+    torch.testing.assert_close(whole.memory.keys[:2], at(20, 90))
+    loader = iter([(inputs[:1], ["kea"]), (inputs[1:], ["kea", "weka"])])
+    loaded.learn(loader, average=True)
+    torch.testing.assert_close(loaded.memory.keys, whole.memory.keys)

@@ -8,8 +8,8 @@ from classifiers import at, bare, everything, hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarememory import Memory, wrap
-from rarememory.classifier.blending import FORGOTTEN, Weighing
+from rarememory import EMPTY, Memory, wrap
+from rarememory.classifier.blending import FORGOTTEN, Classes, Evidence, Weighing
 from rarememory.classifier.calibration import expected_calibration_error, fitted
 from rarememory.classifier.openset import familiarity, threshold_at
 
@@ -46,31 +46,43 @@ def test_a_rate_that_is_none_is_refused(far):
 
 
 def weighing():
-    return Weighing(*map(torch.tensor, (0.1, 0.5, 0.2, 2.0)))
+    return Weighing(*map(torch.tensor, (0.1, 0.5, 0.7, 0.3)))
 
 
-def test_familiarity_is_the_chance_that_one_of_both_knows():
-    nearest = torch.tensor([0.9, 0.1, -math.inf])
-    logits = torch.tensor([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
-    share = torch.sigmoid((nearest - 0.5) / 0.2)
-    neither = (1 - share) * (1 - (logits / 2).softmax(1).amax(1))
-    torch.testing.assert_close(familiarity(nearest, logits, weighing()), -neither.log())
-    assert torch.equal(familiarity(nearest, None, weighing()), nearest)
+def familiar(nearest, logits, value=7):
+    """How familiar examples are whose only neighbour is of one class, beside a host's 0, 1, ..."""
+    scores = torch.tensor(nearest).unsqueeze(1)
+    values = torch.full(scores.shape, value).where(scores > -math.inf, EMPTY)
+    host_ids = torch.arange(0 if logits is None else logits.shape[1])
+    classes = Classes(torch.cat([host_ids, torch.tensor([7])]), host_ids)
+    return familiarity(Evidence(scores, values, logits), weighing(), classes).tolist()
+
+
+def test_familiarity_is_a_cosine_that_would_say_as_much():
+    logits = torch.tensor([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
+    odds = [math.exp(3) / (math.exp(1) + 1), 1 / 2]
+    by_host = [0.5 + 0.1 * (0.7 * math.log(odd) + 0.3) for odd in odds]
+    assert familiar([0.1, 0.1], logits) == pytest.approx(by_host)
+    assert familiar([-math.inf, -math.inf], logits) == pytest.approx(by_host)
+    assert familiar([0.9, 0.9], logits) == pytest.approx([0.9, 0.9])
+    assert familiar([0.9, -math.inf], None) == [pytest.approx(0.9), -math.inf]
+
+
+def test_what_host_and_memory_agree_on_is_more_familiar():
+    logits = torch.tensor([[0.0, 2.0]])
+    agreed, apart = familiar([0.6], logits, value=1), familiar([0.6], logits, value=0)
+    assert agreed[0] > apart[0] and agreed[0] > 0.6
 
 
 def test_familiarity_tells_apart_where_chances_round_to_one():
-    logits = torch.tensor([[90.0, 0.0], [100.0, 0.0]])
-    one, other = familiarity(torch.tensor([0.0, 0.0]), logits, weighing())
-    assert one < other
-    one, other = familiarity(torch.tensor([0.99, 1.0]), torch.zeros(2, 2), weighing())
+    one, other = familiar([0.0, 0.0], torch.tensor([[90.0, 0.0], [100.0, 0.0]]))
     assert one < other
 
 
 def test_a_host_whose_classes_are_all_left_out_adds_nothing():
     for n_host in (1, 2):
-        logits = torch.full((1, n_host), FORGOTTEN)
-        alone = familiarity(torch.tensor([0.5]), logits, weighing())
-        torch.testing.assert_close(alone, torch.tensor([math.log(2)]))
+        logits = torch.full((2, n_host), FORGOTTEN)
+        assert familiar([0.4, -math.inf], logits) == [pytest.approx(0.4), -math.inf]
 
 
 def test_before_a_threshold_only_an_empty_memory_says_unknown():
@@ -131,9 +143,9 @@ def test_a_class_left_out_is_left_out_of_the_host_too():
     left_in = classifier._familiarity(classifier._evidence(*next(classifier._batches(at(0))[1])))
     left_out = classifier.fit_threshold(at(0), ["right"], far=0.5)
     # One class is left, and is all the host can say.
-    assert left_out == 100.0 and left_in < 10
+    assert left_out == pytest.approx(0.8 + 0.025 * 100) and left_in < 1
     three = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]]))
-    assert three.fit_threshold(at(0), [0], far=0.5) == pytest.approx(math.log(2), abs=1e-4)
+    assert three.fit_threshold(at(0), [0], far=0.5) == pytest.approx(0.8)
 
 
 def test_a_host_needs_examples_for_a_threshold():
@@ -216,7 +228,7 @@ def test_calibrating_finds_where_the_host_should_be_heard():
     assert classifier.predict(inputs) != labels
     classifier.calibrate(inputs, labels)
     assert classifier.predict(inputs) == labels
-    assert (classifier.weighing[[0, 2, 3]] > 0).all()
+    assert (classifier.weighing[[0, 2]] > 0).all()
 
 
 def test_a_fit_that_makes_it_worse_is_not_kept():
@@ -236,6 +248,34 @@ def test_calibrating_touches_nothing_but_the_weighing():
     before = everything(classifier)
     classifier.calibrate(at(20, 50, 80), ["kea", "kea", "weka"])
     weights = classifier.weighing.clone()
-    classifier.weighing.copy_(torch.tensor([0.025, 0.8, 0.025, 1.0]))
+    classifier.weighing.copy_(torch.tensor([0.025, 0.8, 1.0, 0.0]))
     assert everything(classifier) == before
     assert weights[0] != 0.025 and torch.equal(weights[1:], classifier.weighing[1:])
+
+
+def test_calibrating_lets_the_hosts_classes_lose_no_more_than_they_may():
+    """New classes in the middle of old ones: likelihood alone would take from the old."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 90]).repeat(100).tolist() + ["kea"] * 400
+    angles = [45.0 if label == "kea" else label for label in labels]
+    inputs = at(*(torch.tensor(angles) + 25 * torch.randn(600, generator=generator)).tolist())
+    reports = {}
+    for keep in (1.0, 0.05, 0.0):
+        classifier = hosted(9 * at(0, 90), classes=[0, 90])
+        classifier.learn(at(45), ["kea"])
+        reports[keep] = classifier.calibrate(inputs, labels, keep=keep)
+        answers = classifier.predict(inputs[:200])
+        base = sum(a == b for a, b in zip(answers, labels[:200], strict=True)) / 200
+        assert base == pytest.approx(reports[keep].base)
+    alone = reports[1.0].base_alone
+    assert reports[1.0].base < alone - 0.1
+    assert alone - 0.05 <= reports[0.05].base < alone
+    assert reports[0.0].base >= alone
+    assert reports[1.0].loss < reports[0.05].loss < reports[0.0].loss
+
+
+def test_calibrating_without_the_hosts_classes_says_nothing_of_them():
+    classifier = hosted(9 * at(0, 90))
+    classifier.learn(at(45), ["kea"])
+    report = classifier.calibrate(at(40, 50), ["kea", "kea"])
+    assert report.base is None and report.base_alone is None

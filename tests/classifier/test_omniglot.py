@@ -99,6 +99,7 @@ def test_a_trained_classifier_learns_new_characters_and_keeps_its_own(characters
     # What the host knows is remembered too, each class averaged into about one slot.
     for drawer in range(10):
         classifier.learn(*drawings(characters, base, [drawer]))
-    classifier.calibrate(*drawings(characters, range(100), [10, 11]))
+    report = classifier.calibrate(*drawings(characters, range(100), range(10, 15)))
+    assert report.base >= report.base_alone - 0.005
     assert classifier.classes == [*characters.names[:100]]
-    assert accuracy(base) > alone - 0.02 and accuracy(new) > 0.85
+    assert accuracy(base) > alone - 0.03 and accuracy(new) > 0.93

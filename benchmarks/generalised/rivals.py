@@ -1,0 +1,149 @@
+"""What else is done to teach a classifier new classes: the memory's rivals, each with its source.
+
+Each takes what the host makes of the examples to learn from and of the queries, and scores every
+class. What a paper leaves to be chosen is chosen for each of them on the rehearsal, as for us.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor, nn
+
+from benchmarks.generalised.measured import Accuracies, accuracies
+
+
+class Seen(NamedTuple):
+    """What the host makes of some examples, and their classes: the old ones first, then the new."""
+
+    features: Float[Tensor, "examples dim"]
+    logits: Float[Tensor, "examples old"]
+    classes: Int64[Tensor, " examples"]
+
+
+class Task(NamedTuple):
+    """Old and new examples to learn from, and queries of both kinds."""
+
+    taught: Seen
+    queries: Seen
+    head: nn.Linear
+    n_classes: int
+
+    @property
+    def n_old(self) -> int:
+        """How many classes the host knows."""
+        return self.head.out_features
+
+
+Rival = Callable[..., Tensor]
+
+
+def fitted(rival: Rival, rehearsal: Task, **grid: Sequence[Any]) -> dict[str, Any]:
+    """Of all combinations the one with the highest harmonic mean in the rehearsal."""
+    tries = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return max(tries, key=lambda numbers: tested(rival(rehearsal, **numbers), rehearsal).harmonic)
+
+
+def tested(scores: Float[Tensor, "queries classes"], task: Task) -> Accuracies:
+    """How often the best class is the right one."""
+    return accuracies(scores.argmax(1), task.queries.classes, task.n_old)
+
+
+def host_alone(task: Task) -> Float[Tensor, "queries classes"]:
+    """The host, which knows no new class."""
+    return _beside(task.queries.logits, task, -torch.inf)
+
+
+def nearest_class_mean(task: Task) -> Float[Tensor, "queries classes"]:
+    """Cosine to the mean feature of each class (Mensink et al. 2013, Rebuffi et al. 2017)."""
+    return _unit(task.queries.features) @ class_means(task).T
+
+
+def imprinted(task: Task, scale: float, bias: float) -> Float[Tensor, "queries classes"]:
+    """A new class's weights in the head are its mean feature (Qi et al. 2018).
+
+    The head is as it was trained, for old classes; new rows have the mean length of the old ones,
+    times a scale, and a bias.
+    """
+    weights = class_means(task)[task.n_old :] * task.head.weight.norm(dim=1).mean() * scale
+    new = _unit(task.queries.features) @ weights.T * task.queries.features.norm(dim=1, keepdim=True)
+    return torch.cat([task.queries.logits, new + bias], 1)
+
+
+def imprinted_cosine(task: Task) -> Float[Tensor, "queries classes"]:
+    """The same with all rows and features of unit length, as that paper has it."""
+    weights = torch.cat([_unit(task.head.weight), class_means(task)[task.n_old :]])
+    return _unit(task.queries.features) @ weights.T
+
+
+def tip_adapter(
+    task: Task, alpha: float, beta: float, bias: float
+) -> Float[Tensor, "queries classes"]:
+    """logits + alpha sum_i exp(-beta (1 - s_i)) onehot(y_i): a cache (Zhang et al. 2022, eq. 5-6).
+
+    Where that paper has the logits of CLIP for every class, the host has none for the new ones:
+    there a constant stands.
+    """
+    scores = _beside(task.queries.logits, task, bias)
+    cached, one_hot = _unit(task.taught.features), nn.functional.one_hot(task.taught.classes)
+    for rows in torch.arange(len(scores)).split(1024):
+        affinity = (-beta * (1 - _unit(task.queries.features[rows]) @ cached.T)).exp()
+        scores[rows] += alpha * (affinity @ one_hot.float())
+    return scores
+
+
+def tuned_head(task: Task, rate: float, epochs: int) -> Float[Tensor, "queries classes"]:
+    """The head trained on, over all classes, the rest frozen; old examples are rehearsed.
+
+    New rows begin as they are imprinted; in each epoch every class is seen equally often.
+    """
+    head = grown(task.head, class_means(task)[task.n_old :])
+    optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
+    generator = Generator().manual_seed(0)
+    for _ in range(epochs):
+        for rows in balanced(task.taught.classes, generator).split(256):
+            logits = head(task.taught.features[rows])
+            loss = nn.functional.cross_entropy(logits, task.taught.classes[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    scores: Tensor = head(task.queries.features).detach()
+    return scores
+
+
+def grown(head: nn.Linear, means: Float[Tensor, "new dim"]) -> nn.Linear:
+    """A head with a row more for each new class: its mean, of the mean length of the old rows."""
+    larger = nn.Linear(head.in_features, head.out_features + len(means))
+    with torch.no_grad():
+        larger.weight.copy_(torch.cat([head.weight, means * head.weight.norm(dim=1).mean()]))
+        larger.bias.copy_(torch.cat([head.bias, head.bias.mean().expand(len(means))]))
+    return larger
+
+
+def balanced(classes: Int64[Tensor, " examples"], generator: Generator) -> Int64[Tensor, " rows"]:
+    """Rows in a random order, those of small classes more than once."""
+    counts = classes.bincount()
+    chosen = torch.multinomial(
+        1 / counts[classes].float(),
+        int(counts.max()) * len(counts),
+        replacement=True,
+        generator=generator,
+    )
+    return chosen
+
+
+def class_means(task: Task) -> Float[Tensor, "classes dim"]:
+    """The mean of the unit features of each class, of unit length."""
+    sums = task.taught.features.new_zeros(task.n_classes, task.taught.features.shape[1])
+    return _unit(sums.index_add_(0, task.taught.classes, _unit(task.taught.features)))
+
+
+def _beside(logits: Tensor, task: Task, constant: float) -> Tensor:
+    """The host's logits, and a constant for each new class."""
+    return nn.functional.pad(logits, (0, task.n_classes - task.n_old), value=constant)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return nn.functional.normalize(rows, dim=1)
