@@ -5,34 +5,65 @@ new ones; every character was drawn once by each of 20 drawers. Old classes are 
 to 14, whatever has to be fitted is fitted on drawers 15 and 16, and 17 to 20 test. New classes are
 taught from drawers 1 or 1 to 5, and 6 to 20 test. Nothing is ever fitted on the evaluation
 characters: where fitting wants new classes, the background characters turned by a right angle are
-new to the classifier as well.
+as new to the classifier, and as many of them rehearse.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Generator, Tensor
 
-from rarememory.data import Omniglot, download_omniglot, read_omniglot
+from rarememory.data import Characters, download_omniglot, read_omniglot
 
 SIZE = 64
 TRAIN, FIT, TEST = slice(0, 14), slice(14, 16), slice(16, 20)
 NEW_TEST = slice(5, 20)
 
 
-def read(folder: str | None) -> Omniglot:
+class Kinds(NamedTuple):
+    """Old classes, new ones, and those that rehearse as new ones."""
+
+    old: Characters
+    new: Characters
+    rehearsed: Characters
+
+
+class Drawings(NamedTuple):
+    """Drawings in a row, and the class of each by name."""
+
+    images: UInt8[Tensor, "examples height width"]
+    names: list[str]
+
+    def __add__(self, other: tuple[object, ...]) -> "Drawings":
+        """Both in a row."""
+        assert isinstance(other, Drawings)
+        return Drawings(torch.cat([self.images, other.images]), self.names + other.names)
+
+    def batches(self, size: int = 256) -> Iterator[tuple[Tensor, list[str]]]:
+        """As a loader has them: pixels and names."""
+        for start in range(0, len(self.names), size):
+            some = slice(start, start + size)
+            yield pixels(self.images[some]), self.names[some]
+
+
+def read(folder: str | None, seed: int) -> Kinds:
     """All of Omniglot, 64 x 64; downloaded if no folder is given."""
-    return read_omniglot(Path(folder) if folder else download_omniglot("data"), size=SIZE)
+    omniglot = read_omniglot(Path(folder) if folder else download_omniglot("data"), size=SIZE)
+    turned = [f"{name}/rot090" for name in omniglot.background.names]
+    order = torch.randperm(len(turned), generator=Generator().manual_seed(seed))
+    chosen = [turned[place] for place in order[: len(omniglot.evaluation)]]
+    rehearsed = omniglot.background.rotated().select(chosen)
+    return Kinds(omniglot.background, omniglot.evaluation, rehearsed)
 
 
-def examples(
-    images: UInt8[Tensor, "classes drawings height width"], drawers: slice
-) -> tuple[UInt8[Tensor, "examples height width"], list[int]]:
-    """The drawings of some drawers, one after the other, and the class of each."""
-    chosen = images[:, drawers]
-    classes = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
-    return chosen.flatten(0, 1), classes.tolist()
+def drawn(characters: Characters, drawers: slice) -> Drawings:
+    """What some drawers drew of every character."""
+    chosen = characters.images[:, drawers]
+    names = [name for name in characters.names for _ in range(chosen.shape[1])]
+    return Drawings(chosen.flatten(0, 1), names)
 
 
 def pixels(images: UInt8[Tensor, "batch height width"]) -> Float[Tensor, "batch 3 height width"]:

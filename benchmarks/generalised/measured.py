@@ -1,5 +1,6 @@
 """Accuracy on old classes, on new ones, and their harmonic mean, in percent."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,20 +17,15 @@ class Accuracies(NamedTuple):
     new: Accuracy
 
     @property
-    def harmonic(self) -> float:
-        """2 old new / (old + new), the measure of generalised few-shot learning; 0 if either is."""
-        old, new = self.old.mean, self.new.mean
-        return 2 * old * new / (old + new) if old * new else 0.0
-
-    @property
-    def interval(self) -> float:
-        """Half the width of the 95 % interval of the harmonic mean, to first order."""
+    def harmonic(self) -> Accuracy:
+        """2 old new / (old + new), 0 if either is; its interval is that of both, to first order."""
         old, new = self.old, self.new
         if not old.mean * new.mean:
-            return 0.0
+            return Accuracy(0.0, 0.0)
         by_old = 2 * (new.mean / (old.mean + new.mean)) ** 2 * old.interval
         by_new = 2 * (old.mean / (old.mean + new.mean)) ** 2 * new.interval
-        return float((by_old**2 + by_new**2) ** 0.5)
+        mean = 2 * old.mean * new.mean / (old.mean + new.mean)
+        return Accuracy(mean, math.hypot(by_old, by_new))
 
 
 def accuracies(

@@ -40,10 +40,12 @@ class Task(NamedTuple):
 Rival = Callable[..., Tensor]
 
 
-def fitted(rival: Rival, rehearsal: Task, **grid: Sequence[Any]) -> dict[str, Any]:
+def fitted(rival: Rival, rehearsal: Task, grid: dict[str, Sequence[Any]]) -> dict[str, Any]:
     """Of all combinations the one with the highest harmonic mean in the rehearsal."""
     tries = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    return max(tries, key=lambda numbers: tested(rival(rehearsal, **numbers), rehearsal).harmonic)
+    return max(
+        tries, key=lambda numbers: tested(rival(rehearsal, **numbers), rehearsal).harmonic.mean
+    )
 
 
 def tested(scores: Float[Tensor, "queries classes"], task: Task) -> Accuracies:
@@ -72,12 +74,6 @@ def imprinted(task: Task, scale: float, bias: float) -> Float[Tensor, "queries c
     return torch.cat([task.queries.logits, new + bias], 1)
 
 
-def imprinted_cosine(task: Task) -> Float[Tensor, "queries classes"]:
-    """The same with all rows and features of unit length, as that paper has it."""
-    weights = torch.cat([_unit(task.head.weight), class_means(task)[task.n_old :]])
-    return _unit(task.queries.features) @ weights.T
-
-
 def tip_adapter(
     task: Task, alpha: float, beta: float, bias: float
 ) -> Float[Tensor, "queries classes"]:
@@ -87,17 +83,18 @@ def tip_adapter(
     there a constant stands.
     """
     scores = _beside(task.queries.logits, task, bias)
-    cached, one_hot = _unit(task.taught.features), nn.functional.one_hot(task.taught.classes)
-    for rows in torch.arange(len(scores)).split(1024):
-        affinity = (-beta * (1 - _unit(task.queries.features[rows]) @ cached.T)).exp()
-        scores[rows] += alpha * (affinity @ one_hot.float())
+    cached, asked = _unit(task.taught.features), _unit(task.queries.features)
+    for some, rows in zip(scores.split(1024), asked.split(1024), strict=True):
+        affinity = (-beta * (1 - rows @ cached.T)).exp()
+        some.index_add_(1, task.taught.classes, affinity, alpha=alpha)
     return scores
 
 
 def tuned_head(task: Task, rate: float, epochs: int) -> Float[Tensor, "queries classes"]:
-    """The head trained on, over all classes, the rest frozen; old examples are rehearsed.
+    """The head trained on, over all classes, the rest frozen.
 
-    New rows begin as they are imprinted; in each epoch every class is seen equally often.
+    New rows begin as they are imprinted; in each epoch every class, old or new, is seen equally
+    often.
     """
     head = grown(task.head, class_means(task)[task.n_old :])
     optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
@@ -147,3 +144,19 @@ def _beside(logits: Tensor, task: Task, constant: float) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     return nn.functional.normalize(rows, dim=1)
+
+
+RIVALS: dict[str, tuple[Rival, dict[str, Sequence[Any]]]] = {
+    "host": (host_alone, {}),
+    "class_mean": (nearest_class_mean, {}),
+    "imprinted": (
+        imprinted,
+        {"scale": (0.5, 1, 2, 4, 8), "bias": (-160, -80, -60, -40, -30, -20, -15, -10, -5, 0, 5)},
+    ),
+    "tip_adapter": (
+        tip_adapter,
+        {"alpha": (10, 30, 100, 300), "beta": (10, 20, 40, 80), "bias": (5, 10, 15, 20)},
+    ),
+    "tuned_head": (tuned_head, {"rate": (3e-4, 3e-3), "epochs": (10, 30)}),
+}
+"""Rivals that look at features, and what is chosen for each in the rehearsal."""

@@ -246,6 +246,18 @@ class Answering(nn.Module):
         label, refs = self._names.label(value), self._refs.of(slot)
         return Remembered(label, score, weight, refs, slot, age)
 
+    @torch.no_grad()
+    def familiarity(self, inputs: Any, *, progress: bool | None = None) -> Float[Tensor, "*batch"]:
+        """How surely each example is of a class that is known: what `threshold` is compared with.
+
+        `rarememory.classifier.openset` has the formula. A number for a single example; arguments
+        as in `predict`.
+        """
+        alone, batches = self._batches(inputs, progress)
+        found = [self._familiarity(self._evidence(*batch)) for batch in batches]
+        values = torch.cat([self.threshold.new_zeros(0), *found])
+        return values[0] if alone else values
+
     def _familiarity(self, evidence: Evidence) -> Float[Tensor, " batch"]:
         return familiarity(evidence, self._weighed(), self._classes())
 
