@@ -461,9 +461,9 @@ DAMAGES = (
     ("distributed.py", "labels.reshape(-1).long()", "labels.reshape(-1)"),
     # Words
     ("updates.py", "        ValueError: `age_noise` is negative or not finite.\n", ""),
-    ("lookup/torch.py", "        >>> keys, occupied", "        keys, occupied"),
-    ("data/omniglot.py", "  # doctest: +SKIP", ""),
-    ("memory.py", "        \"\"\"Number of occupied slots.\"\"\"\n", ""),
+    ("evaluation.py", "        >>> print(Accuracy.of(", "        print(Accuracy.of("),
+    ("memory.py", "        \"\"\"The buffers themselves.\"\"\"\n", ""),
+    ("vectors.py", "vectors: Float[Tensor, \"*batch width\"]\n", "vectors: Tensor\n"),
     # Noise
     ("noise.py", "place = clock * memory_size + first + 1", "place = clock + first + 1"),
     ("noise.py", "_shifted(z, 27)", "_shifted(z, 26)"),
