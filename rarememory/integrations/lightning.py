@@ -67,7 +67,7 @@ class MemoryCallback(Callback):
         seed: of torch's random state while the support is loaded.
 
     Attributes:
-        memory: as it was at the latest validation; None before.
+        memory: what the latest validation filled, or a checkpoint held; None before.
 
     Raises:
         ValueError: there is no such layer, features are not [batch, key_dim], a batch is no pair,
@@ -106,15 +106,16 @@ class MemoryCallback(Callback):
         self.save = save
         self.seed = seed
         self.memory: Memory | None = None
+        self._rests = True
         self._step = ExitStack()
         self._caught: list[Any] = []
 
     # What Lightning calls
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.memory = None
         loader = trainer.train_dataloader if self.support is None else self.support
-        if loader is not None:
+        self._rests = loader is None
+        if not self._rests:
             self.memory = self._filled(loader, trainer, pl_module)
         elif not trainer.sanity_checking:
             rank_zero_warn(
@@ -124,7 +125,7 @@ class MemoryCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *batch: Any
     ) -> None:
-        if self.memory is None or callable(self.features):
+        if self._rests or callable(self.features):
             return
         # Not at the module itself: some strategies run the step as a call of it, too.
         if self._layer(pl_module)[0] is not pl_module:
@@ -140,7 +141,7 @@ class MemoryCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self._step.close()
-        if self.memory is None:
+        if self._rests or self.memory is None:
             return
         caught, self._caught = self._caught, []
         inputs, labels = self._unpacked(batch, pl_module)
