@@ -1,17 +1,26 @@
 """The door to Lightning: what is logged is what a loop finds, and nothing else is touched."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 
+from integrations import two_processes
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from rarememory import Memory
 from rarememory.integrations.lightning import MemoryCallback
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     # Lightning's own; torch 2.15 warns of it.
@@ -433,3 +442,26 @@ def test_a_trainer_of_pytorch_lightning_takes_it_too():
     )  # fmt: skip
     trainer.validate(Plain(), batches(6), verbose=False)
     assert 0 <= trainer.callback_metrics["memory/accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds_and_share_the_work():
+    done = subprocess.run(
+        [sys.executable, two_processes.__file__],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    alone, [first, second] = two_processes.found(1), [json.loads(line[6:]) for line in lines]
+    assert first["counted"] == second["counted"] == alone["counted"]
+    for support in ("given", "a batch", "training"):
+        one, mine, other = (each[support] for each in (alone, first, second))
+        assert mine["keys"] == other["keys"]
+        assert len(one["keys"]) == {"given": 13, "a batch": 4, "training": 24}[support]
+        torch.testing.assert_close(torch.tensor(mine["keys"]), torch.tensor(one["keys"]))
+        assert mine["accuracy"] == other["accuracy"] == pytest.approx(one["accuracy"])
+        assert max(mine["calls"], other["calls"]) < one["calls"]
