@@ -54,7 +54,7 @@ class MemoryCallback(Callback):
             batch, so it needs no distributed sampler. There is no training data yet in the sanity
             check, and none in `trainer.validate`: then the callback rests.
         n_batches: how many of its batches to remember, always the same ones as far as `seed` says;
-            all if None.
+            all if None. Of the training data, how many of each process's share.
         features: the name of the layer whose output they are; or what makes them of
             (module, inputs), such as `Encoder.embed`. If None, what enters the last Linear, as in
             `rarememory.wrap`, or the module's own output if it has none. A map

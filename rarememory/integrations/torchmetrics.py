@@ -10,7 +10,19 @@ from torchmetrics import Metric
 from rarememory.checks import check_count
 
 
-class SightingAccuracy(Metric):
+class _Mergeable(Metric):
+    """A metric whose states add up, so that halves merge into the whole."""
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Add what another has counted, as one process adds that of others."""
+        if isinstance(incoming_state, Metric):
+            incoming_state = incoming_state.metric_state
+        self._reduce_states(incoming_state)
+        # Otherwise what was computed before the merger would be given again.
+        self._computed = None
+
+
+class SightingAccuracy(_Mergeable):
     """Accuracy by how often a class had been seen before: the paper's protocol, batch by batch.
 
     For s = 0, 1, ..., n_sightings - 1
@@ -73,7 +85,7 @@ class SightingAccuracy(Metric):
         return self.hits / self.asked
 
 
-class Forgetting(Metric):
+class Forgetting(_Mergeable):
     """How much accuracy on earlier tasks was lost by learning later ones.
 
     With a[l, j] the accuracy on task j after stage l of learning, and k the last stage in which
@@ -125,7 +137,6 @@ class Forgetting(Metric):
     def next_stage(self) -> None:
         """A new stage of learning begins: what is asked from now on is asked after it."""
         self.stage = self.stage + 1
-        self._computed = None
 
     def update(
         self,
@@ -170,15 +181,8 @@ class Forgetting(Metric):
         asked = torch.bincount(cells, minlength=shape[0] * shape[1])
         return (hits / asked).view(shape)
 
-    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add what another has counted, stage by stage."""
-        if isinstance(incoming_state, Metric):
-            incoming_state = incoming_state.metric_state
-        self._reduce_states(incoming_state)
-        self._computed = None
 
-
-class OpenSetAUROC(Metric):
+class OpenSetAUROC(_Mergeable):
     """How well a score tells what is known from strangers: the area under the ROC curve.
 
     It is the chance that something known scores higher than a stranger,
