@@ -423,7 +423,6 @@ DAMAGES = (
     ("integrations/sklearn.py", "self.memory_.resize(max(needed, 2 * size))", "pass"),
     ("integrations/lightning.py", "self._rests = loader is None", "self._rests = False"),
     ("integrations/lightning.py", "elif not trainer.sanity_checking:", "else:"),
-    ("integrations/lightning.py", "if self._rests or callable(self.features):", "if callable(self.features):"),
     ("integrations/lightning.py", "if self._layer(pl_module)[0] is not pl_module:", "if True:"),
     ("integrations/lightning.py", "            self._caught = self._step.enter_context(self._listening(pl_module))", "            pass"),
     ("integrations/lightning.py", "if len(caught) == 1 and", "if len(caught) >= 1 and"),

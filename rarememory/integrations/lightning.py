@@ -125,7 +125,7 @@ class MemoryCallback(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *batch: Any
     ) -> None:
-        if self._rests or callable(self.features):
+        if callable(self.features):
             return
         # Not at the module itself: some strategies run the step as a call of it, too.
         if self._layer(pl_module)[0] is not pl_module:
@@ -141,9 +141,9 @@ class MemoryCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self._step.close()
+        caught, self._caught = self._caught, []
         if self._rests or self.memory is None:
             return
-        caught, self._caught = self._caught, []
         inputs, labels = self._unpacked(batch, pl_module)
         if len(caught) == 1 and isinstance(caught[0], Tensor) and len(caught[0]) == len(labels):
             queries = self._checked(caught[0])

@@ -253,6 +253,8 @@ def test_layers_that_are_not_there_or_do_not_run_are_named():
 
     with pytest.raises(ValueError, match=r"Classifier has no layer 'neck'; its last are 'body.1'"):
         validated(MemoryCallback(batches(4), features="neck"))
+    with pytest.raises(ValueError, match="has no layer 'neck'"):  # in the sanity check already
+        trainer_of(MemoryCallback(features="neck")).fit(Classifier(), batches(4), batches(4))
     with pytest.raises(ValueError, match="the layer 'head' did not run"):
         validated(MemoryCallback(batches(4), features="head"), Apart())
     with pytest.raises(ValueError, match=r"\[batch, key_dim\], not \[4, 4, 1\]"):
