@@ -428,7 +428,6 @@ DAMAGES = (
     ("integrations/lightning.py", "if len(caught) == 1 and", "if len(caught) >= 1 and"),
     ("integrations/lightning.py", " and len(caught[0]) == len(labels):", ":"),
     ("integrations/lightning.py", "batch_size=len(labels),", "batch_size=1,"),
-    ("integrations/lightning.py", "            on_epoch=True,\n", ""),
     ("integrations/lightning.py", "    ) -> None:\n        self._step.close()\n\n    # The memory", "    ) -> None:\n        pass\n\n    # The memory"),
     ("integrations/lightning.py", "with torch.inference_mode(False), torch.no_grad():", "with torch.no_grad():"),
     ("integrations/lightning.py", "memory.write(features, labels, mask=_usable(features))", "memory.write(features, labels)"),

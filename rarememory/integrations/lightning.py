@@ -155,8 +155,6 @@ class MemoryCallback(Callback):
             f"{self.prefix}/accuracy",
             (answers == labels).float().mean(),
             prog_bar=self.prog_bar,
-            on_step=False,
-            on_epoch=True,
             sync_dist=True,
             batch_size=len(labels),
         )

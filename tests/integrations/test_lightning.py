@@ -387,6 +387,7 @@ def test_the_memory_can_be_trained_under_afterwards():
     known, module = MemoryCallback(batches(9)), Classifier()
     validated(known, module)
     inputs, labels = batches(6, seed=4).batches[0]
+    assert not known.memory.keys.is_inference()
     known.memory(module.body(inputs), labels).loss.backward()
     assert module.body[0].weight.grad is not None
     known.memory.write(module.body(inputs), labels)
@@ -447,18 +448,18 @@ def test_a_trainer_of_pytorch_lightning_takes_it_too():
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds_and_share_the_work():
+def test_two_processes_find_what_one_finds_and_share_the_work(tmp_path):
     done = subprocess.run(
-        [sys.executable, two_processes.__file__],
+        [sys.executable, two_processes.__file__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
-    alone, [first, second] = two_processes.found(1), [json.loads(line[6:]) for line in lines]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    alone = two_processes.found(1)
     assert first["counted"] == second["counted"] == alone["counted"]
     for support in ("given", "a batch", "training"):
         one, mine, other = (each[support] for each in (alone, first, second))

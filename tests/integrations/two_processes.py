@@ -1,10 +1,14 @@
-"""A Lightning run in two processes, each of which prints what it has found.
+"""A Lightning run in two processes, each of which writes down what it has found.
+
+    python tests/integrations/two_processes.py folder
 
 Run by test_lightning.py; Lightning starts the second process itself.
 """
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -68,10 +72,10 @@ def known_by(support: DataLoader | None, processes: int) -> dict[str, object]:
     }
 
 
-def counted(rank: int, processes: int) -> list[object]:
+def counted(processes: int) -> list[object]:
     """The three metrics over the same rows, of which the last process has none."""
     preds, target, third = (torch.arange(24) % n for n in (2, 3, 4))
-    mine = slice(0, 24) if processes == 1 else slice(24 * rank, 24 * rank + 24)
+    mine = slice(0, 24) if processes == 1 else slice(24 * rank(), 24 * rank() + 24)
     preds, target, third = preds[mine], target[mine], third[mine]
     sightings, forgetting, auroc = SightingAccuracy(4), Forgetting(), OpenSetAUROC()
     # An idle process has no update, of which torchmetrics would warn.
@@ -93,8 +97,12 @@ def found(processes: int) -> dict[str, object]:
         "training": None,
     }
     known = {name: known_by(support, processes) for name, support in supports.items()}
-    return {**known, "counted": counted(int(os.environ.get("LOCAL_RANK", 0)), processes)}
+    return {**known, "counted": counted(processes)}
+
+
+def rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 if __name__ == "__main__":
-    print("FOUND", json.dumps(found(processes=2)), flush=True)
+    (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(found(processes=2)))
