@@ -12,9 +12,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 WHEN = ("before", "after")
 
 
-def run(*command):
+def run(*command, but=()):
+    allowed = [option for warning in but for option in ("-W", f"ignore:{warning}")]
     done = subprocess.run(
-        [sys.executable, "-W", "error", *command],
+        [sys.executable, "-W", "error", *allowed, *command],
         capture_output=True,
         text=True,
         check=False,
@@ -24,8 +25,8 @@ def run(*command):
     return done.stdout
 
 
-def printed_by(name):
-    return run(str(ROOT / "examples" / name))
+def printed_by(name, but=()):
+    return run(str(ROOT / "examples" / name), but=but)
 
 
 def test_there_are_examples():
@@ -85,6 +86,18 @@ def test_a_pipeline_goes_on_learning():
     printed = printed_by("sklearn_pipeline.py")
     early, all_of_them = map(int, re.findall(r"knows .*: (\d+)%", printed))
     assert early < 60 < 95 < all_of_them
+
+
+def test_lightning_stops_where_new_glyphs_are_known_best():
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    # Lightning's own; torch 2.15 warns of it.
+    printed = printed_by("lightning_memory.py", but=["`isinstance(treespec, LeafSpec)"])
+    before = int(re.search(r"untrained: (\d+)%", printed)[1])
+    after = int(re.search(r"best: (\d+)%", printed)[1])
+    assert after > before + 5 and after > 60
+    never, once, _, thrice = map(int, re.findall(r"(\d+)%", printed.split("it was seen:")[1]))
+    assert never == 0 and 50 < once < thrice
+    assert float(re.search(r"AUROC (\d.\d+)", printed)[1]) > 0.8
 
 
 def test_the_python_of_readme_runs_in_one_sitting(tmp_path):
