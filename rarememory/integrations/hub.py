@@ -26,7 +26,8 @@ CARD = """\
 # {{ title | default("A memory of rare events", true) }}
 
 {{ holds }} It was made with `rarememory`, a few-shot memory for PyTorch after
-[Learning to Remember Rare Events]({{ paper_url }}), and it is safetensors and JSON, without pickle.
+[Learning to Remember Rare Events](https://arxiv.org/abs/1703.03129), and it is safetensors and
+JSON, without pickle.
 
 ```python
 {{ usage }}
@@ -38,7 +39,6 @@ class OnHub(
     ModelHubMixin,
     library_name="rarememory",
     tags=["few-shot-learning", "memory"],
-    paper_url="https://arxiv.org/abs/1703.03129",
     model_card_template=CARD,
 ):
     """What goes to the Hub: tensors, a config that says what they are, and a card for people."""
