@@ -18,7 +18,7 @@ endif
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
-		| while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
+		| while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
 
 venv: $(READY) ## make .venv and install everything into it (a minute or two, once)
 

@@ -221,7 +221,7 @@ def _ours(config: Any, kind: str, model_id: str) -> dict[str, Any]:
         ValueError: it is not.
     """
     ours = config.get("rarememory") if isinstance(config, dict) else None
-    if not isinstance(ours, dict) or "kind" not in ours:
+    if not isinstance(ours, dict) or not {"kind", "version"} <= ours.keys():
         raise ValueError(
             f"{model_id!r} has no {CONFIG} of rarememory: give a folder or a repository that "
             "`save_pretrained` or `push_to_hub` made"

@@ -124,6 +124,7 @@ class MemoryKNN:
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Write the references to a safetensors file."""
+        self._refuse_if_given("save")
         save_file({"references": self._known().keys.cpu()}, filename)
 
     def load(self, filename: str | PathLike[str]) -> None:
@@ -151,7 +152,8 @@ class MemoryKNN:
     def _refuse_if_given(self, verb: str) -> None:
         if self._given:
             raise ValueError(
-                f"{verb} would change a memory of yours: write to it, or forget, there"
+                f"{verb} is for references of its own, and this search reads a memory of yours: "
+                "write, forget and save there"
             )
 
 

@@ -99,7 +99,7 @@ def test_references_that_come_with_the_call_leave_those_added_alone():
     assert torch.equal(knn(queries, 5)[1], before[1])
 
 
-def test_a_memory_of_ones_own_is_searched_and_gives_the_labels():
+def test_a_memory_of_ones_own_is_searched_and_gives_the_labels(tmp_path):
     memory = Memory(5, 40)
     memory.write(embeddings(30), torch.arange(30) % 4)
     memory.forget(labels=2)
@@ -112,9 +112,16 @@ def test_a_memory_of_ones_own_is_searched_and_gives_the_labels():
     assert torch.equal(slots, recall.slots)
     torch.testing.assert_close(distances, 2 - 2 * recall.scores)
     assert (memory.values[slots] != 2).all()
-    for change in (lambda: knn.train(embeddings(2)), lambda: knn.add(embeddings(2)), knn.reset):
-        with pytest.raises(ValueError, match="would change a memory of yours"):
-            change()
+    for verb, argument in (
+        (knn.train, embeddings(2)),
+        (knn.add, embeddings(2)),
+        (knn.save, tmp_path / "file"),
+        (knn.load, tmp_path / "file"),
+    ):
+        with pytest.raises(ValueError, match=f"{verb.__name__} is for references of its own"):
+            verb(argument)
+    with pytest.raises(ValueError, match=r"reset is for .* reads a memory of yours"):
+        knn.reset()
     assert bits(memory) == before
 
 
