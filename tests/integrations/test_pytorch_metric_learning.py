@@ -1,5 +1,7 @@
 """The door to pytorch-metric-learning: its own exact searches and its own losses as the judges."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,13 +13,25 @@ from torch.nn.functional import normalize
 from rarememory import FirstInFirstOut, Memory
 from rarememory.integrations.pytorch_metric_learning import MemoryKNN, references
 
-pytest.importorskip("pytorch_metric_learning", reason="pytorch-metric-learning is not installed")
 
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import ContrastiveLoss, NTXentLoss, TripletMarginLoss
-from pytorch_metric_learning.miners import BatchHardMiner, MultiSimilarityMiner
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-from pytorch_metric_learning.utils.inference import CustomKNN, FaissKNN, InferenceModel
+@pytest.fixture(scope="module")
+def pml():
+    """The package. Its import changes Faiss for all; whoever tests later has it as it was."""
+    faiss = pytest.importorskip("faiss", reason="faiss is not installed")
+    homes = [faiss, *{thing for thing in vars(faiss).values() if isinstance(thing, type)}]
+    before = [dict(vars(home)) for home in homes]
+    reason = "pytorch-metric-learning is not installed"
+    pytest.importorskip("pytorch_metric_learning", reason=reason)
+    from pytorch_metric_learning import distances, losses, miners
+    from pytorch_metric_learning.utils import accuracy_calculator, inference
+
+    parts = (distances, losses, miners, accuracy_calculator, inference)
+    yield SimpleNamespace(**{name: thing for part in parts for name, thing in vars(part).items()})
+    for home, was in zip(homes, before, strict=True):
+        for name, thing in was.items():
+            if vars(home).get(name) is not thing:
+                setattr(home, name, thing)
+
 
 NOT_CLUSTERING = {"exclude": ("NMI", "AMI"), "device": torch.device("cpu")}
 
@@ -28,27 +42,29 @@ def embeddings(count, seed=0, width=5):
 
 
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 99), st.booleans())
-def test_distances_and_neighbours_are_those_of_its_own_search(count, asked, seed, among):
+def test_distances_and_neighbours_are_those_of_its_own_search(pml, count, asked, seed, among):
     rows = normalize(embeddings(count, seed))
     queries = rows[:asked] if among else normalize(embeddings(asked, seed + 1))
     cosines, k = queries @ rows.T, count - among
     distances, indices = MemoryKNN()(queries, k, rows, among)
-    for judge in (FaissKNN(), CustomKNN(CosineSimilarity())):
+    for judge in (pml.FaissKNN(), pml.CustomKNN(pml.CosineSimilarity())):
         theirs = judge(queries, k, rows, among)[1]
         # Two that are equally near may come in any order.
         torch.testing.assert_close(cosines.gather(1, indices), cosines.gather(1, theirs))
         assert torch.equal(indices.sort(1)[0], theirs.sort(1)[0])
-    theirs = FaissKNN()(queries, k, rows, among)[0]
+    theirs = pml.FaissKNN()(queries, k, rows, among)[0]
     torch.testing.assert_close(distances, theirs, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
 @pytest.mark.parametrize("k", [None, "max_bin_count", 3])
-def test_accuracies_are_those_of_its_own_exact_search(lookup, k):
+def test_accuracies_are_those_of_its_own_exact_search(pml, lookup, k):
     rows, labels = embeddings(60), torch.arange(60) % 7
     queries, right = embeddings(20, 1), torch.arange(20) % 9
-    ours = AccuracyCalculator(k=k, knn_func=MemoryKNN(lookup=lookup), **NOT_CLUSTERING)
-    judge = AccuracyCalculator(k=k, knn_func=CustomKNN(CosineSimilarity()), **NOT_CLUSTERING)
+    ours = pml.AccuracyCalculator(k=k, knn_func=MemoryKNN(lookup=lookup), **NOT_CLUSTERING)
+    judge = pml.AccuracyCalculator(
+        k=k, knn_func=pml.CustomKNN(pml.CosineSimilarity()), **NOT_CLUSTERING
+    )
     for data in (
         (rows, labels),
         (queries, right, rows, labels),
@@ -56,15 +72,15 @@ def test_accuracies_are_those_of_its_own_exact_search(lookup, k):
     ):
         theirs = judge.get_accuracy(*data)
         assert ours.get_accuracy(*data) == pytest.approx(theirs, nan_ok=True) and theirs
-    default = AccuracyCalculator(k=k, **NOT_CLUSTERING).get_accuracy(normalize(rows), labels)
+    default = pml.AccuracyCalculator(k=k, **NOT_CLUSTERING).get_accuracy(normalize(rows), labels)
     assert ours.get_accuracy(rows, labels) == pytest.approx(default)
 
 
-def test_an_inference_model_finds_what_it_finds_by_its_own_search():
+def test_an_inference_model_finds_what_it_finds_by_its_own_search(pml):
     trunk = torch.nn.Linear(5, 4)
     found = {}
     for name, knn in (("ours", MemoryKNN()), ("theirs", None)):
-        model = InferenceModel(trunk, knn_func=knn, data_device=torch.device("cpu"))
+        model = pml.InferenceModel(trunk, knn_func=knn, data_device=torch.device("cpu"))
         model.train_knn(embeddings(20), batch_size=7)
         model.add_to_knn(embeddings(13, 1), batch_size=7)
         found[name] = model.get_nearest_neighbors(embeddings(6, 2), 9)
@@ -72,9 +88,9 @@ def test_an_inference_model_finds_what_it_finds_by_its_own_search():
     torch.testing.assert_close(found["ours"][0], found["theirs"][0], atol=1e-5, rtol=0)
 
 
-def test_references_are_saved_loaded_replaced_and_forgotten(tmp_path):
+def test_references_are_saved_loaded_replaced_and_forgotten(pml, tmp_path):
     knn, queries = MemoryKNN(), embeddings(4, 1)
-    model = InferenceModel(torch.nn.Identity(), knn_func=knn)
+    model = pml.InferenceModel(torch.nn.Identity(), knn_func=knn)
     knn.train(embeddings(9, 2))
     knn.train(embeddings(20))
     found = knn(queries, 5)
@@ -99,13 +115,13 @@ def test_references_that_come_with_the_call_leave_those_added_alone():
     assert torch.equal(knn(queries, 5)[1], before[1])
 
 
-def test_a_memory_of_ones_own_is_searched_and_gives_the_labels(tmp_path):
+def test_a_memory_of_ones_own_is_searched_and_gives_the_labels(pml, tmp_path):
     memory = Memory(5, 40)
     memory.write(embeddings(30), torch.arange(30) % 4)
     memory.forget(labels=2)
     before = bits(memory)
     knn = MemoryKNN(memory)
-    distances, slots = InferenceModel(torch.nn.Identity(), knn_func=knn).get_nearest_neighbors(
+    distances, slots = pml.InferenceModel(torch.nn.Identity(), knn_func=knn).get_nearest_neighbors(
         embeddings(6, 1), 7
     )
     recall = memory(embeddings(6, 1), k=7)
@@ -160,29 +176,29 @@ def remembered():
     return memory
 
 
-@pytest.mark.parametrize("miner", [None, BatchHardMiner, MultiSimilarityMiner])
-@pytest.mark.parametrize("loss", [ContrastiveLoss, NTXentLoss, TripletMarginLoss])
-def test_losses_and_miners_run_over_what_is_remembered(loss, miner):
+@pytest.mark.parametrize("miner", [None, "BatchHardMiner", "MultiSimilarityMiner"])
+@pytest.mark.parametrize("loss", ["ContrastiveLoss", "NTXentLoss", "TripletMarginLoss"])
+def test_losses_and_miners_run_over_what_is_remembered(pml, loss, miner):
     memory, labels = remembered(), torch.arange(8) % 4
     batch = embeddings(8, 1).requires_grad_()
     kept = torch.arange(30) % 4 != 3
     by_hand = {"ref_emb": embeddings(30)[kept], "ref_labels": (torch.arange(30) % 4)[kept]}
     found = []
     for refs in (references(memory), by_hand):
-        pairs = None if miner is None else miner()(batch, labels, **refs)
-        value = loss()(batch, labels, pairs, **refs)
+        pairs = None if miner is None else getattr(pml, miner)()(batch, labels, **refs)
+        value = getattr(pml, loss)()(batch, labels, pairs, **refs)
         found.append((value, torch.autograd.grad(value, batch)[0]))
     torch.testing.assert_close(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
     assert found[0][0] > 0 and found[0][1].abs().sum() > 0
 
 
-def test_a_write_before_backward_does_no_harm():
+def test_a_write_before_backward_does_no_harm(pml):
     memory, labels = remembered(), torch.arange(8) % 4
     gradients = []
     for writes in (False, True):
         batch = embeddings(8, 1).requires_grad_()
-        loss = NTXentLoss()(batch, labels, **references(memory))
+        loss = pml.NTXentLoss()(batch, labels, **references(memory))
         if writes:
             memory.write(batch, labels)
         loss.backward()
@@ -190,17 +206,17 @@ def test_a_write_before_backward_does_no_harm():
     assert torch.equal(*gradients) and not memory.keys.requires_grad
 
 
-def test_nothing_remembered_is_no_reference():
+def test_nothing_remembered_is_no_reference(pml):
     memory = Memory(5, 4)
     refs = references(memory)
     assert refs["ref_emb"].shape == (0, 5) and refs["ref_labels"].shape == (0,)
     batch = embeddings(4).requires_grad_()
-    assert ContrastiveLoss()(batch, torch.arange(4), **refs) == 0
+    assert pml.ContrastiveLoss()(batch, torch.arange(4), **refs) == 0
 
 
-def test_half_keys_become_references_that_products_take():
+def test_half_keys_become_references_that_products_take(pml):
     memory = Memory(5, 4, key_dtype=torch.float16)
     memory.write(embeddings(3), torch.arange(3))
     assert references(memory)["ref_emb"].dtype == torch.float32
-    loss = NTXentLoss()(embeddings(4, 1), torch.arange(4) % 3, **references(memory))
+    loss = pml.NTXentLoss()(embeddings(4, 1), torch.arange(4) % 3, **references(memory))
     assert loss.isfinite()
