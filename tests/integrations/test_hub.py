@@ -135,6 +135,14 @@ def test_the_card_names_the_package_and_says_how_to_use_it(tmp_path, birds):
     assert "knows 5 classes" in card.text
 
 
+def test_what_the_card_says_can_be_said_otherwise(tmp_path):
+    lived().save_pretrained(
+        tmp_path, model_card_kwargs={"holds": "All the birds of Stewart Island."}
+    )
+    text = (tmp_path / "README.md").read_text()
+    assert "All the birds of Stewart Island." in text and "slots hold" not in text
+
+
 def test_a_card_of_ones_own_is_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("my own words")
     lived().save_pretrained(tmp_path)
