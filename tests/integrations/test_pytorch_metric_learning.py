@@ -78,13 +78,14 @@ def test_accuracies_are_those_of_its_own_exact_search(pml, lookup, k):
 
 def test_an_inference_model_finds_what_it_finds_by_its_own_search(pml):
     trunk = torch.nn.Linear(5, 4)
-    found = {}
-    for name, knn in (("ours", MemoryKNN()), ("theirs", None)):
+    found, remembering = {}, MemoryKNN()
+    for name, knn in (("ours", remembering), ("theirs", None)):
         model = pml.InferenceModel(trunk, knn_func=knn, data_device=torch.device("cpu"))
         model.train_knn(embeddings(20), batch_size=7)
         model.add_to_knn(embeddings(13, 1), batch_size=7)
         found[name] = model.get_nearest_neighbors(embeddings(6, 2), 9)
     assert torch.equal(found["ours"][1], found["theirs"][1])
+    assert remembering.memory.values.tolist() == [*range(33)]
     torch.testing.assert_close(found["ours"][0], found["theirs"][0], atol=1e-5, rtol=0)
 
 
@@ -151,7 +152,7 @@ def test_of_equal_references_the_lower_comes_first_and_none_is_its_own():
 def test_many_queries_are_read_in_pieces(monkeypatch):
     rows = embeddings(30)
     whole = MemoryKNN()(rows, 4, rows, True)
-    monkeypatch.setattr("rarememory.integrations.pytorch_metric_learning._AT_ONCE", 60)
+    monkeypatch.setattr("rarememory.integrations.pytorch_metric_learning._AT_ONCE", 1)
     for mine, theirs in zip(MemoryKNN()(rows, 4, rows, True), whole, strict=True):
         assert torch.equal(mine, theirs)
 
