@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+L2L := .venv-learn2learn
 RUN := $(VENV)/bin/python -m
 
 ifeq ($(origin VENV),file)
@@ -13,11 +14,11 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format omniglot bench lookup summary damage clean
+.PHONY: help venv demo test check format learn2learn omniglot bench lookup summary damage clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
-		| while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
+		| while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
 
 venv: $(READY) ## make .venv and install everything into it (a minute or two, once)
 
@@ -46,6 +47,20 @@ format: $(READY) ## format the code and mend what ruff can
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+learn2learn: export OMP_WAIT_POLICY := PASSIVE
+learn2learn: $(L2L)/.installed ## test the door to learn2learn in an environment of its own, made once
+	$(L2L)/bin/python -m pytest tests/integrations/test_learn2learn.py
+
+# learn2learn 0.2.0 ships C files of an old Cython; asked for, build_ext makes them anew. It needs
+# NumPy 1, and so Python 3.11 or 3.12.
+$(L2L)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(L2L)
+	$(L2L)/bin/python -m pip install 'pip>=24'
+	$(L2L)/bin/python -m pip install --config-settings=--build-option=build_ext \
+		learn2learn==0.2.0 numpy==1.26.4 torch==2.15.0 torchvision==0.29.2 beartype hypothesis pytest
+	$(L2L)/bin/python -m pip install --editable .
+	@touch $@
+
 omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists)
 	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
@@ -63,4 +78,4 @@ damage: $(READY) ## break the code on purpose, line by line: every break must tu
 
 clean: ## remove caches and builds (.venv stays)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -87,6 +87,9 @@ OUTSIDE = (
     "tqdm",
     "rich",
     "typer",
+    "huggingface_hub",
+    "pytorch_metric_learning",
+    "learn2learn",
 )
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
 

@@ -14,26 +14,15 @@ from rarememory.updates import AverageOrReplace, AverageOrReplaceRandom, FirstIn
 
 POLICIES = {p.__name__: p for p in (AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut)}
 
+AnyMemory = TypeVar("AnyMemory", bound=Memory)
 Classifier = TypeVar("Classifier", bound=Answering)
 
 
 def save_classifier(classifier: Answering, path: StrPath) -> None:
     """Write all of it but the host."""
-    memory = classifier.memory
     header = {
         "host": {"at": classifier.host.at, "answers": classifier.host.answers},
-        "memory": {
-            "key_dim": memory.keys.shape[1],
-            "memory_size": memory.keys.shape[0],
-            "k": memory.k,
-            "margin": memory.margin,
-            "temperature": memory.temperature,
-            "projection": memory.projection is not None,
-            "subtract_margin": memory.subtract_margin,
-            "validate": memory.validate,
-            "shadow": memory.shadow is not None,
-        },
-        "update": _policy_as_json(memory.update),
+        **settings_of(classifier.memory),
         "unknown": encoded(classifier.unknown),
         "batch_size": classifier.batch_size,
         "book": classifier._book(),
@@ -50,25 +39,66 @@ def load_classifier(
 ) -> Classifier:
     """A classifier of this kind as it was saved, around its host or around nothing."""
     tensors, header = read_file(path)
-    update = _policy(header["update"]) if update is None else update
-    memory = Memory(**header["memory"], update=update, lookup=lookup)
+    memory: Memory = memory_with(header, _under("memory.", tensors), update, lookup)
     answers, n_host = header["host"]["answers"], len(tensors["host_ids"])
     classifier = kind(
         _nobody(header["host"]["at"]) if model is None else model,
         at=header["host"]["at"],
         host=answers,
         classes=range(n_host) if answers else None,
-        memory=memory.to(tensors["memory.keys"].dtype),
+        memory=memory,
         unknown=decoded(header["unknown"]),
         batch_size=header["batch_size"],
     )
-    for name, tensor in _own_tensors(classifier).items():
-        _check_shape(name, tensors.get(name), tensor, path)
-    with torch.no_grad():
-        for name, tensor in _own_tensors(classifier).items():
-            tensor.copy_(tensors[name])
+    fill(_own_tensors(classifier), tensors, path)
     classifier._read_book(header["book"])
     return classifier
+
+
+def settings_of(memory: Memory) -> dict[str, Any]:
+    """What a memory is beside its tensors, as JSON can hold it; the search is not in it."""
+    settings = {
+        "key_dim": memory.keys.shape[1],
+        "memory_size": memory.keys.shape[0],
+        "k": memory.k,
+        "margin": memory.margin,
+        "temperature": memory.temperature,
+        "projection": memory.projection is not None,
+        "subtract_margin": memory.subtract_margin,
+        "validate": memory.validate,
+        "shadow": memory.shadow is not None,
+    }
+    return {"memory": settings, "update": _policy_as_json(memory.update)}
+
+
+def memory_with(
+    settings: dict[str, Any],
+    tensors: dict[str, Tensor],
+    update: Update | None,
+    lookup: str | Lookup,
+    kind: type[AnyMemory] = Memory,  # type: ignore[assignment]
+) -> AnyMemory:
+    """An empty memory with these settings, whose tensors have the dtypes of these."""
+    update = _policy(settings["update"]) if update is None else update
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    key_dtype = dtypes.get("keys", torch.float32)
+    memory = kind(**settings["memory"], update=update, lookup=lookup, key_dtype=key_dtype)
+    if memory.projection is not None:
+        memory.projection.to(dtypes.get("projection.weight"))
+    return memory
+
+
+def fill(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
+    """Copy what was stored into our own tensors, all of it or nothing.
+
+    Raises:
+        ValueError: a tensor is not there, or has another shape.
+    """
+    for name, tensor in own.items():
+        _check_shape(name, stored.get(name), tensor, path)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
 
 
 class _Nobody(nn.Module):
@@ -89,6 +119,11 @@ def _own_tensors(classifier: Answering) -> dict[str, Tensor]:
     """Everything but the host, by the name it has in a state_dict; the tensors themselves."""
     own = {"memory." + name: tensor for name, tensor in classifier.memory.state_dict().items()}
     return own | dict(classifier.named_buffers(recurse=False))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = len(prefix)
+    return {name[start:]: part for name, part in tensors.items() if name.startswith(prefix)}
 
 
 def _check_shape(name: str, stored: Tensor | None, tensor: Tensor, path: StrPath) -> None:

@@ -65,6 +65,14 @@ def test_the_settings_of_the_memory_are_in_the_file(tmp_path):
     assert again.lookup.name == "torch"
 
 
+def test_a_projection_beside_half_keys_keeps_its_own_precision(tmp_path):
+    memory = Memory(2, 5, projection=True, key_dtype=torch.float16)
+    MemoryClassifier(nn.Identity(), host=False, memory=memory).save(tmp_path / "birds")
+    again = MemoryClassifier.load(tmp_path / "birds", nn.Identity()).memory
+    assert again.keys.dtype == torch.float16
+    assert torch.equal(again.projection.weight, memory.projection.weight)
+
+
 @dataclass(frozen=True)
 class KeepAll(FirstInFirstOut):
     pass
