@@ -90,7 +90,9 @@ def fitted(
     nearby = [start, *(start._replace(host_score=s, host_weight=w) for s, w in _grid(start))]
     best = min(nearby, key=lambda weighing: log_loss(chances(weighing), columns).item())
     free = torch.stack(_free(best)).double().requires_grad_()
-    optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [free], max_iter=50, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+    )
 
     def step() -> float:
         optimizer.zero_grad()
