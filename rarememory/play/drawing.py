@@ -11,8 +11,8 @@ from rarememory.data.pen import inked
 
 SIDE = 256
 """A drawing's numbers are whole, and below this."""
-LONGEST = 20_000
-"""Characters of a path; a patient scribble has a few thousand."""
+LONGEST = 100_000
+"""Characters of a path; a patient scribble has some thousands."""
 _STROKE = re.compile(r"M(\d{1,3} \d{1,3}(?:L\d{1,3} \d{1,3})*)")
 
 # As Omniglot's characters are, whose median these are: of 28 pixels, the longer side of a character

@@ -58,6 +58,9 @@ async function recognise() {
 
 const path = () => strokes.map((s) => "M" + s.map(([x, y]) => `${x} ${y}`).join("L")).join("");
 
+// A point alone is seen only as a line to itself.
+const dotted = (drawing) => drawing.replace(/M(\d+ \d+)(?=M|$)/g, "M$1L$1");
+
 function place(event) {
   const box = paper.getBoundingClientRect();
   // Where the paper is wider than high, the drawing is in its middle.
@@ -81,9 +84,8 @@ function draw(event) {
 }
 
 function showInk() {
-  // A point alone is a dot only if it is a line to itself.
-  ink.setAttribute("d", path().replace(/M(\d+ \d+)(?=M|$)/g, "M$1L$1"));
-  at("hint").hidden = at("clear").hidden = strokes.length > 0;
+  ink.setAttribute("d", dotted(path()));
+  at("hint").hidden = strokes.length > 0;
   at("clear").hidden = !strokes.length;
 }
 
@@ -123,7 +125,7 @@ for (const end of ["pointerup", "pointercancel"]) {
 
 function sheet(drawing) {
   const svg = at("drawing").content.firstElementChild.cloneNode(true);
-  svg.firstElementChild.setAttribute("d", drawing.replace(/M(\d+ \d+)(?=M|$)/g, "M$1L$1"));
+  svg.firstElementChild.setAttribute("d", dotted(drawing));
   return svg;
 }
 
@@ -150,26 +152,25 @@ function showAnswer(said) {
   at("because").replaceChildren(...(said?.because ?? []).map((one) => because(one, said)));
   at("yes").hidden = !said?.label;
   at("yes").textContent = said?.label ? `Yes, remember this ${said.label} too` : "";
-  at("why").textContent = "";
-  if (!said) {
-    at("answer").textContent = "";
-    at("lead").textContent = known.length
-      ? "Draw one of these again, or something new. It answers as you draw."
-      : "It knows nothing yet. Draw a character on the paper, type a name, and press Enter.";
+  at("legend").hidden = !said?.because.length;
+  at("steps").hidden = Boolean(said || known.length);
+  if (!said && !known.length) {
+    say("It knows nothing yet.", "", "");
+  } else if (!said) {
+    say("Draw one of these again, or something new.", "", "");
   } else if (!known.length) {
-    at("lead").textContent = "Nothing is remembered to compare it with.";
-    at("answer").textContent = "What is it?";
-    at("why").textContent = "Type its name and press Enter. That one drawing will be enough.";
+    say("Nothing is remembered yet.", "What is it?", "Type its name and press Enter.");
   } else if (said.label) {
-    at("lead").textContent = "This is";
-    at("answer").textContent = said.label;
-    at("why").textContent = "since it resembles what was drawn before:";
+    say("This is", said.label, "since it is like what was drawn before:");
   } else {
-    at("lead").textContent = "This is";
-    at("answer").textContent = "unknown";
-    at("why").textContent =
-      "since nothing remembered is near enough. Name it, and it is known from now on. The nearest:";
+    say("This is", "unknown", "since nothing is near enough. Name it, and it is known. The nearest:");
   }
+}
+
+function say(lead, word, why) {
+  at("lead").textContent = lead;
+  at("answer").textContent = word;
+  at("why").textContent = why;
 }
 
 function because(one, said) {
@@ -225,12 +226,12 @@ async function refresh() {
 
 // What can be done
 
-async function learn(name) {
+async function learn(typed) {
+  const name = typed.trim();
   if (!(await act("learn", { drawing: path(), name }))) return;
   clear();
   at("name").value = "";
-  at("lead").textContent = "Now draw it again, or something else:";
-  at("answer").textContent = at("status").textContent;
+  say("Learnt", name, "Now draw it again, or something else.");
 }
 
 at("naming").addEventListener("submit", (event) => {

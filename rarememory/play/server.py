@@ -16,7 +16,7 @@ from typing import Any
 from rarememory.play.session import Session
 
 HOME = "127.0.0.1"
-LARGEST = 1 << 16
+LARGEST = 1 << 18
 """Bytes of a question."""
 PAGE = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -63,7 +63,6 @@ class Server(ThreadingHTTPServer):
 
 class _Answer(BaseHTTPRequestHandler):
     server: Server
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         if not self._from_here():
@@ -105,14 +104,16 @@ class _Answer(BaseHTTPRequestHandler):
     def _given(self) -> dict[str, str] | None:
         """The question, or None if it was refused."""
         length = self.headers.get("Content-Length", "")
-        if self.headers.get_content_type() != "application/json" or not length.isdecimal():
+        # An answer does not arrive where a question was left unread.
+        read = self.rfile.read(min(int(length), LARGEST + 1)) if length.isdecimal() else b""
+        if self.headers.get_content_type() != "application/json":
             self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a question is asked in JSON")
-        elif int(length) > LARGEST:
+        elif len(read) > LARGEST:
             too_much = f"a question has at most {LARGEST:,} bytes, and this one has {int(length):,}"
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_much)
         else:
             try:
-                given = json.loads(self.rfile.read(int(length)))
+                given = json.loads(read)
             except ValueError:
                 given = None
             if isinstance(given, dict) and all(isinstance(one, str) for one in given.values()):
@@ -121,8 +122,6 @@ class _Answer(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        # What was not read of the question would be taken for the next one.
-        self.close_connection = True
         self._send_json(status, {"error": sentence})
 
     def _send_json(self, status: HTTPStatus, content: dict[str, Any]) -> None:

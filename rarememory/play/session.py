@@ -69,8 +69,7 @@ class Session:
     def state(self) -> dict[str, Any]:
         """What is known: every class with its drawings; what undo would take back; the file."""
         classes: dict[str, Any] = {
-            name: {"label": name, "slots": 0, "drawings": [], "files": []}
-            for name in self._known()
+            name: {"label": name, "slots": 0, "drawings": [], "files": []} for name in self._known()
         }
         state = self._classifier.memory.state
         for slot in state.occupied.nonzero().squeeze(1).tolist():
@@ -100,7 +99,9 @@ class Session:
             lost = self._classifier.learn(picture.unsqueeze(0), [label], [path]).lost
             draw_line(self._classifier)
         if lost:
-            return f"learnt {name}; the memory was full, and gave up its oldest drawing, a {lost[0]}"
+            return (
+                f"learnt {name}; the memory was full, and gave up its oldest drawing, a {lost[0]}"
+            )
         return f"learnt {name}"
 
     def forget(self, name: str) -> str:
