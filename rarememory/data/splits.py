@@ -88,8 +88,9 @@ def folder_split(omniglot: Omniglot) -> Split:
     Split(train=(), validation=(), test=())
     """
     background = omniglot.background.names
-    n_validation = round(len(background) * 172 / 1200)
-    held_out = hashed_split(background, (len(background) - n_validation, n_validation, 0))
+    n_characters = len({character_of(name) for name in background})
+    n_validation = round(n_characters * 172 / 1200)
+    held_out = hashed_split(background, (n_characters - n_validation, n_validation, 0))
     return Split(held_out.train, held_out.validation, test=omniglot.evaluation.names)
 
 
@@ -112,7 +113,7 @@ def listed_split(folder: str | PathLike[str]) -> Split:
 def split_called(name: str, omniglot: Omniglot) -> tuple[str, Split]:
     """A split, and what to call its figures: "hashed", "folders", or a folder of lists.
 
-    Lists are "vinyals" if they are those, and "listed" if not. Classes are rotated if `omniglot` is.
+    Lists are "vinyals" if they are those, and "listed" if not. Rotated classes give rotated ones.
 
     Raises:
         FileNotFoundError: it is neither a name nor a folder of lists.
