@@ -22,6 +22,7 @@ from rarememory.commands.omniglot import omniglot
 from rarememory.commands.play import play
 from rarememory.commands.speaking import AsJson, one_sentence, say
 from rarememory.pictures import Encoder, batches, encoder_called, labelled_files, opened
+from rarememory.play.drawing import is_drawing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,7 +90,7 @@ def predict(
         return
     table = Table("picture", "answer", "sure", "since it resembles")
     for answer in answers:
-        because = [f"{one['ref']} ({one['score']:.2f})" for one in answer["because"]]
+        because = [f"{_brief(one['ref'])} ({one['score']:.2f})" for one in answer["because"]]
         sure = f"{100 * answer['confidence']:.0f} %"
         table.add_row(*map(escape, (answer["picture"], str(answer["label"]), sure, *because[:1])))
         for one in because[1:]:
@@ -183,6 +184,11 @@ def demo() -> None:
     except ModuleNotFoundError as error:
         sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
     show()
+
+
+def _brief(ref: Any) -> str:
+    """A ref in a cell of a table: a drawing of `rarememory play`, whose ref it is, is long."""
+    return "a drawing" if is_drawing(ref) else str(ref)
 
 
 def _opened(file: Path) -> tuple[MemoryClassifier, Encoder]:

@@ -62,7 +62,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": CORE | PARTS | LEARNING | {"classifier"},
     "play": CORE | PARTS | LEARNING | {"classifier"},
     "commands": CORE | PARTS | LEARNING | {"classifier", "play"},
-    "cli": CORE | PARTS | LEARNING | {"pictures", "classifier", "integrations", "demo", "commands"},
+    "cli": (
+        CORE
+        | PARTS
+        | LEARNING
+        | {"pictures", "classifier", "integrations", "demo", "commands", "play"}
+    ),
     "__main__": {"cli", "demo"},
     "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
 }

@@ -25,21 +25,24 @@ from rarememory.evaluation import Bar, Figures, both_protocols, embed
 def omniglot(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with Omniglot's zips; downloaded into data/ if none."),
+        typer.Option(help="Folder with Omniglot's zips. [downloaded into data/]"),
     ] = None,
     encoder: Annotated[
         Path | None,
-        typer.Option(help="Weights (safetensors) of an encoder; the shipped one if none."),
+        typer.Option(help="Weights of an encoder, in safetensors. [the shipped one]"),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="hashed, folders, or a folder of lists; what the shipped one never saw."),
+        typer.Option(
+            help="hashed, folders, or a folder of lists. [what the shipped one never saw]"
+        ),
     ] = None,
-    way: Annotated[list[int], typer.Option(help="Classes of an episode; may be repeated.")] = [
-        5,
-        20,
-    ],  # noqa: B006
-    shot: Annotated[list[int], typer.Option(help="Drawings of each; may be repeated.")] = [1, 5],  # noqa: B006
+    way: Annotated[
+        list[int] | None, typer.Option(help="Classes of an episode; may be repeated. [5 and 20]")
+    ] = None,
+    shot: Annotated[
+        list[int] | None, typer.Option(help="Drawings of each; may be repeated. [1 and 5]")
+    ] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Of each kind.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the episodes.")] = 0,
     as_json: AsJson = False,
@@ -54,8 +57,8 @@ def omniglot(
         characters = _characters(data, split, progress=not as_json)
         found = both_protocols(
             embed(model, characters.images),
-            ways=way,
-            shots=shot,
+            ways=way or (5, 20),
+            shots=shot or (1, 5),
             n_episodes=episodes,
             seed=seed,
             bar=_silent if as_json else _bar,

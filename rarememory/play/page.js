@@ -7,6 +7,7 @@ const paper = at("paper");
 const ink = paper.querySelector("path");
 
 let strokes = []; // each a list of [x, y]
+let learning = null; // the strokes that are being learnt
 let pen = null; // the pointer that is down
 let answer = null; // to the drawing on the paper
 let known = []; // the classes
@@ -105,6 +106,7 @@ paper.addEventListener("pointerdown", (event) => {
   paper.setPointerCapture(event.pointerId);
   pen = event.pointerId;
   at("error").textContent = "";
+  if (strokes === learning) strokes = [];
   strokes.push([place(event)]);
   showInk();
 });
@@ -226,12 +228,22 @@ async function refresh() {
 
 // What can be done
 
-async function learn(typed) {
-  const name = typed.trim();
-  if (!(await act("learn", { drawing: path(), name }))) return;
-  clear();
+async function learn(name) {
+  if (strokes === learning) return;
+  const mine = (learning = strokes);
+  const drawing = path();
+  // What is typed and drawn from here on is the next one.
   at("name").value = "";
-  say("Learnt", name, "Now draw it again, or something else.");
+  const learnt = await act("learn", { drawing, name });
+  if (learning === mine) learning = null;
+  if (!learnt) {
+    at("name").value ||= name;
+  } else if (strokes === mine) {
+    clear();
+    say("Learnt", name.trim(), "Now draw it again, or something else.");
+  } else {
+    recognise();
+  }
 }
 
 at("naming").addEventListener("submit", (event) => {

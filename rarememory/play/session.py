@@ -73,7 +73,7 @@ class Session:
         }
         state = self._classifier.memory.state
         for slot in state.occupied.nonzero().squeeze(1).tolist():
-            one = classes[str(self._classifier._names.label(state.values[slot].item()))]
+            one = classes[str(self._classifier._names.label(int(state.values[slot])))]
             one["slots"] += 1
             for kind, refs in _shown(self._classifier._refs.of(slot)).items():
                 one[kind] += refs

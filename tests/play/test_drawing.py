@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hands import LETTERS, as_path, letter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hands import LETTERS, as_path, letter
 from rarememory.play.drawing import LONGEST, ink, is_drawing, strokes
 
 points = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), min_size=1, max_size=9)
@@ -18,7 +18,7 @@ def test_any_path_is_read_as_it_was_written_and_gives_ink(drawn):
     assert [[tuple(point) for point in stroke] for stroke in strokes(path)] == drawn
     image = ink(path)
     assert image.shape == (1, 28, 28) and image.dtype == torch.float32
-    assert 0 <= image.min() and 0.5 < image.max() <= 1
+    assert image.min() >= 0 and 0.5 < image.max() <= 1
     assert is_drawing(path)
 
 

@@ -1,21 +1,20 @@
 """The page in a real browser, as a visitor meets it: drawn on, named, asked, forgotten, saved."""
 
-import pytest
-
 import browsers
+import pytest
 from browsers import asked_for, draw
 from hands import as_path, letter, scribble
 
 pytest.importorskip("selenium", reason="Selenium is not installed")
-pytestmark = [
-    pytest.mark.skipif(not browsers.CHROMIUM, reason="there is no chromium"),
-    pytest.mark.skipif(not browsers.DRIVER, reason="there is no chromedriver"),
-]
 
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+pytestmark = [
+    pytest.mark.skipif(not browsers.CHROMIUM, reason="there is no chromium"),
+    pytest.mark.skipif(not browsers.DRIVER, reason="there is no chromedriver"),
+]
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
 
@@ -79,7 +78,7 @@ def page(driver, tmp_path):
     with browsers.serving(tmp_path / "letters.safetensors") as server:
         asked_for(driver)
         page = Page(driver, server.url)
-        page.file = server.session.file
+        page.server, page.file = server, server.session.file
         yield page
         assert page.errors == []
         assert all(url.startswith("http://127.0.0.1:") for url in asked_for(driver))
@@ -159,6 +158,21 @@ def test_a_bad_name_gets_a_sentence_and_markup_is_shown_as_text(page):
     draw(page.driver, letter("O", 1))
     page.sees("yes", markup)
     assert page.all("main img") == []
+
+
+def test_who_draws_on_while_it_is_learning_loses_nothing(page):
+    with page.server.lock:
+        for name in ("T", "sun"):
+            draw(page.driver, letter(name))
+            page.name(name)
+        draw(page.driver, letter("V"))
+    page.sees("classes", "sun")
+    assert page.known == ["T", "sun"]
+    counts = [path.get_attribute("d").count("M") for path in page.all("#classes svg path")]
+    assert counts == [2, 5]
+    assert page.all("#paper path")[0].get_attribute("d").count("M") == 1
+    assert page.driver.find_element(By.ID, "name").get_attribute("value") == ""
+    page.sees("answer", "unknown")
 
 
 def test_the_keyboard_names_takes_back_and_clears(page):

@@ -5,9 +5,9 @@ import json
 import socket
 
 import pytest
-
 from browsers import serving
 from hands import as_path, letter
+
 from rarememory.play.server import LARGEST, Server
 from rarememory.play.session import Session
 

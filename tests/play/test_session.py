@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from hands import LETTERS, as_path, letter, scribble
 from torch import nn
 
-from hands import LETTERS, as_path, letter, scribble
 from rarememory import Memory, MemoryClassifier, wrap
 from rarememory.play.session import LONGEST_NAME, SLOTS, UNDOABLE, Session
 from rarememory.play.unknown import measured
@@ -56,7 +56,7 @@ def test_from_the_first_drawing_on_it_knows_what_it_knows_and_no_more(session, c
 
 def test_an_answer_shows_the_drawings_it_rests_on_the_nearest_first(learnt):
     because = learnt.ask(drawn("T", 1), k=2)["because"]
-    assert [one["label"] for one in because][0] == "T" and len(because) == 2
+    assert because[0]["label"] == "T" and len(because) == 2
     assert because[0]["drawings"] == [drawn("T")] and because[0]["files"] == []
     assert because[0]["score"] > 0.9 > because[1]["score"]
 
@@ -200,9 +200,9 @@ def test_a_name_may_be_markup_or_of_any_alphabet_and_is_kept_as_text(learnt):
 def test_a_bad_drawing_is_refused_and_nothing_is_learnt(learnt):
     before = learnt.state()
     for path in ("", "M1", "nonsense"):
-        with pytest.raises(ValueError, match="drawing|paper"):
+        with pytest.raises(ValueError, match=r"drawing|paper"):
             learnt.learn(path, "Z")
-        with pytest.raises(ValueError, match="drawing|paper"):
+        with pytest.raises(ValueError, match=r"drawing|paper"):
             learnt.ask(path)
     assert learnt.state() == before
 
