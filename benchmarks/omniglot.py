@@ -13,7 +13,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -23,29 +22,24 @@ from tqdm import tqdm
 from benchmarks.curves import draw_sightings
 from benchmarks.results import RESULTS, write_result
 from rarememory import Memory
-from rarememory.backbones import Conv4, PaperCNN, Residual
+from rarememory.backbones import BACKBONES
 from rarememory.data import (
     Characters,
     Omniglot,
     Split,
     checksum,
     download_omniglot,
-    folder_split,
-    hashed_split,
-    listed_split,
     read_omniglot,
+    split_called,
 )
-from rarememory.evaluation import Accuracy, Bar, embed, sighting_accuracy, support_query_accuracy
+from rarememory.evaluation import Accuracy, Bar, both_protocols, embed, sighting_accuracy
 from rarememory.training import Recipe, Step, Training, train
 
-BACKBONES = {"residual": Residual, "conv4": Conv4, "paper": PaperCNN}
 KEY_DIM = 128
 WAYS = (5, 20)
 SHOTS = (1, 5)
 DECISIVE = ("backbone", "steps", "train_ways", "episodes", "sharing", "seed")
 """Options that decide the figures: a result with all of them at their defaults is published."""
-VINYALS = "88c3dac4e5e2"
-"""Checksum of the split that the few-shot papers call Vinyals."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,12 +105,7 @@ def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
         part.rotated() for part in read_omniglot(options.data or download_omniglot("data"))
     )
     omniglot = Omniglot(background, evaluation)
-    if options.split == "hashed":
-        return "hashed", hashed_split(omniglot.characters.names), omniglot.characters
-    if options.split == "folders":
-        return "folders", folder_split(omniglot), omniglot.characters
-    split = listed_split(options.split)
-    return ("vinyals" if checksum(split) == VINYALS else "listed"), split, omniglot.characters
+    return *split_called(options.split, omniglot), omniglot.characters
 
 
 def _training(options: argparse.Namespace, characters: Characters) -> Training:
@@ -150,50 +139,35 @@ def _train(
 
 def _validated(training: Training, validation: Characters, episodes: int) -> str:
     embeddings = embed(training.averaged, validation.images)
-    by_sighting = sighting_accuracy(_memory(20, 6), embeddings, n_way=20, n_episodes=episodes)
+    by_sighting = sighting_accuracy(Memory(KEY_DIM, 120), embeddings, n_way=20, n_episodes=episodes)
     return f"20-way 1-shot {by_sighting[1]}, 5-shot {by_sighting[5]}"
 
 
 def _test(
     encoder: nn.Module, characters: Characters, name: str, options: argparse.Namespace
 ) -> tuple[dict[str, float], dict[int, list[Accuracy]]]:
-    embeddings = embed(encoder, characters.images)
-    sightings: dict[int, list[Accuracy]] = {}
+    found = both_protocols(
+        embed(encoder, characters.images),
+        ways=WAYS,
+        shots=SHOTS,
+        n_episodes=options.episodes,
+        n_sharing=options.sharing,
+        seed=options.seed,
+        bar=_bar,
+    )
     figures: dict[str, float] = {}
-    for way in WAYS:
-        ask: dict[str, Any] = {"n_way": way, "n_episodes": options.episodes, "seed": options.seed}
-        sightings[way] = sighting_accuracy(
-            _memory(way * options.sharing, 11),
-            embeddings,
-            n_sightings=11,
-            n_sharing=options.sharing,
-            bar=_bar(f"{way}-way by sighting", "group" if options.sharing > 1 else "episode"),
-            **ask,
-        )
-        for shot in SHOTS:
-            key = f"omniglot.{name}.{{}}.{way}w{shot}s"
-            figures |= _percent(key.format("sighting"), sightings[way][shot])
-            answered = support_query_accuracy(
-                _memory(way, shot),
-                embeddings,
-                n_shot=shot,
-                bar=_bar(f"{way}-way {shot}-shot"),
-                **ask,
-            )
-            figures |= _percent(key.format("support"), answered)
-    return figures, sightings
-
-
-def _memory(labels: int, shots: int) -> Memory:
-    """One that never has to give up a slot within an episode."""
-    return Memory(KEY_DIM, labels * shots)
+    for (way, shot), answered in found.support.items():
+        key = f"omniglot.{name}.{{}}.{way}w{shot}s"
+        figures |= _percent(key.format("sighting"), found.sighting[way][shot])
+        figures |= _percent(key.format("support"), answered)
+    return figures, found.sighting
 
 
 def _percent(key: str, accuracy: Accuracy) -> dict[str, float]:
     return {key: 100 * accuracy.mean, f"{key}.interval": 100 * accuracy.interval}
 
 
-def _bar(name: str, unit: str = "episode") -> Bar:
+def _bar(name: str, unit: str) -> Bar:
     return partial(tqdm, desc=name, unit=unit)
 
 

@@ -8,8 +8,6 @@ called wrongly.
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +18,11 @@ from rich.table import Table
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.labels import encoded
+from rarememory.commands.omniglot import omniglot
+from rarememory.commands.play import play
+from rarememory.commands.speaking import AsJson, one_sentence, say
 from rarememory.pictures import Encoder, batches, encoder_called, labelled_files, opened
+from rarememory.play.drawing import is_drawing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,21 +35,7 @@ app = typer.Typer(
 
 MemoryFile = Annotated[Path, typer.Argument(help="The file of the memory.")]
 MemoryOption = Annotated[Path, typer.Option("--memory", "-m", help="The file of the memory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 DEFAULT = Path("memory.safetensors")
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """What could not be done is said in a sentence, with exit code 1."""
-    try:
-        yield
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.exit(str(error))
-
-
-def _say(text: str) -> None:
-    Console(soft_wrap=True).print(escape(text))
 
 
 @app.command()
@@ -68,7 +56,7 @@ def learn(
 
     A memory that is there already learns them beside what it knows.
     """
-    with _one_sentence():
+    with one_sentence():
         files = labelled_files(folder)
         classifier, eyes = _opened_or_new(memory, encoder, slots)
         learnt = classifier.learn(batches(files, eyes))
@@ -80,10 +68,10 @@ def learn(
         known = [encoded(label) for label in classifier.classes]
         print(json.dumps({"learnt": counts, "classes": known, "lost": len(learnt.lost)}))
         return
-    _say(f"learnt {len(files)} pictures of {len(counts)} classes into {memory}")
-    _say(f"it knows {len(classifier.classes)} classes from {len(classifier.memory)} examples")
+    say(f"learnt {len(files)} pictures of {len(counts)} classes into {memory}")
+    say(f"it knows {len(classifier.classes)} classes from {len(classifier.memory)} examples")
     if learnt.lost:
-        _say(f"it was full, and gave up its {len(learnt.lost)} oldest: learn with more --slots")
+        say(f"it was full, and gave up its {len(learnt.lost)} oldest: learn with more --slots")
 
 
 @app.command()
@@ -94,7 +82,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Say what each picture shows, how sure that is, and which remembered pictures say so."""
-    with _one_sentence():
+    with one_sentence():
         classifier, eyes = _opened(memory)
         answers = [_answer(classifier, eyes, path, k) for path in pictures]
     if as_json:
@@ -102,7 +90,7 @@ def predict(
         return
     table = Table("picture", "answer", "sure", "since it resembles")
     for answer in answers:
-        because = [f"{one['ref']} ({one['score']:.2f})" for one in answer["because"]]
+        because = [f"{_brief(one['ref'])} ({one['score']:.2f})" for one in answer["because"]]
         sure = f"{100 * answer['confidence']:.0f} %"
         table.add_row(*map(escape, (answer["picture"], str(answer["label"]), sure, *because[:1])))
         for one in because[1:]:
@@ -127,7 +115,7 @@ def _answer(classifier: MemoryClassifier, eyes: Encoder, path: Path, k: int) -> 
 @app.command()
 def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
     """List what a memory knows: its classes, and how many examples each rests on."""
-    with _one_sentence():
+    with one_sentence():
         classifier = MemoryClassifier.load(file, None)
     state = classifier.memory.state
     counts = Counter(state.values[state.occupied].tolist())
@@ -150,18 +138,18 @@ def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
         table.add_row(escape(str(one["label"])), str(one["slots"]))
     Console().print(table)
     numbers = {name: f"{v:.3f}" if isinstance(v, float) else v for name, v in about.items()}
-    _say(", ".join(f"{name} {value}" for name, value in numbers.items()))
+    say(", ".join(f"{name} {value}" for name, value in numbers.items()))
 
 
 @app.command()
 def doctor(file: MemoryFile, as_json: AsJson = False) -> None:
     """Look for what will answer badly, and say what to do; ends with 1 if there is something."""
-    with _one_sentence():
+    with one_sentence():
         report = MemoryClassifier.load(file, None).doctor()
     if as_json:
         print(json.dumps(report.as_json(), default=str))
     else:
-        _say(str(report))
+        say(str(report))
     if not report.well:
         raise typer.Exit(1)
 
@@ -173,7 +161,7 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Forget classes; nothing of them remains in the file."""
-    with _one_sentence():
+    with one_sentence():
         classifier = MemoryClassifier.load(file, None)
         known = {str(label): label for label in classifier.classes}
         gone = classifier.forget(*(known.get(label, label) for label in labels))
@@ -181,7 +169,11 @@ def forget(
     if as_json:
         print(json.dumps({"slots": gone, "classes": [encoded(one) for one in classifier.classes]}))
         return
-    _say(f"forgot {gone} examples; it knows {len(classifier.classes)} classes")
+    say(f"forgot {gone} examples; it knows {len(classifier.classes)} classes")
+
+
+app.command()(play)
+app.command()(omniglot)
 
 
 @app.command()
@@ -192,6 +184,11 @@ def demo() -> None:
     except ModuleNotFoundError as error:
         sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
     show()
+
+
+def _brief(ref: Any) -> str:
+    """A ref in a cell of a table: a drawing of `rarememory play`, whose ref it is, is long."""
+    return "a drawing" if is_drawing(ref) else str(ref)
 
 
 def _opened(file: Path) -> tuple[MemoryClassifier, Encoder]:

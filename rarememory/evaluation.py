@@ -1,7 +1,7 @@
 """The two protocols of few-shot learning, answered by a memory over embeddings made once."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from rarememory.memory import Memory
 
 Bar = Callable[[Iterable[int]], Iterable[int]]
 """What shows progress: `tqdm`, `rich.progress.track`, or `iter`, which shows nothing."""
+
+SIGHTINGS = 11
+"""How often a class is seen in an episode by sighting, unless more shots are asked for."""
 
 
 class Accuracy(NamedTuple):
@@ -204,3 +207,67 @@ def support_query_accuracy(
             answer = memory(embeddings[query.classes, query.drawings], k=1).prediction
             right[index] = (answer == query.labels.to(answer.device)).float().mean().cpu()
     return Accuracy.of(right)
+
+
+class Figures(NamedTuple):
+    """What `both_protocols` found.
+
+    Attributes:
+        sighting: by number of ways, the accuracy at every sighting; `sighting[20][1]` is 1-shot.
+        support: by number of ways and shots.
+    """
+
+    sighting: dict[int, list[Accuracy]]
+    support: dict[tuple[int, int], Accuracy]
+
+
+def both_protocols(
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    *,
+    ways: Sequence[int] = (5, 20),
+    shots: Sequence[int] = (1, 5),
+    n_episodes: int = 1000,
+    n_sharing: int = 1,
+    seed: int = 0,
+    bar: Callable[[str, str], Bar] = lambda name, unit: iter,
+) -> Figures:
+    """Both protocols for every number of ways and shots, each with a memory that never overflows.
+
+    Args:
+        embeddings: of every drawing of the classes to draw episodes from.
+        ways: numbers of classes of an episode.
+        shots: how often a class was seen before it is asked for.
+        n_episodes: at least 2, for an interval.
+        n_sharing: as in `sighting_accuracy`.
+        seed: of the episodes.
+        bar: of a name and a unit makes what shows progress.
+
+    Raises:
+        ValueError: there are fewer classes or drawings than asked for.
+    """
+    if n_episodes < 2:
+        raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
+    figures = Figures({}, {})
+    key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
+    for way in ways:
+        figures.sighting[way] = sighting_accuracy(
+            Memory(key_dim, way * n_sharing * n_sightings),
+            embeddings,
+            n_way=way,
+            n_sightings=n_sightings,
+            n_episodes=n_episodes,
+            n_sharing=n_sharing,
+            seed=seed,
+            bar=bar(f"{way}-way by sighting", "group" if n_sharing > 1 else "episode"),
+        )
+        for shot in shots:
+            figures.support[way, shot] = support_query_accuracy(
+                Memory(key_dim, way * shot),
+                embeddings,
+                n_way=way,
+                n_shot=shot,
+                n_episodes=n_episodes,
+                seed=seed,
+                bar=bar(f"{way}-way {shot}-shot", "episode"),
+            )
+    return figures

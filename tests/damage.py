@@ -74,6 +74,11 @@ OWN = {
         f"integrations/{door}.py": f"tests/integrations/test_{door}.py"
         for door in ("sklearn", "hub", "pytorch_metric_learning", "learn2learn")
     },
+    "play": "tests/play/test_drawing.py tests/play/test_session.py",
+    "play/unknown.py": "tests/play/test_unknown.py",
+    "play/server.py": "tests/play/test_server.py",
+    "backbones/stored.py": "tests/backbones/test_backbones.py",
+    "data/splits.py": "tests/data/test_splits.py",
     "lookup/triton.py": "tests/lookup/test_triton.py",
     "lookup/triton_plan.py": "tests/lookup/test_triton.py",
     "lookup/triton_kernels.py": "tests/lookup/test_triton.py",
@@ -619,6 +624,29 @@ DAMAGES = (
     ("writing.py", "if plain and math.isfinite(of_age + of_noise) else None", "if plain else None"),
     ("lookup/ops.py", "{} if shadow is None or not search.reads_shadow", "{} if shadow is None"),
     ("lookup/exact.py", "gradient = gradient.masked_fill(slots == EMPTY, 0.0)", "pass"),
+    # A page to play on
+    ("play/drawing.py", "- (low + high) / 2", "- low"),
+    ("play/drawing.py", "RADIUS = 0.72", "RADIUS = 0.5"),
+    ("play/drawing.py", "max((high - low).max(), SMALLEST)", "max((high - low).max(), 1)"),
+    ("play/drawing.py", "int(along[-1] * 4) + 1", "int(along[-1] / 4) + 1"),
+    ("play/drawing.py", 'path != "".join("M" + one for one in found) or', ""),
+    ("play/unknown.py", "max(0.0, fitted - line)", "(fitted - line)"),
+    ("play/unknown.py", "drawings / (drawings + HALFWAY)", "0.0"),
+    ("play/unknown.py", "return 0.46 +", "return 0.30 +"),
+    ("play/session.py", "update=FirstInFirstOut()", ""),
+    ("play/session.py", "{id(self._eyes): self._eyes}", "{}"),
+    ("play/session.py", "][-UNDOABLE:]", "]"),
+    ("play/session.py", "label = self._known().get(name, name)", "label = name"),
+    ("play/session.py", "if not name.isprintable():", "if False:"),
+    ("play/session.py", "[ref for ref in refs if is_drawing(ref)]", "list(refs)"),
+    ("play/server.py", "if host in homes and", "if"),
+    ("play/server.py", '(origin is None or origin.removeprefix("http://") in homes)', "True"),
+    ("play/server.py", 'if self.headers.get_content_type() != "application/json":', "if False:"),
+    ("play/server.py", "elif len(read) > LARGEST:", "elif False:"),
+    ("play/server.py", "for name, value in (HEADERS | sizes).items():", "for name, value in sizes.items():"),
+    ("play/server.py", "super().__init__((HOME, port), _Answer)", 'super().__init__(("", port), _Answer)'),
+    ("backbones/stored.py", "encoder.load_state_dict(stored)", "pass"),
+    ("data/splits.py", "len({character_of(name) for name in background})", "len(background)"),
 )  # fmt: skip
 
 

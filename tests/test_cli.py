@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import socket
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +13,13 @@ pytest.importorskip("typer", reason="Typer is not installed")
 pytest.importorskip("PIL", reason="Pillow is not installed")
 
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
+from rarememory.backbones import Conv4
 from rarememory.cli import app
+from rarememory.data import draw_glyphs
 from rarememory.pictures import encoder_called, ink
 
 SHAPES = {
@@ -159,6 +164,84 @@ def test_a_memory_from_python_is_looked_at_but_not_asked(shapes):
     )
     with pytest.raises(ValueError, match="loaded without its model"):
         MemoryClassifier.load("p.safetensors", None).predict(torch.eye(3))
+
+
+def test_the_page_is_told_of_and_opened_and_ends_with_ctrl_c(shapes, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+
+    def drawn_on_until_ctrl_c(server):
+        server.session.learn("M60 20L60 200L160 200", "L")
+        if "kept.safetensors" in str(server.session.file):
+            server.session.save()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rarememory.play.server.Server.serve_forever", drawn_on_until_ctrl_c)
+    told = said("play", "--port", 0)
+    assert f"draw at {opened[0]} (Ctrl-C ends it)" in told and "what was not saved is gone" in told
+    told = said("play", "--port", 0, "-m", "kept.safetensors", "--no-browser")
+    assert len(opened) == 1 and "gone" not in told
+    assert in_json("inspect", "kept.safetensors")["classes"] == [{"label": "L", "slots": 1}]
+    assert "a drawing (" in said("predict", "bar.png", "-m", "kept.safetensors")
+    assert in_json("doctor", "kept.safetensors")["well"] is True
+    said("forget", "kept.safetensors", "L")
+    assert b"M60 20L60" not in (shapes / "kept.safetensors").read_bytes()
+
+
+def test_a_page_that_cannot_be_opened_is_said_in_a_sentence(shapes):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} cannot be opened" in said("play", "--port", port, code=1)
+    assert "no safetensors file" in said("play", "-m", "ring.png", "--no-browser", code=1)
+    said("play", "--port", 70000, code=2)
+
+
+@pytest.fixture
+def characters(tmp_path):
+    """Made-up characters in Omniglot's own form: one to train on, five to test by."""
+    images = draw_glyphs(6, 20, size=105).images
+    for part, classes in (("images_background", [0]), ("images_evaluation", range(1, 6))):
+        for index in classes:
+            folder = tmp_path / "omniglot" / part / "Invented" / f"character{index:02}"
+            folder.mkdir(parents=True)
+            for drawer in range(20):
+                drawn = Image.fromarray(np.asarray(images[index, drawer]) < 128)
+                drawn.save(folder / f"{index:04}_{drawer + 1:02}.png")
+    return tmp_path / "omniglot"
+
+
+def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
+    torch.manual_seed(0)
+    save_file(Conv4(16).state_dict(), tmp_path / "conv4.safetensors")
+    words = ("omniglot", "--data", characters, "--split", "folders", "--episodes", 3)
+    words += ("--way", 3, "--shot", 1, "--shot", 2)
+    report = in_json(*words)
+    assert (report["classes"], report["episodes"], report["seed"]) == (20, 3, 0)
+    assert [(one["way"], one["shot"]) for one in report["accuracy"]] == [(3, 1), (3, 2)]
+    for one in report["accuracy"]:
+        for protocol in ("sighting", "support_query"):
+            assert 0.5 < one[protocol]["mean"] <= 1 and one[protocol]["interval"] >= 0
+    table = said(*words)
+    assert "3-way 2-shot" in table and "3 episodes, 20 classes" in table
+    own = in_json(*words, "--encoder", tmp_path / "conv4.safetensors")
+    assert own["accuracy"] != report["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--data", "nowhere"), "no folder 'nowhere'"),
+        (("--encoder", "nothing.safetensors"), "there is no file 'nothing.safetensors'"),
+        (("--split", "no-lists"), "no 'no-lists/train.txt'"),
+        ((), "no class 'Gurmukhi/character42' among these 6"),
+        (("--split", "folders", "--way", 21), "n_way is 21"),
+    ],
+)
+def test_what_cannot_be_tested_is_said_in_a_sentence(characters, words, sentence, monkeypatch):
+    monkeypatch.chdir(characters.parent)
+    assert sentence in said("omniglot", "--data", characters, *words, code=1)
 
 
 def test_wrong_words_end_with_2(shapes):

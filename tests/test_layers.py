@@ -61,7 +61,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "classifier": CORE | PARTS | LEARNING,
     "integrations": CORE | PARTS | LEARNING | {"classifier"},
     "demo": CORE | PARTS | LEARNING | {"classifier"},
-    "cli": CORE | PARTS | LEARNING | {"pictures", "classifier", "integrations", "demo"},
+    "play": CORE | PARTS | LEARNING | {"classifier"},
+    "commands": CORE | PARTS | LEARNING | {"classifier", "play"},
+    "cli": (
+        CORE
+        | PARTS
+        | LEARNING
+        | {"pictures", "classifier", "integrations", "demo", "commands", "play"}
+    ),
     "__main__": {"cli", "demo"},
     "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
 }

@@ -15,3 +15,4 @@ from rarememory.data.splits import checksum as checksum
 from rarememory.data.splits import folder_split as folder_split
 from rarememory.data.splits import hashed_split as hashed_split
 from rarememory.data.splits import listed_split as listed_split
+from rarememory.data.splits import split_called as split_called

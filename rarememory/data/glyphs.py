@@ -6,9 +6,10 @@ little, then turns, slants, stretches and shifts the whole, and takes a pen of i
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from rarememory.data.characters import Characters
+from rarememory.data.pen import inked
 
 POINTS = 4
 
@@ -37,7 +38,8 @@ def draw_glyphs(n_classes: int, n_drawings: int = 20, size: int = 28, seed: int 
         for drawing in range(n_drawings):
             hand = _own_generator(seed, index, drawing)
             path = _leaning((curve @ _shaken(glyph, hand)).reshape(-1, 2), hand)
-            images[index, drawing] = _ink(path, hand.normal(0.8, 0.12), size)
+            pen = max(hand.normal(0.8, 0.12), 0.4) * size / 28
+            images[index, drawing] = inked((path * 0.78 + 1) * size / 2 - 0.5, pen, size)
     names = tuple(f"Glyphs/character{index + 1:04d}" for index in range(n_classes))
     return Characters(names, torch.from_numpy(images))
 
@@ -86,17 +88,6 @@ def _curve(steps: int) -> Float[np.ndarray, "places points"]:
     # A point beyond either end continues the line: the spline needs a neighbour on both sides.
     extended = np.vstack([[2, -1, 0, 0], np.eye(POINTS), [0, 0, -1, 2]])
     return np.vstack([piece @ extended[first : first + 4] for first in range(POINTS - 1)])
-
-
-def _ink(
-    path: Float[np.ndarray, "places xy"], pen: float, size: int
-) -> UInt8[np.ndarray, "size size"]:
-    """A pen's track over size x size pixels: full within its radius, fading over the next pixel."""
-    across = (path * 0.78 + 1) * size / 2 - 0.5
-    offsets = (across[:, :, None] - np.arange(size)).astype(np.float32) ** 2
-    distance = np.sqrt((offsets[:, 0, None, :] + offsets[:, 1, :, None]).min(axis=0))
-    ink = np.clip(max(pen, 0.4) * size / 28 + 0.5 - distance, 0, 1)
-    return np.asarray(255 * ink + 0.5, dtype=np.uint8)
 
 
 def _own_generator(seed: int, *numbers: int) -> np.random.Generator:

@@ -10,6 +10,8 @@ from pathlib import Path
 from rarememory.data.characters import character_of
 from rarememory.data.omniglot import Omniglot
 
+VINYALS = "88c3dac4e5e2"
+"""Checksum of the split that the few-shot papers call Vinyals."""
 _LISTED = re.compile(r"[^/]+/character\d+(/rot(000|090|180|270))?")
 
 
@@ -86,8 +88,9 @@ def folder_split(omniglot: Omniglot) -> Split:
     Split(train=(), validation=(), test=())
     """
     background = omniglot.background.names
-    n_validation = round(len(background) * 172 / 1200)
-    held_out = hashed_split(background, (len(background) - n_validation, n_validation, 0))
+    n_characters = len({character_of(name) for name in background})
+    n_validation = round(n_characters * 172 / 1200)
+    held_out = hashed_split(background, (n_characters - n_validation, n_validation, 0))
     return Split(held_out.train, held_out.validation, test=omniglot.evaluation.names)
 
 
@@ -105,6 +108,23 @@ def listed_split(folder: str | PathLike[str]) -> Split:
     return Split(
         *(_read_list(Path(folder) / name) for name in ("train.txt", "val.txt", "test.txt"))
     )
+
+
+def split_called(name: str, omniglot: Omniglot) -> tuple[str, Split]:
+    """A split, and what to call its figures: "hashed", "folders", or a folder of lists.
+
+    Lists are "vinyals" if they are those, and "listed" if not. Rotated classes give rotated ones.
+
+    Raises:
+        FileNotFoundError: it is neither a name nor a folder of lists.
+        ValueError: as of the split that it is.
+    """
+    if name == "hashed":
+        return name, hashed_split(omniglot.characters.names)
+    if name == "folders":
+        return name, folder_split(omniglot)
+    split = listed_split(name)
+    return ("vinyals" if checksum(split) == VINYALS else "listed"), split
 
 
 def checksum(split: Split) -> str:

@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rarememory import Memory
-from rarememory.backbones import Conv4, PaperCNN, Residual, omniglot_encoder
-from rarememory.data import folder_split, read_omniglot
+from rarememory.backbones import (
+    Conv4,
+    PaperCNN,
+    Residual,
+    omniglot_encoder,
+    stored_encoder,
+    unseen_characters,
+)
+from rarememory.data import character_of, folder_split, listed_split, read_omniglot
 from rarememory.evaluation import embed, support_query_accuracy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,3 +68,36 @@ def test_the_shipped_encoder_knows_new_characters_from_one_drawing():
     keys = embed(omniglot_encoder(), omniglot.characters.select(names).images)
     accuracy = support_query_accuracy(Memory(128, 20), keys, n_way=20, n_shot=1, n_episodes=100)
     assert accuracy.mean > 0.95
+
+
+@pytest.mark.parametrize("backbone", [Conv4, PaperCNN, Residual])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_stored_encoder_is_read_whichever_it_is(tmp_path, backbone, half):
+    encoder = backbone(12).eval()
+    stored = {name: each.half() if half else each for name, each in encoder.state_dict().items()}
+    save_file(stored, tmp_path / "e.safetensors")
+    read = stored_encoder(tmp_path / "e.safetensors")
+    images = torch.rand(2, 1, 28, 28)
+    assert type(read) is backbone and not read.training
+    torch.testing.assert_close(read(images), encoder(images), atol=1e-2 if half else 1e-5, rtol=0)
+
+
+def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
+    path = tmp_path / "e.safetensors"
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        stored_encoder(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        stored_encoder(path)
+    for other in ({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()):
+        save_file(other, path)
+        with pytest.raises(ValueError, match="none of residual, conv4, paper"):
+            stored_encoder(path)
+
+
+@pytest.mark.skipif(
+    not (OMNIGLOT / "splits_vinyals").is_dir(), reason="no splits_vinyals beside Omniglot"
+)
+def test_the_characters_never_seen_are_the_test_of_vinyals_split_in_its_order():
+    listed = listed_split(OMNIGLOT / "splits_vinyals").test
+    assert unseen_characters() == tuple(dict.fromkeys(character_of(name) for name in listed))

@@ -14,6 +14,8 @@ from rarememory.data import (
     listed_split,
 )
 
+ROTATIONS = ("/rot000", "/rot090", "/rot180", "/rot270")
+
 
 def names(n_characters, rotations=("",)):
     return [f"Greek/character{i:02d}{turn}" for i in range(n_characters) for turn in rotations]
@@ -65,6 +67,22 @@ def test_a_folder_split_tests_on_evaluation_and_validates_on_a_share_of_backgrou
     assert split.test == evaluation.names
     assert (len(split.train), len(split.validation)) == (86, 14)
     assert sorted(split.train + split.validation) == sorted(background.names)
+
+
+def test_a_folder_split_takes_the_rotations_of_a_character_along():
+    plain, turned = (
+        folder_split(
+            Omniglot(
+                Characters(tuple(names(12, turns)), torch.zeros(12 * len(turns), 20, 1, 1).byte()),
+                Characters(("Keble/character01",), torch.zeros(1, 20, 1, 1).byte()),
+            )
+        )
+        for turns in (("",), ROTATIONS)
+    )
+    for part in ("train", "validation"):
+        characters = {character_of(name) for name in getattr(turned, part)}
+        assert characters == set(getattr(plain, part))
+        assert len(getattr(turned, part)) == 4 * len(characters)
 
 
 def test_a_split_may_not_hold_a_class_twice_in_two_parts():

@@ -1,0 +1,49 @@
+"""Encoders from files: the weights of one of ours, whichever it is."""
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from rarememory.backbones.conv4 import Conv4
+from rarememory.backbones.paper import PaperCNN
+from rarememory.backbones.residual import Residual
+
+BACKBONES: dict[str, type[Residual | Conv4 | PaperCNN]] = {
+    "residual": Residual,
+    "conv4": Conv4,
+    "paper": PaperCNN,
+}
+
+
+def stored_encoder(path: str | PathLike[str]) -> nn.Module:
+    """The encoder of 28x28 drawings whose weights are in a safetensors file, in evaluation mode.
+
+    Such a file is what `save_file(encoder.state_dict(), path)` writes. Which backbone it is, and
+    how wide its keys are, is read off the names and shapes of the weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no safetensors file, or holds none of our backbones.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}")
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is no safetensors file ({error})") from error
+    key_dims = [weight.shape[0] for name, weight in stored.items() if name.endswith("weight")]
+    for backbone in BACKBONES.values():
+        with torch.device("meta"):
+            encoder = backbone(key_dims[-1] if key_dims else 1)
+        shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
+        if shapes == {name: tensor.shape for name, tensor in stored.items()}:
+            encoder = backbone(key_dims[-1])
+            encoder.load_state_dict(stored)
+            return encoder.eval()
+    raise ValueError(
+        f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)} for 28x28 drawings"
+    )

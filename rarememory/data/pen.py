@@ -1,0 +1,21 @@
+"""A pen's track as an image: what drawn glyphs and drawn characters have in common."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+
+def inked(
+    places: Float[np.ndarray, "places xy"], radius: float, size: int
+) -> UInt8[np.ndarray, "size size"]:
+    """Size x size pixels, ink 255 on 0: full within the pen's radius, fading over the next pixel.
+
+    Places are where the pen was, close together, in pixels: (0, 0) is the middle of the first, and
+    what lies outside is cut off.
+
+    >>> inked(np.array([[1.0, 0.0]]), 0.5, 3).tolist()
+    [[0, 255, 0], [0, 0, 0], [0, 0, 0]]
+    """
+    offsets = (places[:, :, None] - np.arange(size)).astype(np.float32) ** 2
+    distance = np.sqrt((offsets[:, 0, None, :] + offsets[:, 1, :, None]).min(axis=0))
+    ink = np.clip(radius + 0.5 - distance, 0, 1)
+    return np.asarray(255 * ink + 0.5, dtype=np.uint8)
