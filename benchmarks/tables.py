@@ -38,7 +38,75 @@ def _on_cpu(cell: str) -> tuple[Figure, ...]:
     return Figure(f"{key}.ratio_to_best_stock"), Figure(f"{key}.fraction_of_roofline")
 
 
+def _generalised(way: str) -> tuple[Figure, ...]:
+    parts = ("old", "new", "harmonic")
+    return tuple(
+        Figure(f"generalised.{shots}shot.{way}.{part}", "{:.1f}")
+        for shots in (1, 5)
+        for part in parts
+    )
+
+
 TABLES = {
+    "generalised": Table(
+        columns=(
+            "",
+            *(
+                f"{part}, {shots}"
+                for shots in ("1 drawing", "5 drawings")
+                for part in ("old", "new", "harmonic mean")
+            ),
+        ),
+        rows=(
+            ("the model alone", *_generalised("host")),
+            ("**memory**", *_generalised("memory")),
+            ("the same, a slot for each drawing", *_generalised("memory.drawings")),
+            ("the same, features not whitened", *_generalised("memory.unwhitened")),
+            ("nearest class mean", *_generalised("class_mean")),
+            ("imprinted weights", *_generalised("imprinted")),
+            ("Tip-Adapter cache", *_generalised("tip_adapter")),
+            ("last layer trained on", *_generalised("tuned_head")),
+            ("everything trained on", *_generalised("tuned_all")),
+        ),
+    ),
+    "learning": Table(
+        columns=("", "1 drawing", "5 drawings"),
+        rows=(
+            (
+                "memory over the best rival, harmonic mean, points",
+                *(Figure(f"generalised.{n}shot.memory_over_best_rival", "{:+.1f}") for n in (1, 5)),
+            ),
+            (
+                "accuracy that old classes lose to the model alone, points",
+                *(Figure(f"generalised.{n}shot.base_loss", "{:.2f}") for n in (1, 5)),
+            ),
+            (
+                "seconds to learn the 659 classes",
+                *(Figure(f"generalised.{n}shot.seconds.memory", "{:.1f}") for n in (1, 5)),
+            ),
+            (
+                "seconds to train everything on, as a multiple",
+                *(Figure(f"generalised.{n}shot.tuning_to_learning", "{:.0f}") for n in (1, 5)),
+            ),
+        ),
+    ),
+    "openset": Table(
+        columns=("strangers accepted, in %", "requested 1", "requested 5", "requested 10"),
+        rows=(
+            ("measured", *(Figure(f"openset.far{rate}.measured") for rate in (1, 5, 10))),
+            (
+                "known classes accepted meanwhile",
+                *(Figure(f"openset.far{rate}.known_accepted", "{:.1f}") for rate in (1, 5, 10)),
+            ),
+        ),
+    ),
+    "auroc": Table(
+        columns=("known or unknown, by", "AUROC, in %"),
+        rows=(
+            ("the memory's familiarity", Figure("openset.auroc.memory", "{:.1f}")),
+            ("the model's own confidence", Figure("openset.auroc.max_softmax", "{:.1f}")),
+        ),
+    ),
     "omniglot": Table(
         columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
         rows=(
