@@ -46,8 +46,9 @@ for _ in range(100):
 # Give it a memory. It goes on answering as it did, and learns without training.
 model = rarememory.wrap(nn.Sequential(encoder, head), classes=glyphs.names[:40], memory_size=1000)
 print("old classes, before:", accuracy(OLD))
+model.whiten(inputs, names)  # features in which drawings of one class differ count less
+model.learn(inputs, names, average=True)  # the old classes, a slot each
 model.learn(*drawings(NEW, range(1)))
-model.learn(*drawings(OLD, range(1)))  # a drawing of each old class too
 
 # A few drawings that it has not seen say how host and memory are to be weighed.
 held_out = [drawings(classes, range(10, 13)) for classes in (OLD, NEW)]
