@@ -321,7 +321,8 @@ def test_workers_that_stay_go_on_where_they_were():
     assert sorted(module.seen) == sorted(loader.dataset.tensors[0][:, 0].tolist())
 
 
-def test_the_first_batches_are_the_same_at_every_validation():
+@pytest.mark.parametrize("seeded", ["by torch", "by a generator"])
+def test_the_first_batches_are_the_same_at_every_validation(seeded):
     class Watched(MemoryCallback):
         kept = ()
 
@@ -330,7 +331,7 @@ def test_the_first_batches_are_the_same_at_every_validation():
                 self.kept = (*self.kept, self.memory.keys.clone())
 
     known = Watched(n_batches=2, features=lambda module, inputs: inputs)
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(5) if seeded == "by a generator" else None
     trainer_of(known, max_epochs=3).fit(
         Classifier(), shuffled(4, shuffle=True, generator=generator), batches(8)
     )
@@ -343,9 +344,9 @@ def test_the_training_data_are_limited_as_training_is():
     known = MemoryCallback()
     trainer_of(known, limit_train_batches=2).fit(Classifier(), batches(5, 4, 3), batches(6))
     assert len(known.memory) == 9
-    known = MemoryCallback(n_batches=1)
-    trainer_of(known).fit(Classifier(), batches(5, 4, 3), batches(6))
-    assert len(known.memory) == 5
+    for known in (MemoryCallback(n_batches=1), MemoryCallback(batches(5, 4), n_batches=1)):
+        trainer_of(known).fit(Classifier(), batches(5, 4, 3), batches(6))
+        assert len(known.memory) == 5
 
 
 def test_in_the_sanity_check_only_a_support_that_is_given_is_there():
