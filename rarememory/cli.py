@@ -91,7 +91,7 @@ def predict(
     table = Table("picture", "answer", "sure", "since it resembles")
     for answer in answers:
         because = [f"{_brief(one['ref'])} ({one['score']:.2f})" for one in answer["because"]]
-        sure = f"{100 * answer['confidence']:.0f} %"
+        sure = "" if answer["confidence"] is None else f"{100 * answer['confidence']:.0f} %"
         table.add_row(*map(escape, (answer["picture"], str(answer["label"]), sure, *because[:1])))
         for one in because[1:]:
             table.add_row("", "", "", escape(one))
@@ -100,11 +100,13 @@ def predict(
 
 def _answer(classifier: MemoryClassifier, eyes: Encoder, path: Path, k: int) -> dict[str, Any]:
     picture = eyes.prepare(opened(path)).unsqueeze(0)
-    because = classifier.explain(picture, k)[0]
+    label, because = classifier.predict(picture)[0], classifier.explain(picture, k)[0]
+    # How sure the likeliest class is says nothing of an example that is of none.
+    known = label != classifier.unknown
     return {
         "picture": path.as_posix(),
-        "label": encoded(classifier.predict(picture)[0]),
-        "confidence": classifier.predict_proba(picture).confidence.item(),
+        "label": encoded(label),
+        "confidence": classifier.predict_proba(picture).confidence.item() if known else None,
         "because": [
             {"label": encoded(one.label), "score": one.score, "ref": encoded(one.ref)}
             for one in because
