@@ -215,6 +215,12 @@ class Figures(NamedTuple):
     Attributes:
         sighting: by number of ways, the accuracy at every sighting; `sighting[20][1]` is 1-shot.
         support: by number of ways and shots.
+
+    Example:
+        >>> unseen, once = Accuracy(0.0, 0.0), Accuracy(0.9, 0.02)
+        >>> found = Figures(sighting={5: [unseen, once]}, support={(5, 1): Accuracy(0.93, 0.01)})
+        >>> print("5-way 1-shot:", found.sighting[5][1], "or", found.support[5, 1])
+        5-way 1-shot: 90.00 ± 2.00 or 93.00 ± 1.00
     """
 
     sighting: dict[int, list[Accuracy]]
@@ -243,7 +249,16 @@ def both_protocols(
         bar: of a name and a unit makes what shows progress.
 
     Raises:
-        ValueError: there are fewer classes or drawings than asked for.
+        ValueError: there are fewer classes or drawings than asked for, or fewer than 2 episodes.
+
+    Example:
+        >>> from rarememory.data import draw_glyphs
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(9, 16, size=14).images)
+        >>> found = both_protocols(embeddings, ways=[2, 5], shots=[1], n_episodes=2)
+        >>> list(found.sighting), list(found.support)
+        ([2, 5], [(2, 1), (5, 1)])
+        >>> found.sighting[5][0].mean < found.sighting[5][1].mean  # unseen, then 1-shot
+        True
     """
     if n_episodes < 2:
         raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")

@@ -524,7 +524,7 @@ DAMAGES = (
     ("integrations/pytorch_metric_learning.py", "piece = max(1, ", "piece = max(0, "),
     ("integrations/pytorch_metric_learning.py", "more.values + size", "more.values"),
     ("integrations/pytorch_metric_learning.py", "others[:, -1] &= ~others.all(dim=1)", "pass"),
-    ("integrations/pytorch_metric_learning.py", "memory = self._known() if reference is None else holding(reference, self.lookup)", "memory = self._known() if self.memory else holding(reference, self.lookup)"),
+    ("integrations/pytorch_metric_learning.py", "memory = self._known() if reference is None else _holding(reference, self.lookup)", "memory = self._known() if self.memory else _holding(reference, self.lookup)"),
     ("integrations/pytorch_metric_learning.py", "self._refuse_if_given(\"add\")", "pass"),
     ("integrations/pytorch_metric_learning.py", "self._refuse_if_given(\"reset\")", "pass"),
     ("integrations/pytorch_metric_learning.py", "self._refuse_if_given(\"load\")", "pass"),

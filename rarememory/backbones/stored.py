@@ -28,6 +28,15 @@ def stored_encoder(path: str | PathLike[str]) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no safetensors file, or holds none of our backbones.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file(Conv4(key_dim=16).state_dict(), f"{folder}/encoder.safetensors")
+        ...     encoder = stored_encoder(f"{folder}/encoder.safetensors")
+        >>> type(encoder).__name__, encoder(torch.zeros(1, 1, 28, 28)).shape
+        ('Conv4', torch.Size([1, 16]))
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")

@@ -118,6 +118,16 @@ def split_called(name: str, omniglot: Omniglot) -> tuple[str, Split]:
     Raises:
         FileNotFoundError: it is neither a name nor a folder of lists.
         ValueError: as of the split that it is.
+
+    Example:
+        >>> import torch
+        >>> from rarememory.data import Characters
+        >>> drawings = torch.zeros(2, 20, 28, 28, dtype=torch.uint8)
+        >>> background = Characters(("a/1", "a/2"), drawings)
+        >>> evaluation = Characters(("b/1", "b/2"), drawings)
+        >>> called, split = split_called("folders", Omniglot(background, evaluation))
+        >>> called, split.test
+        ('folders', ('b/1', 'b/2'))
     """
     if name == "hashed":
         return name, hashed_split(omniglot.characters.names)

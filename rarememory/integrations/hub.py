@@ -35,7 +35,7 @@ JSON, without pickle.
 """
 
 
-class OnHub(
+class _OnHub(
     ModelHubMixin,
     library_name="rarememory",
     tags=["few-shot-learning", "memory"],
@@ -98,7 +98,7 @@ class OnHub(
         return super().generate_model_card(*args, **{**self._presented(), **kwargs})
 
 
-class HubMemory(Memory, OnHub):
+class HubMemory(Memory, _OnHub):
     """A `Memory` that goes to the Hugging Face Hub, or to a folder, and comes back to the bit.
 
     `save_pretrained(folder)`, `push_to_hub("me/birds")` and `from_pretrained(folder or repository)`
@@ -159,7 +159,7 @@ class HubMemory(Memory, OnHub):
         }
 
 
-class HubClassifier(MemoryClassifier, OnHub):
+class HubClassifier(MemoryClassifier, _OnHub):
     """A `MemoryClassifier` that goes to the Hugging Face Hub, or to a folder, and comes back.
 
     All but the wrapped model is saved, names and refs with it: whoever may read the repository

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Generator, Tensor, nn
 
 from rarememory.checks import check_count
@@ -51,8 +51,8 @@ def task_accuracy(
         n_tasks: how many; all of them if None.
 
     Raises:
-        ValueError: there are no tasks, or no end of them; a class has no example to ask about; or
-            an example is in support and query.
+        ValueError: n_shot is less than 1; there are no tasks, or no end of them; a class has no
+            example to ask about; or an example is in support and query.
 
     Example:
         >>> data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.1, 0.9]])
@@ -81,14 +81,21 @@ def task_accuracy(
 
 
 class Parts(NamedTuple):
-    """Rows of a task: those of the first shot, of the second, ...; those to ask; all labels."""
+    """Rows of a task: those of the first shot, of the second, ...; those to ask; all labels.
+
+    Example:
+        >>> labels = torch.tensor([9, 5, 9, 5, 9])
+        >>> shots, query, _ = parted(labels, n_shot=1)
+        >>> labels[shots[0]], labels[query]
+        (tensor([5, 9]), tensor([9, 5, 9]))
+    """
 
     shots: list[Int64[Tensor, " n_way"]]
     query: Int64[Tensor, " queries"]
     labels: Int64[Tensor, " rows"]
 
 
-def parted(labels: Tensor, n_shot: int, task: str = "the task") -> Parts:
+def parted(labels: Int[Tensor, " rows"], n_shot: int, task: str = "the task") -> Parts:
     """The first n_shot rows of each class, and the others; labels from 0 on.
 
     Raises:
@@ -136,8 +143,7 @@ class EpisodeTasks:
     and no drawing comes twice: `learn2learn.data.partition_task(data, labels, n_shot)` gives the
     episode, and any other split of so many a class is free of leaks too.
 
-    Task i depends on the seed and on i alone. ValueError, when a task is drawn, if there are too
-    few classes or drawings.
+    Task i depends on the seed and on i alone.
 
     Args:
         images: of the classes to draw from, as `Characters.images`.
@@ -146,6 +152,10 @@ class EpisodeTasks:
         n_query: examples of each for the query.
         n_tasks: how many tasks there are.
         seed: of the tasks, and of the order in which `sample` draws them.
+
+    Raises:
+        ValueError: n_tasks is less than 1; or, when a task is drawn, another number is, or there
+            are too few classes or drawings.
 
     Example:
         >>> from rarememory.data import draw_glyphs

@@ -19,7 +19,7 @@ from rarememory.classifier.host import evaluating, last_linear
 from rarememory.memory import Memory
 
 
-def inputs_and_labels(batch: Any) -> tuple[Any, Any]:
+def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
     """The batch as it is, if it is a pair.
 
     Raises:
@@ -70,15 +70,32 @@ class MemoryCallback(Callback):
         memory: what the latest validation filled, or a checkpoint held; None before.
 
     Raises:
-        ValueError: there is no such layer, features are not [batch, key_dim], a batch is no pair,
-            or the support is empty.
+        ValueError: n_batches is less than 1; and, in a validation, there is no such layer, or it
+            does not run, features are not [batch, key_dim], a batch is no pair, its labels are not
+            [batch], or the support is empty.
 
     Example:
-        >>> from lightning.pytorch import Trainer
+        >>> class Module(LightningModule):
+        ...     def forward(self, inputs):
+        ...         return inputs
+        ...
+        ...     def validation_step(self, batch, index):
+        ...         pass
+        >>> support = [(torch.eye(2), torch.tensor([4, 6]))]
+        >>> batches = iter([(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([4, 6]))])
+        >>> known = MemoryCallback(support)
+        >>> trainer = Trainer(
+        ...     accelerator="cpu", callbacks=[known], logger=False, enable_progress_bar=False
+        ... )
+        >>> trainer.validate(Module(), batches, verbose=False)
+        [{'memory/accuracy': 0.5}]
+        >>> known.memory.values
+        tensor([4, 6])
+
+        To stop when the memory knows no more than before:
+
         >>> from lightning.pytorch.callbacks import EarlyStopping
-        >>> known = MemoryCallback(n_batches=10, features="encoder")
         >>> patience = EarlyStopping(monitor="memory/accuracy", mode="max")
-        >>> trainer = Trainer(accelerator="cpu", callbacks=[known, patience], logger=False)
     """
 
     def __init__(
@@ -87,7 +104,7 @@ class MemoryCallback(Callback):
         *,
         n_batches: int | None = None,
         features: str | Callable[[Any, Any], Tensor] | None = None,
-        unpack: Callable[[Any], tuple[Any, Any]] = inputs_and_labels,
+        unpack: Callable[[Any], tuple[Any, Any]] = _inputs_and_labels,
         memory: Callable[[int], Memory] | None = None,
         prefix: str = "memory",
         prog_bar: bool = False,
@@ -140,6 +157,12 @@ class MemoryCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Ask the memory about the batch, unless there is none, and log how much it knows.
+
+        Raises:
+            ValueError: the batch is no pair, its labels are not [batch], the layer is missing or
+                did not run, or features are not [batch, key_dim].
+        """
         self._step.close()
         caught, self._caught = self._caught, []
         if self._rests or self.memory is None:

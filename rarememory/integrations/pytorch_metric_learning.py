@@ -23,10 +23,19 @@ Found = tuple[Float[Tensor, "queries k"], Int64[Tensor, "queries k"]]
 
 
 class References(TypedDict):
-    """Keys and values under the names that its miners and losses have for them."""
+    """Keys and values under the names that its miners and losses have for them.
 
-    ref_emb: Tensor
-    ref_labels: Tensor
+    Example:
+        >>> memory = Memory(key_dim=2, memory_size=4)
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> for name, rows in references(memory).items():
+        ...     print(name, rows.tolist())
+        ref_emb [[1.0, 0.0], [0.0, 1.0]]
+        ref_labels [7, 9]
+    """
+
+    ref_emb: Float[Tensor, "occupied key_dim"]
+    ref_labels: Int64[Tensor, " occupied"]
 
 
 def references(memory: Memory) -> References:
@@ -92,7 +101,7 @@ class MemoryKNN:
             ValueError: there are no references, or fewer than k; or a row has no direction.
         """
         check_count("k", k)
-        memory = self._known() if reference is None else holding(reference, self.lookup)
+        memory = self._known() if reference is None else _holding(reference, self.lookup)
         there = len(memory) - ref_includes_query
         if k > there:
             raise ValueError(f"k is {k}, and there are {there} references: ask for fewer")
@@ -110,14 +119,14 @@ class MemoryKNN:
     def train(self, embeddings: Float[Tensor, "references key_dim"]) -> None:
         """Forget the references, and take these."""
         self._refuse_if_given("train")
-        self.memory = holding(embeddings, self.lookup)
+        self.memory = _holding(embeddings, self.lookup)
 
     def add(self, embeddings: Float[Tensor, "references key_dim"]) -> None:
         """Take these references too; numbers go on where they were."""
         self._refuse_if_given("add")
         known = self._known()
         size = len(known.keys)
-        more = holding(embeddings.to(known.keys.device), self.lookup)
+        more = _holding(embeddings.to(known.keys.device), self.lookup)
         known.resize(size + len(embeddings))
         with torch.no_grad():
             known.keys[size:], known.values[size:] = more.keys, more.values + size
@@ -157,7 +166,7 @@ class MemoryKNN:
             )
 
 
-def holding(embeddings: Float[Tensor, "references key_dim"], lookup: str | Lookup) -> Memory:
+def _holding(embeddings: Float[Tensor, "references key_dim"], lookup: str | Lookup) -> Memory:
     """A memory that holds one embedding a slot, in their order; the values are the slots.
 
     Raises:

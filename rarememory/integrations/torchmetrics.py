@@ -36,6 +36,9 @@ class SightingAccuracy(_Mergeable):
         n_sightings: how many numbers to give.
         kwargs: of `torchmetrics.Metric`.
 
+    Raises:
+        ValueError: n_sightings is less than 1.
+
     Example:
         >>> accuracy = SightingAccuracy(n_sightings=3)
         >>> preds, target = torch.tensor([-1, 7, 4, 7]), torch.tensor([7, 7, 7, 7])

@@ -23,8 +23,6 @@ from rarememory.integrations.lightning import MemoryCallback
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
-    # Lightning's own; torch 2.15 warns of it.
-    pytest.mark.filterwarnings(r"ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
     # Only where Python finds threads beside it.
     pytest.mark.filterwarnings(r"ignore:.*use of fork.*:DeprecationWarning"),
 ]
