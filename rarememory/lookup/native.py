@@ -6,6 +6,7 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
+from rarememory.lookup.native_codes import CodeCache
 from rarememory.native import library, room
 
 _MOST_SLOTS = 2**31
@@ -18,12 +19,22 @@ class NativeLookup(Lookup):
 
     It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
     torch's threads, and decides near ties in float64.
+
+    Where the same keys are asked again and again it reads codes of them, a byte for each number,
+    and of the keys themselves only the few that the codes leave in question: the answer is the
+    same. Codes are a cache of a quarter of the keys' size and a little; they follow what the memory
+    writes, are built anew after any other change that torch counts (see `Watch`), and stay behind
+    in copies and pickles.
+
+    Args:
+        codes: whether to keep codes of the keys.
     """
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, *, codes: bool = True) -> None:
         library()
+        self._codes = CodeCache() if codes else None
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         if keys.device.type != "cpu":
@@ -56,14 +67,26 @@ class NativeLookup(Lookup):
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
         queries, keys = _rows(queries, keys)
         occupied = occupied.bool().contiguous()
-        slots = room(len(queries), min(k, len(keys)), dtype=torch.int64)
-        library().rarememory_nearest(
-            *(queries.data_ptr(), len(queries)),
-            *(keys.data_ptr(), *keys.shape),
-            *(occupied.data_ptr(), slots.shape[1]),
-            *(tolerance(keys), torch.get_num_threads(), slots.data_ptr()),
-        )
+        batch, (size, key_dim), k = len(queries), keys.shape, min(k, len(keys))
+        slots = room(batch, k, dtype=torch.int64)
+        rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
+        limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
+        codes = None if self._codes is None else self._codes.of(keys, batch)
+        if codes is None:
+            library().rarememory_nearest(*rows, *limits, slots.data_ptr())
+        else:
+            library().rarememory_nearest_coded(*rows, *codes.pointers, *limits, slots.data_ptr())
         return slots
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        if self._codes is not None:
+            self._codes.before_write(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        if self._codes is not None:
+            self._codes.after_write(keys, slots)
 
     def nearest_pair(
         self,

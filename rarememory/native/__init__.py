@@ -36,6 +36,18 @@ _SIGNATURES = {
         *(_pointer, _integer),  # occupied, k
         *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
     ],
+    "rarememory_code": [
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _integer),  # named, count
+        *(_pointer, _pointer, _pointer, _count),  # bytes, steps, off, threads
+    ],
+    "rarememory_nearest_coded": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer, _pointer),  # bytes, steps, off
+        *(_pointer, _integer),  # occupied, k
+        *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
+    ],
     "rarememory_nearest_pair": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
