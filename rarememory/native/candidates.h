@@ -98,8 +98,9 @@ class Candidates {
         taken_slots.resize(taken_scores.size());
         int64_t taken = 0;
         for (int64_t i = 0; i < size; i += LANES) {
-            Floats some = load(block + i);
-            taken += pack(some, some >= least_, first + int32_t(i), &taken_scores[taken],
+            const Floats some = load(block + i);
+            const Ints wanted = some >= least_;
+            if (bits(wanted)) taken += pack(some, wanted, first + int32_t(i), &taken_scores[taken],
                           &taken_slots[taken]);
         }
         add(taken_scores.data(), taken_slots.data(), taken);

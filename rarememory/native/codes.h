@@ -28,9 +28,9 @@ struct Codes {
     const uint8_t* from(int64_t slot) const { return bytes + slot * 4 * quads(); }
 };
 
-/// A query in whole numbers, in pairs: the even and the odd ones of four.
+/// A query in whole numbers, two words for four of them: their halves (see halve).
 struct CodedQuery {
-    std::vector<int32_t> pairs;
+    std::vector<int32_t> halves;
     uint32_t zeros;  // what ZERO adds to a product
     float step;
     float length;  // bounds what a key is off by, times this,
@@ -41,11 +41,30 @@ struct CodedQuery {
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint32_t UnalignedWords __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/// Adds to each lane the products of two pairs of numbers of 16 bits.
-inline Words add_products(Words sums, Words codes, int32_t pair) {
-#if defined(__AVX512VNNI__) && defined(__AVX512DQ__)
-    return (Words)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(pair));
-#elif defined(__AVX512BW__) && defined(__AVX512DQ__)
+/// Whether four bytes are multiplied with four bytes at once, so that a whole number of a query has
+/// a high and a low one; else two halves are with two halves, the even and the odd ones of four.
+#if (defined(__AVX512VNNI__) && defined(__AVX512DQ__)) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
+constexpr bool BY_BYTES = true;
+#else
+constexpr bool BY_BYTES = false;
+#endif
+
+/// The two halves of four whole numbers of a query, each from -32639 to 32639.
+inline void halve(const int* four, int32_t* halves) {
+    uint32_t first = 0, second = 0;
+    for (int i = 0; i < 4; ++i) {
+        const int low = int8_t(four[i] & 255), high = (four[i] - low) / 256;
+        if (BY_BYTES) {
+            first |= uint32_t(uint8_t(high)) << 8 * i;
+            second |= uint32_t(uint8_t(low)) << 8 * i;
+        } else (i % 2 ? second : first) |= uint32_t(uint16_t(four[i])) << i / 2 * 16;
+    }
+    halves[0] = int32_t(first), halves[1] = int32_t(second);
+}
+
+/// Adds to each lane the products of two numbers of 16 bits with two others.
+inline Words add_pairs(Words sums, Words codes, int32_t pair) {
+#if defined(__AVX512BW__) && defined(__AVX512DQ__)
     return sums + (Words)_mm512_madd_epi16((__m512i)codes, _mm512_set1_epi32(pair));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
     return sums + (Words)_mm256_madd_epi16((__m256i)codes, _mm256_set1_epi32(pair));
@@ -55,36 +74,40 @@ inline Words add_products(Words sums, Words codes, int32_t pair) {
 #endif
 }
 
-/// Products of GROUPS groups of keys with QUERIES queries, whose pairs lie side by side. Sums wrap
-/// around, but what they are in the end, without the zeros, does not (CodedQuery).
-template <int GROUPS, int QUERIES>
-inline void multiply(const Codes& codes, int64_t slot, const int32_t* pairs, Words* products) {
-    constexpr int CHAINS = QUERIES == 1 ? 2 : 1;  // so that one sum need not wait for the other
-    Words sums[CHAINS][QUERIES][GROUPS] = {};
+/// Adds to each lane the products of its four codes with a half of four numbers.
+inline Words add_products(Words sums, Words codes, int32_t numbers, bool second) {
+#if defined(__AVX512VNNI__) && defined(__AVX512DQ__)
+    return (Words)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(numbers));
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+    return (Words)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)codes,
+                                          _mm256_set1_epi32(numbers));
+#else
+    return add_pairs(sums, (second ? codes >> 8 : codes) & 0x00ff00ff, numbers);
+#endif
+}
+
+/// Products of GROUPS groups of keys with QUERIES queries, whose halves lie side by side; with only
+/// the second halves of them where the first are zero. Sums wrap around, but what they are in the
+/// end, without the zeros, does not.
+template <int GROUPS, int QUERIES, bool BOTH>
+inline void multiply(const Codes& codes, int64_t slot, const int32_t* halves, Words* products) {
+    Words first[QUERIES][GROUPS] = {}, second[QUERIES][GROUPS] = {};
     const int64_t quads = codes.quads();
     const uint8_t* bytes = codes.from(slot);
-    for (int64_t quad = 0; quad < quads; ++quad, pairs += 2 * QUERIES) {
-        Words even[GROUPS], odd[GROUPS];
+    for (int64_t quad = 0; quad < quads; ++quad, halves += 2 * QUERIES)
         for (int group = 0; group < GROUPS; ++group) {
-            const Words four =
-                *(const UnalignedWords*)(bytes + (group * quads + quad) * 4 * LANES);
-            even[group] = four & 0x00ff00ff;
-            odd[group] = four >> 8 & 0x00ff00ff;
-        }
-        for (int query = 0; query < QUERIES; ++query)
-            for (int group = 0; group < GROUPS; ++group) {
-                Words& of_even = sums[0][query][group];
-                of_even = add_products(of_even, even[group], pairs[query]);
-                Words& of_odd = sums[CHAINS - 1][query][group];
-                of_odd = add_products(of_odd, odd[group], pairs[QUERIES + query]);
+            const uint8_t* here = bytes + (group * quads + quad) * 4 * LANES;
+            const Words four = *(const UnalignedWords*)here;
+            for (int query = 0; query < QUERIES; ++query) {
+                Words &one = first[query][group], &other = second[query][group];
+                if (BOTH) one = add_products(one, four, halves[query], false);
+                other = add_products(other, four, halves[QUERIES + query], true);
             }
-    }
-    for (int query = 0; query < QUERIES; ++query)
-        for (int group = 0; group < GROUPS; ++group) {
-            Words sum = sums[0][query][group];
-            if (CHAINS == 2) sum += sums[CHAINS - 1][query][group];
-            products[query * GROUPS + group] = sum;
         }
+    for (int query = 0; query < QUERIES; ++query)
+        for (int group = 0; group < GROUPS; ++group)
+            products[query * GROUPS + group] =
+                first[query][group] * (BY_BYTES ? 256 : 1) + second[query][group];
 }
 
 }  // namespace rarememory
