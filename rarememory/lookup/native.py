@@ -71,11 +71,13 @@ class NativeLookup(Lookup):
         slots = room(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
         limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
-        codes = None if self._codes is None else self._codes.of(keys, batch)
+        codes = None if self._codes is None else self._codes.of(keys, batch, k)
         if codes is None:
             library().rarememory_nearest(*rows, *limits, slots.data_ptr())
         else:
-            library().rarememory_nearest_coded(*rows, *codes.pointers, *limits, slots.data_ptr())
+            coded = (*rows, *codes.pointers, *limits)
+            missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
+            codes.served(batch - missed, missed)
         return slots
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:

@@ -1,5 +1,6 @@
 """Codes of the keys for the search in C++: a cache that follows them and is never saved."""
 
+import platform
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +11,31 @@ from torch import Tensor
 from rarememory.native import library, room
 from rarememory.watching import Watch
 
-# Queries after which coding all keys, at the price of about ten of them, is sure to have paid.
+_MEASURED = platform.machine() in {"x86_64", "AMD64"}
+"""Whether codes have been measured to pay on such a processor."""
 _ENOUGH = 16
-# Slots are coded in groups; this is a multiple of every processor's, and of those read at a time.
+"""Queries after which to code all keys, at the price of searching about ten times, has paid."""
+_PATIENCE = 64
+"""Queries in vain, beyond those served, after which codes are given up."""
+_REST = 4096
+"""Queries after which codes that were given up are tried again."""
 _GROUP = 64
+"""Slots are coded in groups; a multiple of every processor's, and of those read at a time."""
+
+
+def pays(queries: int, slots: int, k: int) -> bool:
+    """Whether a search by codes is quicker, as measured: among few slots nothing is left to save.
+
+    To look at a few more than k keys one by one takes a query alone little beside reading them all;
+    several queries share that reading.
+    """
+    return _MEASURED and slots >= max(1024, k * (2 if queries == 1 else 32))
 
 
 class Codes:
     """A byte for each number of each key, and what the codes of a key are off by (codes.h).
 
-    A key that is not finite, or longer than unit length, is marked as off by anything.
+    A key that is not finite, or longer than unit length, counts as off by anything.
     """
 
     def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
@@ -32,6 +48,7 @@ class Codes:
         # Where there is no key, there is a zero.
         for part, nothing in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(nothing)
+        self.patience = _PATIENCE
         self._code(keys, None, slots)
 
     def follow(
@@ -41,28 +58,39 @@ class Codes:
         slots = slots.contiguous()
         self._code(keys, slots.data_ptr(), len(slots))
 
+    def served(self, answered: int, missed: int) -> None:
+        """So many queries were answered, and so many left for the search of the keys themselves."""
+        self.patience = min(_PATIENCE, self.patience + answered - missed)
+
     def _code(self, keys: Tensor, named: int | None, count: int) -> None:
         library().rarememory_code(
             *(keys.data_ptr(), *keys.shape, named, count),
-            *self.pointers,
-            torch.get_num_threads(),
+            *(*self.pointers, torch.get_num_threads()),
         )
 
 
 class CodeCache:
-    """Codes of the keys that are asked again and again, unchanged but for what is told."""
+    """Codes of the keys that are asked again and again, unchanged but for what is told.
+
+    A change that torch counts, and that is not told, makes all of it begin anew. Memory shared with
+    other processes is never coded, since what they write is not counted here.
+    """
 
     def __init__(self) -> None:
         self._known = _Known()
         self._following = False
 
-    def of(self, keys: Float[Tensor, "slots key_dim"], queries: int) -> Codes | None:
-        """Codes that hold for these keys, or None while they have not paid yet."""
+    def of(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
+        """Codes that hold for these keys, or None where they do not pay, or not yet."""
+        if not pays(queries, len(keys), k):
+            return None
         known = self._known
         if not known.watch.knows(keys):
             # A new object, for there may be readers in other threads, who have other keys.
             self._known = known = _Known()
             known.watch.look(keys)
+        if known.codes is not None and known.codes.patience < 0:
+            known.codes, known.queries = None, -_REST
         elif known.codes is None and known.queries >= _ENOUGH and not keys.is_shared():
             known.codes = Codes(keys)
         known.queries += queries

@@ -79,6 +79,7 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
+_RETURNS = {"rarememory_nearest_coded": _integer}
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -155,7 +156,7 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, _RETURNS.get(name)
     return loaded
 
 

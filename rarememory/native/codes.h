@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <cmath>
+
 #include "vectors.h"
 
 namespace rarememory {
@@ -49,7 +51,9 @@ constexpr bool BY_BYTES = true;
 constexpr bool BY_BYTES = false;
 #endif
 
-/// The two halves of four whole numbers of a query, each from -32639 to 32639.
+constexpr int TWO_BYTES = 32639;  // 256 * 127 + 127, the most that two signed bytes hold
+
+/// The two halves of four whole numbers of a query.
 inline void halve(const int* four, int32_t* halves) {
     uint32_t first = 0, second = 0;
     for (int i = 0; i < 4; ++i) {
@@ -62,12 +66,48 @@ inline void halve(const int* four, int32_t* halves) {
     halves[0] = int32_t(first), halves[1] = int32_t(second);
 }
 
+/// A query in as many steps as a sum of products over all numbers of a key has room for, and at
+/// most so many on either side of 0.
+inline CodedQuery coded(const float* query, int64_t dim, int most) {
+    CodedQuery made{};
+    made.halves.resize((dim + 3) / 4 * 2);
+    if (!finite(query, dim)) return made;
+    float largest = 0;
+    double squares = 0, squares_off = 0;
+    for (int64_t d = 0; d < dim; ++d) {
+        largest = std::max(largest, std::abs(query[d]));
+        squares += double(query[d]) * query[d];
+    }
+    const int64_t room = std::numeric_limits<int32_t>::max() / (CODES * dim);
+    const int levels = int(std::min<int64_t>(room, most));
+    made.length = float(std::sqrt(squares)) * 1.000001f;
+    made.held = levels > 0 && largest > 1e-15f && made.length <= LONGEST;
+    if (!made.held) return made;
+    made.step = largest / levels;
+    for (int64_t quad = 0; quad < (dim + 3) / 4; ++quad) {
+        int four[4] = {};
+        for (int64_t d = 4 * quad; d < std::min(dim, 4 * quad + 4); ++d) {
+            const int whole = int(std::nearbyint(query[d] / made.step));
+            const int code = four[d % 4] = std::clamp(whole, -levels, levels);
+            const double difference = query[d] - double(made.step) * code;
+            squares_off += difference * difference;
+            made.zeros += uint32_t(ZERO * code);
+        }
+        halve(four, &made.halves[2 * quad]);
+    }
+    // A score and its bounds are rounded a few times, each time by less than 2^-22 of their parts.
+    made.off = LONGEST * float(std::sqrt(squares_off)) + 0x1p-19f * made.length;
+    return made;
+}
+
 /// Adds to each lane the products of two numbers of 16 bits with two others.
 inline Words add_pairs(Words sums, Words codes, int32_t pair) {
 #if defined(__AVX512BW__) && defined(__AVX512DQ__)
     return sums + (Words)_mm512_madd_epi16((__m512i)codes, _mm512_set1_epi32(pair));
 #elif defined(__AVX2__) && !defined(__AVX512F__)
     return sums + (Words)_mm256_madd_epi16((__m256i)codes, _mm256_set1_epi32(pair));
+#elif defined(__SSE2__) && !defined(__AVX512F__)
+    return sums + (Words)_mm_madd_epi16((__m128i)codes, _mm_set1_epi32(pair));
 #else
     return sums + (codes & 0xffff) * uint32_t(int16_t(pair)) +
            (codes >> 16) * uint32_t(int16_t(pair >> 16));
