@@ -124,9 +124,15 @@ class Candidates {
         keep_from(edge - tolerance);
         if (count == k) return;
         std::vector<std::pair<float, int32_t>> doubtful;
-        for (int64_t i = 0; i < count; ++i)
-            if (scores[i] <= edge + tolerance)
-                doubtful.emplace_back(-exact_score(query, keys[slots[i]], keys.dim), int32_t(i));
+        auto doubt = [&](float most) {
+            doubtful.clear();
+            for (int64_t i = 0; i < count; ++i)
+                if (scores[i] <= most)
+                    doubtful.emplace_back(-exact_score(query, keys[slots[i]], keys.dim), int32_t(i));
+        };
+        doubt(edge + tolerance);
+        // Among numbers far beyond any cosine the edge may not have been found.
+        if (int64_t(doubtful.size()) < count - k) doubt(INFINITE);
         std::sort(doubtful.begin(), doubtful.end());
         for (auto out = doubtful.end() - (count - k); out != doubtful.end(); ++out)
             scores[out->second] = -INFINITE;

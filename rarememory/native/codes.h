@@ -17,7 +17,7 @@ namespace rarememory {
 constexpr int ZERO = 128;        // the code of 0
 constexpr int CODES = 127;       // on either side of it
 constexpr float LONGEST = 1.01f;  // of a coded key; a key of unit length never is longer
-constexpr float FAR = 1e30f;     // as good as infinitely far off, but fit to calculate with
+constexpr float FAR = 8;          // off by this, a score may be above or below all others
 
 /// Codes of all slots, up to a whole number of groups; slots that are none have code ZERO.
 struct Codes {
@@ -81,7 +81,7 @@ inline CodedQuery coded(const float* query, int64_t dim, int most) {
     const int64_t room = std::numeric_limits<int32_t>::max() / (CODES * dim);
     const int levels = int(std::min<int64_t>(room, most));
     made.length = float(std::sqrt(squares)) * 1.000001f;
-    made.held = levels > 0 && largest > 1e-15f && made.length <= LONGEST;
+    made.held = levels > 0 && made.length > 0.5f && made.length <= LONGEST;
     if (!made.held) return made;
     made.step = largest / levels;
     for (int64_t quad = 0; quad < (dim + 3) / 4; ++quad) {
