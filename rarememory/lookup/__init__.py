@@ -54,6 +54,11 @@ class AutoLookup(Lookup):
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         return self.first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
 
+    def uncached(self) -> "AutoLookup":
+        auto = AutoLookup()
+        auto.lookups = [lookup.uncached() for lookup in self.lookups]
+        return auto
+
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         for lookup in self.lookups:
             lookup.before_write(keys)

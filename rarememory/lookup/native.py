@@ -36,6 +36,9 @@ class NativeLookup(Lookup):
         library()
         self._codes = CodeCache() if codes else None
 
+    def uncached(self) -> "NativeLookup":
+        return NativeLookup(codes=False)
+
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         if keys.device.type != "cpu":
             return f"native searches on the cpu, and the keys are on {keys.device}"

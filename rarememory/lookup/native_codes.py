@@ -97,8 +97,12 @@ class CodeCache:
         return known.codes
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
-        """A write comes: what happens to the keys from here to `after_write` is told there."""
-        self._following = self._known.watch.knows(keys)
+        """A write comes: what happens to the keys from here to `after_write` is told there.
+
+        What a compiled program writes is not told, and seen as any change is.
+        """
+        compiling = torch.compiler.is_compiling()
+        self._following = not compiling and self._known.watch.knows(keys)
 
     def after_write(
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]

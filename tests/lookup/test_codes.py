@@ -47,13 +47,13 @@ def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("kind", [*KEYS, "nearly equal"])
 @pytest.mark.parametrize(
-    ("slots", "key_dim"), [(1, 1), (7, 3), (129, 33), (1003, 5), (4097, 64), (20_011, 24)]
+    ("slots", "key_dim"), [(1, 1), (7, 3), (129, 33), (1003, 5), (4097, 64), (9001, 24)]
 )
-@pytest.mark.parametrize("batch", [1, 3, 17])
+@pytest.mark.parametrize("batch", [1, 17])
 def test_codes_change_no_answer(kind, slots, key_dim, batch):
     keys = {**KEYS, "nearly equal": nearly_equal}[kind](slots, key_dim)
     queries = torch.cat([units(batch, key_dim), keys[:1]])[-batch:]
-    for holes in (0, slots // 3, slots):
+    for holes in (0, slots // 3):
         occupied = torch.ones(slots, dtype=torch.bool)
         occupied[torch.randperm(slots)[:holes]] = False
         check(queries, keys.masked_fill(~occupied.unsqueeze(1), 0.0), occupied)
@@ -145,7 +145,7 @@ def test_codes_are_the_same_in_narrower_vectors(target, monkeypatch):
 
 
 @pytest.mark.usefixtures("always")
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(steps=STEPS)
 def test_a_memory_with_codes_answers_as_one_without_through_any_history(steps):
     torch.manual_seed(0)
@@ -201,6 +201,18 @@ def test_after_any_change_the_keys_are_found_as_they_are(change, lookup):
         twin = Memory(8, len(memory.keys), k=5, lookup="torch")
         twin.load_state_dict(memory.state_dict())
         assert torch.equal(memory(queries).slots, twin(queries).slots)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("name", ["native", "auto"])
+def test_a_program_searches_the_keys_as_they_are(name):
+    # As a program changes them: behind the count of their changes.
+    keys, queries, occupied = units(80, 8), units(3, 8), torch.ones(80, dtype=torch.bool)
+    for _ in range(4):
+        keys.data.copy_(units(80, 8))
+        found = torch.ops.rarememory.nearest(queries, keys, occupied, 5, name, None)
+        expected = NativeLookup(codes=False).nearest(queries, keys, occupied, 5)
+        assert torch.equal(found.sort().values, expected.sort().values)
 
 
 @pytest.mark.usefixtures("always")
