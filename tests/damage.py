@@ -479,7 +479,7 @@ DAMAGES = (
     ("lookup/native_codes.py", "self._known = known = _Known()", "known.__init__()"),
     ("lookup/native_codes.py", " and not keys.is_shared()", ""),
     ("lookup/native_codes.py", "return CodeCache().__dict__", "return self.__dict__"),
-    ("lookup/native_codes.py", "self.patience + answered - missed", "self.patience"),
+    ("lookup/native_codes.py", "self.missed + 2 * missed - queries", "self.missed"),
     ("lookup/native_codes.py", "not compiling and self", "self"),
     ("lookup/native.py", "return NativeLookup(codes=False)", "return self"),
     ("lookup/__init__.py", "[lookup.uncached() for lookup in self.lookups]", "self.lookups"),

@@ -40,11 +40,11 @@ class NativeLookup(Lookup):
         return NativeLookup(codes=False)
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        if keys.device.type != "cpu":
+        if not keys.is_cpu:
             return f"native searches on the cpu, and the keys are on {keys.device}"
         if keys.dtype != torch.float32:
             return f"native searches float32 keys, and these are {keys.dtype}"
-        if queries.dtype != torch.float32 or queries.device.type != "cpu":
+        if queries.dtype != torch.float32 or not queries.is_cpu:
             return (
                 f"native takes float32 queries on the cpu, and these are {queries.dtype} on "
                 f"{queries.device}"
@@ -65,12 +65,12 @@ class NativeLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
     ) -> Int64[Tensor, "batch found"]:
-        if len(queries) > _ROWS_AT_ONCE:
+        (batch, key_dim), size = queries.shape, keys.shape[0]
+        if batch > _ROWS_AT_ONCE:
             parts = queries.split(_ROWS_AT_ONCE)
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
         queries, keys = _rows(queries, keys)
-        occupied = occupied.bool().contiguous()
-        batch, (size, key_dim), k = len(queries), keys.shape, min(k, len(keys))
+        occupied, k = occupied.bool().contiguous(), min(k, size)
         slots = room(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
         limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
@@ -80,7 +80,8 @@ class NativeLookup(Lookup):
         else:
             coded = (*rows, *codes.pointers, *limits)
             missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
-            codes.served(batch - missed, missed)
+            if missed or codes.missed:
+                codes.served(batch, missed)
         return slots
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:

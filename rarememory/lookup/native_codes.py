@@ -48,7 +48,7 @@ class Codes:
         # Where there is no key, there is a zero.
         for part, nothing in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(nothing)
-        self.patience = _PATIENCE
+        self.missed = 0
         self._code(keys, None, slots)
 
     def follow(
@@ -58,9 +58,9 @@ class Codes:
         slots = slots.contiguous()
         self._code(keys, slots.data_ptr(), len(slots))
 
-    def served(self, answered: int, missed: int) -> None:
-        """So many queries were answered, and so many left for the search of the keys themselves."""
-        self.patience = min(_PATIENCE, self.patience + answered - missed)
+    def served(self, queries: int, missed: int) -> None:
+        """Of these queries so many were left for the search of the keys themselves."""
+        self.missed = max(0, self.missed + 2 * missed - queries)
 
     def _code(self, keys: Tensor, named: int | None, count: int) -> None:
         library().rarememory_code(
@@ -82,14 +82,14 @@ class CodeCache:
 
     def of(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
         """Codes that hold for these keys, or None where they do not pay, or not yet."""
-        if not pays(queries, len(keys), k):
+        if not pays(queries, keys.shape[0], k):
             return None
         known = self._known
         if not known.watch.knows(keys):
             # A new object, for there may be readers in other threads, who have other keys.
             self._known = known = _Known()
             known.watch.look(keys)
-        if known.codes is not None and known.codes.patience < 0:
+        if known.codes is not None and known.codes.missed > _PATIENCE:
             known.codes, known.queries = None, -_REST
         elif known.codes is None and known.queries >= _ENOUGH and not keys.is_shared():
             known.codes = Codes(keys)

@@ -295,7 +295,7 @@ def test_codes_that_answer_nothing_are_given_up_and_tried_again_later(monkeypatc
     good = units(2048, 8)
     for _ in range(400):
         lookup.nearest(units(1, 8), good, occupied, 1)
-    assert codes_of(lookup).patience == 64
+    assert codes_of(lookup).missed == 0
 
 
 @pytest.mark.usefixtures("always")
