@@ -64,6 +64,21 @@ class AutoLookup(Lookup):
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         return self.first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
 
+    def uncached(self) -> "AutoLookup":
+        auto = AutoLookup()
+        auto.lookups = [lookup.uncached() for lookup in self.lookups]
+        return auto
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        for lookup in self.lookups:
+            lookup.before_write(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        for lookup in self.lookups:
+            lookup.after_write(keys, slots)
+
     def first(self, queries: Tensor, keys: Tensor, k: int) -> Lookup:
         """The search that serves this call.
 

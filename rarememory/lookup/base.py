@@ -67,6 +67,14 @@ class Lookup(ABC):
         `IndexedLookup` for an index that follows them all the same.
         """
 
+    def uncached(self) -> "Lookup":
+        """The same search, keeping nothing of the keys from one call to the next.
+
+        For compiled programs: they change a tensor when its count of changes has moved already, so
+        that a cache made inside one would be taken for one of the keys that come after.
+        """
+        return self
+
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         """One sentence that says why this call cannot be served, or None if it can."""
         return None

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
+from rarememory.lookup.native_codes import CodeCache
 from rarememory.native import library, room
 
 _MOST_SLOTS = 2**31
@@ -18,6 +19,15 @@ class NativeLookup(Lookup):
 
     It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
     torch's threads, and decides near ties in float64.
+
+    Where the same keys are asked again and again it reads codes of them, a byte for each number,
+    and of the keys themselves only the few that the codes leave in question: the answer is the
+    same. Codes are a cache of a quarter of the keys' size and a little; they follow what the memory
+    writes, are built anew after any other change that torch counts (see `Watch`), and stay behind
+    in copies and pickles.
+
+    Args:
+        codes: whether to keep codes of the keys.
 
     Raises:
         ImportError: there is no C++ compiler, or RAREMEMORY_NATIVE=0 switches these searches off.
@@ -33,15 +43,19 @@ class NativeLookup(Lookup):
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, *, codes: bool = True) -> None:
         library()
+        self._codes = CodeCache() if codes else None
+
+    def uncached(self) -> "NativeLookup":
+        return NativeLookup(codes=False)
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        if keys.device.type != "cpu":
+        if not keys.is_cpu:
             return f"native searches on the cpu, and the keys are on {keys.device}"
         if keys.dtype != torch.float32:
             return f"native searches float32 keys, and these are {keys.dtype}"
-        if queries.dtype != torch.float32 or queries.device.type != "cpu":
+        if queries.dtype != torch.float32 or not queries.is_cpu:
             return (
                 f"native takes float32 queries on the cpu, and these are {queries.dtype} on "
                 f"{queries.device}"
@@ -62,19 +76,34 @@ class NativeLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
     ) -> Int64[Tensor, "batch found"]:
-        if len(queries) > _ROWS_AT_ONCE:
+        (batch, key_dim), size = queries.shape, keys.shape[0]
+        if batch > _ROWS_AT_ONCE:
             parts = queries.split(_ROWS_AT_ONCE)
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
         queries, keys = _rows(queries, keys)
-        occupied = occupied.bool().contiguous()
-        slots = room(len(queries), min(k, len(keys)), dtype=torch.int64)
-        library().rarememory_nearest(
-            *(queries.data_ptr(), len(queries)),
-            *(keys.data_ptr(), *keys.shape),
-            *(occupied.data_ptr(), slots.shape[1]),
-            *(tolerance(keys), torch.get_num_threads(), slots.data_ptr()),
-        )
+        occupied, k = occupied.bool().contiguous(), min(k, size)
+        slots = room(batch, k, dtype=torch.int64)
+        rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
+        limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
+        codes = None if self._codes is None else self._codes.of(keys, batch, k)
+        if codes is None:
+            library().rarememory_nearest(*rows, *limits, slots.data_ptr())
+        else:
+            coded = (*rows, *codes.pointers, *limits)
+            missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
+            if missed or codes.missed:
+                codes.served(batch, missed)
         return slots
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        if self._codes is not None:
+            self._codes.before_write(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        if self._codes is not None:
+            self._codes.after_write(keys, slots)
 
     def nearest_pair(
         self,

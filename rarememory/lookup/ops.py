@@ -138,7 +138,7 @@ def _order_plainly(scores: Tensor, slots: Tensor) -> Tensor:
 
 @cache
 def _named(lookup: str) -> Lookup:
-    return choose_lookup(lookup)
+    return choose_lookup(lookup).uncached()
 
 
 def _as_operator(lookup: Lookup) -> bool:

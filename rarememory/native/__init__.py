@@ -36,6 +36,18 @@ _SIGNATURES = {
         *(_pointer, _integer),  # occupied, k
         *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
     ],
+    "rarememory_code": [
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _integer),  # named, count
+        *(_pointer, _pointer, _pointer, _count),  # bytes, steps, off, threads
+    ],
+    "rarememory_nearest_coded": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer, _pointer),  # bytes, steps, off
+        *(_pointer, _integer),  # occupied, k
+        *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
+    ],
     "rarememory_nearest_pair": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
@@ -67,6 +79,7 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
+_RETURNS = {"rarememory_nearest_coded": _integer}
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -143,7 +156,7 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(path))
     for name, arguments in _SIGNATURES.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = arguments, _RETURNS.get(name)
     return loaded
 
 

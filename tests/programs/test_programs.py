@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from rarememory import EMPTY, Memory
-from rarememory.lookup import ops
+from rarememory.lookup import NativeLookup, ops
 from tests.lookup.test_nearest import units
 from tests.memories import LOOKUPS
 
@@ -77,6 +77,20 @@ def test_an_operator_says_why_its_lookup_cannot_serve():
 
 
 # Compiled
+
+
+def test_what_a_program_writes_is_seen_by_who_keeps_codes_of_the_keys():
+    memory = Memory(8, 1500, k=5, lookup="native")
+    memory.write(torch.randn(1500, 8), torch.arange(1500))
+    plain = Memory(8, 1500, k=5, lookup=NativeLookup(codes=False))
+    torch.compiler.reset()
+    write = torch.compile(memory.write, fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        write(torch.randn(6, 8), torch.arange(6))
+        plain.load_state_dict(memory.state_dict())
+        queries = memory.keys[memory.written.topk(20).indices]
+        for _ in range(3):
+            assert torch.equal(memory(queries).slots, plain(queries).slots)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

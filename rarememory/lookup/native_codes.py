@@ -1,0 +1,126 @@
+"""Codes of the keys for the search in C++: a cache that follows them and is never saved."""
+
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rarememory.native import library, room
+from rarememory.watching import Watch
+
+_MEASURED = platform.machine() in {"x86_64", "AMD64"}
+"""Whether codes have been measured to pay on such a processor."""
+_ENOUGH = 16
+"""Queries after which to code all keys, at the price of searching about ten times, has paid."""
+_PATIENCE = 64
+"""Queries in vain, beyond those served, after which codes are given up."""
+_REST = 4096
+"""Queries after which codes that were given up are tried again."""
+_GROUP = 64
+"""Slots are coded in groups; a multiple of every processor's, and of those read at a time."""
+
+
+def pays(queries: int, slots: int, k: int) -> bool:
+    """Whether a search by codes is quicker, as measured: among few slots nothing is left to save.
+
+    To look at a few more than k keys one by one takes a query alone little beside reading them all;
+    several queries share that reading.
+    """
+    return _MEASURED and slots >= max(1024, k * (2 if queries == 1 else 32))
+
+
+class Codes:
+    """A byte for each number of each key, and what the codes of a key are off by (codes.h).
+
+    A key that is not finite, or longer than unit length, counts as off by anything.
+    """
+
+    def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        slots, key_dim = keys.shape
+        padded = -slots % _GROUP + slots
+        self.bytes = room(padded, (key_dim + 3) // 4 * 4, dtype=torch.uint8)
+        self.steps = room(padded, dtype=torch.float32)
+        self.off = room(padded, dtype=torch.float32)
+        self.pointers = (self.bytes.data_ptr(), self.steps.data_ptr(), self.off.data_ptr())
+        # Where there is no key, there is a zero.
+        for part, nothing in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
+            part.fill_(nothing)
+        self.missed = 0
+        self._code(keys, None, slots)
+
+    def follow(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " changed"]
+    ) -> None:
+        """Code the keys of these slots anew; EMPTY is none."""
+        slots = slots.contiguous()
+        self._code(keys, slots.data_ptr(), len(slots))
+
+    def served(self, queries: int, missed: int) -> None:
+        """Of these queries so many were left for the search of the keys themselves."""
+        self.missed = max(0, self.missed + 2 * missed - queries)
+
+    def _code(self, keys: Tensor, named: int | None, count: int) -> None:
+        library().rarememory_code(
+            *(keys.data_ptr(), *keys.shape, named, count),
+            *(*self.pointers, torch.get_num_threads()),
+        )
+
+
+class CodeCache:
+    """Codes of the keys that are asked again and again, unchanged but for what is told.
+
+    A change that torch counts, and that is not told, makes all of it begin anew. Memory shared with
+    other processes is never coded, since what they write is not counted here.
+    """
+
+    def __init__(self) -> None:
+        self._known = _Known()
+        self._following = False
+
+    def of(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
+        """Codes that hold for these keys, or None where they do not pay, or not yet."""
+        if not pays(queries, keys.shape[0], k):
+            return None
+        known = self._known
+        if not known.watch.knows(keys):
+            # A new object, for there may be readers in other threads, who have other keys.
+            self._known = known = _Known()
+            known.watch.look(keys)
+        if known.codes is not None and known.codes.missed > _PATIENCE:
+            known.codes, known.queries = None, -_REST
+        elif known.codes is None and known.queries >= _ENOUGH and not keys.is_shared():
+            known.codes = Codes(keys)
+        known.queries += queries
+        return known.codes
+
+    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+        """A write comes: what happens to the keys from here to `after_write` is told there.
+
+        What a compiled program writes is not told, and seen as any change is.
+        """
+        compiling = torch.compiler.is_compiling()
+        self._following = not compiling and self._known.watch.knows(keys)
+
+    def after_write(
+        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
+    ) -> None:
+        """The write has changed these slots and no other; EMPTY is none."""
+        if self._following:
+            if self._known.codes is not None:
+                self._known.codes.follow(keys, slots)
+            self._known.watch.look(keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return CodeCache().__dict__
+
+
+@dataclass
+class _Known:
+    """Keys as they were, the queries asked of them since, and their codes once there are any."""
+
+    watch: Watch = field(default_factory=Watch)
+    queries: int = 0
+    codes: Codes | None = None

@@ -1,0 +1,251 @@
+// The k nearest slots, by codes first: a bound above every score and one below, the slots whose bound
+// above reaches the k-th highest bound below, and of those in question the scores themselves.
+
+#include <cmath>
+#include <cstring>
+
+#include "candidates.h"
+#include "codes.h"
+#include "squares.h"
+
+using namespace rarememory;
+
+extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
+                                   int64_t slots, int64_t dim, const bool* occupied, int64_t k,
+                                   float tolerance, int threads, int64_t* found);
+
+namespace {
+
+constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // queries that a key is multiplied with
+constexpr int ROW = 4 * LANES;                // threads part the slots at multiples of it
+constexpr int AHEAD = 8;                      // keys to ask for before one is read
+constexpr int BLOCK = 8192;                   // bounds for a query alone that are held at a time
+// Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
+// half the time; beyond, to look at more keys takes longer than that.
+constexpr int FEW = 128;
+
+/// The k-th highest of some numbers; with fewer than k of them, the lowest.
+float kth_highest(const std::vector<float>& numbers, int64_t count, int64_t k) {
+    return lowest_from(numbers.data(), count, reached_by(numbers.data(), count, k, 64));
+}
+
+struct CodedSearch {
+    Rows queries, keys;
+    Codes codes;
+    const bool* occupied;
+    int64_t k;
+    float tolerance;
+    bool in_bytes;  // whether the queries are coded in a byte a number, and not in two
+    std::vector<CodedQuery> coded_queries;
+    std::vector<std::vector<int32_t>> tiles;  // their halves, those of a tile of queries in turns
+
+    bool alone() const { return queries.count == 1; }
+
+    int64_t tile() const { return alone() ? 1 : AT_ONCE; }
+
+    void code_queries() {
+        coded_queries.resize((queries.count + tile() - 1) / tile() * tile());
+        const int64_t halves = 2 * codes.quads();
+        for (int64_t row = 0; row < int64_t(coded_queries.size()); ++row) {
+            if (row % tile() == 0) tiles.emplace_back(halves * tile());
+            if (row >= queries.count) continue;
+            coded_queries[row] = coded(queries[row], keys.dim, in_bytes ? CODES : TWO_BYTES);
+            for (int64_t i = 0; i < halves; ++i)
+                tiles.back()[i * tile() + row % tile()] = coded_queries[row].halves[i];
+        }
+    }
+
+    /// Slots in question beyond which the keys themselves are the quicker way.
+    int64_t most() const {
+        return std::clamp<int64_t>(keys.count / 8, 2 * k + FEWEST, 16 * k + 4096);
+    }
+
+    int64_t block_size() const {
+        return alone() ? BLOCK : std::clamp<int64_t>(16 * k, 2048, BLOCK) / ROW * ROW;
+    }
+
+    /// What the scores of some keys by codes are off by at most.
+    static Floats off_by(const CodedQuery& query, Floats keys_off) {
+        return keys_off * query.length + query.off;
+    }
+
+    /// Bounds above the scores of some keys, [QUERIES, size].
+    template <int QUERIES, int GROUPS, bool BOTH>
+    void bound(int64_t at, int64_t count, int64_t first, int64_t size, float* upper) const {
+        Words products[QUERIES * GROUPS];
+        const int32_t* halves = tiles[first / QUERIES].data();
+        for (int64_t slot = at; slot < at + count; slot += GROUPS * LANES) {
+            multiply<GROUPS, QUERIES, BOTH>(codes, slot, halves, products);
+            for (int row = 0; row < QUERIES; ++row)
+                for (int group = 0; group < GROUPS; ++group) {
+                    const CodedQuery& query = coded_queries[first + row];
+                    const int64_t here = slot + group * LANES;
+                    const Ints product = (Ints)(products[row * GROUPS + group] - query.zeros);
+                    const Floats score = __builtin_convertvector(product, Floats) *
+                                         (load(codes.steps + here) * query.step);
+                    store(upper + row * size + (here - at),
+                          score + off_by(query, load(codes.off + here)));
+                }
+        }
+    }
+
+    void bound_tile(int64_t at, int64_t count, int64_t first, int64_t size, float* upper) const {
+        if (alone()) bound<1, 4, true>(at, count, first, size, upper);
+        else if (in_bytes) bound<AT_ONCE, 2, false>(at, count, first, size, upper);
+        else bound<AT_ONCE, 1, true>(at, count, first, size, upper);
+    }
+
+    /// Candidates for the queries of every `shares`-th tile, among the slots of one part.
+    void offer(int64_t begin, int64_t end, int64_t share, int64_t shares,
+               Candidates* candidates) const {
+        const int64_t size = block_size();
+        static thread_local std::vector<float> block;
+        block.resize(std::max<size_t>(block.size(), size * tile()));
+        for (int64_t at = begin; at < end; at += size) {
+            const int64_t count = std::min(size, end - at);
+            const bool holes = std::memchr(occupied + at, 0, count) != nullptr;
+            for (int64_t some = share; some < int64_t(tiles.size()); some += shares) {
+                const int64_t first = some * tile();
+                const int64_t last = std::min(first + tile(), queries.count);
+                bound_tile(at, count, first, size, block.data());
+                for (int64_t row = first; row < last; ++row) {
+                    float* upper = block.data() + (row - first) * size;
+                    for (int64_t i = 0; holes && i < count; ++i)
+                        if (!occupied[at + i]) upper[i] = -INFINITE;
+                    for (int64_t i = count; i % LANES; ++i) upper[i] = -INFINITE;
+                    take(row, upper, at, count, candidates[row]);
+                }
+            }
+        }
+    }
+
+    /// Takes what may be among the k best out of a block of bounds above.
+    void take(int64_t row, const float* upper, int64_t at, int64_t count,
+              Candidates& candidates) const {
+        const CodedQuery& query = coded_queries[row];
+        // Who has too many already is answered without.
+        if (!query.held || candidates.count > most()) return;
+        if (candidates.least() == LOWEST) {
+            static thread_local std::vector<float> lower;
+            lower.resize(BLOCK + LANES);
+            for (int64_t i = 0; i < count; i += LANES)
+                store(&lower[i], load(upper + i) - 2 * off_by(query, load(codes.off + at + i)));
+            candidates.demand(threshold(lower.data(), count, k));
+        }
+        candidates.take(upper, count, int32_t(at));
+        if (candidates.count > 2 * k + FEWEST) shrink(query, candidates);
+    }
+
+    /// Drops what no longer can be among the k best.
+    void shrink(const CodedQuery& query, Candidates& candidates) const {
+        if (candidates.count <= k) return;
+        candidates.demand(kth_highest(lower_bounds(query, candidates), candidates.count, k));
+        candidates.keep_from(candidates.least());
+    }
+
+    std::vector<float> lower_bounds(const CodedQuery& query, const Candidates& candidates) const {
+        std::vector<float> lower(candidates.scores.size(), -INFINITE);
+        for (int64_t i = 0; i < candidates.count; ++i) lower[i] = codes.off[candidates.slots[i]];
+        for (int64_t i = 0; i < candidates.count; i += LANES)
+            store(&lower[i], load(&candidates.scores[i]) - 2 * off_by(query, load(&lower[i])));
+        return lower;
+    }
+
+    /// Whether codes could tell the k nearest; then those are written down.
+    bool answer(int64_t row, Candidates& candidates, int64_t* slots) const {
+        const CodedQuery& query = coded_queries[row];
+        int64_t *next = slots, *const end = slots + k;
+        if (finite(queries[row], keys.dim)) {
+            if (!query.held) return false;
+            shrink(query, candidates);
+            const Candidates open = in_question(query, candidates, next);
+            const Candidates best = best_of(open, row, end - next);
+            next = std::copy_n(best.slots.begin(), best.count, next);
+        }
+        std::fill(next, end, EMPTY);
+        return true;
+    }
+
+    /// Writes down the slots that are surely among the k nearest, and returns the others.
+    Candidates in_question(const CodedQuery& query, const Candidates& candidates,
+                           int64_t*& next) const {
+        std::vector<float> lower = lower_bounds(query, candidates);
+        // No more than k have a bound above that is higher.
+        const float beyond = kth_highest(candidates.scores, candidates.count, k + 1);
+        Candidates sure, open;
+        sure.add(lower.data(), candidates.slots.data(), candidates.count);
+        sure.keep_from(std::nextafter(beyond, INFINITE));
+        for (float& number : lower) number = -number;
+        open.add(lower.data(), candidates.slots.data(), candidates.count);
+        open.keep_from(-beyond);
+        next = std::copy_n(sure.slots.begin(), sure.count, next);
+        return open;
+    }
+
+    /// The best of these slots, by the keys themselves.
+    Candidates best_of(const Candidates& open, int64_t row, int64_t wanted) const {
+        std::vector<float> scores(open.scores.size());
+        auto key = [&](int64_t i) { return keys[open.slots[i]]; };
+        auto soon = [&](int64_t i) { return key(std::min(i + AHEAD, open.count - 1)); };
+        score_rows(queries[row], keys.dim, open.count, key, soon, scores.data());
+        Candidates best;
+        best.add(scores.data(), open.slots.data(), open.count);
+        best.keep_from(LOWEST);
+        best.settle(keys, queries[row], wanted, tolerance);
+        return best;
+    }
+
+    /// Answers some queries without codes.
+    void answer_without(const std::vector<int64_t>& rows, int threads, int64_t* found) const {
+        std::vector<float> asked(rows.size() * keys.dim);
+        std::vector<int64_t> slots(rows.size() * k);
+        for (size_t i = 0; i < rows.size(); ++i)
+            std::copy_n(queries[rows[i]], keys.dim, &asked[i * keys.dim]);
+        rarememory_nearest(asked.data(), rows.size(), keys.numbers, keys.count, keys.dim, occupied,
+                           k, tolerance, threads, slots.data());
+        for (size_t i = 0; i < rows.size(); ++i)
+            std::copy_n(&slots[i * k], k, found + rows[i] * k);
+    }
+};
+
+}  // namespace
+
+/// Returns how many queries codes were of no use for.
+extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
+                                            int64_t slots, int64_t dim, const uint8_t* bytes,
+                                            const float* steps, const float* off,
+                                            const bool* occupied, int64_t k, float tolerance,
+                                            int threads, int64_t* found) {
+    const Codes codes{bytes, steps, off, slots, dim};
+    const bool in_bytes = BY_BYTES && batch > 1 && k <= FEW;
+    CodedSearch search{{queries, batch, dim}, {keys, slots, dim}, codes, occupied, k, tolerance,
+                       in_bytes, {}, {}};
+    search.code_queries();
+    // Threads share the slots, and where those are few for that, the queries.
+    const int team = worth(threads, batch, slots, codes.quads());
+    const int64_t rows = (slots + ROW - 1) / ROW;
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, slots / search.block_size()));
+    const int64_t shares = team / parts;
+    std::vector<Candidates> candidates(parts * batch);
+#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
+    for (int64_t work = 0; work < parts * shares; ++work) {
+        const int64_t part = work % parts;
+        search.offer(rows * part / parts * ROW, std::min(rows * (part + 1) / parts * ROW, slots),
+                     work / parts, shares, &candidates[part * batch]);
+    }
+    std::vector<char> answered(batch);
+#pragma omp parallel for num_threads(team) if (batch * k >= 1024) schedule(static)
+    for (int64_t row = 0; row < batch; ++row) {
+        bool few = true;
+        for (int64_t part = 0; part < parts; ++part) {
+            few &= candidates[part * batch + row].count <= search.most();
+            if (part > 0) candidates[row].join(candidates[part * batch + row]);
+        }
+        answered[row] = few && search.answer(row, candidates[row], found + row * k);
+    }
+    std::vector<int64_t> left;
+    for (int64_t row = 0; row < batch; ++row)
+        if (!answered[row]) left.push_back(row);
+    if (!left.empty()) search.answer_without(left, threads, found);
+    return left.size();
+}

@@ -1,0 +1,80 @@
+// Turning over: what lies in the lanes of several vectors, brought into one.
+
+#pragma once
+
+#include "vectors.h"
+
+namespace rarememory {
+
+/// Of two rows of a square: lanes whose bit `Step` differs from the row's own change places.
+template <int Step>
+inline void exchange(Floats& a, Floats& b) {
+    Ints from_a, from_b;
+    for (int lane = 0; lane < LANES; ++lane) {
+        from_a[lane] = lane & Step ? LANES + (lane ^ Step) : lane;
+        from_b[lane] = lane & Step ? LANES + lane : lane ^ Step;
+    }
+    Floats first = shuffled(a, b, from_a);
+    b = shuffled(a, b, from_b);
+    a = first;
+}
+
+/// Calls `pass` with 1, 2, 4, ... up to half of LANES.
+template <class Pass>
+inline void each_step(Pass pass) {
+    pass(std::integral_constant<int, 1>());
+    pass(std::integral_constant<int, 2>());
+    if constexpr (LANES > 4) pass(std::integral_constant<int, 4>());
+    if constexpr (LANES > 8) pass(std::integral_constant<int, 8>());
+}
+
+/// Turns a square of LANES vectors over: rows of lanes become lanes of rows.
+inline void transpose(Floats* square) {
+    auto pass = [&](auto step) {
+        for (int row = 0; row < LANES; ++row)
+            if (!(row & step)) exchange<step>(square[row], square[row | step]);
+    };
+    each_step(pass);
+}
+
+/// Of LANES vectors the sum of each one's lanes.
+inline Floats sums_of(Floats* rows) {
+    auto pass = [&](auto step) {
+        for (int row = 0; row < LANES; row += 2 * step) {
+            exchange<step>(rows[row], rows[row + step]);
+            rows[row] += rows[row + step];
+        }
+    };
+    each_step(pass);
+    return rows[0];
+}
+
+/// Scores of `count` keys for one query, in whole vectors. `key` says where each lies, and `soon`
+/// where what is read a little later does.
+template <class Key, class Soon>
+inline void score_rows(const float* query, int64_t dim, int64_t count, Key key, Soon soon,
+                       float* scores) {
+    constexpr int PAIR = 2 * LANES;  // two sums, so that one need not wait for the other
+    const int64_t whole = dim / PAIR * PAIR;
+    for (int64_t first = 0; first < count; first += LANES) {
+        const int64_t rows = std::min<int64_t>(LANES, count - first);
+        Floats sums[LANES] = {};
+        // Key after key, as they lie in memory, and asking for those to come.
+        for (int row = 0; row < rows; ++row) {
+            const float* numbers = key(first + row);
+            const float* later = soon(first + row);
+            Floats even = {}, odd = {};
+            for (int64_t d = 0; d < whole; d += PAIR) {
+                __builtin_prefetch(later + d);
+                __builtin_prefetch(later + d + LANES);
+                even += load(numbers + d) * load(query + d);
+                odd += load(numbers + d + LANES) * load(query + d + LANES);
+            }
+            sums[row] = even + odd;
+            for (int64_t d = whole; d < dim; ++d) sums[row][0] += numbers[d] * query[d];
+        }
+        store(scores + first, sums_of(sums));
+    }
+}
+
+}  // namespace rarememory
