@@ -21,7 +21,7 @@ class Coder {
     void code(int64_t slot) {
         std::copy_n(keys_[slot], keys_.dim, key_.begin());
         const float largest = largest_of(key_);
-        const bool held = finite(key_.data(), keys_.dim) && largest <= LONGEST;
+        const bool held = largest <= LONGEST;
         // A step too small to divide by is as good as none.
         const float step = held && largest > 1e-30f ? largest / CODES : 0;
         const float off = held ? coded_off_by(step) : FAR;
@@ -69,7 +69,9 @@ class Coder {
         // In float32, and so a little more than was summed.
         const float slack = 1 + keys_.dim * std::numeric_limits<float>::epsilon();
         const float length = std::sqrt(sum_of(squares)) * slack;
-        return length > LONGEST ? FAR : std::sqrt(sum_of(squares_off)) * slack + 0x1p-22f;
+        // Not so either where a number is none.
+        const bool short_enough = length <= LONGEST;
+        return short_enough ? std::sqrt(sum_of(squares_off)) * slack + 0x1p-22f : FAR;
     }
 
     static float sum_of(Floats numbers) {

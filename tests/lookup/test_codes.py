@@ -98,7 +98,33 @@ def test_keys_that_no_code_holds_are_found_as_ever(odd, batch):
     keys = units(2000, 9)
     keys[5::97] *= odd
     keys[11, 3] = odd
-    check(torch.cat([units(batch, 9), keys[:1]])[-batch:], keys, ks=(1, 30))
+    check(torch.cat([units(batch, 9), keys[:1]])[-batch:], keys, ks=(1, 30, 2000))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("length", [0.99, 3.0])
+def test_what_the_code_of_a_query_is_off_by_is_reckoned_with(length):
+    # In bytes a query has 127 steps to its largest number, which twelve of these are. The others
+    # are off by nearly half a step, and all in the direction of the second key.
+    step = 0.2 / 127
+    query = torch.tensor([0.2] * 12 + [93.45 * step] * 24)
+    ones = torch.ones(36)
+    first, second = ones.where(query == 0.2, 0.0), ones.where(query != 0.2, 0.0)
+    second *= (query @ first) / (query @ second) * (1 + 0.2 * step)
+    keys = units(2000, 36) * 0.3
+    keys[7], keys[9] = first, second
+    keys[[7, 9]] *= length / 12**0.5 / (1.01 if length < 1 else 1)
+    check(query.repeat(3, 1), keys, ks=(1,))
+    check(query.unsqueeze(0), keys, ks=(1,))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("key_dim", [500, 600, 1100, 5000])
+def test_a_sum_as_large_as_can_be_has_room(key_dim):
+    keys = units(300, key_dim)
+    keys[9] = key_dim**-0.5
+    check(keys[9:10].clone(), keys, ks=(1, 5))
+    check(-keys[9:10].repeat(3, 1), keys, ks=(1, 299))
 
 
 @pytest.mark.usefixtures("always")
@@ -180,6 +206,11 @@ CHANGES = {
     ),
     "an edit under inference mode": torch.inference_mode()(lambda memory: memory.keys[3].neg_()),
     "forgetting": lambda memory: memory.forget(slots=[3]),
+    # Forgetting does not search first, which would see the edit.
+    "an edit before forgetting": lambda memory: (
+        memory.keys[3].neg_(),
+        memory.forget(slots=[5]),
+    ),
     "an edit before a write": lambda memory: (
         memory.keys[3].neg_(),
         memory.write(torch.randn(1, 8), torch.tensor([9])),
@@ -313,6 +344,15 @@ def test_readers_of_several_memories_may_share_one_search():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(read, range(200)))
+
+
+@pytest.mark.usefixtures("always")
+def test_rows_that_do_not_count_are_no_failure_of_the_codes():
+    lookup, keys, queries = NativeLookup(), units(2048, 8), units(9, 8)
+    queries[2:] = torch.nan
+    for _ in range(3):
+        lookup.nearest(queries, keys, torch.ones(2048, dtype=torch.bool), 1)
+    assert codes_of(lookup).missed == 0
 
 
 def test_a_search_without_codes_keeps_none():
