@@ -38,6 +38,11 @@ def _on_cpu(cell: str) -> tuple[Figure, ...]:
     return Figure(f"{key}.ratio_to_best_stock"), Figure(f"{key}.fraction_of_roofline")
 
 
+def _approximate(cell: str) -> tuple[Figure, ...]:
+    parts = ("recall", "speedup", "speedup_after_write")
+    return tuple(Figure(f"lookup.approximate.{cell}.{part}") for part in parts)
+
+
 def _generalised(way: str) -> tuple[Figure, ...]:
     parts = ("old", "new", "harmonic")
     return tuple(
@@ -140,6 +145,18 @@ TABLES = {
             ("GPU, 256 queries, 1M slots, k = 256", *_on_gpu("b256_m1M_k256")),
             ("GPU, 4,096 queries, 1M slots, k = 256", *_on_gpu("b4096_m1M_k256")),
             ("GPU, 256 queries, 1M slots, nearest pair", *_on_gpu("b256_m1M")),
+        ),
+    ),
+    "approximate": Table(
+        columns=("16 queries, 131,072 slots", "recall", "times as fast as exact", "after a write"),
+        rows=(
+            ("FaissIVF, clustered keys, k = 1", *_approximate("ivf.clustered.m131072_k1")),
+            ("FaissIVF, clustered keys, k = 10", *_approximate("ivf.clustered.m131072_k10")),
+            ("FaissIVF, random directions, k = 10", *_approximate("ivf.unclustered.m131072_k10")),
+            (
+                "LocalitySensitiveHashing, clustered keys, k = 1",
+                *_approximate("lsh.clustered.m131072_k1"),
+            ),
         ),
     ),
     "speed": Table(
