@@ -1,5 +1,6 @@
 """From seconds to figures, by hand-made seconds; turns, floors, the plot and the script."""
 
+import gc
 import os
 import random
 import shutil
@@ -207,11 +208,17 @@ def test_the_memory_that_a_call_takes_is_seen():
     def take():
         return bytearray(random.randbytes(1)) * 2**26
 
-    answer, seconds, extra = clock.CpuClock().watched(take)
-    assert len(answer) == 2**26 and seconds > 0
-    if extra is None:
-        pytest.skip("this system does not say how large a process has been")
-    assert 2**25 < extra < 2**27
+    grown = []
+    for _ in range(3):
+        # A process that gives back what others left, in the middle of a call, does not grow by it.
+        gc.collect()
+        answer, seconds, extra = clock.CpuClock().watched(take)
+        assert len(answer) == 2**26 and seconds > 0
+        if extra is None:
+            pytest.skip("this system does not say how large a process has been")
+        grown.append(extra)
+        del answer
+    assert 2**25 < max(grown) < 2**27
 
 
 def test_work_of_our_own_is_not_foreign():
