@@ -113,7 +113,6 @@ def _weighed(evidence: Evidence, weighing: Weighing, classes: Classes) -> tuple[
     terms = (exponents - highest.gather(1, columns)).exp()
     sums = torch.zeros_like(host).scatter_add(1, columns, terms)
     spoken_for = highest > FORGOTTEN / 2
-    spoken_for[:, -1] = False
     z = sums.where(spoken_for, 1.0).log() + highest + host
     return z.where(spoken_for, FORGOTTEN), host
 

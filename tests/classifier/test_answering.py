@@ -119,6 +119,15 @@ def test_without_a_host_the_examples_are_all_of_the_answer_or_there_is_none():
     assert blended(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
 
 
+def test_what_the_host_may_not_say_the_memory_says_alone():
+    evidence = Evidence(
+        torch.tensor([[0.4]]), torch.tensor([[0]]), torch.tensor([[FORGOTTEN, 1.0]])
+    )
+    classes = Classes(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    z = weighed(evidence, weighing(), classes)[0].tolist()
+    assert z == pytest.approx([0.4 / 0.1, 0.5 / 0.1 + 0.3])
+
+
 def test_an_empty_memory_leaves_the_answer_to_the_host():
     classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]))
     chances = classifier.predict_proba(at(10)).values

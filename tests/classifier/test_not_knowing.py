@@ -129,6 +129,15 @@ def test_without_unknown_examples_every_class_plays_the_stranger():
     assert held_out == pytest.approx(math.cos(math.radians(65)), abs=1e-5)
 
 
+def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
+    weight = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    whole, without = hosted(weight), hosted(weight)
+    whole.learn(at(0, 20, 30, 90), ["kea", "weka", "weka", "kiwi"])
+    without.learn(at(20, 30, 90), ["weka", "weka", "kiwi"])
+    threshold = whole.fit_threshold(at(5), ["kea"], far=0.5)
+    assert threshold == pytest.approx(without.familiarity(at(5)).item(), abs=1e-6)
+
+
 def test_without_labels_the_class_that_answers_plays_the_stranger():
     one, other = bare(), bare()
     for classifier in (one, other):
