@@ -35,6 +35,7 @@ from benchmarks.generalised.memory import answers, prepared, taught
 from benchmarks.generalised.openset import open_set
 from benchmarks.generalised.rivals import RIVALS, Seen, Task, fitted, tested
 from benchmarks.results import RESULTS, write_result
+from rarememory.classifier.host import Host
 from rarememory.data import Characters
 
 SHOTS = (1, 5)
@@ -118,7 +119,7 @@ def _remembered(
 ) -> tuple[Accuracies, float]:
     classifier, _ = prepared(host, kinds, shots, **ways)
     seconds = taught(classifier, drawn(kinds.new, slice(0, shots)), ways.get("average", True))
-    given = answers(classifier, _queries(kinds), _numbers(kinds))
+    given = answers(classifier, _queries(kinds), _numbers(kinds.old, kinds.new))
     return accuracies(given, task.queries.classes, task.n_old), seconds
 
 
@@ -139,31 +140,29 @@ def _task(
     host: nn.Module, old: Characters, new: Characters, shots: int, asked: slice, asked_new: slice
 ) -> Task:
     """What the host makes of what is taught and of what is asked."""
-    numbers = {name: number for number, name in enumerate(old.names + new.names)}
+    numbers = _numbers(old, new)
     taught_drawings = drawn(old, TRAIN) + drawn(new, slice(0, shots))
     queries = drawn(old, asked) + drawn(new, asked_new)
     head: nn.Linear = host.get_submodule("fc")  # type: ignore[assignment]
-    learnt, asked_about = (
-        _seen(host, head, drawings, numbers) for drawings in (taught_drawings, queries)
-    )
+    learnt, asked_about = (_seen(host, some, numbers) for some in (taught_drawings, queries))
     return Task(learnt, asked_about, head, len(numbers))
 
 
 @torch.no_grad()
-def _seen(host: nn.Module, head: nn.Linear, drawings: Drawings, numbers: dict[str, int]) -> Seen:
-    trunk = nn.Sequential(*list(host.children())[:-1], nn.Flatten())
-    features = torch.cat([trunk(inputs) for inputs, _ in drawings.batches()])
+def _seen(host: nn.Module, drawings: Drawings, numbers: dict[str, int]) -> Seen:
+    listener = Host(host, "fc", answers=True)
+    features, logits = zip(*(listener(inputs) for inputs, _ in drawings.batches()), strict=True)
     classes = torch.tensor([numbers[name] for name in drawings.names])
-    return Seen(features, head(features), classes)
+    return Seen(torch.cat(features), torch.cat(logits), classes)
 
 
 def _queries(kinds: Kinds) -> Drawings:
     return drawn(kinds.old, TEST) + drawn(kinds.new, NEW_TEST)
 
 
-def _numbers(kinds: Kinds) -> dict[str, int]:
-    """The number of each class; what is answered beside those is none."""
-    return {name: number for number, name in enumerate(kinds.old.names + kinds.new.names)}
+def _numbers(old: Characters, new: Characters) -> dict[str, int]:
+    """The number of each class, the old ones first; what is answered beside those is none."""
+    return {name: number for number, name in enumerate(old.names + new.names)}
 
 
 def _figures(key: str, rows: dict[str, Accuracies], seconds: dict[str, float]) -> dict[str, float]:

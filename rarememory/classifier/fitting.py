@@ -7,7 +7,7 @@ from torch import nn
 
 from rarememory.classifier import calibration, openset, whitening
 from rarememory.classifier.answering import Answering
-from rarememory.classifier.blending import Evidence, Weighing
+from rarememory.classifier.blending import Evidence, Weighing, blended
 from rarememory.classifier.examples import batches_of
 from rarememory.classifier.known import Known, labelled, pooled, taken_for_known
 from rarememory.classifier.learning import Encoded, encoded
@@ -96,10 +96,11 @@ class Fitting(Answering):
             evidence.values,
             None if known.logits is None else known.logits.double(),
         )
-        columns = torch.searchsorted(self._ids(), known.ids)
+        classes = self._classes()
+        columns = classes.columns(known.ids)
 
         def chances(weighing: Weighing) -> torch.Tensor:
-            return self._chances(evidence, weighing)
+            return blended(evidence, weighing, classes)
 
         weighing, report = calibration.fitted(chances, columns, self._weighed(torch.float64))
         if known.logits is not None:
