@@ -15,8 +15,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rarememory.data.episodes import sighting_episode
+from rarememory.data.episodes import Episode, sightings_of
 from rarememory.data.jitter import Jitter
+from rarememory.lookalikes import Lookalikes
 from rarememory.losses import vote_loss
 from rarememory.memory import Memory
 
@@ -27,9 +28,12 @@ class Recipe:
 
     The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
     of a sighting is margin_weight times the memory loss plus vote_weight times the negative
-    log-likelihood of the memory's vote.
+    log-likelihood of the memory's vote. A second memory is kept through the whole training: it
+    holds all classes, and chooses which of them meet in an episode (`Lookalikes`).
 
     Args:
+        group: classes of an episode that are chosen to look alike; with 1 all are random.
+        random_part: part of the steps before the first such episode.
         both_ways: show each episode from its end as well, so that every drawing asks once.
         warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
         averaging: how slowly the averaged weights follow, exponentially.
@@ -47,6 +51,8 @@ class Recipe:
     steps: int = 6000
     n_way: int = 128
     n_sightings: int = 2
+    group: int = 8
+    random_part: float = 0.1
     both_ways: bool = True
     margin_weight: float = 1.0
     vote_weight: float = 1.0
@@ -83,9 +89,12 @@ class Training:
         memory: of at least n_way * n_sightings slots; it is cleared at every step.
         images: uint8 drawings of the classes to learn from.
         recipe: how to train.
+        families: of the classes; two of one family, such as a character and its mirror image, do
+            not meet in an episode. Each class is one of its own if None.
 
     Raises:
-        ValueError: the memory has fewer slots than an episode needs.
+        ValueError: the memory has fewer slots than an episode needs, or there are fewer families
+            than an episode has classes.
 
     Example:
         >>> from rarememory.backbones import Conv4
@@ -102,6 +111,7 @@ class Training:
         memory: Memory,
         images: UInt8[Tensor, "classes drawings height width"],
         recipe: Recipe,
+        families: Int64[Tensor, " classes"] | None = None,
     ) -> None:
         slots, needed = len(memory.values), recipe.n_way * recipe.n_sightings
         if slots < needed:
@@ -114,11 +124,14 @@ class Training:
             encoder, multi_avg_fn=_running_average(recipe.averaging), use_buffers=True
         )
         self.memory = memory
-        self.images = images
+        self.device = next(encoder.parameters()).device
+        self.images = images.to(self.device)
+        families = torch.arange(len(images)) if families is None else families
+        self.lookalikes = Lookalikes(families.to(self.device), memory.keys.shape[1])
+        self.lookalikes.memory.to(self.device)
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
         self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe
-        self.device = next(encoder.parameters()).device
         self.optimizer = torch.optim.AdamW(
             _decayed_or_not(encoder, memory, recipe.weight_decay), betas=(0.9, 0.99)
         )
@@ -130,11 +143,13 @@ class Training:
     def advance(self) -> Step:
         """Train on one episode."""
         begin = time.perf_counter()
-        images, labels = self._episode()
+        episode = self._episode()
         self.encoder.train()
         with self._own_dropout(), self._precision():
-            embeddings = self.encoder(images)
-        loss, accuracy = self._episode_loss(embeddings.float().view(*labels.shape, -1), labels)
+            embeddings = self.encoder(self._shown(episode))
+        embeddings = embeddings.float().view(*episode.labels.shape, -1)
+        loss, accuracy = self._episode_loss(embeddings, episode.labels)
+        self.lookalikes.write(embeddings, episode.classes)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
@@ -158,19 +173,24 @@ class Training:
         half = _computes_in_bfloat16(self.device) if wanted is None else wanted
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
-    def _episode(self) -> tuple[Tensor, Int64[Tensor, "sightings n_way"]]:
+    def _episode(self) -> Episode:
         recipe = self.recipe
-        episode = sighting_episode(
-            *self.images.shape[:2],
-            n_way=recipe.n_way,
+        random = self.step < recipe.random_part * recipe.steps
+        classes = self.lookalikes.choose(
+            recipe.n_way, group=1 if random else recipe.group, generator=self.generator
+        )
+        return sightings_of(
+            classes,
+            self.images.shape[1],
             n_sightings=recipe.n_sightings,
             generator=self.generator,
         )
-        shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1)
-        images = shown.to(self.device) / 255
-        if recipe.jitter is not None:
-            images = recipe.jitter(images, self.generator)
-        return images.contiguous(memory_format=torch.channels_last), episode.labels.to(self.device)
+
+    def _shown(self, episode: Episode) -> Float[Tensor, "batch 1 height width"]:
+        shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1) / 255
+        if self.recipe.jitter is not None:
+            shown = self.recipe.jitter(shown, self.generator)
+        return shown.contiguous(memory_format=torch.channels_last)
 
     def _episode_loss(
         self,
@@ -212,6 +232,7 @@ class Training:
             "encoder": self.encoder.state_dict(),
             "averaged": self.averaged.state_dict(),
             "memory": self.memory.state_dict(),
+            "lookalikes": self.lookalikes.memory.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
@@ -234,6 +255,7 @@ class Training:
                 )
         for name in ("encoder", "averaged", "memory", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        self.lookalikes.memory.load_state_dict(state["lookalikes"])
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
 

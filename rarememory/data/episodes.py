@@ -38,14 +38,30 @@ def sighting_episode(
     [[0, 1, 2], [0, 1, 2]]
     """
     _check_way(n_way, n_classes)
+    classes = _choose_classes(n_classes, n_way, generator)
+    return sightings_of(classes, n_drawings, n_sightings=n_sightings, generator=generator)
+
+
+def sightings_of(
+    classes: Int64[Tensor, " n_way"], n_drawings: int, *, n_sightings: int, generator: Generator
+) -> Episode:
+    """A `sighting_episode` of these classes: label w is that of classes[w].
+
+    It lives where the classes do; `generator` lives on the CPU.
+
+    >>> classes = torch.tensor([7, 7, 9])
+    >>> episode = sightings_of(classes, 20, n_sightings=2, generator=Generator())
+    >>> bool((episode.classes == classes[episode.labels]).all())
+    True
+    """
     _check_positive("n_sightings", n_sightings)
     if n_sightings > n_drawings:
         raise ValueError(
             f"n_sightings is {n_sightings}, but a class has {n_drawings} drawings: ask for fewer"
         )
-    classes = _choose_classes(n_classes, n_way, generator)
-    drawings = _choose_drawings(n_way, n_drawings, n_sightings, generator)
-    labels = torch.rand(n_sightings, n_way, generator=generator).argsort(dim=1)
+    n_way = len(classes)
+    drawings = _choose_drawings(n_way, n_drawings, n_sightings, generator).to(classes.device)
+    labels = torch.rand(n_sightings, n_way, generator=generator).argsort(dim=1).to(classes.device)
     return Episode(classes[labels], drawings.T.gather(1, labels), labels)
 
 

@@ -43,9 +43,23 @@ def test_a_turn_is_at_most_the_degrees_it_says():
     assert 8 < angles.abs().max() < 10.5
 
 
+def test_bending_moves_places_by_what_it_says_and_neighbours_together():
+    still = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
+    across = torch.linspace(0, 1, 41).expand(300, 1, 41, 41)
+    moved = Jitter(**still, bend=0.05)(across, Generator().manual_seed(0))
+    # A ramp shows how far each place was moved; the border, where ink comes from outside, is not.
+    move = (moved - across)[:, 0, 10:31, 10:31] * 40 / 41
+    assert 0.02 < move.std() < 0.05
+    assert abs(move.mean()) < 0.005
+    apart = move.diff(dim=2).std()
+    assert 0 < apart < 0.2 * move.std()
+    # One image is bent here and there, not shifted as a whole.
+    assert (move - move.mean((1, 2), keepdim=True)).std() > 0.015
+
+
 def test_the_same_generator_jitters_the_same_and_torchs_own_is_left_alone():
     before = torch.get_rng_state()
-    one = Jitter()(IMAGES, Generator().manual_seed(7))
-    other = Jitter()(IMAGES, Generator().manual_seed(7))
+    one = Jitter(bend=0.03)(IMAGES, Generator().manual_seed(7))
+    other = Jitter(bend=0.03)(IMAGES, Generator().manual_seed(7))
     assert torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
