@@ -86,6 +86,7 @@ OWN = {
     "play/server.py": "tests/play/test_server.py",
     "backbones/stored.py": "tests/backbones/test_backbones.py",
     "data/splits.py": "tests/data/test_splits.py",
+    "evaluation": "tests/evaluation",
     "lookup/triton.py": "tests/lookup/test_triton.py",
     "lookup/triton_plan.py": "tests/lookup/test_triton.py",
     "lookup/triton_kernels.py": "tests/lookup/test_triton.py",

@@ -508,7 +508,7 @@ DAMAGES = (
     ("distributed.py", "labels.reshape(-1).long()", "labels.reshape(-1)"),
     # Words
     ("updates.py", "        ValueError: `age_noise` is negative or not finite.\n", ""),
-    ("evaluation.py", "        >>> print(Accuracy.of(", "        print(Accuracy.of("),
+    ("evaluation/accuracy.py", "        >>> print(Accuracy.of(", "        print(Accuracy.of("),
     ("memory.py", "        \"\"\"The buffers themselves.\"\"\"\n", ""),
     ("vectors.py", "vectors: Float[Tensor, \"*batch width\"]\n", "vectors: Tensor\n"),
     # Noise
