@@ -1,11 +1,14 @@
 """The field's protocol: a support is learnt, then queries are answered."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.nn.functional import normalize
 
 from rarememory.checks import check_count
-from rarememory.data.episodes import support_query_episode
+from rarememory.data.episodes import Episode, support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
 
@@ -19,6 +22,7 @@ def support_query_accuracy(
     n_shot: int,
     n_query: int = 15,
     n_episodes: int = 1000,
+    average: bool = False,
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
@@ -27,6 +31,10 @@ def support_query_accuracy(
     The support is written shot by shot, one drawing of every class at a time, so that averaging
     has a say (Vinyals et al. 2016, section 4.1, has the episodes). The memory is afterwards as it
     was before. Arguments are as in `sighting_accuracy`; chance is 1 / n_way.
+
+    Args:
+        average: write of each class one key, the mean of its drawings at unit length (the prototype
+            of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
 
     Raises:
         ValueError: a number is less than 1, or there are too few classes or drawings.
@@ -44,21 +52,35 @@ def support_query_accuracy(
     """
     check_count("n_episodes", n_episodes)
     generator = Generator().manual_seed(seed)
-    right = torch.zeros(n_episodes)
+    episodes = (
+        support_query_episode(
+            *embeddings.shape[:2],
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            generator=generator,
+        )
+        for _ in bar(range(n_episodes))
+    )
+    return Accuracy.of(torch.stack(list(answered(memory, embeddings, episodes, average))))
+
+
+def answered(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    episodes: Iterator[tuple[Episode, Episode]],
+    average: bool = False,
+) -> Iterator[Tensor]:
+    """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
     with memory.snapshot():
-        for index in bar(range(n_episodes)):
-            support, query = support_query_episode(
-                *embeddings.shape[:2],
-                n_way=n_way,
-                n_shot=n_shot,
-                n_query=n_query,
-                generator=generator,
-            )
+        for support, query in episodes:
             memory.clear()
             shown = embeddings[support.classes, support.drawings]
             labels = support.labels.to(embeddings.device)
-            for shot in range(n_shot):
-                memory.write(shown[:, shot], labels[:, shot])
+            if average:
+                memory.write(normalize(shown.float(), dim=-1).mean(1), labels[:, 0])
+            else:
+                for shot in range(labels.shape[1]):
+                    memory.write(shown[:, shot], labels[:, shot])
             answer = memory(embeddings[query.classes, query.drawings], k=1).prediction
-            right[index] = (answer == query.labels.to(answer.device)).float().mean().cpu()
-    return Accuracy.of(right)
+            yield (answer == query.labels.to(answer.device)).float().mean().cpu()
