@@ -497,6 +497,18 @@ DAMAGES = (
     ("vectors.py", "self.memory.update.averages(hits).any()", "False"),
     ("vectors.py", "part.split(size)", "part.split(9)"),
     ("vectors.py", "k=self.memory.k if k is None else k", "k=self.memory.k"),
+    # Means
+    ("means.py", "before = self.lengths[own].where(own != EMPTY, 0.0)", "before = self.lengths[own]"),
+    ("means.py", "sums.where((before", "sums.where((2 + before"),
+    ("means.py", "before.where(before > 0, lengths.unsqueeze(1))", "lengths.unsqueeze(1)"),
+    ("means.py", "self.lengths[write.slots] = lengths", "self.lengths[write.slots] = 1 + 0 * lengths"),
+    ("means.py", "for field in write))", "for field in write))[:0] or write"),
+    ("means.py", "self._keep_lengths(before)", "pass"),
+    ("means.py", "self._keep_lengths(self.lengths[old_slots])", "self._keep_lengths(self.lengths[: len(old_slots)])"),
+    ("means.py", "state_dict[mine][old_slots]", "state_dict[mine][: len(old_slots)]"),
+    ("means.py", "else rows.mask", "else ~rows.mask"),
+    ("means.py", 'self._refuse_if_read_only("write")', "pass"),
+    ("means.py", "if names[0] in state_dict and mine not in state_dict:", "if False:"),
     # Many processes
     ("distributed.py", "[:count] for some, count in", " for some, count in"),
     ("distributed.py", "return rows[mask.reshape(-1)], right[mask.reshape(-1)]", "return rows, right"),
