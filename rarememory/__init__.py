@@ -5,6 +5,7 @@ from rarememory.classifier import wrap as wrap
 from rarememory.lookup import Lookup as Lookup
 from rarememory.losses import margin_loss as margin_loss
 from rarememory.losses import vote_loss as vote_loss
+from rarememory.means import MeanMemory as MeanMemory
 from rarememory.memory import Memory as Memory
 from rarememory.state import EMPTY as EMPTY
 from rarememory.state import MemoryState as MemoryState

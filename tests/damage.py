@@ -86,6 +86,12 @@ OWN = {
     "play/server.py": "tests/play/test_server.py",
     "backbones/stored.py": "tests/backbones/test_backbones.py",
     "data/splits.py": "tests/data/test_splits.py",
+    "data/streams.py": "tests/data/test_streams.py",
+    "evaluation": "tests/evaluation",
+    **{
+        f"evaluation/{protocol}.py": f"tests/evaluation/test_{protocol}.py"
+        for protocol in ("lifelong", "storage", "within_alphabet")
+    },
     "lookup/triton.py": "tests/lookup/test_triton.py",
     "lookup/triton_plan.py": "tests/lookup/test_triton.py",
     "lookup/triton_kernels.py": "tests/lookup/test_triton.py",

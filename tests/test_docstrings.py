@@ -18,7 +18,7 @@ import rarememory
 
 # Packages and doors are public unless they are named here; other files if they are named below.
 MACHINERY = {"rarememory.native"}
-FILES = {"rarememory.distributed", "rarememory.evaluation", "rarememory.training"}
+FILES = {"rarememory.distributed", "rarememory.training"}
 
 # Names whose example cannot be run, and why.
 NOT_RUN = {

@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lookup": {"state", "checks", "looking", "watching", "native"},
     "memory": CORE,
     "vectors": CORE,
+    "means": CORE,
     "distributed": set(),
     "pictures": PARTS,
     "evaluation": CORE | PARTS,
@@ -70,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         | {"pictures", "classifier", "integrations", "demo", "commands", "play"}
     ),
     "__main__": {"cli", "demo"},
-    "__init__": CORE | PARTS | LEARNING | {"vectors", "classifier", "integrations"},
+    "__init__": CORE | PARTS | LEARNING | {"vectors", "means", "classifier", "integrations"},
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks import omniglot, results
+from benchmarks import results
+from benchmarks.omniglot import training as omniglot
 from rarememory.backbones import Conv4
 from rarememory.data import draw_glyphs
 from rarememory.evaluation import embed

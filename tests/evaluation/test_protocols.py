@@ -7,8 +7,14 @@ import torch
 from torch import nn
 
 from rarememory import Memory
-from rarememory.data import sighting_episode, support_query_episode
-from rarememory.evaluation import Accuracy, embed, sighting_accuracy, support_query_accuracy
+from rarememory.data import Jitter, sighting_episode, support_query_episode
+from rarememory.evaluation import (
+    Accuracy,
+    embed,
+    embed_averaged,
+    sighting_accuracy,
+    support_query_accuracy,
+)
 from tests.oracle import PaperMemory
 
 
@@ -70,6 +76,25 @@ def test_support_query_accuracy_is_what_loops_over_the_papers_memory_say(n_shot)
     )
     assert found.mean == pytest.approx(sum(right) / 20)
     assert 0 < found.mean < 1
+
+
+def test_an_averaged_support_is_one_key_a_class_the_mean_of_its_drawings_at_unit_length():
+    embeddings = noisy() * torch.rand(9, 7, 1).add(0.1)
+    ask = {"n_way": 4, "n_shot": 3, "n_query": 2}
+    generator, right = torch.Generator().manual_seed(5), []
+    for _ in range(20):
+        support, query = support_query_episode(9, 7, generator=generator, **ask)
+        shown = nn.functional.normalize(embeddings[support.classes, support.drawings], dim=-1)
+        asked = embeddings[query.classes, query.drawings]
+        means = nn.functional.normalize(shown.sum(1), dim=1)
+        right.append(((asked @ means.T).argmax(-1) == query.labels).float().mean().item())
+    # There is room for four keys: what is averaged needs no more.
+    found = support_query_accuracy(
+        Memory(5, 4), embeddings, n_episodes=20, seed=5, average=True, **ask
+    )
+    by_shot = support_query_accuracy(Memory(5, 12), embeddings, n_episodes=20, seed=5, **ask)
+    assert found.mean == pytest.approx(sum(right) / 20)
+    assert found != by_shot
 
 
 def test_nothing_is_known_at_the_first_sighting_and_all_at_the_second_of_perfect_embeddings():
@@ -156,3 +181,30 @@ def test_embedding_takes_an_encoder_without_weights_and_leaves_frozen_parts_froz
     with pytest.raises(RuntimeError):
         embed(encoder, images[..., :3])
     assert [module.training for module in encoder.modules()] == [True, True, False, True]
+
+
+class Squares(nn.Module):
+    """Not linear, so that the mean of what it makes is not what it makes of the mean."""
+
+    def forward(self, images):
+        return images.flatten(1) ** 2 + 0.1
+
+
+def test_an_averaged_embedding_is_the_mean_at_unit_length_of_the_drawing_and_its_copies():
+    images = torch.randint(0, 256, (3, 2, 6, 6), dtype=torch.uint8)
+    jitter, generator = Jitter(), torch.Generator().manual_seed(7)
+    found = embed_averaged(Squares(), images, jitter=jitter, copies=2, seed=7)
+    flat = images.flatten(0, 1).unsqueeze(1) / 255
+    views = [flat, jitter(flat, generator), jitter(flat, generator)]
+    units = [nn.functional.normalize(Squares()(view), dim=1) for view in views]
+    torch.testing.assert_close(found, torch.stack(units).mean(0).view(3, 2, 36))
+
+
+def test_averaging_has_a_seed_of_its_own_and_needs_a_copy():
+    images = torch.randint(0, 256, (3, 2, 6, 6), dtype=torch.uint8)
+    before = torch.random.get_rng_state()
+    one, same, other = (embed_averaged(Squares(), images, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    with pytest.raises(ValueError, match="copies must be an integer of at least 1, not 0"):
+        embed_averaged(Squares(), images, copies=0)

@@ -216,7 +216,3 @@ def _told(options: argparse.Namespace) -> list[str]:
     if options.weights:
         told += ["--weights", "<file>"]
     return told
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Omniglot: an encoder is trained under a memory, and tested as the paper does and further."""

@@ -1,0 +1,258 @@
+"""Omniglot past the paper: many ways, alphabets, streams, few keys and strangers, by one encoder.
+
+    python -m benchmarks.omniglot.evaluation --encoder <weights> --data <folder>
+
+The encoder is one of ours, trained on the background characters only (safetensors, such as
+`python -m benchmarks.omniglot --split folders --weights <file>` writes); it is tested on the 659
+evaluation characters as they were drawn. Nothing is trained. It takes about eight minutes on a
+core, most of them for the streams.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.omniglot.openset import open_set
+from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
+from benchmarks.results import RESULTS, write_result
+from rarememory import Memory
+from rarememory.backbones import stored_encoder
+from rarememory.data import Characters, download_omniglot, read_omniglot
+from rarememory.evaluation import (
+    Accuracy,
+    Bar,
+    embed,
+    embed_averaged,
+    storage_accuracy,
+    support_query_accuracy,
+    within_alphabet_accuracy,
+)
+
+WAYS = (100, 423, 659)
+CURVE = (5, 20, 50, 100, 200, 300, 423, 659)
+SHOTS = (1, 5)
+STORED = (20, 25, 30, 44, 60, 100, 200)
+"""Slots. Ramalho and Garnelo 2019 keep 44 items for 98.5 % at 20 ways."""
+SHOWN = (2, 6, 20)
+"""Sightings whose accuracy is a figure; the others are in the curves."""
+ALL_DRAWINGS = 20
+DECISIVE = ("episodes", "copies", "streams", "seed")
+"""Options that decide the figures: a result with all of them at their defaults is published."""
+
+Embeddings = Float[Tensor, "classes drawings key_dim"]
+Figures = dict[str, float]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Test, write the result; return the exit status."""
+    options = _options(arguments)
+    try:
+        _run(options)
+    except (ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    encoder = stored_encoder(options.encoder)
+    characters = read_omniglot(options.data or download_omniglot("data")).evaluation
+    print(f"embedding {len(characters)} characters")
+    embeddings = embed(encoder, characters.images)
+    figures, curves = many_ways("evaluation", embeddings, options)
+    figures |= within_alphabets("within_alphabet", characters, embeddings, options)
+    figures |= storage(embeddings, options)
+    for shot in SHOTS:
+        found = open_set(embeddings, n_shot=shot, seed=options.seed, bar=_bar(f"open, {shot}-shot"))
+        figures |= _percent(f"openset.{shot}shot", **found)
+    if options.copies:
+        print(f"embedding them {options.copies + 1} times, jittered")
+        means = embed_averaged(encoder, characters.images, copies=options.copies, seed=options.seed)
+        figures |= many_ways("jittered", means, options)[0]
+        figures |= within_alphabets("jittered.within_alphabet", characters, means, options)
+    streamed, by_sighting = lifelong(characters, embeddings, options)
+    figures |= streamed
+    for key, figure in figures.items():
+        print(f"omniglot.{key:60} {figure:7.2f}")
+    published = all(getattr(options, name) == options.defaults[name] for name in DECISIVE)
+    write_result(
+        "omniglot_evaluation",
+        {f"omniglot.{key}": figure for key, figure in figures.items()},
+        # A quick try is no result to publish: it does not replace one.
+        folder=RESULTS if published else Path("runs"),
+        command=_told(options),
+        seed=options.seed,
+        episodes=options.episodes,
+        classes=len(characters),
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        weights_sha256=hashlib.sha256(Path(options.encoder).read_bytes()).hexdigest(),
+        wall_seconds=round(time.perf_counter() - begin),
+        accuracy_by_ways=curves,
+        lifelong_accuracy_by_sighting=by_sighting,
+    )
+
+
+def many_ways(
+    name: str, embeddings: Embeddings, options: argparse.Namespace
+) -> tuple[Figures, dict[str, dict[int, float]]]:
+    """Support and query with all drawings but the support's as queries; five drawings averaged.
+
+    Returns:
+        The figures, and accuracy in [0, 1] by shots and ways.
+    """
+    figures: Figures = {}
+    curves: dict[str, dict[int, float]] = {f"{shot}-shot": {} for shot in SHOTS}
+    for way in (way for way in CURVE if way <= len(embeddings)):
+        # All 659 leave only the drawings to chance: fewer episodes will do.
+        n_episodes = options.episodes if way <= min(WAYS) else max(2, options.episodes // 5)
+        for shot in SHOTS:
+            ask = partial(
+                support_query_accuracy,
+                Memory(embeddings.shape[2], way * shot),
+                embeddings,
+                n_way=way,
+                n_shot=shot,
+                n_query=ALL_DRAWINGS - shot,
+                n_episodes=n_episodes,
+                seed=options.seed,
+                bar=_bar(f"{way}-way {shot}-shot"),
+            )
+            found = ask(average=True)
+            curves[f"{shot}-shot"][way] = found.mean
+            if way in WAYS:
+                figures |= _percent(name, **{f"{way}w{shot}s": found})
+                if shot > 1:
+                    figures |= _percent(name, **{f"{way}w{shot}s.by_shot": ask(average=False)})
+    return figures, curves
+
+
+def within_alphabets(
+    name: str, characters: Characters, embeddings: Embeddings, options: argparse.Namespace
+) -> Figures:
+    """The error of Lake's one-shot task, and of the easiest and the hardest alphabet."""
+    found = within_alphabet_accuracy(
+        Memory(embeddings.shape[2], 20),
+        embeddings,
+        characters.names,
+        n_runs=options.episodes,
+        seed=options.seed,
+        bar=_bar("within alphabets"),
+    )
+    error = Accuracy(1 - found.accuracy.mean, found.accuracy.interval)
+    each = sorted(100 - 100 * accuracy for accuracy in found.alphabets.values())
+    return {
+        **_percent(name, **{"20w1s.error": error}),
+        f"{name}.20w1s.error_of_easiest": each[0],
+        f"{name}.20w1s.error_of_hardest": each[-1],
+    }
+
+
+def storage(embeddings: Embeddings, options: argparse.Namespace) -> Figures:
+    """Accuracy at 20 ways by the keys stored of 10 drawings a class."""
+    figures: Figures = {}
+    for name in ("paper", "fifo", "mean"):
+        for size in STORED:
+            found = storage_accuracy(
+                POLICIES[name].memory(embeddings.shape[2], size),
+                embeddings,
+                n_episodes=options.episodes,
+                seed=options.seed,
+                bar=_bar(f"{size} slots, {name}"),
+            )
+            figures |= _percent(f"storage.{name}.{size}", accuracy=found.accuracy)
+            figures[f"storage.{name}.{size}.keys"] = found.keys
+    return figures
+
+
+def lifelong(
+    characters: Characters, embeddings: Embeddings, options: argparse.Namespace
+) -> tuple[Figures, dict[str, Any]]:
+    """Streams of all drawings: by order, size and policy.
+
+    Returns:
+        The figures, and accuracy in [0, 1] by sighting under "<order>.<size>.<policy>".
+    """
+    figures: Figures = {}
+    curves: dict[str, list[float]] = {}
+    # Voting changes little: it is shown where the memory holds all there is.
+    cells = [
+        (order, size, name)
+        for order in ORDERS
+        for size in SIZES
+        for name in POLICIES
+        if size == "eight" or not POLICIES[name].vote
+    ]
+    for order, size, name in cells:
+        key = f"lifelong.{order}.{size}.{name}"
+        found = lived(
+            POLICIES[name],
+            *(characters, embeddings, order, size),
+            seed=options.seed,
+            bar=_bar(key),
+        )
+        curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in found.sightings]
+        figures |= _sightings(key, found.sightings)
+        figures |= _percent(key, forgetting=found.forgetting)
+    for order in ORDERS:
+        key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
+        for name, of in (("paper", key), ("mean", f"{key}.mean")):
+            every = averaged(
+                POLICIES[name], characters, embeddings, order, seeds=seeds, bar=_bar(of)
+            )
+            curves[of.partition(".")[2]] = [accuracy.mean for accuracy in every]
+            figures |= _sightings(of, every)
+    return figures, curves
+
+
+def _sightings(key: str, by_sighting: list[Accuracy]) -> Figures:
+    shown = {f"sighting{n}": by_sighting[n - 1] for n in SHOWN if n <= len(by_sighting)}
+    return _percent(key, **shown)
+
+
+def _percent(name: str, **found: Accuracy) -> Figures:
+    figures = {}
+    for key, accuracy in found.items():
+        figures[f"{name}.{key}"] = 100 * accuracy.mean
+        figures[f"{name}.{key}.interval"] = 100 * accuracy.interval
+    return figures
+
+
+def _bar(name: str) -> Bar:
+    return partial(tqdm, desc=name, leave=False)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.omniglot.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--encoder", required=True, help="its weights, in safetensors")
+    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
+    add("--episodes", type=int, default=100, help="of a kind; a fifth of it beyond 100 ways")
+    add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: none")
+    add("--streams", type=int, default=3, help="to average the main lifelong figures over")
+    add("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.defaults = {name: parser.get_default(name) for name in DECISIVE}
+    return options
+
+
+def _told(options: argparse.Namespace) -> str:
+    told = ["python -m benchmarks.omniglot.evaluation --encoder <weights> --data <omniglot>"]
+    told += [f"--{name} {getattr(options, name)}" for name in DECISIVE]
+    return " ".join(told)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Lifelong learning: policies and sizes of memory, over streams in two orders."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from rarememory import AverageOrReplaceRandom, FirstInFirstOut, MeanMemory, Memory
+from rarememory.data import Characters, Stream, alphabet_stream, random_stream
+from rarememory.evaluation import Accuracy, Bar, lifelong_accuracy, lifelong_forgetting
+
+SIZES = {"half": 0.5, "one": 1, "two": 2, "eight": 8}
+"""Slots of a memory, as a multiple of the classes."""
+
+ORDERS = ("random", "alphabet")
+
+NEIGHBOURS, TEMPERATURE = 64, 0.05
+"""Of those that vote."""
+
+
+class Policy(NamedTuple):
+    """What a memory stores, and how it answers."""
+
+    memory: Callable[[int, int], Memory]
+    vote: bool = False
+
+
+def _paper(key_dim: int, memory_size: int) -> Memory:
+    return Memory(key_dim, memory_size, k=NEIGHBOURS, temperature=TEMPERATURE)
+
+
+def _fifo(key_dim: int, memory_size: int) -> Memory:
+    first_out = FirstInFirstOut()
+    return Memory(key_dim, memory_size, k=NEIGHBOURS, temperature=TEMPERATURE, update=first_out)
+
+
+POLICIES = {
+    "paper": Policy(_paper),
+    "fifo": Policy(_fifo),
+    "random": Policy(lambda dim, size: Memory(dim, size, update=AverageOrReplaceRandom())),
+    "mean": Policy(MeanMemory),
+    "paper_vote": Policy(_paper, vote=True),
+    "fifo_vote": Policy(_fifo, vote=True),
+}
+
+
+class Lived(NamedTuple):
+    """What a policy knew: by sighting, and how much of it was lost at the end."""
+
+    sightings: list[Accuracy]
+    forgetting: Accuracy
+
+
+def lived(
+    policy: Policy,
+    characters: Characters,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    order: str,
+    size: str,
+    *,
+    seed: int,
+    bar: Bar = iter,
+) -> Lived:
+    """A memory of this policy and size through one stream, and through it again for forgetting."""
+    memory = policy.memory(embeddings.shape[2], round(SIZES[size] * len(characters)))
+    stream = drawn_stream(characters, order, seed)
+    return Lived(
+        lifelong_accuracy(memory, embeddings, stream, vote=policy.vote, bar=bar),
+        lifelong_forgetting(memory, embeddings, stream, vote=policy.vote, bar=bar),
+    )
+
+
+def averaged(
+    policy: Policy,
+    characters: Characters,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    order: str,
+    *,
+    seeds: range,
+    bar: Bar = iter,
+) -> list[Accuracy]:
+    """Accuracy by sighting, averaged over streams, by a memory of the largest size.
+
+    All streams have the same classes, so the interval is the mean of theirs.
+    """
+    memory = policy.memory(embeddings.shape[2], round(SIZES["eight"] * len(characters)))
+    streams = (drawn_stream(characters, order, seed) for seed in seeds)
+    every = [
+        lifelong_accuracy(memory, embeddings, stream, vote=policy.vote, bar=bar)
+        for stream in streams
+    ]
+    return [Accuracy(*torch.tensor(one).mean(0).tolist()) for one in zip(*every, strict=True)]
+
+
+def drawn_stream(characters: Characters, order: str, seed: int) -> Stream:
+    """All drawings, in a random order or alphabet by alphabet."""
+    generator = Generator().manual_seed(seed)
+    if order == "random":
+        return random_stream(len(characters), characters.drawings, generator=generator)
+    return alphabet_stream(characters.names, characters.drawings, generator=generator)

@@ -1,0 +1,18 @@
+"""The protocols of few-shot learning, answered by a memory over embeddings made once."""
+
+from rarememory.evaluation.accuracy import Accuracy as Accuracy
+from rarememory.evaluation.accuracy import Bar as Bar
+from rarememory.evaluation.both import Figures as Figures
+from rarememory.evaluation.both import both_protocols as both_protocols
+from rarememory.evaluation.embedding import embed as embed
+from rarememory.evaluation.embedding import embed_averaged as embed_averaged
+from rarememory.evaluation.lifelong import lifelong_accuracy as lifelong_accuracy
+from rarememory.evaluation.lifelong import lifelong_forgetting as lifelong_forgetting
+from rarememory.evaluation.sighting import sighting_accuracy as sighting_accuracy
+from rarememory.evaluation.storage import Storage as Storage
+from rarememory.evaluation.storage import storage_accuracy as storage_accuracy
+from rarememory.evaluation.support_query import support_query_accuracy as support_query_accuracy
+from rarememory.evaluation.within_alphabet import WithinAlphabet as WithinAlphabet
+from rarememory.evaluation.within_alphabet import (
+    within_alphabet_accuracy as within_alphabet_accuracy,
+)

@@ -1,0 +1,96 @@
+"""The paper's protocol and the field's, for every number of ways and shots."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rarememory.evaluation.accuracy import Accuracy, Bar
+from rarememory.evaluation.sighting import sighting_accuracy
+from rarememory.evaluation.support_query import support_query_accuracy
+from rarememory.memory import Memory
+
+SIGHTINGS = 11
+"""How often a class is seen in an episode by sighting, unless more shots are asked for."""
+
+
+class Figures(NamedTuple):
+    """What `both_protocols` found.
+
+    Attributes:
+        sighting: by number of ways, the accuracy at every sighting; `sighting[20][1]` is 1-shot.
+        support: by number of ways and shots.
+
+    Example:
+        >>> unseen, once = Accuracy(0.0, 0.0), Accuracy(0.9, 0.02)
+        >>> found = Figures(sighting={5: [unseen, once]}, support={(5, 1): Accuracy(0.93, 0.01)})
+        >>> print("5-way 1-shot:", found.sighting[5][1], "or", found.support[5, 1])
+        5-way 1-shot: 90.00 ± 2.00 or 93.00 ± 1.00
+    """
+
+    sighting: dict[int, list[Accuracy]]
+    support: dict[tuple[int, int], Accuracy]
+
+
+def both_protocols(
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    *,
+    ways: Sequence[int] = (5, 20),
+    shots: Sequence[int] = (1, 5),
+    n_episodes: int = 1000,
+    n_sharing: int = 1,
+    seed: int = 0,
+    bar: Callable[[str, str], Bar] = lambda name, unit: iter,
+) -> Figures:
+    """Both protocols for every number of ways and shots, each with a memory that never overflows.
+
+    Args:
+        embeddings: of every drawing of the classes to draw episodes from.
+        ways: numbers of classes of an episode.
+        shots: how often a class was seen before it is asked for.
+        n_episodes: at least 2, for an interval.
+        n_sharing: as in `sighting_accuracy`.
+        seed: of the episodes.
+        bar: of a name and a unit makes what shows progress.
+
+    Raises:
+        ValueError: there are fewer classes or drawings than asked for, or fewer than 2 episodes.
+
+    Example:
+        >>> import torch
+        >>> from rarememory.data import draw_glyphs
+        >>> from rarememory.evaluation import embed
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(9, 16, size=14).images)
+        >>> found = both_protocols(embeddings, ways=[2, 5], shots=[1], n_episodes=2)
+        >>> list(found.sighting), list(found.support)
+        ([2, 5], [(2, 1), (5, 1)])
+        >>> found.sighting[5][0].mean < found.sighting[5][1].mean  # unseen, then 1-shot
+        True
+    """
+    if n_episodes < 2:
+        raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
+    figures = Figures({}, {})
+    key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
+    for way in ways:
+        figures.sighting[way] = sighting_accuracy(
+            Memory(key_dim, way * n_sharing * n_sightings),
+            embeddings,
+            n_way=way,
+            n_sightings=n_sightings,
+            n_episodes=n_episodes,
+            n_sharing=n_sharing,
+            seed=seed,
+            bar=bar(f"{way}-way by sighting", "group" if n_sharing > 1 else "episode"),
+        )
+        for shot in shots:
+            figures.support[way, shot] = support_query_accuracy(
+                Memory(key_dim, way * shot),
+                embeddings,
+                n_way=way,
+                n_shot=shot,
+                n_episodes=n_episodes,
+                seed=seed,
+                bar=bar(f"{way}-way {shot}-shot", "episode"),
+            )
+    return figures

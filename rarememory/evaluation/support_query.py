@@ -1,0 +1,86 @@
+"""The field's protocol: a support is learnt, then queries are answered."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+from torch.nn.functional import normalize
+
+from rarememory.checks import check_count
+from rarememory.data.episodes import Episode, support_query_episode
+from rarememory.evaluation.accuracy import Accuracy, Bar
+from rarememory.memory import Memory
+
+
+@torch.no_grad()
+def support_query_accuracy(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    *,
+    n_way: int,
+    n_shot: int,
+    n_query: int = 15,
+    n_episodes: int = 1000,
+    average: bool = False,
+    seed: int = 0,
+    bar: Bar = iter,
+) -> Accuracy:
+    """The field's protocol: write n_shot drawings of each class, then answer n_query of each.
+
+    The support is written shot by shot, one drawing of every class at a time, so that averaging
+    has a say (Vinyals et al. 2016, section 4.1, has the episodes). The memory is afterwards as it
+    was before. Arguments are as in `sighting_accuracy`; chance is 1 / n_way.
+
+    Args:
+        average: write of each class one key, the mean of its drawings at unit length (the prototype
+            of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
+
+    Raises:
+        ValueError: a number is less than 1, or there are too few classes or drawings.
+
+    Example:
+        >>> from rarememory.data import draw_glyphs
+        >>> from rarememory.evaluation import embed
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(20, 5, size=14).images)
+        >>> memory = Memory(key_dim=196, memory_size=5)
+        >>> accuracy = support_query_accuracy(
+        ...     memory, embeddings, n_way=5, n_shot=1, n_query=4, n_episodes=9
+        ... )
+        >>> accuracy.mean > 1 / 5
+        True
+    """
+    check_count("n_episodes", n_episodes)
+    generator = Generator().manual_seed(seed)
+    episodes = (
+        support_query_episode(
+            *embeddings.shape[:2],
+            n_way=n_way,
+            n_shot=n_shot,
+            n_query=n_query,
+            generator=generator,
+        )
+        for _ in bar(range(n_episodes))
+    )
+    return Accuracy.of(torch.stack(list(answered(memory, embeddings, episodes, average))))
+
+
+def answered(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    episodes: Iterator[tuple[Episode, Episode]],
+    average: bool = False,
+) -> Iterator[Tensor]:
+    """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
+    with memory.snapshot():
+        for support, query in episodes:
+            memory.clear()
+            shown = embeddings[support.classes, support.drawings]
+            labels = support.labels.to(embeddings.device)
+            if average:
+                memory.write(normalize(shown.float(), dim=-1).mean(1), labels[:, 0])
+            else:
+                for shot in range(labels.shape[1]):
+                    memory.write(shown[:, shot], labels[:, shot])
+            answer = memory(embeddings[query.classes, query.drawings], k=1).prediction
+            yield (answer == query.labels.to(answer.device)).float().mean().cpu()

@@ -1,0 +1,148 @@
+"""Omniglot past the paper, from an encoder's weights to the result file, on made-up characters."""
+
+import hashlib
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks import results
+from benchmarks.omniglot import evaluation, openset, streams
+from benchmarks.summary import DOTTED
+from rarememory import MeanMemory, Memory
+from rarememory.backbones import Conv4
+from rarememory.data import Characters, Omniglot, draw_glyphs
+from rarememory.evaluation import Accuracy, lifelong_accuracy, lifelong_forgetting
+
+
+@pytest.fixture(scope="module")
+def characters():
+    """Two alphabets of 20 characters, 20 drawings of each."""
+    names = [f"{alphabet}/character{n:02}" for alphabet in ("a", "b") for n in range(1, 21)]
+    return Characters(tuple(names), draw_glyphs(40, 20, size=28).images)
+
+
+@pytest.fixture
+def run(characters, tmp_path, monkeypatch):
+    nothing = characters.select([])
+    monkeypatch.setattr(evaluation, "read_omniglot", lambda folder: Omniglot(nothing, characters))
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
+    monkeypatch.setattr(evaluation, "WAYS", (20, 40))
+    monkeypatch.setattr(evaluation, "CURVE", (5, 20, 40, 41))
+    monkeypatch.setattr(evaluation, "SIZES", {"half": 0.5, "eight": 8})
+    chosen = {name: streams.POLICIES[name] for name in ("paper", "fifo", "mean", "fifo_vote")}
+    monkeypatch.setattr(evaluation, "POLICIES", chosen)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save_file(Conv4(key_dim=16).state_dict(), tmp_path / "conv4.safetensors")
+
+    def run(*more):
+        told = ("--encoder", str(tmp_path / "conv4.safetensors"), "--data", "anywhere")
+        return evaluation.main([*told, "--episodes", "3", "--streams", "1", "--copies", "1", *more])
+
+    return run
+
+
+def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_from(run, tmp_path):
+    assert run() == 0
+    result = json.loads((tmp_path / "runs" / "omniglot_evaluation.json").read_text())
+    figures = result["figures"]
+    many = [
+        f"{way}w{shot}s{by}" for way in (20, 40) for shot, by in ((1, ""), (5, ""), (5, ".by_shot"))
+    ]
+    wanted = {f"{part}.{task}" for part in ("evaluation", "jittered") for task in many}
+    wanted |= {f"{part}within_alphabet.20w1s.error" for part in ("", "jittered.")}
+    wanted |= {
+        f"storage.{p}.{n}.accuracy" for p in ("paper", "fifo", "mean") for n in (20, 44, 200)
+    }
+    wanted |= {f"openset.{n}shot.{of}" for n in (1, 5) for of in ("auroc", "far1", "far5", "far10")}
+    ends = ("sighting2", "sighting6", "sighting20", "forgetting")
+    wanted |= {
+        f"lifelong.{order}.{cell}.{end}"
+        for order in ("random", "alphabet")
+        for cell in ("half.paper", "eight.fifo", "eight.fifo_vote", "eight.mean")
+        for end in ends
+    }
+    wanted |= {f"lifelong.{order}.{s}" for order in ("random", "alphabet") for s in ends[:3]}
+    wanted = {f"omniglot.{key}" for key in wanted}
+    assert wanted <= figures.keys()
+    assert all(f"{key}.interval" in figures for key in wanted)
+    assert all(DOTTED.fullmatch(key) for key in figures)
+    assert all(0 <= figures[key] <= 100 for key in wanted if not key.endswith("forgetting"))
+    assert not any("half.fifo_vote" in key for key in figures)
+    assert figures["omniglot.storage.mean.200.keys"] == 20
+    assert figures["omniglot.storage.fifo.200.keys"] == 200
+    weights = (tmp_path / "conv4.safetensors").read_bytes()
+    assert result["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert result["seed"] == 0 and result["classes"] == 40
+    assert len(result["lifelong_accuracy_by_sighting"]["random.eight.paper"]) == 20
+    assert list(result["accuracy_by_ways"]["5-shot"]) == ["5", "20", "40"]
+    assert str(tmp_path) not in json.dumps(result)
+
+
+def test_only_a_run_of_the_defaults_is_published():
+    options = evaluation._options(["--encoder", "x"])
+    assert all(getattr(options, name) == options.defaults[name] for name in evaluation.DECISIVE)
+    assert not re.search("x|anywhere", evaluation._told(options).replace("<", ""))
+    other = evaluation._options(["--encoder", "x", "--seed", "1"])
+    assert any(getattr(other, name) != other.defaults[name] for name in evaluation.DECISIVE)
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(run, capsys):
+    assert run("--encoder", "nowhere.safetensors") == 1
+    assert capsys.readouterr().err == "there is no file 'nowhere.safetensors'\n"
+
+
+def clustered(classes=40, drawings=6, noise=0.02):
+    return torch.eye(classes).unsqueeze(1) + noise * torch.randn(classes, drawings, classes)
+
+
+def test_strangers_are_told_from_what_is_known_where_embeddings_tell():
+    found = openset.open_set(clustered(), n_shot=2, n_splits=3)
+    assert found["auroc"].mean > 0.999 and found["far1"].mean > 0.99
+    blind = openset.open_set(torch.randn(40, 6, 8), n_shot=2, n_splits=8)
+    assert abs(blind["auroc"].mean - 0.5) < 0.1 and blind["far10"].mean < 0.15
+
+
+def test_as_many_strangers_are_accepted_as_asked_for():
+    found = openset.open_set(torch.randn(400, 10, 8), n_shot=1, n_splits=5)
+    for rate in (1, 5, 10):
+        assert found[f"far{rate}.measured"].mean == pytest.approx(rate / 100, rel=0.3)
+    assert found["far1"].mean <= found["far5"].mean <= found["far10"].mean
+
+
+def test_no_class_is_both_known_and_strange():
+    assert [sum(openset._parts(n)) for n in (40, 659)] == [40, 659]
+    assert openset._parts(659) == [329, 164, 166]
+
+
+def test_a_memory_has_slots_for_a_multiple_of_the_classes(characters):
+    made = []
+    policy = streams.Policy(lambda *sizes: made.append(sizes) or Memory(*sizes))
+    embeddings = clustered(40, 20)
+    few = characters.select(characters.names[:4])
+    for size, slots in {"half": 2, "one": 4, "two": 8, "eight": 32}.items():
+        found = streams.lived(policy, few, embeddings[:4], "random", size, seed=3)
+        assert made[-1] == (40, slots)
+        stream = streams.drawn_stream(few, "random", 3)
+        memory = Memory(40, slots)
+        assert found.sightings == lifelong_accuracy(memory, embeddings[:4], stream)
+        assert found.forgetting == lifelong_forgetting(memory, embeddings[:4], stream)
+
+
+def test_streams_are_averaged_sighting_by_sighting(characters):
+    embeddings, few = clustered(4, 20, noise=0.5), characters.select(characters.names[:4])
+    policy = streams.POLICIES["mean"]
+    found = streams.averaged(policy, few, embeddings, "alphabet", seeds=range(2))
+    every = [
+        lifelong_accuracy(
+            MeanMemory(4, 32), embeddings, streams.drawn_stream(few, "alphabet", seed)
+        )
+        for seed in range(2)
+    ]
+    for one, (a, b) in zip(found, zip(*every, strict=True), strict=True):
+        wanted = Accuracy((a.mean + b.mean) / 2, (a.interval + b.interval) / 2)
+        assert tuple(one) == pytest.approx(tuple(wanted))
