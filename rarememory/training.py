@@ -52,7 +52,7 @@ class Recipe:
     n_way: int = 128
     n_sightings: int = 2
     group: int = 8
-    random_part: float = 0.1
+    random_part: float = 0.25
     both_ways: bool = True
     margin_weight: float = 1.0
     vote_weight: float = 1.0
@@ -60,7 +60,7 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: float = 0.05
     averaging: float = 0.999
-    jitter: Jitter | None = field(default_factory=Jitter)
+    jitter: Jitter | None = field(default_factory=lambda: Jitter(bend=0.025))
     bfloat16: bool | None = None
     seed: int = 0
 

@@ -29,6 +29,7 @@ from rarememory.data import (
     Split,
     checksum,
     download_omniglot,
+    families,
     read_omniglot,
     split_called,
 )
@@ -38,7 +39,7 @@ from rarememory.training import Recipe, Step, Training, train
 KEY_DIM = 128
 WAYS = (5, 20)
 SHOTS = (1, 5)
-DECISIVE = ("backbone", "steps", "train_ways", "episodes", "sharing", "seed")
+DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "seed")
 """Options that decide the figures: a result with all of them at their defaults is published."""
 
 
@@ -63,7 +64,8 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")
     torch.manual_seed(options.seed)
     name, split, characters = _data(options)
-    training = _training(options, characters.select(split.train).mirrored())
+    learnt = split.train + (() if options.validate else split.validation)
+    training = _training(options, characters.select(learnt).mirrored())
     # One checkpoint for each split, so that none is tested on what another has trained on.
     checkpoint = options.checkpoint or (
         f"runs/omniglot_{checksum(split)}_{options.backbone}_{options.seed}.pt"
@@ -102,7 +104,10 @@ def _run(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
     """The split, its name, and all characters with their rotations."""
     background, evaluation = (
-        part.rotated() for part in read_omniglot(options.data or download_omniglot("data"))
+        part.rotated()
+        for part in read_omniglot(
+            options.data or download_omniglot("data"), BACKBONES[options.backbone](KEY_DIM).size
+        )
     )
     omniglot = Omniglot(background, evaluation)
     return *split_called(options.split, omniglot), omniglot.characters
@@ -113,7 +118,7 @@ def _training(options: argparse.Namespace, characters: Characters) -> Training:
     slots = recipe.n_way * recipe.n_sightings
     memory = Memory(KEY_DIM, slots, temperature=0.1, seed=options.seed)
     encoder = BACKBONES[options.backbone](KEY_DIM).to(memory_format=torch.channels_last)
-    return Training(encoder, memory, characters.images, recipe)
+    return Training(encoder, memory, characters.images, recipe, families(characters.names))
 
 
 def _train(
@@ -128,7 +133,7 @@ def _train(
             now = getattr(step, name)
             recent[name] = recent.get(name, now) + 0.05 * (now - recent.get(name, now))
         bar.set_postfix(loss=f"{recent['loss']:.3f}", accuracy=f"{100 * recent['accuracy']:.1f}")
-        if step.step % options.validate == 0:
+        if options.validate and step.step % options.validate == 0:
             episodes = min(100, options.episodes)
             answered = _validated(training, validation, episodes)
             tqdm.write(f"step {step.step}: validation, {answered}")
@@ -198,7 +203,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
     add("--episodes", type=int, default=6000, help="to test by (default: %(default)s)")
     add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
-    add("--validate", type=int, default=1000, help="steps between validations")
+    add("--validate", type=int, default=1000, help="steps between validations; 0 trains on those characters too")
     add("--seed", type=int, default=0)
     add("--checkpoint", help="file to keep it in (default: one for each split in runs/)")
     add("--weights", help="also write the encoder here, in half precision (safetensors)")

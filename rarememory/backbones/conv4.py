@@ -17,6 +17,7 @@ class Conv4(nn.Module):
 
     def __init__(self, key_dim: int = 128, *, size: int = 28, width: int = 64) -> None:
         super().__init__()
+        self.size = size
         self.features = nn.Sequential(
             *_block(1, width),
             nn.MaxPool2d(2),

@@ -18,6 +18,7 @@ class PaperCNN(nn.Module):
 
     def __init__(self, key_dim: int = 256, *, size: int = 28, dropout: float = 0.5) -> None:
         super().__init__()
+        self.size = size
         self.features = nn.Sequential(*_pooled_pair(1, 64), *_pooled_pair(64, 128), nn.Flatten())
         self.head = nn.Sequential(
             nn.Linear(128 * (size // 4) ** 2, 256),

@@ -20,6 +20,7 @@ class Residual(nn.Module):
         self, key_dim: int = 128, *, size: int = 28, widths: tuple[int, ...] = (32, 64, 128, 128)
     ) -> None:
         super().__init__()
+        self.size = size
         stem, *blocks = widths
         self.features = nn.Sequential(_convolution(1, stem, 3), nn.ReLU())
         channels = stem

@@ -1,5 +1,7 @@
 """Encoders from files: the weights of one of ours, whichever it is."""
 
+from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -12,18 +14,20 @@ from rarememory.backbones.conv4 import Conv4
 from rarememory.backbones.paper import PaperCNN
 from rarememory.backbones.residual import Residual
 
-BACKBONES: dict[str, type[Residual | Conv4 | PaperCNN]] = {
+BACKBONES: dict[str, Callable[[int], Residual | Conv4 | PaperCNN]] = {
     "residual": Residual,
+    "residual40": partial(Residual, size=40),
     "conv4": Conv4,
     "paper": PaperCNN,
 }
 
 
 def stored_encoder(path: str | PathLike[str]) -> nn.Module:
-    """The encoder of 28x28 drawings whose weights are in a safetensors file, in evaluation mode.
+    """The encoder of drawings whose weights are in a safetensors file, in evaluation mode.
 
     Such a file is what `save_file(encoder.state_dict(), path)` writes. Which backbone it is, and
-    how wide its keys are, is read off the names and shapes of the weights.
+    how wide its keys are, is read off the names and shapes of the weights; its `size` says how
+    large it takes its drawings.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,5 +58,5 @@ def stored_encoder(path: str | PathLike[str]) -> nn.Module:
             encoder.load_state_dict(stored)
             return encoder.eval()
     raise ValueError(
-        f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)} for 28x28 drawings"
+        f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)}"
     )

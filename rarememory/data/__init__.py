@@ -2,6 +2,7 @@
 
 from rarememory.data.characters import Characters as Characters
 from rarememory.data.characters import character_of as character_of
+from rarememory.data.characters import families as families
 from rarememory.data.episodes import Episode as Episode
 from rarememory.data.episodes import sighting_episode as sighting_episode
 from rarememory.data.episodes import support_query_episode as support_query_episode

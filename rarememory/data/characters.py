@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 ROTATIONS = ("rot000", "rot090", "rot180", "rot270")
@@ -122,3 +122,13 @@ def character_of(name: str) -> str:
     ('Greek/character07', 'Greek/character07')
     """
     return re.sub(r"(/rot(000|090|180|270))?(/mirror)?\Z", "", name)
+
+
+def families(names: Sequence[str]) -> Int64[Tensor, " classes"]:
+    """The character of every class, as a number: rotations and mirror images share theirs.
+
+    >>> families(["a/rot000", "b/rot000", "a/rot090", "a/rot000/mirror"])
+    tensor([0, 1, 0, 0])
+    """
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(character_of(name), len(numbers)) for name in names])
