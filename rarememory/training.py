@@ -68,17 +68,18 @@ class Recipe:
 class Step(NamedTuple):
     """What one step of training saw: `step` are done, this one included.
 
-    `accuracy` is that of the last sighting of the episode.
+    `accuracy` is that of the last sighting of the episode. Both numbers stay on the device: a GPU
+    is waited for only when they are looked at, so look at them now and then.
 
     Example:
-        >>> done = Step(step=7, loss=0.125, accuracy=0.5)
-        >>> print(f"step {done.step}: loss {done.loss}, {done.accuracy:.0%} right")
+        >>> done = Step(step=7, loss=torch.tensor(0.125), accuracy=torch.tensor(0.5))
+        >>> print(f"step {done.step}: loss {float(done.loss)}, {float(done.accuracy):.0%} right")
         step 7: loss 0.125, 50% right
     """
 
     step: int
-    loss: float
-    accuracy: float
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
 
 
 class Training:
@@ -157,7 +158,7 @@ class Training:
         self.optimizer.step()
         self.averaged.update_parameters(self.encoder)
         self.step += 1
-        done = Step(self.step, loss.item(), accuracy.item())
+        done = Step(self.step, loss.detach(), accuracy)
         self.seconds += time.perf_counter() - begin
         return done
 

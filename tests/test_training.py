@@ -184,3 +184,40 @@ def test_training_leaves_torchs_own_generator_alone():
     before = torch.get_rng_state()
     training.advance()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_classes_that_look_alike_meet_once_the_random_part_is_over():
+    training = training_of(steps=10, n_way=4, group=2, random_part=0.5)
+    groups = []
+    choose = training.lookalikes.choose
+
+    def watched(n_way, *, group, generator):
+        groups.append(group)
+        return choose(n_way, group=group, generator=generator)
+
+    training.lookalikes.choose = watched
+    train(training)
+    assert groups == [1] * 5 + [2] * 5
+    # It holds what was shown: the labels are classes, not places in an episode.
+    known = set(training.lookalikes.memory.values.tolist()) - {-1}
+    assert known <= set(range(6)) and len(known) > 4
+
+
+def test_copies_of_one_character_never_meet_in_an_episode():
+    families = torch.tensor([0, 0, 1, 1, 2, 2])
+    torch.manual_seed(1)
+    recipe = Recipe(steps=20, n_way=3, group=3, random_part=0.2)
+    training = Training(
+        Conv4(8, width=4), Memory(8, 6, temperature=0.1), GLYPHS.images, recipe, families
+    )
+    for training.step in range(20):
+        episode = training._episode()
+        for shown in episode.classes:
+            assert len(families[shown].unique()) == 3
+        training.lookalikes.write(torch.randn(2, 3, 8), episode.classes)
+
+
+def test_the_numbers_of_a_step_are_left_on_the_device():
+    step = training_of().advance()
+    assert step.loss.shape == step.accuracy.shape == ()
+    assert not step.loss.requires_grad

@@ -2,6 +2,6 @@
 
 import sys
 
-from benchmarks.omniglot.training import main
+from benchmarks.omniglot.command import main
 
 sys.exit(main())

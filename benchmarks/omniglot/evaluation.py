@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
     encoder = stored_encoder(options.encoder)
-    characters = read_omniglot(options.data or download_omniglot("data")).evaluation
+    folder = options.data or download_omniglot("data")
+    characters = read_omniglot(folder, encoder.size).evaluation
     print(f"embedding {len(characters)} characters")
     embeddings = embed(encoder, characters.images)
     figures, curves = many_ways("evaluation", embeddings, options)

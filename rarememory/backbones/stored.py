@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from rarememory.backbones.conv4 import Conv4
 from rarememory.backbones.paper import PaperCNN
@@ -22,7 +21,7 @@ BACKBONES: dict[str, Callable[[int], Residual | Conv4 | PaperCNN]] = {
 }
 
 
-def stored_encoder(path: str | PathLike[str]) -> nn.Module:
+def stored_encoder(path: str | PathLike[str]) -> Residual | Conv4 | PaperCNN:
     """The encoder of drawings whose weights are in a safetensors file, in evaluation mode.
 
     Such a file is what `save_file(encoder.state_dict(), path)` writes. Which backbone it is, and
@@ -57,6 +56,4 @@ def stored_encoder(path: str | PathLike[str]) -> nn.Module:
             encoder = backbone(key_dims[-1])
             encoder.load_state_dict(stored)
             return encoder.eval()
-    raise ValueError(
-        f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)}"
-    )
+    raise ValueError(f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)}")

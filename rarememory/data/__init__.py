@@ -8,7 +8,6 @@ from rarememory.data.episodes import sighting_episode as sighting_episode
 from rarememory.data.episodes import support_query_episode as support_query_episode
 from rarememory.data.glyphs import draw_glyphs as draw_glyphs
 from rarememory.data.jitter import Jitter as Jitter
-from rarememory.data.jitter import Warp as Warp
 from rarememory.data.omniglot import Omniglot as Omniglot
 from rarememory.data.omniglot import download_omniglot as download_omniglot
 from rarememory.data.omniglot import read_omniglot as read_omniglot

@@ -40,6 +40,7 @@ def both_protocols(
     shots: Sequence[int] = (1, 5),
     n_episodes: int = 1000,
     n_sharing: int = 1,
+    average: bool = False,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> Figures:
@@ -51,6 +52,7 @@ def both_protocols(
         shots: how often a class was seen before it is asked for.
         n_episodes: at least 2, for an interval.
         n_sharing: as in `sighting_accuracy`.
+        average: as in `support_query_accuracy`.
         seed: of the episodes.
         bar: of a name and a unit makes what shows progress.
 
@@ -90,6 +92,7 @@ def both_protocols(
                 n_way=way,
                 n_shot=shot,
                 n_episodes=n_episodes,
+                average=average,
                 seed=seed,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from rarememory import Memory
 from rarememory.backbones import (
+    BACKBONES,
     Conv4,
     PaperCNN,
     Residual,
@@ -31,6 +32,17 @@ def test_an_encoder_makes_keys_of_images(backbone, size):
     keys = backbone(12, size=size)(torch.rand(3, 1, size, size))
     assert keys.shape == (3, 12)
     keys.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_an_encoder_says_how_large_it_takes_its_drawings_and_is_read_back_as_it_was(name, tmp_path):
+    encoder = BACKBONES[name](12).eval()
+    assert encoder.size == (40 if name == "residual40" else 28)
+    save_file(encoder.state_dict(), tmp_path / "weights.safetensors")
+    stored = stored_encoder(tmp_path / "weights.safetensors")
+    images = torch.rand(2, 1, encoder.size, encoder.size)
+    assert stored.size == encoder.size and not stored.training
+    assert torch.equal(stored(images), encoder(images))
 
 
 def test_the_papers_cnn_has_the_papers_layers():
@@ -91,7 +103,7 @@ def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
         stored_encoder(path)
     for other in ({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()):
         save_file(other, path)
-        with pytest.raises(ValueError, match="none of residual, conv4, paper"):
+        with pytest.raises(ValueError, match="none of residual, residual40, conv4, paper"):
             stored_encoder(path)
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks import results
-from benchmarks.omniglot import training as omniglot
+from benchmarks.omniglot import command, testing, training
 from rarememory.backbones import Conv4
 from rarememory.data import draw_glyphs
 from rarememory.evaluation import embed
+from rarememory.training import Training
 
 
 @pytest.fixture
@@ -53,14 +54,14 @@ def folder(tmp_path):
 @pytest.fixture
 def run(folder, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", folder)
-    monkeypatch.setattr(omniglot, "RESULTS", folder)
+    monkeypatch.setattr(command, "RESULTS", folder)
     monkeypatch.chdir(folder)
 
     def run(*more):
-        return omniglot.main(
+        return command.main(
             [
                 *("--data", str(folder / "omniglot"), "--split", str(folder / "lists")),
-                *("--backbone", "conv4", "--train-ways", "8", "--episodes", "4"),
+                *("--backbone", "conv4", "--train-ways", "5", "--episodes", "4", "--copies", "1"),
                 *("--weights", str(folder / "weights" / "conv4.safetensors"), *more),
             ]
         )
@@ -70,39 +71,72 @@ def run(folder, monkeypatch):
 
 def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     assert run("--steps", "4", "--validate", "2") == 0
-    result = json.loads((folder / "runs" / "omniglot_listed_conv4.json").read_text())
+    result = json.loads((folder / "runs" / "omniglot_listed.json").read_text())
     tasks = [f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)]
-    keys = {f"omniglot.listed.{p}.{task}" for p in ("sighting", "support") for task in tasks}
+    protocols = ("sighting", "support", "jittered")
+    names = {f"{protocol}.{task}" for protocol in protocols for task in tasks}
+    names |= {f"by_shot.{way}w5s" for way in (5, 20)}
+    names |= {f"{upright}.5w{n}s" for upright in ("upright", "jittered.upright") for n in (1, 5)}
+    keys = {f"omniglot.listed.{name}" for name in names}
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
     assert result["seed"] == 0 and result["episodes"] == 4 and len(result["split"]) == 12
     assert str(folder) not in json.dumps(result)
     weights = (folder / "weights" / "conv4.safetensors").read_bytes()
-    assert result["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert result["weights_sha256"] == [hashlib.sha256(weights).hexdigest()]
     assert len(result["accuracy_by_sighting"]["20-way"]) == 11
-    assert (folder / "runs" / "omniglot_listed_conv4.png").stat().st_size > 1000
+    assert (folder / "runs" / "omniglot_listed.png").stat().st_size > 1000
 
 
 def test_a_quick_try_does_not_replace_a_published_result(run, folder):
     assert run("--steps", "1") == 0
     assert not list(folder.glob("omniglot*.json"))
-    assert omniglot._options([]).published
-    assert not omniglot._options(["--seed", "1"]).published
+    assert command._options([]).published
+    assert command._options(["--seeds", "0", "1", "2"]).published
     # Its figures have the same keys.
-    assert not omniglot._options(["--backbone", "conv4"]).published
+    assert not command._options(["--backbone", "conv4"]).published
+
+
+def test_figures_are_means_over_seeds_and_intervals_cover_them(run, folder):
+    assert run("--steps", "2", "--seeds", "0", "1") == 0
+    result = json.loads((folder / "runs" / "omniglot_listed.json").read_text())
+    one, other = result["by_seed"]
+    assert one != other and len(set(result["weights_sha256"])) == 2
+    for key in ("support.20w1s", "sighting.5w5s", "upright.5w1s"):
+        figures = result["figures"]
+        assert figures[f"omniglot.listed.{key}"] == pytest.approx(
+            (one[key] + other[key]) / 2, abs=1e-3
+        )
+        within = (one[f"{key}.interval"] ** 2 + other[f"{key}.interval"] ** 2) / 2
+        between = 1.96**2 * (one[key] - other[key]) ** 2 / 2 / 2
+        assert figures[f"omniglot.listed.{key}.interval"] == pytest.approx(
+            (within + between) ** 0.5, abs=1e-3
+        )
+
+
+def test_without_validation_the_characters_to_choose_by_are_learnt_too(run, monkeypatch):
+    shown = []
+
+    def watched(encoder, memory, images, recipe, families):
+        shown.append((len(images), len(families.unique())))
+        return Training(encoder, memory, images, recipe, families)
+
+    monkeypatch.setattr(training, "Training", watched)
+    assert run("--steps", "1") == 0
+    assert run("--steps", "1", "--validate", "1", "--backbone", "paper") == 0
+    # Five characters a part, four rotations each, mirrored.
+    assert shown == [(80, 10), (40, 5)]
 
 
 def test_the_weights_it_writes_are_those_it_tested(run, folder, monkeypatch):
     tested = []
-    monkeypatch.setattr(
-        omniglot, "embed", lambda *given: tested.append(embed(*given)) or tested[-1]
-    )
+    monkeypatch.setattr(testing, "embed", lambda *given: tested.append(embed(*given)) or tested[-1])
     assert run("--steps", "2") == 0
-    encoder = Conv4(omniglot.KEY_DIM)
+    encoder = Conv4(training.KEY_DIM)
     encoder.load_state_dict(load_file(folder / "weights" / "conv4.safetensors"))
     stored = encoder.head.weight.detach()
     assert torch.equal(stored, stored.half().float())
-    characters = omniglot.read_omniglot(folder / "omniglot").evaluation.rotated()
+    characters = command.read_omniglot(folder / "omniglot").evaluation.rotated()
     assert torch.allclose(embed(encoder, characters.images), tested[-1], atol=1e-5)
 
 
@@ -112,31 +146,28 @@ def test_another_split_never_meets_what_this_one_has_trained_on(run, folder, cap
         (folder / "lists" / f"{name}.txt").rename(folder / "lists" / f"{name}.old")
     (folder / "lists" / "train.old").rename(folder / "lists" / "test.txt")
     (folder / "lists" / "test.old").rename(folder / "lists" / "train.txt")
-    before = list((folder / "runs").glob("*.pt"))
-    assert run("--steps", "1", "--checkpoint", str(before[0])) == 1
-    assert "the checkpoint is of other images" in capsys.readouterr().err
+    (before,) = (folder / "runs").glob("*.pt")
     assert run("--steps", "1") == 0
-    assert len(list((folder / "runs").glob("*.pt"))) == 2
+    (other,) = set((folder / "runs").glob("*.pt")) - {before}
+    before.replace(other)
+    assert run("--steps", "1") == 1
+    assert "the checkpoint is of other images" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(run, folder, monkeypatch, capsys):
-    monkeypatch.setattr(omniglot, "train", partial(omniglot.train, every=2))
-    advance, begun = omniglot.Training.advance, []
+    monkeypatch.setattr(training, "train", partial(training.train, every=2))
+    advance, begun = Training.advance, []
 
-    def interrupted(training):
-        if training.step == 3:
+    def interrupted(self):
+        if self.step == 3:
             raise KeyboardInterrupt
-        begun.append(training.step)
-        return advance(training)
+        begun.append(self.step)
+        return advance(self)
 
-    monkeypatch.setattr(omniglot.Training, "advance", interrupted)
+    monkeypatch.setattr(Training, "advance", interrupted)
     assert run("--steps", "5") == 130
     assert "the same command goes on from" in capsys.readouterr().err
-    monkeypatch.setattr(
-        omniglot.Training,
-        "advance",
-        lambda training: begun.append(training.step) or advance(training),
-    )
+    monkeypatch.setattr(Training, "advance", lambda self: begun.append(self.step) or advance(self))
     assert run("--steps", "5") == 0
     (checkpoint,) = (folder / "runs").glob("*.pt")
     assert torch.load(checkpoint, weights_only=True)["step"] == 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rarememory.data import Characters, character_of
+from rarememory.data import Characters, character_of, families
 
 
 def characters(n_classes=3, n_drawings=5, height=7, width=7):
@@ -113,3 +113,13 @@ def test_a_mirror_image_is_a_class_of_its_own_of_the_same_character():
     )
     assert torch.equal(both.images[12:], both.images[:12].flip(3))
     assert character_of(both.names[13]) == "Greek/character01"
+
+
+def test_rotations_and_mirror_images_are_of_the_family_of_their_character():
+    blank = torch.zeros(2, 3, 5, 5, dtype=torch.uint8)
+    turned = Characters(("a", "b"), blank).rotated().mirrored()
+    found = families(turned.names)
+    assert [turned.names[i].split("/")[0] for i in range(len(found)) if found[i] == 1] == (
+        ["b"] * 8
+    )
+    assert found.bincount().tolist() == [8, 8]

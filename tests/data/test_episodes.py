@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarememory.data import sighting_episode, support_query_episode
+from rarememory.data.episodes import sightings_of
 
 numbers = st.integers(1, 33)
 
@@ -212,3 +213,17 @@ def test_supports_and_queries_that_cannot_be_are_refused_with_the_numbers(asked,
             n_query=n_query,
             generator=generator(),
         )
+
+
+def test_an_episode_of_given_classes_shows_each_of_them_at_every_sighting():
+    classes = torch.tensor([30, 7, 12, 8])
+    episode = sightings_of(classes, 9, n_sightings=5, generator=generator(2))
+    for row, labels in zip(episode.classes, episode.labels, strict=True):
+        assert sorted(row.tolist()) == [7, 8, 12, 30]
+        assert torch.equal(row, classes[labels])
+    assert len(set(pairs(episode.classes, episode.drawings))) == 20
+
+
+def test_more_sightings_than_drawings_are_refused_of_given_classes_too():
+    with pytest.raises(ValueError, match="n_sightings is 3, but a class has 2 drawings"):
+        sightings_of(torch.arange(4), 2, n_sightings=3, generator=generator())

@@ -1,0 +1,138 @@
+"""One-shot learning of Omniglot's characters: train encoders under a memory, test them by episodes.
+
+    python -m benchmarks.omniglot --data <folder> --split <folder of lists> --seeds 0 1 2
+
+Without --data Omniglot is downloaded through torchvision. One encoder is trained for each seed, and
+the figures are means over them. Training keeps checkpoints and weights in runs/: interrupt it with
+Ctrl-C, and the same command goes on from there. The result file and the curve of accuracy by
+sighting land in benchmarks/results, or in runs/ if any number differs from its default.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.curves import draw_sightings
+from benchmarks.omniglot.testing import combined, percent, tested
+from benchmarks.omniglot.training import KEY_DIM, trained
+from benchmarks.results import RESULTS, write_result
+from rarememory.backbones import BACKBONES
+from rarememory.data import (
+    Characters,
+    Omniglot,
+    Split,
+    checksum,
+    download_omniglot,
+    read_omniglot,
+    split_called,
+)
+from rarememory.training import Recipe
+
+DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "copies")
+"""Options that decide the figures: a result with all of them at their defaults is published."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, test, write the result; return the exit status."""
+    options = _options(arguments)
+    try:
+        _run(options)
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        # Python shows the text of a KeyError in quotes.
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    if options.episodes < 2:
+        raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")
+    name, split, characters = _data(options)
+    encoders = [trained(characters, split, options, seed) for seed in options.seeds]
+    stem = f"omniglot_{name}"
+    if options.weights:
+        Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
+        kept = f"runs/{stem.replace(name, checksum(split))}_{options.backbone}_{options.seeds[0]}"
+        shutil.copyfile(f"{kept}.safetensors", options.weights)
+    test = characters.select(split.test)
+    by_seed = [tested(one.encoder, test, options) for one in encoders]
+    found = combined(by_seed)
+    figures = percent(f"omniglot.{name}", found.accuracies)
+    for key, figure in figures.items():
+        print(f"{key:44} {figure:7.2f}")
+    # A quick try is no result to publish: it does not replace one.
+    folder = RESULTS if options.published else Path("runs")
+    write_result(
+        stem,
+        figures,
+        folder=folder,
+        command=" ".join(["python -m benchmarks.omniglot", *_told(options)]),
+        seed=options.seeds[0],
+        seeds=options.seeds,
+        split=checksum(split),
+        episodes=options.episodes,
+        recipe=repr(encoders[0].recipe),
+        backbone=options.backbone,
+        parameters=encoders[0].parameters,
+        weights_sha256=[one.weights_sha256 for one in encoders],
+        training_seconds=[round(one.seconds) for one in encoders],
+        wall_seconds=round(time.perf_counter() - begin),
+        by_seed=[percent("", one.accuracies) for one in by_seed],
+        accuracy_by_sighting={
+            f"{way}-way": [a.mean for a in s] for way, s in found.sighting.items()
+        },
+    )
+    print(f"drew {draw_sightings(found.sighting, folder / f'{stem}.png')}")
+
+
+def _data(options: argparse.Namespace) -> tuple[str, Split, Characters]:
+    """The split, its name, and all characters with their rotations."""
+    size = BACKBONES[options.backbone](KEY_DIM).size
+    background, evaluation = (
+        part.rotated() for part in read_omniglot(options.data or download_omniglot("data"), size)
+    )
+    omniglot = Omniglot(background, evaluation)
+    return *split_called(options.split, omniglot), omniglot.characters
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.omniglot",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
+    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add("--backbone", choices=BACKBONES, default="residual40")
+    add("--steps", type=int, default=9000)
+    add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
+    add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
+    add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
+    add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: no such row")
+    add(
+        *("--validate", "-v"),
+        type=int,
+        default=0,
+        help="steps between validations; 0 learns the characters that are there to choose by too",
+    )
+    add("--seeds", type=int, nargs="+", default=[0], help="one encoder each (default: 0)")
+    add("--weights", help="also write the first encoder here, in half precision (safetensors)")
+    options = parser.parse_args(arguments)
+    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    return options
+
+
+def _told(options: argparse.Namespace) -> list[str]:
+    """The options that decide the figures; folders by what they hold, not by where they are."""
+    told = ["--data", "<omniglot>"] if options.data else []
+    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
+    for name in DECISIVE:
+        told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    return [*told, "--seeds", *map(str, options.seeds)]

@@ -1,0 +1,145 @@
+"""Test encoders by the paper's protocol and the field's, and by all upright characters at once."""
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rarememory import Memory
+from rarememory.data import Characters
+from rarememory.evaluation import (
+    Accuracy,
+    Bar,
+    both_protocols,
+    embed,
+    embed_averaged,
+    support_query_accuracy,
+)
+
+WAYS = (5, 20)
+SHOTS = (1, 5)
+
+Embeddings = Float[Tensor, "classes drawings key_dim"]
+Accuracies = dict[str, Accuracy]
+
+
+class Tested(NamedTuple):
+    """What an encoder, or several, were found to do.
+
+    Attributes:
+        accuracies: by protocol and task, such as "support.20w5s".
+        sighting: by number of ways, the accuracy at every sighting.
+    """
+
+    accuracies: Accuracies
+    sighting: dict[int, list[Accuracy]]
+
+
+def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Tested:
+    """By every protocol; queries of five shots meet the mean of the five, and by shot as well.
+
+    The characters come with their rotations; with `options.copies`, rows of their own tell what
+    averaging an embedding over jittered copies of its drawing brings.
+    """
+    embeddings = embed(encoder, characters.images).cpu()
+    found = both_protocols(
+        embeddings,
+        ways=WAYS,
+        shots=SHOTS,
+        n_episodes=options.episodes,
+        n_sharing=options.sharing,
+        average=True,
+        bar=_bar,
+    )
+    accuracies = {f"support.{way}w{n}s": each for (way, n), each in found.support.items()}
+    for way in WAYS:
+        for shot in SHOTS:
+            accuracies[f"sighting.{way}w{shot}s"] = found.sighting[way][shot]
+        accuracies[f"by_shot.{way}w5s"] = support_query_accuracy(
+            Memory(embeddings.shape[2], way * 5),
+            embeddings,
+            n_way=way,
+            n_shot=5,
+            n_episodes=options.episodes,
+            bar=_bar(f"{way}-way 5-shot by shot", "episode"),
+        )
+    upright = torch.tensor([name.endswith("/rot000") for name in characters.names])
+    accuracies |= _all_at_once("upright", embeddings[upright], options)
+    if options.copies:
+        means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
+        accuracies |= _jittered(means, upright, options)
+    return Tested(accuracies, found.sighting)
+
+
+def _jittered(embeddings: Embeddings, upright: Tensor, options: Namespace) -> Accuracies:
+    accuracies = {
+        f"jittered.{way}w{shot}s": support_query_accuracy(
+            Memory(embeddings.shape[2], way * shot),
+            embeddings,
+            n_way=way,
+            n_shot=shot,
+            n_episodes=options.episodes,
+            average=True,
+            bar=_bar(f"{way}-way {shot}-shot, jittered", "episode"),
+        )
+        for way in WAYS
+        for shot in SHOTS
+    }
+    return accuracies | _all_at_once("jittered.upright", embeddings[upright], options)
+
+
+def _all_at_once(name: str, embeddings: Embeddings, options: Namespace) -> Accuracies:
+    """All classes in one episode: only which drawings are the support is left to chance."""
+    n_way, n_drawings, key_dim = embeddings.shape
+    return {
+        f"{name}.{n_way}w{shot}s": support_query_accuracy(
+            Memory(key_dim, n_way * shot),
+            embeddings,
+            n_way=n_way,
+            n_shot=shot,
+            n_query=n_drawings - shot,
+            n_episodes=min(options.episodes, 40),
+            average=True,
+            bar=_bar(f"{n_way}-way {shot}-shot, {name}", "episode"),
+        )
+        for shot in SHOTS
+    }
+
+
+def combined(every: Sequence[Tested]) -> Tested:
+    """Means over encoders of several seeds; the interval covers episodes and seeds.
+
+    interval = sqrt(mean of interval_i^2 + (1.96 s)^2 / n), s the deviation between n seeds.
+    """
+    return Tested(
+        {name: _mean([one.accuracies[name] for one in every]) for name in every[0].accuracies},
+        {
+            way: [_mean(each) for each in zip(*(one.sighting[way] for one in every), strict=True)]
+            for way in WAYS
+        },
+    )
+
+
+def _mean(found: Sequence[Accuracy]) -> Accuracy:
+    means, intervals = torch.tensor(found, dtype=torch.float64).T
+    of_seeds = 1.96**2 * means.var().item() / len(found) if len(found) > 1 else 0.0
+    return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))
+
+
+def percent(name: str, accuracies: Accuracies) -> dict[str, float]:
+    """Figures of a result: each accuracy in percent, and its interval."""
+    figures = {}
+    for key, accuracy in accuracies.items():
+        figures[f"{name}.{key}".removeprefix(".")] = 100 * accuracy.mean
+        figures[f"{name}.{key}.interval".removeprefix(".")] = 100 * accuracy.interval
+    return figures
+
+
+def _bar(name: str, unit: str) -> Bar:
+    return partial(tqdm, desc=name, unit=unit, leave=False)
