@@ -22,6 +22,7 @@ from tqdm import tqdm
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
 from benchmarks.omniglot_peers.published import PUBLISHED, beside_published
 from benchmarks.omniglot_peers.rows import (
+    Method,
     Row,
     Run,
     Said,
@@ -29,7 +30,7 @@ from benchmarks.omniglot_peers.rows import (
     peer_rows,
     untrained_rows,
 )
-from benchmarks.omniglot_peers.tasks import USUAL, Task
+from benchmarks.omniglot_peers.tasks import USUAL, Embeddings, Task
 from benchmarks.results import RESULTS, write_result
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy
@@ -97,16 +98,17 @@ def _tested(
     tested: dict[Task, Accuracy] = {}
     for shot, method in row.items():
         embeddings = method.embed(drawings.test.images)
-        for task in (*USUAL, Task(len(places), shot)):
+
+        def ask(task: Task, some: Embeddings, n_episodes: int, method: Method = method) -> None:
+            bar = partial(tqdm, desc=f"{name}, {task}", unit="episode")
+            tested[task] = method.answer(
+                some, task, n_episodes=n_episodes, seed=options.seed, bar=bar
+            )
+
+        for task in USUAL:
             if task.shot == shot:
-                many = task.way == len(places)
-                tested[task] = method.answer(
-                    embeddings[places] if many else embeddings,
-                    task,
-                    n_episodes=options.episodes // (MANY_WAY if many else 1),
-                    seed=options.seed,
-                    bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
-                )
+                ask(task, embeddings, options.episodes)
+        ask(Task(len(places), shot), embeddings[places], options.episodes // MANY_WAY)
     return tested
 
 
