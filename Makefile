@@ -8,13 +8,14 @@ PYTHON ?= python3
 VENV ?= .venv
 L2L := .venv-learn2learn
 RUN := $(VENV)/bin/python -m
+OMNIGLOT = $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
 ifeq ($(origin VENV),file)
 READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format learn2learn omniglot generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format learn2learn omniglot peers maml ablation generalised bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -49,7 +50,7 @@ format: $(READY) ## format the code and mend what ruff can
 
 learn2learn: export OMP_WAIT_POLICY := PASSIVE
 learn2learn: $(L2L)/.installed ## test the door to learn2learn in an environment of its own, made once
-	$(L2L)/bin/python -m pytest tests/integrations/test_learn2learn.py
+	$(L2L)/bin/python -m pytest tests/integrations/test_learn2learn.py tests/benchmarks/test_maml.py
 
 # learn2learn 0.2.0 ships C files of an old Cython; asked for, build_ext makes them anew. It needs
 # NumPy 1, and so Python 3.11 or 3.12.
@@ -62,7 +63,16 @@ $(L2L)/.installed: pyproject.toml
 	@touch $@
 
 omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists)
-	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
+	$(RUN) benchmarks.omniglot $(OMNIGLOT)
+
+peers: $(READY) ## the memory beside other few-shot methods (DATA, SPLIT; about an hour)
+	$(RUN) benchmarks.omniglot_peers $(OMNIGLOT)
+
+maml: $(L2L)/.installed ## MAML on the same episodes, by learn2learn (DATA, SPLIT; about an hour)
+	$(L2L)/bin/python -m benchmarks.omniglot_peers.maml $(OMNIGLOT)
+
+ablation: $(READY) ## what each part of the recipe is worth (DATA, SPLIT; about an hour)
+	$(RUN) benchmarks.omniglot_ablation $(OMNIGLOT)
 
 generalised: $(READY) ## old and new classes at once, beside rivals (DATA=folder; about an hour)
 	$(RUN) benchmarks.generalised $(if $(DATA),--data "$(DATA)")

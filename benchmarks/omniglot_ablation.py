@@ -1,0 +1,203 @@
+"""What each part of the recipe is worth: a change a row, on validation characters of Omniglot.
+
+    python -m benchmarks.omniglot_ablation --data <folder> --split <folder of lists>
+
+Every row trains on the training characters, as long as the others, with one change to the default
+recipe or to the memory under it; rows about a memory that is only asked differently share the
+default's encoder. None of them sees a test character. Without --data Omniglot is downloaded through
+torchvision. Trainings keep checkpoints in runs/: interrupt it with Ctrl-C, and the same command
+goes on from there.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from benchmarks.omniglot_peers.drawings import Drawings, read
+from benchmarks.omniglot_peers.memory import KEY_DIM, answered_by_memory, trained_under_memory
+from benchmarks.omniglot_peers.tasks import Task
+from benchmarks.results import RESULTS, write_result
+from rarememory import AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory.evaluation import Accuracy, embed
+from rarememory.training import Recipe, Training
+
+Options = dict[str, Any]
+
+USUAL = (Task(20, 1), Task(20, 5))
+MANY_WAY = 50
+"""Episodes of all validation classes are so many times fewer: each asks ten thousand times."""
+DECISIVE = ("steps", "episodes", "seed")
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row: what it changes in the recipe, in the memory trained under, in the memory asked.
+
+    Args:
+        recipe: fields of `Recipe`.
+        memory: options of the memory that is trained under and, unless `asked` has others, asked.
+        asked: options of the memory that is asked.
+        averaged: answer by the averaged weights, not by the last.
+    """
+
+    recipe: Options = field(default_factory=dict)
+    memory: Options = field(default_factory=dict)
+    asked: Options = field(default_factory=dict)
+    averaged: bool = True
+
+
+FULL = {"memory_size": 20}
+"""A slot for each of 20 classes: to write what was missed, another class has to go."""
+CHANGES = {
+    "default": Change(),
+    # The losses
+    "margin_alone": Change(recipe={"vote_weight": 0.0}),
+    "vote_alone": Change(recipe={"margin_weight": 0.0}),
+    "one_way": Change(recipe={"both_ways": False}),
+    # The memory
+    "temperature_0025": Change(memory={"temperature": 0.025}),
+    "temperature_1": Change(memory={"temperature": 1.0}),
+    "projection": Change(memory={"projection": True}),
+    "first_in_first_out": Change(asked={"update": FirstInFirstOut()}),
+    "full": Change(asked=FULL),
+    "full_random": Change(asked={**FULL, "update": AverageOrReplaceRandom()}),
+    "full_first_in_first_out": Change(asked={**FULL, "update": FirstInFirstOut()}),
+    # The optimiser and the drawings
+    "last_weights": Change(averaged=False),
+    "no_jitter": Change(recipe={"jitter": None}),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, test, write the result; return the exit status."""
+    options = _options(arguments)
+    try:
+        _run(options)
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        # Python shows the text of a KeyError in quotes.
+        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    begin = time.perf_counter()
+    drawings = read(options.data, options.split)
+    default = Recipe(steps=options.steps, seed=options.seed)
+    measured = {
+        name: tested(name, change, drawings, default, options.episodes)
+        for name, change in CHANGES.items()
+    }
+    _show(measured)
+    write_result(
+        "omniglot_ablation",
+        {key: figure for name, row in measured.items() for key, figure in _figures(name, row)},
+        # A quick try is no result to publish: it does not replace one.
+        folder=RESULTS if options.published and drawings.published else RUNS,
+        command=" ".join(["python -m benchmarks.omniglot_ablation", *_told(options)]),
+        seed=options.seed,
+        split=drawings.checksum,
+        episodes=options.episodes,
+        recipe=repr(default),
+        changes={name: repr(change) for name, change in CHANGES.items()},
+        wall_seconds=round(time.perf_counter() - begin),
+    )
+
+
+def tested(
+    name: str, change: Change, drawings: Drawings, default: Recipe, n_episodes: int
+) -> dict[Task, Accuracy]:
+    """The accuracy of a row on validation characters; what is trained alike is trained once."""
+    recipe = replace(default, **change.recipe)
+    training = trained_under_memory(
+        drawings.train.images, recipe, RUNS, name=f"training {name}", options=change.memory
+    )
+    encoder = training.averaged.module if change.averaged else training.encoder
+    embeddings = embed(encoder, drawings.validation.images)
+    row: dict[Task, Accuracy] = {}
+    for task in (*USUAL, Task(len(embeddings), 1)):
+        memory = asked(change, task, training)
+        if len(memory.values) < task.way:
+            continue
+        few = task not in USUAL
+        row[task] = answered_by_memory(
+            embeddings,
+            task,
+            n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
+            bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
+            memory=memory,
+        )
+    return row
+
+
+def asked(change: Change, task: Task, training: Training) -> Memory:
+    """The memory of the test, with the projection that was learned with the one trained under."""
+    options = {"memory_size": task.way * task.shot, **change.memory, **change.asked}
+    memory = Memory(KEY_DIM, **options)
+    if memory.projection is not None and training.memory.projection is not None:
+        memory.projection.load_state_dict(training.memory.projection.state_dict())
+    return memory
+
+
+def _figures(name: str, row: dict[Task, Accuracy]) -> Iterator[tuple[str, float]]:
+    for task, accuracy in row.items():
+        key = f"ablation.{name}.{task}"
+        yield key, 100 * accuracy.mean
+        yield f"{key}.interval", 100 * accuracy.interval
+
+
+def _show(measured: dict[str, dict[Task, Accuracy]]) -> None:
+    tasks = list(measured["default"])
+    table = Table("", *map(str, tasks), title="accuracy in percent, and what the change costs")
+    for name, row in measured.items():
+        table.add_row(name, *(_cell(row, measured["default"], task) for task in tasks))
+    Console().print(table)
+
+
+def _cell(row: dict[Task, Accuracy], default: dict[Task, Accuracy], task: Task) -> str:
+    if task not in row:
+        return ""
+    return f"{row[task]} ({100 * (row[task].mean - default[task].mean):+.2f})"
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.omniglot_ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
+    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add("--steps", type=int, default=1500, help="of each training (default: %(default)s)")
+    add("--episodes", type=int, default=1000, help="to test by (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    return options
+
+
+def _told(options: argparse.Namespace) -> list[str]:
+    """The options that decide the figures; folders by what they hold, not by where they are."""
+    told = ["--data", "<omniglot>"] if options.data else []
+    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
+    for name in DECISIVE:
+        told += [f"--{name}", str(getattr(options, name))]
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The memory beside other few-shot methods: the same drawings, the same encoder, one run."""

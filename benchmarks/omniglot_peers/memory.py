@@ -1,0 +1,92 @@
+"""The memory's own row: trained through it by the default recipe, answered through it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.omniglot_peers.drawings import Images
+from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
+from rarememory import Memory
+from rarememory.backbones import BACKBONES
+from rarememory.evaluation import Accuracy, Bar, support_query_accuracy
+from rarememory.training import Recipe, Step, Training, train
+
+KEY_DIM = 128
+TEMPERATURE = 0.1
+
+
+def trained_under_memory(
+    images: Images,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    name: str = "memory",
+    backbone: str = "residual",
+    options: Mapping[str, Any] | None = None,
+) -> Training:
+    """An encoder trained under a memory with such options; its checkpoint is gone on from.
+
+    Args:
+        images: of the training classes.
+        recipe: how to train.
+        folder: of checkpoints.
+        name: what the bar says.
+        backbone: one of `BACKBONES`.
+        options: of the memory, beside a temperature of 0.1 and a slot for every sighting.
+    """
+    torch.manual_seed(recipe.seed)
+    given = {"temperature": TEMPERATURE, "seed": recipe.seed, **(options or {})}
+    slots = given.pop("memory_size", recipe.n_way * recipe.n_sightings)
+    encoder = BACKBONES[backbone](KEY_DIM).to(memory_format=torch.channels_last)
+    training = Training(encoder, Memory(KEY_DIM, slots, **given), images, recipe)
+    facts = repr((recipe, backbone, given, slots, images.shape))
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    with tqdm(total=recipe.steps, desc=name, unit="step") as bar:
+
+        def watch(step: Step) -> None:
+            bar.update(step.step - bar.n)
+            bar.set_postfix(loss=f"{step.loss:.3f}")
+
+        train(training, checkpoint=folder / f"memory_{digest}.pt", watch=watch)
+    return training
+
+
+def drawings_seen(recipe: Recipe) -> int:
+    """How many drawings a training by the recipe shows."""
+    return recipe.steps * recipe.n_way * recipe.n_sightings
+
+
+def answered_by_memory(
+    embeddings: Embeddings,
+    task: Task,
+    *,
+    n_episodes: int,
+    seed: int = 0,
+    bar: Bar = iter,
+    memory: Memory | None = None,
+) -> Accuracy:
+    """How often a memory that has been shown the support answers rightly.
+
+    Args:
+        embeddings: of the characters to draw episodes from.
+        task: ways and shots.
+        n_episodes: how many.
+        seed: of the episodes.
+        bar: shows progress over episodes.
+        memory: cleared for every episode; one that has a slot for every drawing if None.
+    """
+    memory = memory or Memory(embeddings.shape[2], task.way * task.shot)
+    return support_query_accuracy(
+        memory,
+        embeddings,
+        n_way=task.way,
+        n_shot=task.shot,
+        n_query=N_QUERY,
+        n_episodes=n_episodes,
+        seed=seed,
+        bar=bar,
+    )

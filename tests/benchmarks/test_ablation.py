@@ -1,0 +1,103 @@
+"""The ablation: one change a row, on validation characters, and what is trained alike once."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+
+from benchmarks import omniglot_ablation as ablation
+from benchmarks.omniglot_ablation import CHANGES, Change, asked
+from benchmarks.omniglot_peers.drawings import Drawings
+from benchmarks.omniglot_peers.memory import TEMPERATURE
+from benchmarks.omniglot_peers.tasks import Task
+from rarememory import FirstInFirstOut, Memory
+from rarememory.backbones import Conv4
+from rarememory.data import draw_glyphs
+from rarememory.training import Recipe, Training
+
+
+def training_with(**options):
+    memory = Memory(128, 8, **options)
+    return Training(Conv4(128, width=2), memory, draw_glyphs(4, 2).images, Recipe(n_way=4))
+
+
+def test_every_row_but_the_first_is_a_change_and_no_two_are_the_same():
+    assert CHANGES["default"] == Change()
+    rows = [repr(change) for change in CHANGES.values()]
+    assert len(set(rows)) == len(rows)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_row_changes_what_there_is_to_something_else(name):
+    change = CHANGES[name]
+    assert change.recipe.keys() <= {field.name for field in fields(Recipe)}
+    assert all(getattr(Recipe(), what) != to for what, to in change.recipe.items())
+    memory = asked(change, Task(20, 5), training_with(**change.memory))
+    for what, to in {**change.memory, **change.asked}.items():
+        if what not in ("memory_size", "projection"):
+            assert (
+                getattr(memory, what) == to != getattr(Memory(128, temperature=TEMPERATURE), what)
+            )
+
+
+def test_the_memory_that_is_asked_has_a_slot_a_drawing_or_as_many_as_the_row_says():
+    training = training_with()
+    assert len(asked(Change(), Task(20, 5), training).values) == 100
+    full = asked(Change(memory={"margin": 0.2}, asked=ablation.FULL), Task(20, 5), training)
+    assert len(full.values) == 20 and full.margin == 0.2
+    policy = asked(Change(asked={"update": FirstInFirstOut()}), Task(5, 1), training).update
+    assert policy == FirstInFirstOut()
+
+
+def test_the_projection_that_was_learned_is_asked_through():
+    training = training_with(projection=True)
+    torch.nn.init.normal_(training.memory.projection.weight)
+    memory = asked(CHANGES["projection"], Task(5, 1), training)
+    assert torch.equal(memory.projection.weight, training.memory.projection.weight)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    glyphs = draw_glyphs(140)
+    parts = (glyphs.names[:128], glyphs.names[128:])
+    train, rest = (glyphs.select(part) for part in parts)
+    validation = rest.rotated()
+    monkeypatch.setattr(
+        ablation, "read", lambda *_: Drawings(train, validation, None, "vinyals", "0" * 12)
+    )
+    trained = ablation.trained_under_memory
+    monkeypatch.setattr(
+        ablation,
+        "trained_under_memory",
+        lambda *given, **more: trained(*given, **more, backbone="conv4"),
+    )
+    monkeypatch.setattr(ablation, "MANY_WAY", 10)
+    monkeypatch.chdir(tmp_path)
+    return lambda *more: ablation.main(["--steps", "1", "--episodes", "20", *more])
+
+
+@pytest.mark.slow
+def test_the_whole_ablation_runs_on_drawn_glyphs(run, tmp_path):
+    assert run() == 0
+    result = json.loads((tmp_path / "runs" / "omniglot_ablation.json").read_text())
+    full = {name for name in CHANGES if name.startswith("full")}
+    keys = {f"ablation.{name}.20w{shot}s" for name in CHANGES for shot in (1, 5)}
+    keys |= {f"ablation.{name}.48w1s" for name in CHANGES.keys() - full}
+    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
+    assert all(0 <= result["figures"][key] <= 100 for key in keys)
+    figures = result["figures"]
+    # The same encoder with room enough: without a second shot nothing has been averaged.
+    for task in ("20w1s", "48w1s"):
+        same = figures[f"ablation.first_in_first_out.{task}"]
+        assert same == figures[f"ablation.default.{task}"]
+    assert figures["ablation.full_random.20w5s"] != figures["ablation.full.20w5s"]
+    trainings = {repr((change.recipe, change.memory)) for change in CHANGES.values()}
+    assert len(list((tmp_path / "runs").glob("memory_*.pt"))) == len(trainings)
+    assert result["changes"].keys() == CHANGES.keys()
+
+
+def test_a_quick_try_is_not_published():
+    assert ablation._options([]).published
+    for other in (("--steps", "9"), ("--episodes", "30"), ("--seed", "1")):
+        assert not ablation._options(list(other)).published

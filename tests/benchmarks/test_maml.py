@@ -1,0 +1,119 @@
+"""MAML beside the memory, where learn2learn is installed: the same episodes, and exact resume."""
+
+import json
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.omniglot_peers.drawings import Drawings
+from benchmarks.omniglot_peers.tasks import Task
+from rarememory.data import Characters, draw_glyphs, support_query_episode
+
+with warnings.catch_warnings():
+    # Its import warns of gym and of more.
+    warnings.simplefilter("ignore")
+    pytest.importorskip(
+        "learn2learn", reason="learn2learn is not installed (it needs NumPy 1): make learn2learn"
+    )
+    from benchmarks.omniglot_peers import maml
+
+GLYPHS = draw_glyphs(9, 20).images
+OPTIONS = SimpleNamespace(backbone="paper", second_order=False, rate=1e-3, seed=0)
+
+
+def meta(options=OPTIONS, **changes):
+    setting = maml.SETTINGS[Task(5, 1)]._replace(**{"tasks": 2, **changes})
+    return maml.MetaTraining(GLYPHS, Task(3, 1), setting, options)
+
+
+def test_iterations_go_down_the_loss_after_adapting():
+    one = meta(tasks=4)
+    losses = [one.advance() for _ in range(60)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10]) and one.iteration == 60
+
+
+def test_a_loss_is_that_of_the_classes_of_the_rows_after_a_step_on_the_support(monkeypatch):
+    one, drawn = meta(tasks=1), []
+    clone = one.maml.clone
+
+    def watched():
+        learner = clone()
+        drawn.append(learner)
+        return learner
+
+    monkeypatch.setattr(one.maml, "clone", watched)
+    before = [weight.clone() for weight in one.maml.parameters()]
+    loss = one.advance()
+    generator = torch.Generator().manual_seed(0)
+    shown, asked = (
+        GLYPHS[part.classes, part.drawings].flatten(0, 1).unsqueeze(1) / 255
+        for part in support_query_episode(9, 20, n_way=3, n_shot=1, n_query=1, generator=generator)
+    )
+    assert cross_entropy(drawn[0](asked), torch.arange(3)).item() == pytest.approx(loss, rel=1e-4)
+    # Adapted to the support, away from where it began.
+    assert cross_entropy(drawn[0](shown), torch.arange(3)) < 1
+    assert not any(map(torch.equal, before, drawn[0].parameters()))
+
+
+def test_a_test_adapts_to_the_support_of_each_episode_and_leaves_the_weights():
+    one = meta()
+    weights = [weight.clone() for weight in one.maml.parameters()]
+    guessing = meta(test_steps=0).test(GLYPHS, 6).mean
+    found = one.test(GLYPHS, 6)
+    assert found.mean > max(guessing, 1 / 3) and one.test(GLYPHS, 6) == found
+    assert all(map(torch.equal, weights, one.maml.parameters()))
+
+
+def test_the_second_order_is_another_gradient():
+    first, second = meta(), meta(options=SimpleNamespace(**{**vars(OPTIONS), "second_order": True}))
+    for one in (first, second):
+        one.optimizer.step = lambda: None
+        one.advance()
+    gradients = [next(one.maml.parameters()).grad for one in (first, second)]
+    assert not torch.allclose(*gradients)
+
+
+def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(maml, "LOOKED_AT", 2)
+    whole, first, second = meta(), meta(), meta()
+    whole.train(GLYPHS, 6, tmp_path / "whole")
+    tested, met = first.test, []
+
+    def interrupted(*given):
+        met.append(1)
+        if len(met) == 4:
+            raise KeyboardInterrupt
+        return tested(*given)
+
+    first.test = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        first.train(GLYPHS, 6, tmp_path / "parts")
+    second.train(GLYPHS, 6, tmp_path / "parts")
+    assert second.curve == whole.curve and second.iteration == 6
+    assert all(map(torch.equal, whole.maml.parameters(), second.maml.parameters()))
+    with pytest.raises(ValueError, match="is of a run of other options: remove it"):
+        meta(rate=0.1).train(GLYPHS, 6, tmp_path / "parts")
+
+
+def test_the_whole_runs_on_drawn_glyphs(tmp_path, monkeypatch):
+    names = tuple(f"Glyphs/character{n:02}" for n in range(1, 7))
+    part = Characters(names, draw_glyphs(6).images).rotated()
+    monkeypatch.setattr(maml, "read", lambda *_: Drawings(part, part, part, "vinyals", "0" * 12))
+    monkeypatch.setattr(maml, "LOOKED_AT", 2)
+    quick = {task: setting._replace(tasks=2) for task, setting in maml.SETTINGS.items()}
+    monkeypatch.setattr(maml, "SETTINGS", quick)
+    monkeypatch.chdir(tmp_path)
+    assert maml.main(["--times", "0.001", "--episodes", "2"]) == 0
+    result = json.loads((tmp_path / "runs" / "omniglot_maml.json").read_text())
+    keys = {f"omniglot_peers.maml.{task}" for task in maml.SETTINGS}
+    assert set(result["figures"]) == {
+        key + part for key in keys for part in ("", ".interval", ".to_published")
+    }
+    trained = result["trained"]["5w1s"]
+    assert trained["iterations"] == 4 and trained["drawings"] == 4 * 2 * 5 * 2
+    assert trained["validation_by_iteration"][-1][0] == 4
+    assert trained["hours_for_60000_iterations"] > 0
+    assert maml._options([]).published and not maml._options(["--second-order"]).published
