@@ -26,7 +26,8 @@ from benchmarks.omniglot_peers.drawings import Drawings, read
 from benchmarks.omniglot_peers.memory import KEY_DIM, answered_by_memory, trained_under_memory
 from benchmarks.omniglot_peers.tasks import Task
 from benchmarks.results import RESULTS, write_result
-from rarememory import AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory.data import Jitter
 from rarememory.evaluation import Accuracy, embed
 from rarememory.training import Recipe, Training
 
@@ -48,12 +49,16 @@ class Change:
         memory: options of the memory that is trained under and, unless `asked` has others, asked.
         asked: options of the memory that is asked.
         averaged: answer by the averaged weights, not by the last.
+        average: write the mean of a class, not its drawings one after the other.
+        backbone: one of `BACKBONES`.
     """
 
     recipe: Options = field(default_factory=dict)
     memory: Options = field(default_factory=dict)
     asked: Options = field(default_factory=dict)
     averaged: bool = True
+    average: bool = True
+    backbone: str = "residual"
 
 
 FULL = {"memory_size": 20}
@@ -64,17 +69,25 @@ CHANGES = {
     "margin_alone": Change(recipe={"vote_weight": 0.0}),
     "vote_alone": Change(recipe={"margin_weight": 0.0}),
     "one_way": Change(recipe={"both_ways": False}),
+    # The classes of an episode, and the memory that knows them all
+    "all_random": Change(recipe={"group": 1}),
+    "kept": Change(recipe={"cleared": False, "group": 1}),
+    "kept_64": Change(recipe={"cleared": False, "group": 1, "n_neighbors": 64}),
     # The memory
     "temperature_0025": Change(memory={"temperature": 0.025}),
     "temperature_1": Change(memory={"temperature": 1.0}),
     "projection": Change(memory={"projection": True}),
-    "first_in_first_out": Change(asked={"update": FirstInFirstOut()}),
-    "full": Change(asked=FULL),
-    "full_random": Change(asked={**FULL, "update": AverageOrReplaceRandom()}),
-    "full_first_in_first_out": Change(asked={**FULL, "update": FirstInFirstOut()}),
+    "first_in_first_out": Change(asked={"update": FirstInFirstOut()}, average=False),
+    "by_shot": Change(average=False),
+    # Without noise: that of the default is greater than any age there is in an episode.
+    "full": Change(asked={**FULL, "update": AverageOrReplace(age_noise=0.0)}, average=False),
+    "full_random": Change(asked={**FULL, "update": AverageOrReplaceRandom()}, average=False),
+    "full_first_in_first_out": Change(asked={**FULL, "update": FirstInFirstOut()}, average=False),
     # The optimiser and the drawings
     "last_weights": Change(averaged=False),
     "no_jitter": Change(recipe={"jitter": None}),
+    "no_bend": Change(recipe={"jitter": Jitter()}),
+    "larger_drawings": Change(backbone="residual40"),
 }
 
 
@@ -95,10 +108,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     begin = time.perf_counter()
-    drawings = read(options.data, options.split)
+    backbones = {change.backbone for change in CHANGES.values()}
+    sized = {name: read(options.data, options.split, name) for name in sorted(backbones)}
+    drawings = sized["residual"]
     default = Recipe(steps=options.steps, seed=options.seed)
     measured = {
-        name: tested(name, change, drawings, default, options.episodes)
+        name: tested(name, change, sized[change.backbone], default, options.episodes)
         for name, change in CHANGES.items()
     }
     _show(measured)
@@ -123,7 +138,12 @@ def tested(
     """The accuracy of a row on validation characters; what is trained alike is trained once."""
     recipe = replace(default, **change.recipe)
     training = trained_under_memory(
-        drawings.train.images, recipe, RUNS, name=f"training {name}", options=change.memory
+        drawings.train,
+        recipe,
+        RUNS,
+        name=f"training {name}",
+        backbone=change.backbone,
+        options=change.memory,
     )
     encoder = training.averaged.module if change.averaged else training.encoder
     embeddings = embed(encoder, drawings.validation.images)
@@ -139,6 +159,7 @@ def tested(
             n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
             bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
             memory=memory,
+            average=change.average,
         )
     return row
 
@@ -182,7 +203,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
     add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
-    add("--steps", type=int, default=1500, help="of each training (default: %(default)s)")
+    add("--steps", type=int, default=800, help="of each training (default: %(default)s)")
     add("--episodes", type=int, default=1000, help="to test by (default: %(default)s)")
     add("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,53 +15,11 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from rarememory.data.episodes import Episode, sightings_of
-from rarememory.data.jitter import Jitter
 from rarememory.lookalikes import Lookalikes
 from rarememory.losses import vote_loss
 from rarememory.memory import Memory
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: the episodes, the losses, the optimiser.
-
-    The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
-    of a sighting is margin_weight times the memory loss plus vote_weight times the negative
-    log-likelihood of the memory's vote. A second memory is kept through the whole training: it
-    holds all classes, and chooses which of them meet in an episode (`Lookalikes`).
-
-    Args:
-        group: classes of an episode that are chosen to look alike; with 1 all are random.
-        random_part: part of the steps before the first such episode.
-        both_ways: show each episode from its end as well, so that every drawing asks once.
-        warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
-        averaging: how slowly the averaged weights follow, exponentially.
-        jitter: of the drawings; None shows them as they are.
-        bfloat16: encode in half the bits; None does so where the chip has instructions for it.
-        seed: of the episodes, the jitter and the encoder's dropout.
-
-    Example:
-        >>> from dataclasses import replace
-        >>> quick = Recipe(steps=100, n_way=16, jitter=None)
-        >>> replace(quick, seed=1).steps
-        100
-    """
-
-    steps: int = 6000
-    n_way: int = 128
-    n_sightings: int = 2
-    group: int = 8
-    random_part: float = 0.25
-    both_ways: bool = True
-    margin_weight: float = 1.0
-    vote_weight: float = 1.0
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    averaging: float = 0.999
-    jitter: Jitter | None = field(default_factory=lambda: Jitter(bend=0.025))
-    bfloat16: bool | None = None
-    seed: int = 0
+from rarememory.recipe import Recipe as Recipe
+from rarememory.state import EMPTY, Recall
 
 
 class Step(NamedTuple):
@@ -87,7 +44,8 @@ class Training:
 
     Args:
         encoder: images [batch, 1, height, width] in [0, 1] to [batch, key_dim].
-        memory: of at least n_way * n_sightings slots; it is cleared at every step.
+        memory: of at least n_way * n_sightings slots; it is cleared at every step, or else has
+            room for all classes.
         images: uint8 drawings of the classes to learn from.
         recipe: how to train.
         families: of the classes; two of one family, such as a character and its mirror image, do
@@ -115,7 +73,7 @@ class Training:
         families: Int64[Tensor, " classes"] | None = None,
     ) -> None:
         slots, needed = len(memory.values), recipe.n_way * recipe.n_sightings
-        if slots < needed:
+        if recipe.cleared and slots < needed:
             raise ValueError(
                 f"the memory has {slots} slots, and an episode of {recipe.n_way} classes seen "
                 f"{recipe.n_sightings} times needs {needed}"
@@ -149,7 +107,8 @@ class Training:
         with self._own_dropout(), self._precision():
             embeddings = self.encoder(self._shown(episode))
         embeddings = embeddings.float().view(*episode.labels.shape, -1)
-        loss, accuracy = self._episode_loss(embeddings, episode.labels)
+        labels = episode.labels if self.recipe.cleared else episode.classes
+        loss, accuracy = self._episode_loss(embeddings, labels)
         self.lookalikes.write(embeddings, episode.classes)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
@@ -200,20 +159,37 @@ class Training:
     ) -> tuple[Tensor, Tensor]:
         """The losses of all sightings, and the accuracy at the last."""
         forth, accuracy = self._pass_loss(embeddings, labels)
-        if not self.recipe.both_ways:
+        if not self.recipe.both_ways or not self.recipe.cleared:
             return forth, accuracy
         back, _ = self._pass_loss(embeddings.flip(0), labels.flip(0))
         return (forth + back) / 2, accuracy
 
     def _pass_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss = embeddings.new_zeros(())
-        self.memory.clear()
+        recipe, loss = self.recipe, embeddings.new_zeros(())
+        if recipe.cleared:
+            self.memory.clear()
         for queries, right in zip(embeddings, labels, strict=True):
-            recall = self.memory(queries, right, k=len(self.memory.values))
-            vote = vote_loss(recall.scores, recall.values, right, recall.temperature)
-            loss = loss + self.recipe.margin_weight * recall.loss + self.recipe.vote_weight * vote
+            k = len(self.memory.values) if recipe.cleared else recipe.n_neighbors
+            recall = self.memory(queries, right, k=k)
+            scores, values = recall.scores, recall.values
+            if not recipe.cleared:
+                scores, values = self._with_nearest_right(recall, right)
+            vote = vote_loss(scores, values, right, recall.temperature)
+            loss = loss + recipe.margin_weight * recall.loss + recipe.vote_weight * vote
             hits = self.memory.write(recall, right).hits
         return loss, hits.float().mean()
+
+    def _with_nearest_right(self, recall: Recall, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Neighbours to vote, the nearest right one always among them, as in the authors' code."""
+        pair = self.memory(recall.queries, right)
+        wrong = pair.values != right.unsqueeze(1)
+        own = pair.slots.masked_fill(wrong, EMPTY)
+        again = (recall.slots.unsqueeze(2) == own.unsqueeze(1)).any(dim=2)
+        scores = (
+            pair.scores.masked_fill(wrong, -torch.inf),
+            recall.scores.masked_fill(again, -torch.inf),
+        )
+        return torch.cat(scores, dim=1), torch.cat([pair.values, recall.values], dim=1)
 
     def _learning_rate(self) -> float:
         """A linear rise, then half a cosine down to zero."""

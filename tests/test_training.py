@@ -221,3 +221,28 @@ def test_the_numbers_of_a_step_are_left_on_the_device():
     step = training_of().advance()
     assert step.loss.shape == step.accuracy.shape == ()
     assert not step.loss.requires_grad
+
+
+def test_a_memory_that_is_kept_holds_classes_and_is_never_cleared():
+    torch.manual_seed(1)
+    recipe = Recipe(steps=12, n_way=2, group=1, cleared=False, n_neighbors=3)
+    training = Training(Conv4(8, width=4), Memory(8, 12, temperature=0.1), GLYPHS.images, recipe)
+    sizes = []
+    train(training, watch=lambda step: sizes.append(len(training.memory)))
+    assert sizes == sorted(sizes) and sizes[-1] > 4
+    assert set(training.memory.values.tolist()) >= set(range(6))
+
+
+def test_the_nearest_right_key_votes_though_it_is_not_among_the_neighbours():
+    recipe = Recipe(steps=1, n_way=2, cleared=False, n_neighbors=2, margin_weight=0.0)
+    memory = Memory(2, 8, temperature=0.5)
+    training = Training(Conv4(2, width=4), memory, GLYPHS.images, recipe)
+    angles = torch.tensor([0.0, 0.1, 0.2, 1.5])
+    memory.write(torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([1, 2, 3, 0]))
+    query = torch.tensor([[1.0, 0.0]])
+    for right, voters in ((0, [0, 1, 3]), (1, [0, 1])):
+        with memory.snapshot():
+            loss, _ = training._pass_loss(query.unsqueeze(0), torch.tensor([[right]]))
+        weights = (angles[voters].cos() / 0.5).exp()
+        chance = weights[-1 if right == 0 else 0] / weights.sum()
+        assert loss.item() == pytest.approx(-math.log(chance), abs=1e-4)

@@ -59,7 +59,8 @@ def _training(characters: Characters, options: Namespace, seed: int) -> Training
     slots = recipe.n_way * recipe.n_sightings
     # What cannot go wrong here is not asked about: asking would make the host wait for a GPU.
     memory = Memory(KEY_DIM, slots, temperature=TEMPERATURE, validate=False, seed=seed).to(device)
-    encoder = BACKBONES[options.backbone](KEY_DIM).to(device, memory_format=torch.channels_last)
+    encoder: nn.Module = BACKBONES[options.backbone](KEY_DIM)
+    encoder = encoder.to(device).to(memory_format=torch.channels_last)
     return Training(encoder, memory, characters.images, recipe, families(characters.names))
 
 

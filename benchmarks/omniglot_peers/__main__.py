@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--episodes is {options.episodes}: intervals need at least {2 * MANY_WAY}"
         )
-    drawings = read(options.data, options.split)
+    drawings = read(options.data, options.split, options.backbone)
     recipe = Recipe(steps=options.steps, seed=options.seed)
     run = Run(drawings, recipe, options.backbone, RUNS)
     measured: dict[str, dict[Task, Accuracy]] = {}
@@ -144,7 +144,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--steps",
         type=int,
-        default=1500,
+        default=1000,
         help="of the memory's training; peers see as many drawings",
     )
     add("--backbone", choices=BACKBONES, default="residual")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 from torch import Tensor
 
+from rarememory.backbones import BACKBONES
 from rarememory.data import (
     Characters,
     Omniglot,
@@ -32,9 +33,12 @@ class Drawings(NamedTuple):
         return self.split == "vinyals"
 
 
-def read(folder: str | None, split: str) -> Drawings:
-    """All of Omniglot by a split (its name, or a folder of lists); downloaded without a folder."""
-    parts = read_omniglot(folder or download_omniglot("data"))
+def read(folder: str | None, split: str, backbone: str = "residual") -> Drawings:
+    """All of Omniglot by a split (its name, or a folder of lists); downloaded without a folder.
+
+    Drawings are as large as the backbone takes them.
+    """
+    parts = read_omniglot(folder or download_omniglot("data"), BACKBONES[backbone](1).size)
     omniglot = Omniglot(*(part.rotated() for part in parts))
     called, chosen = split_called(split, omniglot)
     characters = omniglot.characters

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.omniglot_peers.drawings import Images
 from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
 from rarememory import Memory
 from rarememory.backbones import BACKBONES
+from rarememory.data import Characters, families
 from rarememory.evaluation import Accuracy, Bar, support_query_accuracy
 from rarememory.training import Recipe, Step, Training, train
 
@@ -20,7 +20,7 @@ TEMPERATURE = 0.1
 
 
 def trained_under_memory(
-    images: Images,
+    characters: Characters,
     recipe: Recipe,
     folder: Path,
     *,
@@ -31,7 +31,7 @@ def trained_under_memory(
     """An encoder trained under a memory with such options; its checkpoint is gone on from.
 
     Args:
-        images: of the training classes.
+        characters: to learn.
         recipe: how to train.
         folder: of checkpoints.
         name: what the bar says.
@@ -40,16 +40,20 @@ def trained_under_memory(
     """
     torch.manual_seed(recipe.seed)
     given = {"temperature": TEMPERATURE, "seed": recipe.seed, **(options or {})}
-    slots = given.pop("memory_size", recipe.n_way * recipe.n_sightings)
+    # One that is kept has room for all classes, and for those that took a second slot.
+    room = recipe.n_way * recipe.n_sightings if recipe.cleared else 2 * len(characters)
+    slots = given.pop("memory_size", room)
     encoder = BACKBONES[backbone](KEY_DIM).to(memory_format=torch.channels_last)
-    training = Training(encoder, Memory(KEY_DIM, slots, **given), images, recipe)
+    images, memory = characters.images, Memory(KEY_DIM, slots, **given)
+    training = Training(encoder, memory, images, recipe, families(characters.names))
     facts = repr((recipe, backbone, given, slots, images.shape))
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
     with tqdm(total=recipe.steps, desc=name, unit="step") as bar:
 
         def watch(step: Step) -> None:
             bar.update(step.step - bar.n)
-            bar.set_postfix(loss=f"{step.loss:.3f}")
+            if step.step % 20 == 0:
+                bar.set_postfix(loss=f"{float(step.loss):.3f}")
 
         train(training, checkpoint=folder / f"memory_{digest}.pt", watch=watch)
     return training
@@ -68,6 +72,7 @@ def answered_by_memory(
     seed: int = 0,
     bar: Bar = iter,
     memory: Memory | None = None,
+    average: bool = True,
 ) -> Accuracy:
     """How often a memory that has been shown the support answers rightly.
 
@@ -78,6 +83,7 @@ def answered_by_memory(
         seed: of the episodes.
         bar: shows progress over episodes.
         memory: cleared for every episode; one that has a slot for every drawing if None.
+        average: write the mean of a class, not its drawings one after the other.
     """
     memory = memory or Memory(embeddings.shape[2], task.way * task.shot)
     return support_query_accuracy(
@@ -87,6 +93,7 @@ def answered_by_memory(
         n_shot=task.shot,
         n_query=N_QUERY,
         n_episodes=n_episodes,
+        average=average,
         seed=seed,
         bar=bar,
     )

@@ -79,7 +79,7 @@ def untrained_rows(run: Run) -> tuple[Rows, Said]:
 def memory_rows(run: Run) -> tuple[Rows, Said]:
     """The memory, and what else may answer by the encoder that was trained under it."""
     training = trained_under_memory(
-        run.drawings.train.images, run.recipe, run.folder, backbone=run.backbone
+        run.drawings.train, run.recipe, run.folder, backbone=run.backbone
     )
     frozen = partial(embed, training.averaged.module)
     validation = frozen(run.drawings.validation.images)

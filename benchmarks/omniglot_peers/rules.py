@@ -26,8 +26,8 @@ def class_mean(support: Support, queries: Queries) -> Float[Tensor, "queries way
 
 def prototypical(support: Support, queries: Queries) -> Float[Tensor, "queries way"]:
     """-|f(x) - c|^2, c the mean embedding of the class (Snell et al. 2017, equations 1 and 2)."""
-    return (
-        -(torch.cdist(queries, support.mean(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2)
+    return -(
+        torch.cdist(queries, support.mean(1), compute_mode="donot_use_mm_for_euclid_dist") ** 2
     )
 
 

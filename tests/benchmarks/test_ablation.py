@@ -70,7 +70,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         ablation,
         "trained_under_memory",
-        lambda *given, **more: trained(*given, **more, backbone="conv4"),
+        lambda *given, **more: trained(*given, **{**more, "backbone": "conv4"}),
     )
     monkeypatch.setattr(ablation, "MANY_WAY", 10)
     monkeypatch.chdir(tmp_path)

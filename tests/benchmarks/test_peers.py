@@ -35,7 +35,7 @@ def turned(characters):
     return Characters(names, characters.images).rotated()
 
 
-def some_drawings(n_train=16):
+def some_drawings(n_train=128):
     """Enough for an episode of 128 classes to train on and of 20 to test with."""
     glyphs = draw_glyphs(n_train + 12)
     parts = [glyphs.names[:n_train], glyphs.names[n_train : n_train + 6], glyphs.names[-6:]]
@@ -341,7 +341,7 @@ def test_training_classes_are_mirrored_and_no_others(monkeypatch):
     parts = [Characters(tuple(f"{name}/character{n:02}" for n in range(1, 7)), images)
              for name, images in zip(("A", "B"), part.images.split(6), strict=True)]  # fmt: skip
     monkeypatch.setattr(
-        "benchmarks.omniglot_peers.drawings.read_omniglot", lambda folder: Omniglot(*parts)
+        "benchmarks.omniglot_peers.drawings.read_omniglot", lambda folder, size: Omniglot(*parts)
     )
     drawings = read("somewhere", "folders")
     assert len(drawings.train) == 5 * 4 * 2 and len(drawings.validation) == 4

@@ -1,0 +1,54 @@
+"""How an encoder is trained under a memory, as data."""
+
+from dataclasses import dataclass, field
+
+from rarememory.data.jitter import Jitter
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the episodes, the losses, the optimiser.
+
+    The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
+    of a sighting is margin_weight times the memory loss plus vote_weight times the negative
+    log-likelihood of the memory's vote. A second memory is kept through the whole training: it
+    holds all classes, and chooses which of them meet in an episode (`Lookalikes`).
+
+    Args:
+        cleared: empty the memory before every episode, as the authors' code does. With False one
+            memory is kept through the whole training: it holds classes, not places in an episode,
+            every query is asked among all it has ever seen, and `both_ways` is no matter.
+        n_neighbors: whose vote is trained on where the memory is kept, beside the nearest right.
+        group: classes of an episode that are chosen to look alike; with 1 all are random.
+        random_part: part of the steps before the first such episode.
+        both_ways: show each episode from its end as well, so that every drawing asks once.
+        warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
+        averaging: how slowly the averaged weights follow, exponentially.
+        jitter: of the drawings; None shows them as they are.
+        bfloat16: encode in half the bits; None does so where the chip has instructions for it.
+        seed: of the episodes, the jitter and the encoder's dropout.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> quick = Recipe(steps=100, n_way=16, jitter=None)
+        >>> replace(quick, seed=1).steps
+        100
+    """
+
+    steps: int = 6000
+    n_way: int = 128
+    n_sightings: int = 2
+    cleared: bool = True
+    n_neighbors: int = 256
+    group: int = 8
+    random_part: float = 0.25
+    both_ways: bool = True
+    margin_weight: float = 1.0
+    vote_weight: float = 1.0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    averaging: float = 0.999
+    jitter: Jitter | None = field(default_factory=lambda: Jitter(bend=0.025))
+    bfloat16: bool | None = None
+    seed: int = 0
