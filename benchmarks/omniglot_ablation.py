@@ -61,8 +61,11 @@ class Change:
     backbone: str = "residual"
 
 
-FULL = {"memory_size": 20}
-"""A slot for each of 20 classes: to write what was missed, another class has to go."""
+FULL = {"memory_size": 30}
+"""A slot for each of 20 classes and half as many again: something has to go, and there is a choice.
+
+With 20 there is none: a write of all classes keeps the slots that it hits and replaces the others.
+"""
 CHANGES = {
     "default": Change(),
     # The losses

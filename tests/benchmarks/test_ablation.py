@@ -45,7 +45,7 @@ def test_the_memory_that_is_asked_has_a_slot_a_drawing_or_as_many_as_the_row_say
     training = training_with()
     assert len(asked(Change(), Task(20, 5), training).values) == 100
     full = asked(Change(memory={"margin": 0.2}, asked=ablation.FULL), Task(20, 5), training)
-    assert len(full.values) == 20 and full.margin == 0.2
+    assert len(full.values) == 30 and full.margin == 0.2
     policy = asked(Change(asked={"update": FirstInFirstOut()}), Task(5, 1), training).update
     assert policy == FirstInFirstOut()
 
