@@ -1,0 +1,202 @@
+"""One page of what an encoder knows of Omniglot's evaluation characters, with pictures of them.
+
+    python -m benchmarks.omniglot.report --encoder <weights> --data <folder>
+
+The page is made on your machine, from your copy of the drawings: curves of the committed result, a
+map of embeddings, and the confusions that happen most, drawing by drawing. It is one file without
+scripts, runs/omniglot_report.html, to be opened by any browser.
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from benchmarks.omniglot.curves import Result, draw_evaluation
+from benchmarks.results import RESULTS
+from rarememory import Memory
+from rarememory.backbones import stored_encoder
+from rarememory.data import Characters, download_omniglot, read_omniglot
+from rarememory.evaluation import embed
+
+N_CONFUSIONS, N_MAPPED = 12, 20
+
+Embeddings = Float[Tensor, "classes drawings key_dim"]
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+img { max-width: 100% } table { border-collapse: collapse } td, th { padding: .2rem .8rem }
+td { text-align: right } td:first-child, th { text-align: left }
+tr + tr { border-top: 1px solid #ddd }
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the page; return the exit status."""
+    options = _options(arguments)
+    try:
+        encoder = stored_encoder(options.encoder)
+        folder = options.data or download_omniglot("data")
+        characters = read_omniglot(folder, encoder.size).evaluation
+        result = json.loads(Path(options.result).read_text(encoding="utf-8"))
+        path = write_page(characters, embed(encoder, characters.images), result, Path(options.page))
+    except (ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"wrote {path}")
+    return 0
+
+
+def write_page(characters: Characters, embeddings: Embeddings, result: Result, path: Path) -> Path:
+    """The page of these characters: they are remembered from a drawing each, and the rest asks."""
+    matplotlib.use("Agg")
+    asked, answered = confusions(embeddings)
+    parts = [
+        "<h1>Omniglot past the paper</h1>",
+        f"<p>{html.escape(result['command'])}, commit {html.escape(result['commit'])}</p>",
+        _curves(result),
+        _table(result["figures"]),
+        f"<h2>The {N_CONFUSIONS} worst confusions</h2><p>Each character is remembered from one "
+        "drawing (right of each pair); left is the drawing that was taken for it, with the name of "
+        "what it is.</p>",
+        _picture(_pairs(characters, asked, answered)),
+        f"<h2>A map of {N_MAPPED} characters</h2><p>Every drawing of the first characters of the "
+        "first alphabet, as near as their embeddings are (t-SNE).</p>",
+        _picture(_map(characters, embeddings)),
+    ]
+    page = f"<!doctype html><meta charset=utf-8><title>Omniglot</title><style>{STYLE}</style>"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([page, *parts]), encoding="utf-8")
+    return path
+
+
+def confusions(embeddings: Embeddings) -> tuple[list[tuple[int, int]], list[int]]:
+    """Which drawings were answered most surely wrongly, a pair of classes once, and as what.
+
+    The first drawing of each class is remembered; all others ask. Worst is where the answer beats
+    the right class's key by the greatest score.
+
+    Returns:
+        (class, drawing) of each, worst first, and the classes that answered.
+    """
+    n_classes, n_drawings, key_dim = embeddings.shape
+    memory, labels = Memory(key_dim, n_classes), torch.arange(n_classes)
+    memory.write(embeddings[:, 0], labels)
+    queries = embeddings[:, 1:]
+    right = labels.unsqueeze(1).expand(n_classes, n_drawings - 1)
+    pair = memory(queries, right)
+    is_right = pair.values == right.unsqueeze(2)
+    lead = pair.scores.where(~is_right, 0).sum(2) - pair.scores.where(is_right, 0).sum(2)
+    asked: list[tuple[int, int]] = []
+    answered: list[int] = []
+    wrong = pair.values.where(~is_right, 0).sum(2)
+    for place in lead.flatten().argsort(descending=True).tolist():
+        of, drawing = divmod(place, n_drawings - 1)
+        if lead[of, drawing] <= 0 or len(asked) == N_CONFUSIONS:
+            break
+        answer = int(wrong[of, drawing])
+        if (of, answer) not in zip((c for c, _ in asked), answered, strict=True):
+            asked.append((of, drawing + 1))
+            answered.append(answer)
+    return asked, answered
+
+
+def _pairs(characters: Characters, asked: list[tuple[int, int]], answered: list[int]) -> Figure:
+    columns = 3
+    rows = max(1, -(-len(asked) // columns))
+    figure, axes = plt.subplots(rows, columns, figsize=(11, 2.2 * rows), layout="constrained")
+    for place, one in enumerate(np.ravel(axes)):
+        one.axis("off")
+        if place < len(asked):
+            (of, drawing), answer = asked[place], answered[place]
+            one.imshow(_beside(characters.images[of, drawing], characters.images[answer, 0]))
+            one.set_title(f"{characters.names[of]}\nfor {characters.names[answer]}", fontsize=8)
+    return figure
+
+
+def _beside(
+    left: UInt8[Tensor, "size size"], right: UInt8[Tensor, "size size"]
+) -> UInt8[np.ndarray, "size width 3"]:
+    gap = torch.zeros(len(left), len(left) // 4, dtype=torch.uint8)
+    both = 255 - torch.cat([left, gap, right], dim=1)
+    return both.unsqueeze(2).expand(-1, -1, 3).numpy()
+
+
+def _map(characters: Characters, embeddings: Embeddings) -> Figure:
+    shown = torch.nn.functional.normalize(embeddings[:N_MAPPED], dim=2)
+    flat = shown.flatten(0, 1).numpy()
+    places = TSNE(init="pca", perplexity=min(15, len(flat) // 3), random_state=0).fit_transform(
+        flat
+    )
+    figure, axes = plt.subplots(figsize=(9, 9))
+    axes.set_position((0.03, 0.03, 0.94, 0.94))
+    axes.axis("off")
+    colors = plt.colormaps["tab20"](np.arange(len(shown)) % 20)
+    for place, (across, down) in enumerate(places):
+        of, drawing = divmod(place, embeddings.shape[1])
+        ink = characters.images[of, drawing].numpy() / 255
+        picture = np.concatenate(
+            [np.broadcast_to(colors[of, :3], (*ink.shape, 3)), ink[..., None]], 2
+        )
+        box = matplotlib.offsetbox.OffsetImage(picture, zoom=0.7)
+        axes.add_artist(matplotlib.offsetbox.AnnotationBbox(box, (across, down), frameon=False))
+    axes.scatter(*places.T, alpha=0)
+    return figure
+
+
+def _curves(result: Result) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        picture = draw_evaluation(result, Path(folder) / "curves.png").read_bytes()
+    return _image(picture)
+
+
+def _table(figures: dict[str, float]) -> str:
+    rows = []
+    for key, value in figures.items():
+        if not key.endswith(".interval"):
+            interval = figures.get(f"{key}.interval")
+            known = "" if interval is None else f"± {interval:.2f}"
+            name = html.escape(key.removeprefix("omniglot."))
+            rows.append(f"<tr><td>{name}<td>{value:.2f}<td>{known}")
+    return f"<details><summary>All figures, in %</summary><table>{''.join(rows)}</table></details>"
+
+
+def _picture(figure: Figure) -> str:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    plt.close(figure)
+    return _image(png.getvalue())
+
+
+def _image(png: bytes) -> str:
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.omniglot.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--encoder", required=True, help="its weights, in safetensors")
+    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
+    add("--result", default=RESULTS / "omniglot_evaluation.json", help="whose curves are shown")
+    add("--page", default="runs/omniglot_report.html")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
