@@ -32,6 +32,8 @@ from rarememory.training import Recipe
 
 DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "copies")
 """Options that decide the figures: a result with all of them at their defaults is published."""
+NAMED = ("hashed", "folders", "five")
+"""Splits that are no folders of lists."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,7 +111,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add("--split", default="hashed", help="hashed, folders, five, or a folder of lists")
     add("--backbone", choices=BACKBONES, default="residual40")
     add("--steps", type=int, default=9000)
     add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
@@ -132,7 +134,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _told(options: argparse.Namespace) -> list[str]:
     """The options that decide the figures; folders by what they hold, not by where they are."""
     told = ["--data", "<omniglot>"] if options.data else []
-    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
+    told += ["--split", options.split if options.split in NAMED else "<lists>"]
     for name in DECISIVE:
         told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     return [*told, "--seeds", *map(str, options.seeds)]

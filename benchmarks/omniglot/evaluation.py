@@ -10,6 +10,7 @@ core, most of them for the streams.
 
 import argparse
 import hashlib
+import json
 import sys
 import time
 from functools import partial
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
 from benchmarks.results import RESULTS, write_result
@@ -71,6 +73,12 @@ def _run(options: argparse.Namespace) -> None:
     embeddings = embed(encoder, characters.images)
     figures, curves = many_ways("evaluation", embeddings, options)
     figures |= within_alphabets("within_alphabet", characters, embeddings, options)
+    if options.five:
+        few = stored_encoder(options.five)
+        drawn = read_omniglot(folder, few.size).evaluation
+        figures |= within_alphabets(
+            "within_alphabet.five", drawn, embed(few, drawn.images), options
+        )
     figures |= storage(embeddings, options)
     for shot in SHOTS:
         found = open_set(embeddings, n_shot=shot, seed=options.seed, bar=_bar(f"open, {shot}-shot"))
@@ -85,7 +93,7 @@ def _run(options: argparse.Namespace) -> None:
     for key, figure in figures.items():
         print(f"omniglot.{key:60} {figure:7.2f}")
     published = all(getattr(options, name) == options.defaults[name] for name in DECISIVE)
-    write_result(
+    path = write_result(
         "omniglot_evaluation",
         {f"omniglot.{key}": figure for key, figure in figures.items()},
         # A quick try is no result to publish: it does not replace one.
@@ -100,6 +108,8 @@ def _run(options: argparse.Namespace) -> None:
         accuracy_by_ways=curves,
         lifelong_accuracy_by_sighting=by_sighting,
     )
+    result = json.loads(path.read_text(encoding="utf-8"))
+    print(f"drew {draw_evaluation(result, path.with_suffix('.png'))}")
 
 
 def many_ways(
@@ -239,6 +249,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--encoder", required=True, help="its weights, in safetensors")
+    add("--five", help="another encoder, trained on five alphabets only, to test within alphabets")
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
     add("--episodes", type=int, default=100, help="of a kind; a fifth of it beyond 100 ways")
     add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: none")

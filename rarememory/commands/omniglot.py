@@ -54,7 +54,7 @@ def omniglot(
     """
     with one_sentence():
         model = omniglot_encoder() if encoder is None else stored_encoder(encoder)
-        characters = _characters(data, split, progress=not as_json)
+        characters = _characters(data, split, model.size, progress=not as_json)
         found = both_protocols(
             embed(model, characters.images),
             ways=way or (5, 20),
@@ -71,9 +71,9 @@ def omniglot(
     say(f"accuracy in % with 95 % intervals, {episodes} episodes, {len(characters)} classes")
 
 
-def _characters(data: Path | None, split: str | None, progress: bool) -> Characters:
+def _characters(data: Path | None, split: str | None, size: int, progress: bool) -> Characters:
     """The characters to test by, each with its rotations."""
-    whole = read_omniglot(data or download_omniglot("data"), progress=progress)
+    whole = read_omniglot(data or download_omniglot("data"), size, progress=progress)
     try:
         if split is None:
             return whole.characters.select(unseen_characters()).rotated()

@@ -13,6 +13,7 @@ from rarememory.data.omniglot import download_omniglot as download_omniglot
 from rarememory.data.omniglot import read_omniglot as read_omniglot
 from rarememory.data.splits import Split as Split
 from rarememory.data.splits import checksum as checksum
+from rarememory.data.splits import five_alphabets_split as five_alphabets_split
 from rarememory.data.splits import folder_split as folder_split
 from rarememory.data.splits import hashed_split as hashed_split
 from rarememory.data.splits import listed_split as listed_split

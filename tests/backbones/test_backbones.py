@@ -67,7 +67,7 @@ def test_the_shipped_encoder_is_the_one_that_the_committed_result_tested():
     import rarememory
 
     weights = Path(rarememory.__file__).parent / "weights" / "omniglot.safetensors"
-    result = Path(__file__).parents[2] / "benchmarks" / "results" / "omniglot_vinyals_residual.json"
+    result = Path(__file__).parents[2] / "benchmarks" / "results" / "omniglot_shipped.json"
     tested = json.loads(result.read_text(encoding="utf-8"))["weights_sha256"]
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == tested
 

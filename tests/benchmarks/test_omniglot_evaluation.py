@@ -34,7 +34,9 @@ def shortened(*of, drawn=streams.drawn_stream):
 @pytest.fixture
 def run(characters, tmp_path, monkeypatch):
     nothing = characters.select([])
-    monkeypatch.setattr(evaluation, "read_omniglot", lambda folder: Omniglot(nothing, characters))
+    monkeypatch.setattr(
+        evaluation, "read_omniglot", lambda folder, size: Omniglot(nothing, characters)
+    )
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
     monkeypatch.setattr(evaluation, "WAYS", (20, 40))

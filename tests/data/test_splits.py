@@ -9,10 +9,13 @@ from rarememory.data import (
     Split,
     character_of,
     checksum,
+    five_alphabets_split,
     folder_split,
     hashed_split,
     listed_split,
+    split_called,
 )
+from rarememory.data.splits import FIVE_ALPHABETS
 
 ROTATIONS = ("/rot000", "/rot090", "/rot180", "/rot270")
 
@@ -164,3 +167,19 @@ def test_a_listed_name_that_is_not_in_the_data_is_refused_when_selected(tmp_path
     assert every.select(split.train).names == ("Greek/character01",)
     with pytest.raises(KeyError, match="no class 'Greek/character99' among these 2"):
         every.select(split.test)
+
+
+def test_of_five_alphabets_nothing_else_is_learnt_and_all_is_tested():
+    background = [
+        f"{alphabet}/character01" for alphabet in (*FIVE_ALPHABETS, "Tifinagh", "Futurama")
+    ]
+    evaluation = ["Keble/character01", "Tengwar/character01"]
+    blank = torch.zeros(7, 20, 5, 5, dtype=torch.uint8)
+    omniglot = Omniglot(
+        Characters(tuple(background), blank).rotated(), Characters(tuple(evaluation), blank[:2])
+    )
+    name, split = split_called("five", omniglot)
+    assert name == "five" and split == five_alphabets_split(omniglot)
+    assert len(split.train) == 5 * 4 and not split.validation
+    assert {each.partition("/")[0] for each in split.train} == set(FIVE_ALPHABETS)
+    assert split.test == tuple(evaluation)
