@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 L2L := .venv-learn2learn
 RUN := $(VENV)/bin/python -m
+BACKGROUND := runs/background.safetensors
 OMNIGLOT = $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
 ifeq ($(origin VENV),file)
@@ -15,7 +16,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format learn2learn omniglot peers maml ablation generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format learn2learn omniglot evaluation report peers maml ablation generalised bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -64,6 +65,14 @@ $(L2L)/.installed: pyproject.toml
 
 omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists)
 	$(RUN) benchmarks.omniglot $(OMNIGLOT)
+
+evaluation: $(READY) ## past the paper: many ways, alphabets, lifelong streams, strangers (DATA; an hour and a half)
+	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") --split folders --weights $(BACKGROUND) --untested
+	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") --split five --steps 1000 --weights runs/five.safetensors --untested
+	$(RUN) benchmarks.omniglot.evaluation $(if $(DATA),--data "$(DATA)") --encoder $(BACKGROUND) --five runs/five.safetensors
+
+report: $(READY) ## a page of the same with maps and the worst confusions, after make evaluation (DATA)
+	$(RUN) benchmarks.omniglot.report $(if $(DATA),--data "$(DATA)") --encoder $(BACKGROUND)
 
 peers: $(READY) ## the memory beside other few-shot methods (DATA, SPLIT; about an hour)
 	$(RUN) benchmarks.omniglot_peers $(OMNIGLOT)

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 
-from benchmarks.tables import PAPER
+from benchmarks.omniglot.tables import PAPER
 from rarememory.evaluation import Accuracy
 
 

@@ -1,31 +1,8 @@
-"""README's tables, as data: a cell is a text or the key of a measured figure."""
+"""README's tables, as data."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured number; when `<key>.interval` was measured too, it follows after a ±."""
-
-    key: str
-    form: str = "{:.2f}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns, and rows of as many cells."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | Figure, ...], ...]
-
-
-PAPER = {5: {1: 98.4, 5: 99.6}, 20: {1: 95.0, 5: 98.6}}
-"""Kaiser et al. 2017, table 1 (arXiv 1703.03129): accuracy in percent by ways and shots."""
-
-
-def _omniglot(protocol: str) -> tuple[Figure, ...]:
-    tasks = ("5w1s", "5w5s", "20w1s", "20w5s")
-    return tuple(Figure(f"omniglot.vinyals.{protocol}.{task}") for task in tasks)
+from benchmarks.omniglot.tables import TABLES as OMNIGLOT
+from benchmarks.table import Figure as Figure
+from benchmarks.table import Table as Table
 
 
 def _on_gpu(cell: str) -> tuple[Figure, ...]:
@@ -53,6 +30,7 @@ def _generalised(way: str) -> tuple[Figure, ...]:
 
 
 TABLES = {
+    **OMNIGLOT,
     "generalised": Table(
         columns=(
             "",
@@ -110,17 +88,6 @@ TABLES = {
         rows=(
             ("the memory's familiarity", Figure("openset.auroc.memory", "{:.1f}")),
             ("the model's own confidence", Figure("openset.auroc.max_softmax", "{:.1f}")),
-        ),
-    ),
-    "omniglot": Table(
-        columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
-        rows=(
-            (
-                "Kaiser et al. 2017 (published)",
-                *(str(accuracy) for shots in PAPER.values() for accuracy in shots.values()),
-            ),
-            ("rarememory, sighting", *_omniglot("sighting")),
-            ("rarememory, support/query", *_omniglot("support")),
         ),
     ),
     "lookup": Table(

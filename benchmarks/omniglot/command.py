@@ -62,6 +62,8 @@ def _run(options: argparse.Namespace) -> None:
         Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
         kept = f"runs/{stem.replace(name, checksum(split))}_{options.backbone}_{options.seeds[0]}"
         shutil.copyfile(f"{kept}.safetensors", options.weights)
+    if options.untested:
+        return
     test = characters.select(split.test)
     by_seed = [tested(one.encoder, test, options) for one in encoders]
     found = combined(by_seed)
@@ -126,6 +128,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     add("--seeds", type=int, nargs="+", default=[0], help="one encoder each (default: 0)")
     add("--weights", help="also write the first encoder here, in half precision (safetensors)")
+    add("--untested", action="store_true", help="train and write the weights, no more")
     options = parser.parse_args(arguments)
     options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
     return options

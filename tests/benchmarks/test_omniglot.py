@@ -97,6 +97,12 @@ def test_a_quick_try_does_not_replace_a_published_result(run, folder):
     assert not command._options(["--backbone", "conv4"]).published
 
 
+def test_on_wish_it_only_trains(run, folder):
+    assert run("--steps", "1", "--untested") == 0
+    assert (folder / "weights" / "conv4.safetensors").exists()
+    assert not list(folder.rglob("omniglot_*.json"))
+
+
 def test_figures_are_means_over_seeds_and_intervals_cover_them(run, folder):
     assert run("--steps", "2", "--seeds", "0", "1") == 0
     result = json.loads((folder / "runs" / "omniglot_listed.json").read_text())

@@ -1,0 +1,198 @@
+"""README's tables about Omniglot and the sequence task, with what others published beside ours."""
+
+from benchmarks.table import Figure, Table
+
+PAPER = {5: {1: 98.4, 5: 99.6}, 20: {1: 95.0, 5: 98.6}}
+"""Kaiser et al. 2017, table 1 (arXiv 1703.03129): accuracy in percent by ways and shots."""
+
+PUBLISHED = (
+    ("Kaiser et al. 2017", "98.4", "99.6", "95.0", "98.6", "", ""),
+    ("Relation Network, Sung et al. 2018", "99.6", "99.8", "97.6", "99.1", "", ""),
+    ("SNAIL, Mishra et al. 2018", "99.07", "99.78", "97.64", "99.36", "", ""),
+    (
+        "Adaptive Posterior Learning, Ramalho and Garnelo 2019",
+        *("97.9", "99.9", "97.2", "97.6", "73.5", "88.0"),
+    ),
+)
+"""Accuracy in percent as the papers print it."""
+
+TASKS = ("5w1s", "5w5s", "20w1s", "20w5s")
+ALL = ("423w1s", "423w5s")
+POLICIES = {
+    "paper": "the paper's",
+    "mean": "a mean a class (`MeanMemory`)",
+    "fifo": "first in, first out",
+    "random": "the paper's, random eviction",
+}
+SIZES = {"half": "0.5", "one": "1", "two": "2", "eight": "8"}
+PEERS = {
+    "pixels": "nearest pixels",
+    "hog": "nearest oriented gradients",
+    "matching": "Matching Networks",
+    "prototypical": "Prototypical Networks",
+    "k_neighbours": "nearest neighbours over the memory's encoder",
+    "memory": "**memory**",
+}
+PEERS_PUBLISHED = {
+    "matching": ("98.1", "98.9", "93.8", "98.5"),
+    "prototypical": ("98.8", "99.7", "96.0", "98.9"),
+}
+ABLATION = {
+    "default": "as it is",
+    "all_random": "classes of an episode at random, no memory kept",
+    "kept": "one memory of all classes, kept, never cleared; its loss",
+    "margin_alone": "memory loss alone",
+    "vote_alone": "vote alone",
+    "one_way": "episodes shown in one direction",
+    "temperature_0025": "temperature 0.025",
+    "projection": "learned projection",
+    "no_bend": "drawings not bent",
+    "no_jitter": "drawings as they are",
+    "larger_drawings": "drawings of 40 x 40",
+    "last_weights": "last weights, not averaged ones",
+    "by_shot": "five shots written one after the other",
+    "first_in_first_out": "the same, nothing averaged",
+    "full": "the same, 30 slots, the oldest replaced",
+    "full_random": "the same, 30 slots, a random one replaced",
+}
+
+
+def _vinyals(protocol: str) -> tuple[Figure, ...]:
+    return tuple(Figure(f"omniglot.{protocol}.{task}") for task in TASKS)
+
+
+def _upright(protocol: str) -> tuple[Figure, ...]:
+    return tuple(Figure(f"omniglot.{protocol}.{task}", "{:.1f}") for task in ALL)
+
+
+def _streams(key: str) -> tuple[Figure, ...]:
+    orders = ("random", "alphabet")
+    return tuple(Figure(f"omniglot.lifelong.{order}.{key}", "{:.1f}") for order in orders)
+
+
+def _evaluation(key: str) -> Figure:
+    return Figure(f"omniglot.{key}", "{:.1f}")
+
+
+TABLES = {
+    "omniglot": Table(
+        columns=(
+            "",
+            *("5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
+            *("423-way 1-shot", "423-way 5-shot"),
+        ),
+        rows=(
+            *((f"{name} (published)", *cells) for name, *cells in PUBLISHED),
+            (
+                "**rarememory**, support/query",
+                *_vinyals("vinyals.support"),
+                *_upright("vinyals.upright"),
+            ),
+            ("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
+            (
+                "the same, drawings averaged with 4 jittered copies",
+                *_vinyals("vinyals.jittered"),
+                *_upright("vinyals.jittered.upright"),
+            ),
+            (
+                "the small encoder that ships, support/query",
+                *_vinyals("shipped.support"),
+                *_upright("shipped.upright"),
+            ),
+            ("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
+        ),
+    ),
+    "evaluation": Table(
+        columns=("659 evaluation characters", "1 drawing", "5 drawings"),
+        rows=(
+            *(
+                (
+                    f"{way} at once, accuracy",
+                    *(_evaluation(f"evaluation.{way}w{shot}s") for shot in (1, 5)),
+                )
+                for way in (100, 423, 659)
+            ),
+            (
+                "659 at once, drawings averaged with 4 jittered copies",
+                *(_evaluation(f"jittered.659w{shot}s") for shot in (1, 5)),
+            ),
+            (
+                "20 of one alphabet, another hand asks, error",
+                _evaluation("within_alphabet.20w1s.error"),
+                "",
+            ),
+            (
+                "the same, trained on five alphabets",
+                _evaluation("within_alphabet.five.20w1s.error"),
+                "",
+            ),
+            (
+                "half are strangers, AUROC of the nearest score",
+                *(_evaluation(f"openset.{shot}shot.auroc") for shot in (1, 5)),
+            ),
+            (
+                "known and right where 5 % of strangers are accepted",
+                *(_evaluation(f"openset.{shot}shot.far5") for shot in (1, 5)),
+            ),
+        ),
+    ),
+    "lifelong": Table(
+        columns=("sighting", "random order", "alphabet by alphabet"),
+        rows=tuple((str(n), *_streams(f"sighting{n}")) for n in (2, 6)),
+    ),
+    "policies": Table(
+        columns=("6th sighting, random order, slots a class", *SIZES.values()),
+        rows=tuple(
+            (
+                said,
+                *(
+                    Figure(f"omniglot.lifelong.random.{size}.{name}.sighting6", "{:.1f}")
+                    for size in SIZES
+                ),
+            )
+            for name, said in POLICIES.items()
+        ),
+    ),
+    "peers": Table(
+        columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
+        rows=(
+            *(
+                row
+                for name, said in PEERS.items()
+                for row in (
+                    (said, *(Figure(f"omniglot_peers.{name}.{task}") for task in TASKS)),
+                    *(
+                        [(f"{said} (published)", *PEERS_PUBLISHED[name])]
+                        if name in PEERS_PUBLISHED
+                        else []
+                    ),
+                )
+            ),
+            ("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
+            ("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
+        ),
+    ),
+    "ablation": Table(
+        columns=("", "20-way 1-shot", "20-way 5-shot", "688-way 1-shot"),
+        rows=tuple(
+            (said, *(Figure(f"ablation.{name}.{task}") for task in ("20w1s", "20w5s", "688w1s")))
+            for name, said in ABLATION.items()
+        ),
+    ),
+    "sequence": Table(
+        columns=("", "without memory", "with memory"),
+        rows=tuple(
+            (
+                said,
+                *(
+                    Figure(f"sequence.{name}.{part}_memory", "{:.1f}")
+                    for part in ("without", "with")
+                ),
+            )
+            for name, said in (
+                ("lstm", "LSTM with attention, 2 layers of 256"),
+                ("modern", "modern decoder"),
+            )
+        ),
+    ),
+}

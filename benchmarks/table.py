@@ -1,0 +1,19 @@
+"""A table of README: a cell is a text or the key of a measured figure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number; when `<key>.interval` was measured too, it follows after a ±."""
+
+    key: str
+    form: str = "{:.2f}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows of as many cells."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | Figure, ...], ...]
