@@ -84,6 +84,8 @@ OWN = {
     "play": "tests/play/test_drawing.py tests/play/test_session.py",
     "play/unknown.py": "tests/play/test_unknown.py",
     "play/server.py": "tests/play/test_server.py",
+    "benchmarks": "tests/benchmarks/test_peers.py tests/benchmarks/test_ablation.py",
+    "benchmarks/omniglot_ablation.py": "tests/benchmarks/test_ablation.py",
     "backbones/stored.py": "tests/backbones/test_backbones.py",
     "data/splits.py": "tests/data/test_splits.py",
     "data/streams.py": "tests/data/test_streams.py",
@@ -104,7 +106,7 @@ COMMON = ("torch", "faiss", "safetensors.torch")
 
 def copied(home: Path) -> Path:
     """A copy of what the tests of the core need."""
-    for folder in ("rarememory", "tests", "docs"):
+    for folder in ("rarememory", "benchmarks", "tests", "docs"):
         shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", home)
     return home
@@ -140,7 +142,7 @@ def first_failure(home: Path, tests: list[str]) -> str | None:
 
 
 def survives(home: Path, file: str, old: str, new: str) -> bool:
-    path = home / "rarememory" / file
+    path = home / ("" if file.startswith("benchmarks/") else "rarememory") / file
     text = path.read_text("utf-8")
     if old not in text:
         print(f"GONE     {file} no longer says: {old}", flush=True)
