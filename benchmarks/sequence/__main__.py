@@ -19,13 +19,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.results import RESULTS, write_result
-from benchmarks.sequence.measuring import accuracy, remember, slots_by_kind
+from benchmarks.sequence.measuring import accuracy, slots_by_kind
 from benchmarks.sequence.plot import draw_curves
 from benchmarks.sequence.task import Examples, Task, known
 from benchmarks.sequence.training import NETWORKS, Recipe, Training, built, train
 from rarememory.evaluation import Accuracy
 
-COUNTS = {"examples": 40_000, "held-out": 1000, "test": 4000}
+COUNTS = {"examples": 40_000, "held_out": 1000, "test": 4000}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +59,6 @@ def _run(options: argparse.Namespace) -> None:
             key = f"sequence.{name}.{'with' if remembers else 'without'}_memory"
             training = _trained(key, name, remembers, task, recipe, parts)
             details[key] = _details(training)
-            remember(training.translator, train_on)
             answered = accuracy(training.translator, test)
             details[key]["slots"] = slots_by_kind(training.translator)
             print(f"{key:36} {answered}")
@@ -75,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
         task=asdict(task),
         recipe=asdict(recipe),
-        counts={name: getattr(options, name.replace("-", "_")) for name in COUNTS},
+        counts={name: getattr(options, name) for name in COUNTS},
         trainings=details,
         wall_seconds=round(time.perf_counter() - begin),
     )
@@ -124,18 +123,25 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = {**asdict(Task()), **asdict(Recipe())}
-    bfloat16 = defaults.pop("bfloat16")
+    parts = defaults.pop("parts")
     for name, default in {**COUNTS, **defaults}.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default, help="%(default)s")
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=bfloat16)
+    parser.add_argument("--parts", type=_parts, default=parts, help="of each epoch")
     options = parser.parse_args(arguments)
     given = {
         name: value for name, value in vars(options).items() if value != parser.get_default(name)
     }
     options.published = not given
+    if "parts" in given:
+        given["parts"] = ",".join(map(str, options.parts))
     options.told = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
     return options
+
+
+def _parts(text: str) -> tuple[int, ...]:
+    """16,1 as numbers."""
+    return tuple(map(int, text.split(",")))
 
 
 if __name__ == "__main__":

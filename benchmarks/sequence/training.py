@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from benchmarks.sequence.lessons import Lesson, lessons
 from benchmarks.sequence.lstm import LSTM
-from benchmarks.sequence.measuring import accuracy
+from benchmarks.sequence.measuring import accuracy, remember
 from benchmarks.sequence.modern import Modern
 from benchmarks.sequence.task import Examples, Task
 from benchmarks.sequence.translator import Translator
@@ -26,29 +26,24 @@ NETWORKS = {"lstm": LSTM, "modern": Modern}
 class Recipe:
     """How to build and train.
 
-    The memory is cleared before each epoch: what answers a string is then another string with the
-    same number, never the string itself, and that is what has to be learnt.
-
     Args:
-        epochs: over the training examples.
+        parts: of each epoch; the memory is cleared before each part.
         batch: examples of a step.
         learning_rate: the highest; it rises for a tenth of the steps, then falls as a cosine.
         token_width: of an embedded output token.
         key_dim: of the memory.
         memory_size: of the memory.
         k: neighbours that are read.
-        bfloat16: run the network in half the bits.
         seed: of the weights, the order of the examples, and the memory.
     """
 
-    epochs: int = 5
+    parts: tuple[int, ...] = (16, 1)
     batch: int = 64
     learning_rate: float = 2e-3
     token_width: int = 64
     key_dim: int = 64
-    memory_size: int = 20_000
+    memory_size: int = 24_000
     k: int = 16
-    bfloat16: bool = True
     seed: int = 0
 
 
@@ -59,8 +54,7 @@ def built(name: str, remembers: bool, task: Task, recipe: Recipe) -> Translator:
     memory = None
     if remembers:
         memory = Memory(recipe.key_dim, recipe.memory_size, k=recipe.k, seed=recipe.seed)
-    width = recipe.token_width
-    return Translator(network, task.n_tokens, width, memory, bfloat16=recipe.bfloat16)
+    return Translator(network, task.n_tokens, recipe.token_width, memory)
 
 
 class Training:
@@ -69,7 +63,7 @@ class Training:
     Args:
         translator: what to train.
         examples: to train on.
-        held_out: examples whose accuracy is measured after each epoch.
+        held_out: examples whose accuracy is measured after each epoch, with the memory filled anew.
         recipe: how to train.
     """
 
@@ -81,8 +75,8 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             translator.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
-        self.steps_an_epoch = -(-len(examples.numbers) // recipe.batch)
-        self.steps = recipe.epochs * self.steps_an_epoch
+        self.lessons = lessons(examples, parts=recipe.parts, batch=recipe.batch, seed=recipe.seed)
+        self.steps = len(self.lessons)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, recipe.learning_rate, total_steps=self.steps, pct_start=0.1
         )
@@ -94,30 +88,17 @@ class Training:
 
     def remaining(self) -> Iterator[float]:
         """Train to the last step, giving the loss of each."""
-        while self.step < self.steps:
-            epoch, done = divmod(self.step, self.steps_an_epoch)
-            for rows in self._order(epoch)[done:]:
-                with self._timed():
-                    loss = self._advance(rows, first=self.step % self.steps_an_epoch == 0)
-                if self.step % self.steps_an_epoch == 0:
-                    self.curve.append(accuracy(self.translator, self.held_out).mean)
-                yield loss
+        for lesson in self.lessons[self.step :]:
+            with self._timed():
+                loss = self._advance(lesson)
+            if lesson.ends_epoch:
+                remember(self.translator, self.examples)
+                self.curve.append(accuracy(self.translator, self.held_out).mean)
+            yield loss
 
-    def _order(self, epoch: int) -> list[Tensor]:
-        """The batches of an epoch: of about one length each, in an order that the seed decides."""
-        generator = Generator().manual_seed(1_000_003 * self.recipe.seed + epoch)
-        lengths, size = self.examples.lengths, self.recipe.batch
-        drawn = torch.randperm(len(lengths), generator=generator)
-        batches = [
-            rows
-            for many in drawn.split(25 * size)
-            for rows in many[lengths[many].argsort(stable=True)].split(size)
-        ]
-        return [batches[at] for at in torch.randperm(len(batches), generator=generator)]
-
-    def _advance(self, rows: Tensor, *, first: bool) -> float:
-        examples, memory = self.examples.at(rows), self.translator.memory
-        if memory is not None and first:
+    def _advance(self, lesson: Lesson) -> float:
+        examples, memory = self.examples.at(lesson.rows), self.translator.memory
+        if memory is not None and lesson.starts:
             memory.clear()
         steps = self.translator(examples, learn=True)
         loss = self.translator.loss(steps, examples)
@@ -126,7 +107,7 @@ class Training:
         clip_grad_norm_(self.translator.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
-        if memory is not None:
+        if memory is not None and steps.recall is not None:
             memory.write(steps.recall, examples.targets)
         self.step += 1
         return loss.item()
@@ -150,16 +131,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from such a state.
-
-        Raises:
-            ValueError: it is of another recipe.
-        """
-        if state["recipe"] != repr(self.recipe):
-            raise ValueError(
-                f"the checkpoint is of {state['recipe']}, and this training of {self.recipe!r}: "
-                "go on with that, or remove it"
-            )
+        """Go on from such a state."""
         for name in ("translator", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
@@ -175,9 +147,18 @@ def train(
     """Train to the last step; go on from the checkpoint if there is one, and keep it.
 
     It is written every so many steps and at the end, whole or not at all.
+
+    Raises:
+        ValueError: the checkpoint is of another recipe.
     """
     if checkpoint.exists():
-        training.load_state_dict(torch.load(checkpoint, weights_only=True))
+        state = torch.load(checkpoint, weights_only=True)
+        if state["recipe"] != repr(training.recipe):
+            raise ValueError(
+                f"{str(checkpoint)!r} is of {state['recipe']}, and this training of "
+                f"{training.recipe!r}: go on with that, or remove the file"
+            )
+        training.load_state_dict(state)
     for loss in training.remaining():
         watch(loss)
         if training.step % every == 0 or training.step == training.steps:

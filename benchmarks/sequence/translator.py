@@ -37,7 +37,6 @@ class Translator(nn.Module):
         n_tokens: of the output's vocabulary.
         token_width: of an embedded token.
         memory: None for the same without.
-        bfloat16: run the network in half the bits.
     """
 
     def __init__(
@@ -46,12 +45,10 @@ class Translator(nn.Module):
         n_tokens: int,
         token_width: int,
         memory: Memory | None = None,
-        *,
-        bfloat16: bool = True,
     ) -> None:
         super().__init__()
         self.network, self.memory = network, memory
-        self.autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=bfloat16)
+        self.precision = partial(torch.autocast, "cpu", torch.bfloat16)
         self.embedding = nn.Embedding(n_tokens, token_width)
         joined = 2 * network.width
         if memory is not None:
@@ -67,7 +64,7 @@ class Translator(nn.Module):
         """
         first = torch.full_like(examples.targets[:, :1], END)
         previous = self.embedding(torch.cat([first, examples.targets[:, :-1]], dim=1))
-        with self.autocast():
+        with self.precision():
             outputs, contexts = self.network(examples.sources, previous)
         parts, recall = [outputs.float(), contexts.float()], None
         if self.memory is not None:
@@ -102,5 +99,5 @@ class Translator(nn.Module):
         return tokens
 
     def _symbol_scores(self, hidden: Tensor) -> Float[Tensor, "steps symbols"]:
-        with self.autocast():
+        with self.precision():
             return (hidden @ self.embedding.weight[FIRST_SYMBOL:].T).float()
