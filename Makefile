@@ -14,7 +14,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format learn2learn omniglot generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format learn2learn omniglot sequence generalised bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -63,6 +63,9 @@ $(L2L)/.installed: pyproject.toml
 
 omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists)
 	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
+
+sequence: $(READY) ## the paper's sequence task, with and without a memory (half an hour on one core)
+	$(RUN) benchmarks.sequence
 
 generalised: $(READY) ## old and new classes at once, beside rivals (DATA=folder; about an hour)
 	$(RUN) benchmarks.generalised $(if $(DATA),--data "$(DATA)")

@@ -2,9 +2,9 @@
 
     python examples/sequence_memory.py
 
-Of `AB0312B` becomes `AB...<symbol>B`: letters are copied, and at its last digit the number 0312 is
-answered by a symbol of its own, which follows no rule. This is a small form of the task of Kaiser
-et al. 2017, section 4.2; `python -m benchmarks.sequence` has it whole, with attention.
+From `AB0312B` comes `AB...<symbol>B`: letters are copied, and at its last digit the number 0312 is
+answered by a symbol that follows no rule. This is a small form of the task of Kaiser et al. 2017,
+section 4.2; `python -m benchmarks.sequence` has it whole, with attention.
 """
 
 import torch
@@ -17,7 +17,7 @@ torch.manual_seed(0)
 DIGITS, LETTERS, WIDTH = 4, 6, 64
 numbers = torch.randperm(4**DIGITS)
 OLD, NEW = numbers[:200], numbers[200:]  # to train on, and to see at the very end
-SYMBOLS = 3 + torch.randperm(4**DIGITS)  # tokens 0 and 1 are the letters, 2 is nothing to say yet
+N_ANSWERS = 3 + 4**DIGITS  # 0 and 1 are the letters, 2 is nothing to say yet, then the symbols
 
 
 def strings(numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def strings(numbers: Tensor) -> tuple[Tensor, Tensor]:
     digits = numbers.unsqueeze(1) // 4 ** at.clamp(0, DIGITS - 1) % 4
     is_digit, is_last = (at >= 0) & (at < DIGITS), at == DIGITS - 1
     letters = torch.randint(2, at.shape)
-    answers = torch.where(is_last, SYMBOLS[numbers, None], torch.where(is_digit, 2, letters))
+    answers = torch.where(is_last, symbols[numbers, None], torch.where(is_digit, 2, letters))
     return torch.where(is_digit, 2 + digits, letters), answers
 
 
@@ -40,7 +40,7 @@ class Translator(nn.Module):
         self.tokens = nn.Embedding(2 + 4, 16)
         self.window = nn.Conv1d(16, WIDTH, kernel_size=DIGITS)
         self.query = nn.Linear(WIDTH, memory.keys.shape[1])
-        self.answers = nn.Embedding(3 + len(SYMBOLS), WIDTH)
+        self.answers = nn.Embedding(N_ANSWERS, WIDTH)
         self.join = nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, inputs: Tensor, right: Tensor | None = None):
@@ -62,8 +62,9 @@ def accuracy(numbers: Tensor) -> float:
 translator = Translator(Memory(key_dim=32, memory_size=512))
 optimizer = torch.optim.Adam(translator.parameters(), lr=3e-3)
 for step in range(300):
-    if step % 10 == 0:
-        translator.memory.clear()  # so that numbers are new again, and seen again soon
+    if step % 10 == 0:  # numbers get new symbols, which the memory alone can know
+        translator.memory.clear()
+        symbols = 3 + torch.randperm(4**DIGITS)
     inputs, right = strings(OLD[torch.randint(len(OLD), (64,))])
     scores, recall = translator(inputs, right)
     loss = cross_entropy(scores.flatten(0, 1), right.flatten()) + recall.loss
@@ -72,8 +73,7 @@ for step in range(300):
     optimizer.step()
     translator.memory.write(recall, right)
 
-print(f"numbers never seen:       {accuracy(NEW):.0%} of outputs are right")
+print(f"numbers not seen before: {accuracy(NEW):.0%} of outputs are right")
 inputs, right = strings(NEW)
 translator.memory.write(translator(inputs)[1], right)  # one string each, and no training
-print(f"numbers seen once:        {accuracy(NEW):.0%}")
-print(f"slots for 3 other tokens: {(translator.memory.state.values < 3).sum().item()}")
+print(f"numbers seen once:       {accuracy(NEW):.0%}")

@@ -84,6 +84,7 @@ OWN = {
     "play": "tests/play/test_drawing.py tests/play/test_session.py",
     "play/unknown.py": "tests/play/test_unknown.py",
     "play/server.py": "tests/play/test_server.py",
+    "..": "tests/benchmarks/test_sequence.py",
     "backbones/stored.py": "tests/backbones/test_backbones.py",
     "data/splits.py": "tests/data/test_splits.py",
     "lookup/triton.py": "tests/lookup/test_triton.py",
@@ -98,7 +99,7 @@ COMMON = ("torch", "faiss", "safetensors.torch")
 
 def copied(home: Path) -> Path:
     """A copy of what the tests of the core need."""
-    for folder in ("rarememory", "tests", "docs"):
+    for folder in ("rarememory", "benchmarks", "tests", "docs"):
         shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", home)
     return home
