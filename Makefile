@@ -16,7 +16,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format learn2learn omniglot evaluation report peers maml ablation generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format learn2learn omniglot evaluation report peers maml ablation sequence generalised bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -82,6 +82,9 @@ maml: $(L2L)/.installed ## MAML on the same episodes, by learn2learn (DATA, SPLI
 
 ablation: $(READY) ## what each part of the recipe is worth (DATA, SPLIT; about an hour)
 	$(RUN) benchmarks.omniglot_ablation $(OMNIGLOT)
+
+sequence: $(READY) ## the paper's sequence task, with and without a memory (half an hour on one core)
+	$(RUN) benchmarks.sequence
 
 generalised: $(READY) ## old and new classes at once, beside rivals (DATA=folder; about an hour)
 	$(RUN) benchmarks.generalised $(if $(DATA),--data "$(DATA)")

@@ -86,6 +86,7 @@ OWN = {
     "play/server.py": "tests/play/test_server.py",
     "benchmarks": "tests/benchmarks/test_peers.py tests/benchmarks/test_ablation.py",
     "benchmarks/omniglot_ablation.py": "tests/benchmarks/test_ablation.py",
+    "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
     "backbones/stored.py": "tests/backbones/test_backbones.py",
     "data/splits.py": "tests/data/test_splits.py",
     "data/streams.py": "tests/data/test_streams.py",
@@ -149,7 +150,8 @@ def survives(home: Path, file: str, old: str, new: str) -> bool:
         return True
     path.write_text(text.replace(old, new, 1), "utf-8")
     start = time.perf_counter()
-    own = (OWN.get(file) or OWN.get(file.partition("/")[0], f"tests/test_{file}")).split()
+    places = (file, file.rpartition("/")[0], file.partition("/")[0])
+    own = next((OWN[place] for place in places if place in OWN), f"tests/test_{file}").split()
     rest = [test for test in TESTS if test not in own]
     red = first_failure(home, own) or first_failure(home, rest)
     path.write_text(text, "utf-8")

@@ -51,6 +51,12 @@ def test_training_under_the_memory_learns_to_know_new_classes():
     assert int(before) < 15 and int(after) > 70
 
 
+def test_a_number_is_translated_after_one_sight():
+    printed = printed_by("sequence_memory.py")
+    never, once = map(int, re.findall(r"seen (?:before|once): +(\d+)%", printed))
+    assert never <= 5 and once > 70
+
+
 def test_rare_classes_are_added_and_the_old_ones_stay():
     printed = printed_by("rare_classes.py")
     before, after = (int(re.search(rf"old classes, {w}: *(\d+)%", printed)[1]) for w in WHEN)

@@ -1,0 +1,464 @@
+"""The sequence task: its strings, the networks, the memory's part in them, and the whole run."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import results
+from benchmarks.sequence import __main__ as sequence
+from benchmarks.sequence import training as trainings
+from benchmarks.sequence.lessons import lessons
+from benchmarks.sequence.measuring import accuracy, remember, right, slots_by_kind
+from benchmarks.sequence.modern import rotated
+from benchmarks.sequence.plot import draw_curves
+from benchmarks.sequence.task import END, FIRST_DIGIT, FIRST_SYMBOL, PAD, Task, known
+from benchmarks.sequence.training import NETWORKS, Recipe, Training, built, train
+
+SMALL = Task(digits=2, symbols=20, length=6)
+QUICK = Recipe(parts=(2, 1), batch=16, token_width=8, key_dim=8, memory_size=64, k=4)
+NUMBERS = ["--digits", "2", "--symbols", "20", "--length", "6", "--examples", "60"]
+QUICKLY = ["--held-out", "8", "--test", "30", "--parts", "2,1", "--batch", "16"]
+NARROW = ["--token-width", "8", "--key-dim", "8", "--memory-size", "64", "--k", "4"]
+KINDS = [(name, remembers) for name in NETWORKS for remembers in (True, False)]
+both = pytest.mark.parametrize("name", NETWORKS)
+
+
+@pytest.fixture(params=NETWORKS)
+def translator(request):
+    """Untrained, in full precision, with a memory of some examples."""
+    translator = built(request.param, True, SMALL, QUICK)
+    translator.precision = nullcontext
+    remember(translator, SMALL.draw(40)[0])
+    return translator.eval()
+
+
+# The task
+
+
+@pytest.mark.parametrize("task", [Task(), SMALL, Task(digits=1, symbols=2, length=1)])
+def test_the_output_has_the_same_letters_and_the_number_translated(task):
+    (examples,) = task.draw(300)
+    for source, target, number in zip(*(field.tolist() for field in examples), strict=True):
+        string = [token for token in source if token != PAD]
+        assert source == string + [PAD] * (task.length - len(string))
+        start = next(at for at, token in enumerate(string) if token >= FIRST_DIGIT)
+        digits = string[start : start + task.digits]
+        read = 0
+        for digit in digits:
+            read = 4 * read + digit - FIRST_DIGIT
+        assert read == number and all(FIRST_DIGIT <= d < FIRST_DIGIT + 4 for d in digits)
+        before, after = string[:start], string[start + task.digits :]
+        assert set(before + after) <= {1, 2}
+        said = [*before, int(task.function[number]), *after]
+        assert target == said + [END] * (len(target) - len(said))
+    assert examples.targets.shape[1] == task.length - task.digits + 2
+
+
+def test_numbers_lengths_and_places_are_of_all_kinds():
+    task = Task(digits=2, symbols=20, length=6)
+    (examples,) = task.draw(4000)
+    assert examples.numbers.bincount(minlength=16).min() > 150
+    lengths = examples.lengths.bincount(minlength=7)
+    assert lengths[:2].sum() == 0 and lengths[2:].min() > 600
+    place = (examples.sources >= FIRST_DIGIT).int().argmax(dim=1)
+    of_longest = place[examples.lengths == 6].bincount(minlength=5)
+    assert of_longest.min() > 100
+    letters = examples.sources[(examples.sources > 0) & (examples.sources < FIRST_DIGIT)]
+    assert 0.45 < (letters == 1).float().mean() < 0.55
+
+
+def test_symbols_are_those_of_the_paper():
+    function = Task().function
+    assert len(function) == 4**7
+    # 2 ... 16,000, each as itself plus 1.
+    assert function.min() >= 3 and function.max() <= 16_001 and Task().n_tokens == 16_002
+    assert not torch.equal(function, replace(Task(), seed=1).function)
+
+
+def test_a_seed_draws_the_same_parts_and_no_two_alike():
+    first, second = SMALL.draw(50, 50)
+    assert torch.equal(first.sources, SMALL.draw(50, 50)[0].sources)
+    assert not torch.equal(first.sources, second.sources)
+    assert not torch.equal(first.sources, replace(SMALL, seed=1).draw(50)[0].sources)
+
+
+def test_steps_count_up_to_the_first_end_and_batches_are_cut_to_their_longest():
+    (examples,) = SMALL.draw(30)
+    letters = examples.lengths - SMALL.digits
+    assert torch.equal(examples.mask.sum(dim=1), letters + 2)
+    assert (examples.symbols.sum(dim=1) == 1).all()
+    batches = list(examples.batches(7))
+    assert sum(len(some.numbers) for some in batches) == 30
+    lengths = torch.cat([some.lengths for some in batches])
+    assert torch.equal(lengths, lengths.sort().values)
+    for some in batches:
+        assert some.sources.shape[1] == some.lengths.max()
+        assert some.targets.shape[1] == some.mask.sum(dim=1).max()
+
+
+def test_only_a_number_that_was_trained_on_can_be_known():
+    train_on, test = SMALL.draw(5, 40)
+    seen = set(train_on.numbers.tolist())
+    assert known(test, train_on).tolist() == [n in seen for n in test.numbers.tolist()]
+    # Of 16,384 numbers 40,000 examples leave out e^(-40,000/16,384).
+    train_on, test = Task().draw(40_000, 4000)
+    assert known(test, train_on).float().mean().item() == pytest.approx(0.913, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"digits": 7, "length": 6}, "a number of 7 digits does not fit into a length of 6"),
+        ({"digits": 0}, "0 digits"),
+        ({"symbols": 1}, "symbols is 1, and the first of them is 2"),
+    ],
+)
+def test_a_task_without_numbers_or_symbols_is_refused(change, said):
+    with pytest.raises(ValueError, match=said):
+        replace(SMALL, **change)
+
+
+# The order of the examples
+
+
+def test_every_epoch_shows_every_example_once_and_a_part_has_all_strings_of_its_numbers():
+    (examples,) = SMALL.draw(100)
+    found = lessons(examples, parts=(3, 1), batch=8, seed=0)
+    ends = [at for at, lesson in enumerate(found) if lesson.ends_epoch]
+    assert len(ends) == 2 and ends[-1] == len(found) - 1
+    for epoch, count in zip((found[: ends[0] + 1], found[ends[0] + 1 :]), (3, 1), strict=True):
+        assert sorted(torch.cat([lesson.rows for lesson in epoch]).tolist()) == list(range(100))
+        starts = [at for at, lesson in enumerate(epoch) if lesson.starts]
+        assert starts[0] == 0 and len(starts) == count
+        parts = [
+            {int(n) for lesson in epoch[start:stop] for n in examples.numbers[lesson.rows]}
+            for start, stop in zip(starts, [*starts[1:], len(epoch)], strict=True)
+        ]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+    assert max(len(lesson.rows) for lesson in found) == 8
+
+
+def test_lessons_differ_by_seed_and_epoch_and_are_of_like_length():
+    (examples,) = SMALL.draw(400)
+    one, other = (lessons(examples, parts=(1, 1), batch=8, seed=seed) for seed in (0, 1))
+    assert not torch.equal(one[0].rows, other[0].rows)
+    assert not torch.equal(one[0].rows, one[len(one) // 2].rows)
+    again = lessons(examples, parts=(1, 1), batch=8, seed=0)
+    assert all(torch.equal(a.rows, b.rows) for a, b in zip(one, again, strict=True))
+    spread = [int(examples.lengths[lesson.rows].max() - examples.lengths[lesson.rows].min())
+              for lesson in one]  # fmt: skip
+    assert sum(spread) / len(spread) < 1
+
+
+# The networks
+
+
+@both
+def test_no_step_sees_what_comes_after_it(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name](8, reach=2)
+    (examples,) = SMALL.draw(5)
+    previous = torch.randn(5, 6, 8)
+    changed = previous.clone()
+    changed[:, 4:] += 1
+    for one, other in zip(
+        network(examples.sources, previous), network(examples.sources, changed), strict=True
+    ):
+        torch.testing.assert_close(one[:, :4], other[:, :4])
+        assert (one[:, 4:] - other[:, 4:]).abs().amax() > 1e-4
+
+
+@both
+def test_padding_is_not_attended_to(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name](8, reach=2)
+    (examples,) = SMALL.draw(5)
+    previous = torch.randn(5, 6, 8)
+    wider = torch.nn.functional.pad(examples.sources, (0, 3))
+    for one, other in zip(
+        network(examples.sources, previous), network(wider, previous), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@both
+def test_at_its_last_digit_a_number_looks_the_same_in_every_string(name):
+    windows = NETWORKS[name](8, reach=3).windows
+    number = [3, 5, 4]
+    first = windows(torch.tensor([[1, 2, *number, 1]]))[0, 4]
+    second = windows(torch.tensor([[*number, 2, 2, 1]]))[0, 2]
+    torch.testing.assert_close(first, second)
+    assert not torch.allclose(first, windows(torch.tensor([[1, 2, 4, 5, 4, 1]]))[0, 4])
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    query, key = torch.randn(16), torch.randn(16)
+    scores = rotated(query.expand(9, 16)) @ rotated(key.expand(9, 16)).T
+    for distance in (-3, 0, 5):
+        along = scores.diagonal(distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along))
+    assert scores.diagonal(1)[0] != pytest.approx(scores.diagonal(2)[0].item())
+
+
+# The memory's part
+
+
+def test_reading_writes_nothing_and_padding_asks_nothing(translator):
+    (examples,) = SMALL.draw(9)
+    before = {name: buffer.clone() for name, buffer in translator.memory.named_buffers()}
+    recall = translator(examples, learn=True).recall
+    assert recall.slots.shape == (*examples.targets.shape, QUICK.k)
+    assert (recall.prediction[~examples.mask] == -1).all()
+    assert (recall.prediction[examples.mask] >= 0).all()
+    for name, buffer in translator.memory.named_buffers():
+        assert torch.equal(buffer, before[name])
+
+
+def test_what_is_recalled_is_what_is_joined(translator):
+    (examples,) = SMALL.draw(9)
+    steps = translator(examples)
+    with torch.no_grad():
+        answer = translator.embedding(steps.recall.prediction.clamp(min=0))
+        answer = answer * steps.recall.weights[..., :1]
+        width = translator.network.width
+        previous = torch.cat([torch.full((9, 1), END), examples.targets[:, :-1]], dim=1)
+        outputs, contexts = translator.network(examples.sources, translator.embedding(previous))
+        weight, bias = translator.join.weight, translator.join.bias
+        own = torch.cat([outputs, contexts], dim=2) @ weight[:, : 2 * width].T
+        joined = own + answer @ weight[:, 2 * width :].T + bias
+    torch.testing.assert_close(steps.hidden, joined)
+
+
+def test_an_empty_memory_adds_nothing(translator):
+    (examples,) = SMALL.draw(9)
+    translator.memory.clear()
+    steps = translator(examples)
+    with torch.no_grad():
+        translator.embedding.weight[0] += 1  # the clamped answer, were it heard
+        assert (steps.recall.confidence == 0).all()
+    assert torch.isfinite(translator(examples, learn=True).hidden).all()
+
+
+def test_the_right_answers_are_told_to_the_loss_alone(translator):
+    (examples,) = SMALL.draw(9)
+    asked, taught = translator(examples), translator(examples, learn=True)
+    assert asked.recall.loss is None and taught.recall.loss > 0
+    torch.testing.assert_close(asked.hidden, taught.hidden)
+
+
+def test_the_loss_is_that_of_all_steps_of_an_output(translator):
+    (examples,) = SMALL.draw(9)
+    steps = translator(examples, learn=True)
+    kinds = translator.kinds(steps.hidden).log_softmax(dim=-1)
+    table = translator.embedding.weight[FIRST_SYMBOL:]
+    symbols = (steps.hidden @ table.T).log_softmax(dim=-1)
+    wanted = steps.recall.loss * examples.mask.sum()
+    for row, time in examples.mask.nonzero().tolist():
+        token = int(examples.targets[row, time])
+        wanted = wanted - kinds[row, time, min(token, FIRST_SYMBOL)]
+        if token >= FIRST_SYMBOL:
+            wanted = wanted - symbols[row, time, token - FIRST_SYMBOL]
+    torch.testing.assert_close(translator.loss(steps, examples), wanted / 9)
+
+
+@pytest.mark.parametrize(("name", "remembers"), KINDS)
+def test_every_weight_learns(name, remembers):
+    translator = built(name, remembers, SMALL, QUICK)
+    train_on, examples = SMALL.draw(40, 20)
+    remember(translator, train_on)
+    translator.loss(translator(examples, learn=True), examples).backward()
+    still = [
+        name
+        for name, parameter in translator.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert still == []
+
+
+def test_an_answer_is_right_if_writing_on_from_its_own_tokens_is(translator):
+    _, examples = SMALL.draw(40, 60)
+    # Some outputs have to be right: of short strings, and of a network that ends early, some are.
+    with torch.no_grad():
+        translator.kinds.bias[FIRST_SYMBOL] += 0.3
+    own = examples._replace(targets=examples.targets.clone())
+    time = examples.targets.shape[1]
+    for step in range(time):
+        tokens = own.targets.clone()
+        tokens[:, step:] = 1  # what comes later is not known yet; any letter keeps the step asked
+        said = translator.answers(own._replace(targets=tokens))[:, step]
+        own.targets[:, step] = said
+    written = [row[: row.index(END)] if END in row else row for row in own.targets.tolist()]
+    wanted = [row[: row.index(END)] for row in examples.targets.tolist()]
+    with torch.no_grad():
+        given = ((translator.answers(examples) == examples.targets) | ~examples.mask).all(dim=1)
+    assert given.tolist() == [a == b for a, b in zip(written, wanted, strict=True)]
+
+
+def test_the_memory_is_filled_anew_and_its_slots_are_counted(translator):
+    (examples,) = SMALL.draw(10)
+    remember(translator, examples)
+    values = translator.memory.state.values.tolist()
+    assert set(values) - {-1} == set(examples.targets.flatten().tolist())
+    symbols = sum(value >= FIRST_SYMBOL for value in values)
+    letters = sum(0 <= value < FIRST_SYMBOL for value in values)
+    assert slots_by_kind(translator) == {"symbols": symbols, "letters": letters}
+
+
+def test_all_of_an_output_must_be_right():
+    class Says:
+        def answers(self, examples):
+            said = examples.targets.clone()
+            said[~examples.mask] = 7  # past the end nobody listens
+            said[examples.numbers == examples.numbers[0], 0] = 9
+            return said
+
+    (examples,) = SMALL.draw(30)
+    wrong = (examples.numbers == next(iter(examples.batches(30))).numbers[0]).sum()
+    assert (~right(Says(), examples)).sum() == wrong
+    assert accuracy(Says(), examples).mean == pytest.approx(1 - wrong.item() / 30)
+
+
+# Training
+
+
+@pytest.mark.slow
+@both
+def test_with_a_memory_numbers_are_known_that_were_seen_a_few_times(name):
+    task = Task(digits=3, symbols=60, length=8)
+    recipe = replace(QUICK, parts=(2,) * 14, batch=32, token_width=32, key_dim=32, memory_size=300)
+    train_on, test = task.draw(300, 200)
+    training = Training(built(name, True, task, recipe), train_on, test, recipe)
+    for _ in training.remaining():
+        pass
+    assert (
+        len(training.curve) == 14 and training.curve[-1] == accuracy(training.translator, test)[0]
+    )
+    assert training.curve[-1] > 0.5
+
+
+def fresh(name="modern", remembers=True):
+    train_on, held_out = SMALL.draw(60, 10)
+    return Training(built(name, remembers, SMALL, QUICK), train_on, held_out, QUICK)
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize(("name", "remembers"), KINDS)
+def test_an_interrupted_training_goes_on_to_the_bit(tmp_path, name, remembers):
+    whole = fresh(name, remembers)
+    train(whole, tmp_path / "whole.pt")
+    assert whole.step == whole.steps and len(whole.curve) == 2
+
+    def interrupt(loss):
+        if interrupted.step == 5:
+            raise KeyboardInterrupt
+
+    interrupted = fresh(name, remembers)
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, tmp_path / "half.pt", every=2, watch=interrupt)
+    resumed = fresh(name, remembers)
+    steps = []
+    train(resumed, tmp_path / "half.pt", every=2, watch=lambda loss: steps.append(resumed.step))
+    assert steps == list(range(5, whole.steps + 1))
+    one, other = whole.state_dict(), resumed.state_dict()
+    del one["seconds"], other["seconds"]
+    assert same(one, other)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_memory_is_cleared_before_each_part(monkeypatch):
+    training = fresh()
+    cleared = []
+    clear = type(training.translator.memory).clear
+    monkeypatch.setattr(trainings, "remember", lambda translator, examples: None)
+    monkeypatch.setattr(
+        type(training.translator.memory),
+        "clear",
+        lambda memory: cleared.append(training.step) or clear(memory),
+    )
+    list(training.remaining())
+    assert cleared == [at for at, lesson in enumerate(training.lessons) if lesson.starts]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    train(fresh(), tmp_path / "one.pt")
+    train_on, held_out = SMALL.draw(60, 10)
+    other = replace(QUICK, k=2)
+    with pytest.raises(ValueError, match=r"one.pt' is of Recipe.*k=4.* of Recipe.*k=2.*remove"):
+        train(
+            Training(built("modern", True, SMALL, other), train_on, held_out, other),
+            tmp_path / "one.pt",
+        )
+
+
+# The whole benchmark
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    published = tmp_path / "published"
+    published.mkdir()
+    for module in (results, sequence):
+        monkeypatch.setattr(module, "RESULTS", published)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield lambda *more: sequence.main([*NUMBERS, *QUICKLY, *NARROW, *more])
+    torch.set_num_threads(threads)
+
+
+def test_it_trains_tests_and_says_where_everything_came_from(run, tmp_path, capsys):
+    assert run() == 0
+    result = json.loads((tmp_path / "runs" / "sequence.json").read_text())
+    names = [f"sequence.{name}.{way}_memory" for name in NETWORKS for way in ("with", "without")]
+    keys = {"sequence.ceiling", *names}
+    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
+    assert all(0 <= figure <= 100 for figure in result["figures"].values())
+    assert result["command"].endswith(" ".join([*NARROW, "--parts", "2,1"]))
+    assert result["counts"] == {"examples": 60, "held_out": 8, "test": 30}
+    assert result["task"]["digits"] == 2 and result["recipe"]["parts"] == [2, 1]
+    for name in names:
+        details = result["trainings"][name]
+        assert len(details["held_out_by_epoch"]) == 2 and details["parameters"] > 1000
+        assert bool(details["slots"]) == ("without" not in name)
+    assert (tmp_path / "runs" / "sequence.png").stat().st_size > 1000
+    assert not list((tmp_path / "published").iterdir())
+    # The same command again finds its checkpoints, and the same figures.
+    assert run() == 0
+    again = json.loads((tmp_path / "runs" / "sequence.json").read_text())
+    assert again["figures"] == result["figures"]
+
+
+def test_the_defaults_are_what_is_published():
+    options = sequence._options([])
+    assert options.published and options.told == []
+    assert options.test >= 2000 and options.examples == 40_000 and options.length == 40
+    for option in ("--seed 1", "--parts 16", "--symbols 50", "--test 10"):
+        assert not sequence._options(option.split()).published
+
+
+def test_an_interruption_is_told_and_bad_numbers_are_said(run, monkeypatch, capsys):
+    assert run("--digits", "9") == 1
+    assert "a number of 9 digits does not fit into a length of 6" in capsys.readouterr().err
+
+    def interrupted(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sequence, "train", interrupted)
+    assert run() == 130
+    assert "the same command goes on from" in capsys.readouterr().err
+
+
+def test_the_curves_are_drawn(tmp_path):
+    curves = {kind: [0.1, 0.5] for kind in KINDS}
+    assert draw_curves(curves, 0.9, tmp_path / "curves.png").stat().st_size > 1000
