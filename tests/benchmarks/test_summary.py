@@ -56,7 +56,7 @@ def test_tables_print_figures_intervals_and_what_was_not_run(repo):
     put(repo, "a.json", {FIVE_WAY: 98.764, f"{FIVE_WAY}.interval": 0.2})
     assert main([], repo) == 0
     readme = (repo / "README.md").read_text()
-    assert "| rarememory, sighting | 98.76 ± 0.20 | not run | not run | not run |\n" in readme
+    assert "| the same, sighting | 98.76 ± 0.20 | not run | not run | not run |  |  |\n" in readme
     assert readme.startswith("# Title\n\n<!-- table:") and readme.endswith("\n\nThe end.\n")
 
 
