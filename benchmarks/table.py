@@ -11,9 +11,17 @@ class Figure:
     form: str = "{:.2f}"
 
 
+Row = tuple[str | Figure, ...]
+
+
+def row(*cells: str | Figure) -> Row:
+    """A row of these cells."""
+    return cells
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns, and rows of as many cells."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str | Figure, ...], ...]
+    rows: tuple[Row, ...]

@@ -1,6 +1,6 @@
 """README's tables about Omniglot and the sequence task, with what others published beside ours."""
 
-from benchmarks.table import Figure, Table
+from benchmarks.table import Figure, Row, Table, row
 
 PAPER = {5: {1: 98.4, 5: 99.6}, 20: {1: 95.0, 5: 98.6}}
 """Kaiser et al. 2017, table 1 (arXiv 1703.03129): accuracy in percent by ways and shots."""
@@ -61,12 +61,12 @@ def _vinyals(protocol: str) -> tuple[Figure, ...]:
     return tuple(Figure(f"omniglot.{protocol}.{task}") for task in TASKS)
 
 
-def _peer(name: str, said: str) -> list[tuple[str | Figure, ...]]:
+def _peer(name: str, said: str) -> list[Row]:
     """A row, and below it what its paper prints."""
-    measured = (said, *(Figure(f"omniglot_peers.{name}.{task}") for task in TASKS))
+    measured = row(said, *(Figure(f"omniglot_peers.{name}.{task}") for task in TASKS))
     if name not in PEERS_PUBLISHED:
         return [measured]
-    return [measured, (f"{said} (published)", *PEERS_PUBLISHED[name])]
+    return [measured, row(f"{said} (published)", *PEERS_PUBLISHED[name])]
 
 
 def _upright(protocol: str) -> tuple[Figure, ...]:
@@ -91,54 +91,54 @@ TABLES = {
         ),
         rows=(
             *PUBLISHED,
-            (
+            row(
                 "**rarememory**, support/query",
                 *_vinyals("vinyals.support"),
                 *_upright("vinyals.upright"),
             ),
-            ("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
-            (
+            row("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
+            row(
                 "the same, drawings averaged with 4 jittered copies",
                 *_vinyals("vinyals.jittered"),
                 *_upright("vinyals.jittered.upright"),
             ),
-            (
+            row(
                 "the small encoder that ships, support/query",
                 *_vinyals("shipped.support"),
                 *_upright("shipped.upright"),
             ),
-            ("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
+            row("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
         ),
     ),
     "evaluation": Table(
         columns=("659 evaluation characters", "1 drawing", "5 drawings"),
         rows=(
             *(
-                (
+                row(
                     f"{way} at once, accuracy",
                     *(_evaluation(f"evaluation.{way}w{shot}s") for shot in (1, 5)),
                 )
                 for way in (100, 423, 659)
             ),
-            (
+            row(
                 "659 at once, drawings averaged with 4 jittered copies",
                 *(_evaluation(f"jittered.659w{shot}s") for shot in (1, 5)),
             ),
-            (
+            row(
                 "20 of one alphabet, another hand asks, error",
                 _evaluation("within_alphabet.20w1s.error"),
                 "",
             ),
-            (
+            row(
                 "the same, trained on five alphabets",
                 _evaluation("within_alphabet.five.20w1s.error"),
                 "",
             ),
-            (
+            row(
                 "half are strangers, AUROC of the nearest score",
                 *(_evaluation(f"openset.{shot}shot.auroc") for shot in (1, 5)),
             ),
-            (
+            row(
                 "known and right where 5 % of strangers are accepted",
                 *(_evaluation(f"openset.{shot}shot.far5") for shot in (1, 5)),
             ),
@@ -146,12 +146,12 @@ TABLES = {
     ),
     "lifelong": Table(
         columns=("sighting", "random order", "alphabet by alphabet"),
-        rows=tuple((str(n), *_streams(f"sighting{n}")) for n in (2, 6)),
+        rows=tuple(row(str(n), *_streams(f"sighting{n}")) for n in (2, 6)),
     ),
     "policies": Table(
         columns=("6th sighting, random order, slots a class", *SIZES.values()),
         rows=tuple(
-            (
+            row(
                 said,
                 *(
                     Figure(f"omniglot.lifelong.random.{size}.{name}.sighting6", "{:.1f}")
@@ -164,22 +164,22 @@ TABLES = {
     "peers": Table(
         columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
         rows=(
-            *(row for name, said in PEERS.items() for row in _peer(name, said)),
-            ("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
-            ("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
+            *(each for name, said in PEERS.items() for each in _peer(name, said)),
+            row("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
+            row("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
         ),
     ),
     "ablation": Table(
         columns=("", "20-way 1-shot", "20-way 5-shot", "688-way 1-shot"),
         rows=tuple(
-            (said, *(Figure(f"ablation.{name}.{task}") for task in ("20w1s", "20w5s", "688w1s")))
+            row(said, *(Figure(f"ablation.{name}.{task}") for task in ("20w1s", "20w5s", "688w1s")))
             for name, said in ABLATION.items()
         ),
     ),
     "sequence": Table(
         columns=("", "without memory", "with memory"),
         rows=tuple(
-            (
+            row(
                 said,
                 *(
                     Figure(f"sequence.{name}.{part}_memory", "{:.1f}")
