@@ -206,7 +206,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
     add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
-    add("--steps", type=int, default=800, help="of each training (default: %(default)s)")
+    add("--steps", type=int, default=400, help="of each training (default: %(default)s)")
     add("--episodes", type=int, default=1000, help="to test by (default: %(default)s)")
     add("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
