@@ -48,6 +48,26 @@ def test_a_class_meets_those_that_its_key_is_nearest_to():
         assert len((chosen // 3).unique()) == 1
 
 
+def test_what_is_not_known_yet_begins_no_group_and_is_not_looked_up():
+    # Only two of six are known, far from each other: each is a group's beginning, never the rest.
+    lookalikes = Lookalikes(torch.arange(6), key_dim=2)
+    lookalikes.write(on_a_circle(torch.tensor([0.0, 3.0])), torch.tensor([1, 4]))
+    for seed in range(10):
+        order = torch.randperm(6, generator=Generator().manual_seed(seed))
+        groups = lookalikes._groups(order, 2, 2)
+        assert sorted(groups[:, 0].tolist()) == [1, 4]
+        # A third group has nothing to begin with, and no key to ask by.
+        begun = lookalikes._groups(order, 3, 2)
+        assert begun[2, 0] not in (1, 4) and begun[2, 1:].eq(-1).all()
+
+
+def test_a_group_is_no_larger_than_asked_for():
+    lookalikes = knowing(range(30), [0.01 * n for n in range(30)])
+    for group in (2, 3, 5):
+        groups = lookalikes._groups(torch.randperm(30), 4, group)
+        assert ((groups != -1).sum(dim=1) == group).all()
+
+
 def test_without_groups_every_class_comes_as_often_as_any_other():
     lookalikes = knowing(range(8), [0.1 * n for n in range(8)])
     generator = Generator().manual_seed(0)
