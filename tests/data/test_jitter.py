@@ -49,7 +49,7 @@ def test_bending_moves_places_by_what_it_says_and_neighbours_together():
     moved = Jitter(**still, bend=0.05)(across, Generator().manual_seed(0))
     # A ramp shows how far each place was moved; the border, where ink comes from outside, is not.
     move = (moved - across)[:, 0, 10:31, 10:31] * 40 / 41
-    assert 0.02 < move.std() < 0.05
+    assert 0.035 < move.std() < 0.05
     assert abs(move.mean()) < 0.005
     apart = move.diff(dim=2).std()
     assert 0 < apart < 0.2 * move.std()
