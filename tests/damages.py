@@ -718,7 +718,6 @@ DAMAGES = (
     ("benchmarks/omniglot_peers/training.py", '        self.generator.set_state(state["generator"])\n', ""),
     ("benchmarks/omniglot_peers/training.py", "self.drawings // self.drawings_a_step)", "self.drawings // WAY)"),
     ("benchmarks/omniglot_peers/training.py", "validate(training.averaged.module)", "validate(training.encoder)"),
-    ("benchmarks/omniglot_peers/training.py", "support_query_episode(\n            *self.images.shape[:2]", "support_query_episode(\n            self.images.shape[0] - 8, self.images.shape[1]"),
     ("benchmarks/omniglot_peers/drawings.py", 'name.endswith("/rot000")', '"/rot000" in name'),
     ("benchmarks/omniglot_peers/drawings.py", "characters.select(chosen.train).mirrored()", "characters.select(chosen.train)"),
     ("benchmarks/omniglot_peers/rows.py", 'if numbers["n_neighbors"] <= shot', ""),

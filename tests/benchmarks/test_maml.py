@@ -115,5 +115,5 @@ def test_the_whole_runs_on_drawn_glyphs(tmp_path, monkeypatch):
     trained = result["trained"]["5w1s"]
     assert trained["iterations"] == 4 and trained["drawings"] == 4 * 2 * 5 * 2
     assert trained["validation_by_iteration"][-1][0] == 4
-    assert trained["hours_for_60000_iterations"] > 0
+    assert trained["hours_for_40000_iterations"] > 0
     assert maml._options([]).published and not maml._options(["--second-order"]).published

@@ -181,7 +181,12 @@ def small(monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path):
     whole, first, second = (training_of() for _ in range(3))
-    train(whole, "whole", lambda encoder: encoder.head.weight.sum().item(), tmp_path / "whole")
+
+    def validate(encoder):
+        assert encoder is whole.averaged.module
+        return encoder.head.weight.sum().item()
+
+    train(whole, "whole", validate, tmp_path / "whole")
 
     def interrupted(encoder):
         if first.step == 5:
