@@ -1,4 +1,4 @@
-"""How either network reads an input: each token with the few before it, wherever it stands."""
+"""How either network reads an input: each token with the few after it, wherever they stand."""
 
 from typing import NamedTuple
 
@@ -24,8 +24,9 @@ class Decoded(NamedTuple):
 class Windows(nn.Module):
     """A gated convolution of the tokens: W x * sigmoid(U x) (Dauphin et al. 2017, section 2).
 
-    At a number's last digit the window holds the number and nothing else. So what is made of it is
-    the same in every string, which is what a memory has to recognise it by.
+    At a number's first digit the window holds the number and nothing else. So what is made of it is
+    the same in every string, which is what a memory has to recognise it by; and it is found where
+    the next letter would be.
 
     Args:
         width: of what is read.
@@ -42,8 +43,8 @@ class Windows(nn.Module):
     def forward(
         self, sources: Int64[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        """A window that begins before the input holds zeros there."""
-        tokens = pad(self.embedding(sources), (0, 0, self.reach - 1, 0))
+        """A window that ends after the input holds zeros there, as for PAD."""
+        tokens = pad(self.embedding(sources), (0, 0, 0, self.reach - 1))
         value, gate = self.near(tokens.unfold(1, self.reach, 1).flatten(2)).chunk(2, dim=-1)
         read: Tensor = value * gate.sigmoid()
         return read
