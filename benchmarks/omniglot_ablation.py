@@ -47,17 +47,23 @@ class Change:
         recipe: fields of `Recipe`.
         memory: options of the memory that is trained under and, unless `asked` has others, asked.
         asked: options of the memory that is asked.
+        slots: of it for each class of an episode; one for every drawing shown if None.
         averaged: answer by the averaged weights, not by the last.
     """
 
     recipe: Options = field(default_factory=dict)
     memory: Options = field(default_factory=dict)
     asked: Options = field(default_factory=dict)
+    slots: float | None = None
     averaged: bool = True
 
 
-FULL = {"memory_size": 20}
-"""A slot for each of 20 classes: to write what was missed, another class has to go."""
+FULL = 1.5
+"""Slots a class that do not hold five shots: what is missed costs others their place.
+
+With one a class it would be no matter which goes: a set of rows of all classes then leaves as many
+slots untouched as it has misses.
+"""
 CHANGES = {
     "default": Change(),
     # The losses
@@ -69,9 +75,9 @@ CHANGES = {
     "temperature_1": Change(memory={"temperature": 1.0}),
     "projection": Change(memory={"projection": True}),
     "first_in_first_out": Change(asked={"update": FirstInFirstOut()}),
-    "full": Change(asked=FULL),
-    "full_random": Change(asked={**FULL, "update": AverageOrReplaceRandom()}),
-    "full_first_in_first_out": Change(asked={**FULL, "update": FirstInFirstOut()}),
+    "full": Change(slots=FULL),
+    "full_random": Change(slots=FULL, asked={"update": AverageOrReplaceRandom()}),
+    "full_first_in_first_out": Change(slots=FULL, asked={"update": FirstInFirstOut()}),
     # The optimiser and the drawings
     "last_weights": Change(averaged=False),
     "no_jitter": Change(recipe={"jitter": None}),
@@ -128,25 +134,23 @@ def tested(
     encoder = training.averaged.module if change.averaged else training.encoder
     embeddings = embed(encoder, drawings.validation.images)
     row: dict[Task, Accuracy] = {}
-    for task in (*USUAL, Task(len(embeddings), 1)):
-        memory = asked(change, task, training)
-        if len(memory.values) < task.way:
-            continue
-        few = task not in USUAL
-        row[task] = answered_by_memory(
-            embeddings,
-            task,
-            n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
-            bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
-            memory=memory,
-        )
+    for task in (*USUAL, *(Task(len(embeddings), shot) for shot in (1, 5))):
+        if change.slots is None or change.slots < task.shot:
+            few = task not in USUAL
+            row[task] = answered_by_memory(
+                embeddings,
+                task,
+                n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
+                bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
+                memory=asked(change, task, training),
+            )
     return row
 
 
 def asked(change: Change, task: Task, training: Training) -> Memory:
     """The memory of the test, with the projection that was learned with the one trained under."""
-    options = {"memory_size": task.way * task.shot, **change.memory, **change.asked}
-    memory = Memory(KEY_DIM, **options)
+    size = task.way * task.shot if change.slots is None else round(change.slots * task.way)
+    memory = Memory(KEY_DIM, size, **{**change.memory, **change.asked})
     if memory.projection is not None and training.memory.projection is not None:
         memory.projection.load_state_dict(training.memory.projection.state_dict())
     return memory
