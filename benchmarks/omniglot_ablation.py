@@ -48,6 +48,7 @@ class Change:
         recipe: fields of `Recipe`.
         memory: options of the memory that is trained under and, unless `asked` has others, asked.
         asked: options of the memory that is asked.
+        slots: of it for each class of an episode; one for every drawing shown if None.
         averaged: answer by the averaged weights, not by the last.
         average: write the mean of a class, not its drawings one after the other.
         backbone: one of `BACKBONES`.
@@ -56,15 +57,17 @@ class Change:
     recipe: Options = field(default_factory=dict)
     memory: Options = field(default_factory=dict)
     asked: Options = field(default_factory=dict)
+    slots: float | None = None
     averaged: bool = True
     average: bool = True
     backbone: str = "residual"
 
 
-FULL = {"memory_size": 30}
-"""A slot for each of 20 classes and half as many again: something has to go, and there is a choice.
+FULL = 1.5
+"""Slots a class that do not hold five shots: what is missed costs others their place.
 
-With 20 there is none: a write of all classes keeps the slots that it hits and replaces the others.
+With one a class it would be no matter which goes: a set of rows of all classes then leaves as many
+slots untouched as it has misses.
 """
 CHANGES = {
     "default": Change(),
@@ -80,12 +83,14 @@ CHANGES = {
     "temperature_0025": Change(memory={"temperature": 0.025}),
     "temperature_1": Change(memory={"temperature": 1.0}),
     "projection": Change(memory={"projection": True}),
-    "first_in_first_out": Change(asked={"update": FirstInFirstOut()}, average=False),
     "by_shot": Change(average=False),
+    "first_in_first_out": Change(asked={"update": FirstInFirstOut()}, average=False),
     # Without noise: that of the default is greater than any age there is in an episode.
-    "full": Change(asked={**FULL, "update": AverageOrReplace(age_noise=0.0)}, average=False),
-    "full_random": Change(asked={**FULL, "update": AverageOrReplaceRandom()}, average=False),
-    "full_first_in_first_out": Change(asked={**FULL, "update": FirstInFirstOut()}, average=False),
+    "full": Change(slots=FULL, asked={"update": AverageOrReplace(age_noise=0.0)}, average=False),
+    "full_random": Change(slots=FULL, asked={"update": AverageOrReplaceRandom()}, average=False),
+    "full_first_in_first_out": Change(
+        slots=FULL, asked={"update": FirstInFirstOut()}, average=False
+    ),
     # The optimiser and the drawings
     "last_weights": Change(averaged=False),
     "no_jitter": Change(recipe={"jitter": None}),
@@ -151,26 +156,24 @@ def tested(
     encoder = training.averaged.module if change.averaged else training.encoder
     embeddings = embed(encoder, drawings.validation.images)
     row: dict[Task, Accuracy] = {}
-    for task in (*USUAL, Task(len(embeddings), 1)):
-        memory = asked(change, task, training)
-        if len(memory.values) < task.way:
-            continue
-        few = task not in USUAL
-        row[task] = answered_by_memory(
-            embeddings,
-            task,
-            n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
-            bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
-            memory=memory,
-            average=change.average,
-        )
+    for task in (*USUAL, *(Task(len(embeddings), shot) for shot in (1, 5))):
+        if change.slots is None or change.slots < task.shot:
+            few = task not in USUAL
+            row[task] = answered_by_memory(
+                embeddings,
+                task,
+                n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
+                bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
+                memory=asked(change, task, training),
+                average=change.average,
+            )
     return row
 
 
 def asked(change: Change, task: Task, training: Training) -> Memory:
     """The memory of the test, with the projection that was learned with the one trained under."""
-    options = {"memory_size": task.way * task.shot, **change.memory, **change.asked}
-    memory = Memory(KEY_DIM, **options)
+    size = task.way * task.shot if change.slots is None else round(change.slots * task.way)
+    memory = Memory(KEY_DIM, size, **{**change.memory, **change.asked})
     if memory.projection is not None and training.memory.projection is not None:
         memory.projection.load_state_dict(training.memory.projection.state_dict())
     return memory

@@ -725,4 +725,5 @@ DAMAGES = (
     ("benchmarks/omniglot_ablation.py", "memory.projection.load_state_dict(training.memory.projection.state_dict())", "pass"),
     ("benchmarks/omniglot_ablation.py", "**change.memory, **change.asked}", "**change.asked}"),
     ("benchmarks/omniglot_ablation.py", "**change.memory, **change.asked}", "**change.memory}"),
+    ("benchmarks/omniglot_ablation.py", "round(change.slots * task.way)", "task.way"),
 )  # fmt: skip

@@ -35,7 +35,7 @@ def test_a_row_changes_what_there_is_to_something_else(name):
     assert all(getattr(Recipe(), what) != to for what, to in change.recipe.items())
     memory = asked(change, Task(20, 5), training_with(**change.memory))
     for what, to in {**change.memory, **change.asked}.items():
-        if what not in ("memory_size", "projection"):
+        if what != "projection":
             assert (
                 getattr(memory, what) == to != getattr(Memory(128, temperature=TEMPERATURE), what)
             )
@@ -44,7 +44,7 @@ def test_a_row_changes_what_there_is_to_something_else(name):
 def test_the_memory_that_is_asked_has_a_slot_a_drawing_or_as_many_as_the_row_says():
     training = training_with()
     assert len(asked(Change(), Task(20, 5), training).values) == 100
-    full = asked(Change(memory={"margin": 0.2}, asked=ablation.FULL), Task(20, 5), training)
+    full = asked(Change(memory={"margin": 0.2}, slots=1.5), Task(20, 5), training)
     assert len(full.values) == 30 and full.margin == 0.2
     policy = asked(Change(asked={"update": FirstInFirstOut()}), Task(5, 1), training).update
     assert policy == FirstInFirstOut()
@@ -82,8 +82,8 @@ def test_the_whole_ablation_runs_on_drawn_glyphs(run, tmp_path):
     assert run() == 0
     result = json.loads((tmp_path / "runs" / "omniglot_ablation.json").read_text())
     full = {name for name in CHANGES if name.startswith("full")}
-    keys = {f"ablation.{name}.20w{shot}s" for name in CHANGES for shot in (1, 5)}
-    keys |= {f"ablation.{name}.48w1s" for name in CHANGES.keys() - full}
+    keys = {f"ablation.{name}.{way}w5s" for name in CHANGES for way in (20, 48)}
+    keys |= {f"ablation.{name}.{way}w1s" for name in CHANGES.keys() - full for way in (20, 48)}
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
     figures = result["figures"]
@@ -91,7 +91,8 @@ def test_the_whole_ablation_runs_on_drawn_glyphs(run, tmp_path):
     for task in ("20w1s", "48w1s"):
         same = figures[f"ablation.first_in_first_out.{task}"]
         assert same == figures[f"ablation.default.{task}"]
-    assert figures["ablation.full_random.20w5s"] != figures["ablation.full.20w5s"]
+    # What is averaged leaves room here: only the queue, which averages nothing, has to give up any.
+    assert len({figures[f"ablation.{name}.48w5s"] for name in full}) >= 2
     trainings = {repr((change.recipe, change.memory)) for change in CHANGES.values()}
     assert len(list((tmp_path / "runs").glob("memory_*.pt"))) == len(trainings)
     assert result["changes"].keys() == CHANGES.keys()
