@@ -78,10 +78,8 @@ CHANGES = {
     # The classes of an episode, and the memory that knows them all
     "all_random": Change(recipe={"group": 1}),
     "kept": Change(recipe={"cleared": False, "group": 1}),
-    "kept_64": Change(recipe={"cleared": False, "group": 1, "n_neighbors": 64}),
     # The memory
     "temperature_0025": Change(memory={"temperature": 0.025}),
-    "temperature_1": Change(memory={"temperature": 1.0}),
     "projection": Change(memory={"projection": True}),
     "by_shot": Change(average=False),
     "first_in_first_out": Change(asked={"update": FirstInFirstOut()}, average=False),
