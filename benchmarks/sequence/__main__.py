@@ -10,7 +10,6 @@ differs from its default.
 
 import argparse
 import sys
-import time
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    begin = time.perf_counter()
     # Sums depend on how many threads share them, and so would every printed digit.
     torch.set_num_threads(1)
     task, recipe = _of(Task, options), _of(Recipe, options)
@@ -76,7 +74,6 @@ def _run(options: argparse.Namespace) -> None:
         recipe=asdict(recipe),
         counts={name: getattr(options, name) for name in COUNTS},
         trainings=details,
-        wall_seconds=round(time.perf_counter() - begin),
     )
     curves = {kind: training.curve for kind, training in trainings.items()}
     print(f"drew {draw_curves(curves, ceiling.mean, folder / 'sequence.png')}")
