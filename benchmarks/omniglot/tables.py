@@ -188,7 +188,7 @@ TABLES = {
             )
             for name, said in (
                 ("lstm", "LSTM with attention, 2 layers of 256"),
-                ("modern", "modern decoder"),
+                ("modern", "Transformer"),
             )
         ),
     ),
