@@ -2,8 +2,9 @@
 
     python -m benchmarks.sequence
 
-The task of Kaiser et al. 2017, section 4.2. An output counts as right only if all of it is. Each of
-the four trainings keeps a checkpoint in runs/: interrupt it with Ctrl-C, and the same command goes
+The task of Kaiser et al. 2017, section 4.2. An output counts as right only if all of it is. Both
+networks read windows as long as a number, which the paper's had to find out. Each of the four
+trainings keeps a checkpoint in runs/: interrupt it with Ctrl-C, and the same command goes
 on from there. The result lands in benchmarks/results, or in runs/ if any number that decides it
 differs from its default.
 """
