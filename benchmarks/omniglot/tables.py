@@ -37,24 +37,6 @@ PEERS_PUBLISHED = {
     "matching": ("98.1", "98.9", "93.8", "98.5"),
     "prototypical": ("98.8", "99.7", "96.0", "98.9"),
 }
-ABLATION = {
-    "default": "as it is",
-    "all_random": "classes of an episode at random, no memory kept",
-    "kept": "one memory of all classes, kept, never cleared; its loss",
-    "margin_alone": "memory loss alone",
-    "vote_alone": "vote alone",
-    "one_way": "episodes shown in one direction",
-    "temperature_0025": "temperature 0.025",
-    "projection": "learned projection",
-    "no_bend": "drawings not bent",
-    "no_jitter": "drawings as they are",
-    "larger_drawings": "drawings of 40 x 40",
-    "last_weights": "last weights, not averaged ones",
-    "by_shot": "five shots written one after the other",
-    "first_in_first_out": "the same, nothing averaged",
-    "full": "the same, 30 slots, the oldest replaced",
-    "full_random": "the same, 30 slots, a random one replaced",
-}
 
 
 def _vinyals(protocol: str) -> tuple[Figure, ...]:
@@ -172,13 +154,6 @@ TABLES = {
             *(each for name, said in PEERS.items() for each in _peer(name, said)),
             row("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
             row("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
-        ),
-    ),
-    "ablation": Table(
-        columns=("", "20-way 1-shot", "20-way 5-shot", "688-way 1-shot"),
-        rows=tuple(
-            row(said, *(Figure(f"ablation.{name}.{task}") for task in ("20w1s", "20w5s", "688w1s")))
-            for name, said in ABLATION.items()
         ),
     ),
     "sequence": Table(
