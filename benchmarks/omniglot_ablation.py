@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
 from benchmarks.omniglot_peers.drawings import Drawings, read
 from benchmarks.omniglot_peers.memory import KEY_DIM, answered_by_memory, trained_under_memory
 from benchmarks.omniglot_peers.tasks import Task
@@ -93,23 +94,13 @@ CHANGES = {
     "last_weights": Change(averaged=False),
     "no_jitter": Change(recipe={"jitter": None}),
     "no_bend": Change(recipe={"jitter": Jitter()}),
-    "larger_drawings": Change(backbone="residual40"),
+    "larger_drawings": Change(backbone="residual56"),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, test, write the result; return the exit status."""
-    options = _options(arguments)
-    try:
-        _run(options)
-    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        # Python shows the text of a KeyError in quotes.
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(_run, _options(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -128,7 +119,7 @@ def _run(options: argparse.Namespace) -> None:
         {key: figure for name, row in measured.items() for key, figure in _figures(name, row)},
         # A quick try is no result to publish: it does not replace one.
         folder=RESULTS if options.published and drawings.published else RUNS,
-        command=" ".join(["python -m benchmarks.omniglot_ablation", *_told(options)]),
+        command=" ".join(["python -m benchmarks.omniglot_ablation", *told(options, DECISIVE)]),
         seed=options.seed,
         split=drawings.checksum,
         episodes=options.episodes,
@@ -205,23 +196,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add_omniglot(parser)
     add("--steps", type=int, default=400, help="of each training (default: %(default)s)")
     add("--episodes", type=int, default=1000, help="to test by (default: %(default)s)")
     add("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    options.published = at_defaults(parser, options, DECISIVE)
     return options
-
-
-def _told(options: argparse.Namespace) -> list[str]:
-    """The options that decide the figures; folders by what they hold, not by where they are."""
-    told = ["--data", "<omniglot>"] if options.data else []
-    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
-    for name in DECISIVE:
-        told += [f"--{name}", str(getattr(options, name))]
-    return told
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
 
 import rarememory
+from rarememory.evaluation import Accuracy
+
+T = TypeVar("T")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -45,6 +49,20 @@ def write_result(
     hint = "; `make summary` brings README up to date with it" if folder == RESULTS else ""
     print(f"wrote {path}{hint}")
     return path
+
+
+def percent(accuracies: Mapping[str, Accuracy]) -> dict[str, float]:
+    """Figures of a result: each accuracy in percent, and its interval."""
+    figures = {}
+    for key, accuracy in accuracies.items():
+        figures[key] = 100 * accuracy.mean
+        figures[f"{key}.interval"] = 100 * accuracy.interval
+    return figures
+
+
+def named(name: str, things: Mapping[str, T]) -> dict[str, T]:
+    """The same with a name before each key, and a dot."""
+    return {f"{name}.{key}": thing for key, thing in things.items()}
 
 
 def device() -> str:

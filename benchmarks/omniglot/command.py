@@ -10,14 +10,14 @@ sighting land in benchmarks/results, or in runs/ if any number differs from its 
 
 import argparse
 import shutil
-import sys
 import time
 from pathlib import Path
 
+from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
 from benchmarks.curves import draw_sightings
-from benchmarks.omniglot.testing import combined, percent, tested
+from benchmarks.omniglot.testing import combined, tested
 from benchmarks.omniglot.training import KEY_DIM, trained
-from benchmarks.results import RESULTS, write_result
+from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory.backbones import BACKBONES
 from rarememory.data import (
     Characters,
@@ -32,23 +32,11 @@ from rarememory.training import Recipe
 
 DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "copies")
 """Options that decide the figures: a result with all of them at their defaults is published."""
-NAMED = ("hashed", "folders", "five")
-"""Splits that are no folders of lists."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, test, write the result; return the exit status."""
-    options = _options(arguments)
-    try:
-        _run(options)
-    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        # Python shows the text of a KeyError in quotes.
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(_run, _options(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -60,14 +48,13 @@ def _run(options: argparse.Namespace) -> None:
     stem = f"omniglot_{name}"
     if options.weights:
         Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
-        kept = f"runs/{stem.replace(name, checksum(split))}_{options.backbone}_{options.seeds[0]}"
-        shutil.copyfile(f"{kept}.safetensors", options.weights)
+        shutil.copyfile(encoders[0].weights, options.weights)
     if options.untested:
         return
     test = characters.select(split.test)
     by_seed = [tested(one.encoder, test, options) for one in encoders]
     found = combined(by_seed)
-    figures = percent(f"omniglot.{name}", found.accuracies)
+    figures = percent(named(f"omniglot.{name}", found.accuracies))
     for key, figure in figures.items():
         print(f"{key:44} {figure:7.2f}")
     # A quick try is no result to publish: it does not replace one.
@@ -76,7 +63,7 @@ def _run(options: argparse.Namespace) -> None:
         stem,
         figures,
         folder=folder,
-        command=" ".join(["python -m benchmarks.omniglot", *_told(options)]),
+        command=" ".join(["python -m benchmarks.omniglot", *told(options, (*DECISIVE, "seeds"))]),
         seed=options.seeds[0],
         seeds=options.seeds,
         split=checksum(split),
@@ -87,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
         weights_sha256=[one.weights_sha256 for one in encoders],
         training_seconds=[round(one.seconds) for one in encoders],
         wall_seconds=round(time.perf_counter() - begin),
-        by_seed=[percent("", one.accuracies) for one in by_seed],
+        by_seed=[percent(one.accuracies) for one in by_seed],
         accuracy_by_sighting={
             f"{way}-way": [a.mean for a in s] for way, s in found.sighting.items()
         },
@@ -112,10 +99,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--split", default="hashed", help="hashed, folders, five, or a folder of lists")
-    add("--backbone", choices=BACKBONES, default="residual40")
-    add("--steps", type=int, default=9000)
+    add_omniglot(parser)
+    add("--backbone", choices=BACKBONES, default="residual56")
+    add("--steps", type=int, default=6000)
     add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
     add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
     add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
@@ -130,14 +116,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--weights", help="also write the first encoder here, in half precision (safetensors)")
     add("--untested", action="store_true", help="train and write the weights, no more")
     options = parser.parse_args(arguments)
-    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    options.published = at_defaults(parser, options, DECISIVE)
     return options
-
-
-def _told(options: argparse.Namespace) -> list[str]:
-    """The options that decide the figures; folders by what they hold, not by where they are."""
-    told = ["--data", "<omniglot>"] if options.data else []
-    told += ["--split", options.split if options.split in NAMED else "<lists>"]
-    for name in DECISIVE:
-        told += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    return [*told, "--seeds", *map(str, options.seeds)]

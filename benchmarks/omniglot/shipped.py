@@ -13,8 +13,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from benchmarks.omniglot.testing import percent, tested
-from benchmarks.results import RESULTS, write_result
+from benchmarks.commands import at_defaults, exit_status
+from benchmarks.omniglot.testing import tested
+from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory.backbones import omniglot_encoder, unseen_characters
 from rarememory.data import download_omniglot, read_omniglot
 
@@ -24,20 +25,19 @@ DECISIVE = ("episodes", "sharing", "copies")
 
 def main(arguments: list[str] | None = None) -> int:
     """Test, write the result; return the exit status."""
-    options = _options(arguments)
-    try:
-        encoder = omniglot_encoder()
-        drawings = read_omniglot(options.data or download_omniglot("data"), encoder.size)
-        characters = drawings.characters.select(unseen_characters()).rotated()
-        found = tested(encoder, characters, options)
-    except (ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return exit_status(_run, _options(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
+    encoder = omniglot_encoder()
+    drawings = read_omniglot(options.data or download_omniglot("data"), encoder.size)
+    characters = drawings.characters.select(unseen_characters()).rotated()
+    found = tested(encoder, characters, options)
     weights = (files("rarememory") / "weights" / "omniglot.safetensors").read_bytes()
     trained = json.loads((RESULTS / f"{STEM}.json").read_text(encoding="utf-8"))["training"]
     write_result(
         STEM,
-        percent("omniglot.shipped", found.accuracies),
+        percent(named("omniglot.shipped", found.accuracies)),
         folder=RESULTS if options.published else Path("runs"),
         command=f"python -m benchmarks.omniglot.shipped --episodes {options.episodes}",
         seed=0,
@@ -45,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         training=trained,
     )
-    return 0
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,7 +59,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--sharing", type=int, default=1, help="sighting episodes that share a memory")
     add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: no such row")
     options = parser.parse_args(arguments)
-    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    options.published = at_defaults(parser, options, DECISIVE)
     return options
 
 

@@ -24,6 +24,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
 from benchmarks.omniglot_peers.drawings import Images, read
 from benchmarks.omniglot_peers.published import PUBLISHED, beside_published
 from benchmarks.omniglot_peers.tasks import Task, episodes
@@ -63,17 +64,7 @@ SETTINGS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, test, write the result; return the exit status."""
-    options = _options(arguments)
-    try:
-        _run(options)
-    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        # Python shows the text of a KeyError in quotes.
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(_run, _options(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -105,7 +96,7 @@ def _run(options: argparse.Namespace) -> None:
         figures,
         # A quick try is no result to publish: it does not replace one.
         folder=RESULTS if options.published and drawings.published else RUNS,
-        command=" ".join(["python -m benchmarks.omniglot_peers.maml", *_told(options)]),
+        command=" ".join(["python -m benchmarks.omniglot_peers.maml", *told(options, DECISIVE)]),
         seed=options.seed,
         split=drawings.checksum,
         episodes=options.episodes,
@@ -244,8 +235,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--split", default="hashed", help="hashed, folders, or a folder of lists (default: hashed)")
+    add_omniglot(parser)
     add("--backbone", choices=BACKBONES, default="paper", help="residual: that of the other rows")
     add("--second-order", action="store_true", help="three times as slow")
     add(
@@ -258,18 +248,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--episodes", type=int, default=1000, help="to test by (default: %(default)s)")
     add("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    options.published = all(getattr(options, name) == parser.get_default(name) for name in DECISIVE)
+    options.published = at_defaults(parser, options, DECISIVE)
     return options
-
-
-def _told(options: argparse.Namespace) -> list[str]:
-    """The options that decide the figures; folders by what they hold, not by where they are."""
-    told = ["--data", "<omniglot>"] if options.data else []
-    told += ["--split", options.split if options.split in ("hashed", "folders") else "<lists>"]
-    told += ["--second-order"] if options.second_order else []
-    for name in ("backbone", "times", "rate", "episodes", "seed"):
-        told += [f"--{name}", str(getattr(options, name))]
-    return told
 
 
 if __name__ == "__main__":

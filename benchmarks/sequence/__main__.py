@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.results import RESULTS, write_result
+from benchmarks.commands import exit_status
+from benchmarks.results import RESULTS, percent, write_result
 from benchmarks.sequence.measuring import accuracy, slots_by_kind
 from benchmarks.sequence.plot import draw_curves
 from benchmarks.sequence.task import Examples, Task, known
@@ -30,16 +31,7 @@ COUNTS = {"examples": 40_000, "held_out": 1000, "test": 4000}
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, test, write the result; return the exit status."""
-    options = _options(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(_run, _options(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -50,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
     train_on, _, test = parts
     ceiling = Accuracy.of(known(test, train_on).float())
     print(f"{ceiling} % of the test strings have a number that was seen in training")
-    figures = _percent("sequence.ceiling", ceiling)
+    figures = percent({"sequence.ceiling": ceiling})
     trainings: dict[tuple[str, bool], Training] = {}
     details: dict[str, dict[str, Any]] = {}
     for name in NETWORKS:
@@ -61,7 +53,7 @@ def _run(options: argparse.Namespace) -> None:
             answered = accuracy(training.translator, test)
             details[key]["slots"] = slots_by_kind(training.translator)
             print(f"{key:36} {answered}")
-            figures |= _percent(key, answered)
+            figures |= percent({key: answered})
             trainings[name, remembers] = training
     folder = RESULTS if options.published else Path("runs")
     write_result(
@@ -104,10 +96,6 @@ def _details(training: Training) -> dict[str, Any]:
         "training_seconds": round(training.seconds),
         "held_out_by_epoch": [round(100 * part, 2) for part in training.curve],
     }
-
-
-def _percent(key: str, answered: Accuracy) -> dict[str, float]:
-    return {key: 100 * answered.mean, f"{key}.interval": 100 * answered.interval}
 
 
 def _of(kind: Any, options: argparse.Namespace) -> Any:
