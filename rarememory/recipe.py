@@ -1,5 +1,6 @@
 """How an encoder is trained under a memory, as data."""
 
+import math
 from dataclasses import dataclass, field
 
 from rarememory.data.jitter import Jitter
@@ -45,10 +46,21 @@ class Recipe:
     both_ways: bool = True
     margin_weight: float = 1.0
     vote_weight: float = 1.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
     averaging: float = 0.999
     jitter: Jitter | None = field(default_factory=lambda: Jitter(bend=0.025))
     bfloat16: bool | None = None
     seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """A linear rise, then half a cosine down to zero.
+
+        Args:
+            step: counted from 0.
+        """
+        part, warmup = step / self.steps, self.warmup
+        if part < warmup:
+            return self.learning_rate * part / warmup
+        return self.learning_rate * (1 + math.cos(math.pi * (part - warmup) / (1 - warmup))) / 2

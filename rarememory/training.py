@@ -1,7 +1,6 @@
 """Training an encoder under a memory, episode by episode, with exact resume."""
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from rarememory.averaging import averaged_weights
 from rarememory.data.episodes import Episode, sightings_of
 from rarememory.lookalikes import Lookalikes
 from rarememory.losses import vote_loss
 from rarememory.memory import Memory
+from rarememory.optimizer import MuonAndAdamW
+from rarememory.precision import precision
 from rarememory.recipe import Recipe as Recipe
 from rarememory.state import EMPTY, Recall
 
@@ -79,9 +80,7 @@ class Training:
                 f"{recipe.n_sightings} times needs {needed}"
             )
         self.encoder = encoder
-        self.averaged = AveragedModel(
-            encoder, multi_avg_fn=_running_average(recipe.averaging), use_buffers=True
-        )
+        self.averaged = averaged_weights(encoder, recipe.averaging)
         self.memory = memory
         self.device = next(encoder.parameters()).device
         self.images = images.to(self.device)
@@ -91,8 +90,8 @@ class Training:
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
         self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe
-        self.optimizer = torch.optim.AdamW(
-            _decayed_or_not(encoder, memory, recipe.weight_decay), betas=(0.9, 0.99)
+        self.optimizer = MuonAndAdamW(
+            [*encoder.parameters(), *memory.parameters()], weight_decay=recipe.weight_decay
         )
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0
@@ -104,17 +103,15 @@ class Training:
         begin = time.perf_counter()
         episode = self._episode()
         self.encoder.train()
-        with self._own_dropout(), self._precision():
+        with self._own_dropout(), precision(self.device, self.recipe.bfloat16):
             embeddings = self.encoder(self._shown(episode))
         embeddings = embeddings.float().view(*episode.labels.shape, -1)
         labels = episode.labels if self.recipe.cleared else episode.classes
         loss, accuracy = self._episode_loss(embeddings, labels)
         self.lookalikes.write(embeddings, episode.classes)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(learning_rate=self.recipe.learning_rate_at(self.step))
         self.averaged.update_parameters(self.encoder)
         self.step += 1
         done = Step(self.step, loss.detach(), accuracy)
@@ -127,11 +124,6 @@ class Training:
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(1_000_003 * self.recipe.seed + self.step)
             yield
-
-    def _precision(self) -> torch.autocast:
-        wanted = self.recipe.bfloat16
-        half = _computes_in_bfloat16(self.device) if wanted is None else wanted
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def _episode(self) -> Episode:
         recipe = self.recipe
@@ -190,15 +182,6 @@ class Training:
             recall.scores.masked_fill(again, -torch.inf),
         )
         return torch.cat(scores, dim=1), torch.cat([pair.values, recall.values], dim=1)
-
-    def _learning_rate(self) -> float:
-        """A linear rise, then half a cosine down to zero."""
-        part, warmup = self.step / self.recipe.steps, self.recipe.warmup
-        if part < warmup:
-            return self.recipe.learning_rate * part / warmup
-        return (
-            self.recipe.learning_rate * (1 + math.cos(math.pi * (part - warmup) / (1 - warmup))) / 2
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs to go on to the bit."""
@@ -279,42 +262,8 @@ def train(
             _save(training.state_dict(), checkpoint)
 
 
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower."""
-    if device.type != "cpu":
-        return True
-    # Older versions of torch cannot tell.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16", False))
-
-
 def _save(state: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(path.suffix + ".part")
     torch.save(state, draft)
     os.replace(draft, path)
-
-
-def _running_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential average that forgets its beginning: it decays faster while it is young."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        done = float(count)
-        part = 1 - min(decay, (1 + done) / (10 + done))
-        for mean, now in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, part)
-            else:
-                mean.copy_(now)
-
-    return update
-
-
-def _decayed_or_not(encoder: nn.Module, memory: Memory, decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and the scales of norms do not."""
-    parameters = [*encoder.parameters(), *memory.parameters()]
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]

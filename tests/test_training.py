@@ -98,7 +98,7 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learning_rate": 0.5}, r"other recipe, .*learning_rate=0\.002.*=0\.5"),
+        ({"learning_rate": 0.5}, r"other recipe, .*learning_rate=0\.003.*=0\.5"),
         ({"encoder": lambda: Conv4(8, width=5)}, r"other layers, .*Linear.in_features=36.*=45"),
         ({"images": 255 - GLYPHS.images}, r"other images, \[6, 4, 28, 28\] \w{12}, and this"),
     ],
@@ -148,10 +148,8 @@ def test_the_loss_is_what_the_papers_memory_says_of_each_sighting(
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    training = training_of(steps=100, warmup=0.1, learning_rate=1.0)
-    rates = []
-    for training.step in range(101):
-        rates.append(training._learning_rate())
+    recipe = Recipe(steps=100, warmup=0.1, learning_rate=1.0)
+    rates = [recipe.learning_rate_at(step) for step in range(101)]
     assert rates[0] == 0 and rates[5] == pytest.approx(0.5) and rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[100] == pytest.approx(0)
     assert rates[55] == pytest.approx(0.5)

@@ -11,6 +11,7 @@ from rarememory.data import (
     Omniglot,
     checksum,
     download_omniglot,
+    is_upright,
     read_omniglot,
     split_called,
 )
@@ -53,4 +54,4 @@ def read(folder: str | None, split: str, backbone: str = "residual") -> Drawings
 
 def upright(characters: Characters) -> list[int]:
     """Places of the classes that are drawn as they were, not turned."""
-    return [place for place, name in enumerate(characters.names) if name.endswith("/rot000")]
+    return [place for place, name in enumerate(characters.names) if is_upright(name)]

@@ -3,19 +3,22 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from benchmarks.omniglot_peers.drawings import Images
 from benchmarks.omniglot_peers.tasks import Scores
+from rarememory.averaging import averaged_weights
 from rarememory.data import support_query_episode
-from rarememory.training import Recipe, _computes_in_bfloat16, _running_average
+from rarememory.optimizer import MuonAndAdamW
+from rarememory.precision import precision
+from rarememory.training import Recipe
 
 WAY, QUERIES = 60, 5
 """Classes of a training episode, and queries of each, as Snell et al. 2017 train on Omniglot."""
@@ -45,28 +48,17 @@ class Course(NamedTuple):
 class PeerTraining:
     """An encoder, its averaged weights and its optimiser, episode by episode.
 
-    What is no part of a peer's own method is the recipe's: weight decay, warmup, averaging, jitter,
-    precision and seed.
+    What is no part of a peer's own method is the recipe's: the optimiser, weight decay, warmup,
+    averaging, jitter, precision and seed.
     """
 
     def __init__(self, encoder: nn.Module, images: Images, course: Course, recipe: Recipe) -> None:
         self.encoder = encoder
         self.images = images
         self.course = course
-        self.recipe = recipe
-        self.averaged = AveragedModel(
-            encoder, multi_avg_fn=_running_average(recipe.averaging), use_buffers=True
-        )
-        self.optimizer = torch.optim.AdamW(
-            _weights_and_others(encoder, recipe.weight_decay), course.rate, betas=(0.9, 0.99)
-        )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            course.rate,
-            total_steps=course.steps,
-            pct_start=recipe.warmup,
-            cycle_momentum=False,
-        )
+        self.recipe = replace(recipe, steps=course.steps, learning_rate=course.rate)
+        self.averaged = averaged_weights(encoder, recipe.averaging)
+        self.optimizer = MuonAndAdamW(encoder.parameters(), weight_decay=recipe.weight_decay)
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0
         self.seconds = 0.0
@@ -100,8 +92,7 @@ class PeerTraining:
         loss = cross_entropy(scores, query.labels.flatten())
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
+        self.optimizer.step(learning_rate=self.recipe.learning_rate_at(self.step))
         self.averaged.update_parameters(self.encoder)
         self.step += 1
         self.seconds += time.perf_counter() - begin
@@ -112,15 +103,13 @@ class PeerTraining:
         ink = images.flatten(0, 1).unsqueeze(1) / 255
         if self.recipe.jitter is not None:
             ink = self.recipe.jitter(ink, self.generator)
-        wanted = self.recipe.bfloat16
-        half = _computes_in_bfloat16(ink.device) if wanted is None else wanted
-        with torch.autocast(ink.device.type, torch.bfloat16, enabled=half):
+        with precision(ink.device, self.recipe.bfloat16):
             embeddings: Tensor = self.encoder(ink.contiguous(memory_format=torch.channels_last))
         return embeddings.float().view(*images.shape[:2], -1)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs to go on to the bit."""
-        parts = ("encoder", "averaged", "optimizer", "schedule")
+        parts = ("encoder", "averaged", "optimizer")
         return {
             **{part: getattr(self, part).state_dict() for part in parts},
             "generator": self.generator.get_state(),
@@ -131,7 +120,7 @@ class PeerTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""
-        for part in ("encoder", "averaged", "optimizer", "schedule"):
+        for part in ("encoder", "averaged", "optimizer"):
             getattr(self, part).load_state_dict(state[part])
         self.generator.set_state(state["generator"])
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
@@ -181,12 +170,3 @@ def _told(scores: Scores) -> str:
     """The rule by name, and by its numbers if it has been given some."""
     rule = getattr(scores, "func", scores)
     return f"{rule.__name__} {getattr(scores, 'keywords', {})}"
-
-
-def _weights_and_others(encoder: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and the scales of norms do not."""
-    parameters = list(encoder.parameters())
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]

@@ -238,7 +238,7 @@ def test_a_step_goes_down_the_cross_entropy_of_the_rule(monkeypatch):
     training = training_of(steps=12, scores=rule, shot=2, jitter=None)
     losses, rates = [], []
     for _ in range(12):
-        rates += training.schedule.get_last_lr()
+        rates.append(training.recipe.learning_rate_at(training.step))
         losses.append(training.advance())
     assert asked == [((4, 2, 8), (20, 8))] * 12
     assert sum(losses[-3:]) < sum(losses[:3])
