@@ -2,6 +2,7 @@
 
 import torch
 from torch import Generator
+from torch.nn.functional import interpolate
 
 from rarememory.data import Jitter, draw_glyphs
 
@@ -55,6 +56,14 @@ def test_bending_moves_places_by_what_it_says_and_neighbours_together():
     assert 0 < apart < 0.2 * move.std()
     # One image is bent here and there, not shifted as a whole.
     assert (move - move.mean((1, 2), keepdim=True)).std() > 0.015
+
+
+def test_the_bending_field_is_what_bicubic_interpolation_makes_of_its_draws():
+    images = torch.zeros(3, 1, 20, 31)
+    field = Jitter(bend=0.05)._field(images, Generator().manual_seed(5))
+    draws = torch.randn(3, 2, 4, 4, generator=Generator().manual_seed(5))
+    fine = interpolate(draws, size=(20, 31), mode="bicubic", align_corners=True)
+    torch.testing.assert_close(field, 0.1 * fine.permute(0, 2, 3, 1), atol=1e-6, rtol=1e-4)
 
 
 def test_the_same_generator_jitters_the_same_and_torchs_own_is_left_alone():
