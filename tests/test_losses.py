@@ -137,6 +137,25 @@ def test_the_loss_of_the_memory_passes_gradcheck(projection):
     assert torch.autograd.gradcheck(lambda q: memory(q, k=4).scores, (queries * 1e9,))
 
 
+@pytest.mark.parametrize("slots", [1, 6, 40, 400])
+@pytest.mark.parametrize("n_written", [1, 5])
+def test_the_gradient_of_scores_is_the_keys_as_they_were_however_many_are_found(slots, n_written):
+    memory = Memory(5, slots)
+    memory.write(torch.randn(min(n_written, slots), 5), torch.arange(min(n_written, slots)))
+    queries = torch.randn(7, 5, requires_grad=True)
+    recall = memory(queries, k=min(slots, 8))
+    weights = torch.rand_like(recall.scores)
+    found, keys = recall.slots != EMPTY, memory.keys[recall.slots].clone()
+    # A write before the gradient is asked for, which it must not see.
+    memory.write(torch.randn(3, 5), torch.tensor([8, 9, 10]))
+    (recall.scores.where(found, 0.0) * weights).sum().backward()
+    units = torch.nn.functional.normalize(queries.detach(), dim=1)
+    whole = ((weights * found).unsqueeze(2) * keys).sum(1)
+    along = (whole * units).sum(1, keepdim=True) * units
+    expected = (whole - along) / queries.detach().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(queries.grad, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("lookup", LOOKUPS)
 def test_the_keys_never_get_a_gradient(lookup):
     memory = holding(torch.randn(33, 5), torch.randint(0, 4, (33,)).tolist(), lookup=lookup)

@@ -67,16 +67,22 @@ def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    _, keys, slots = inputs
-    # The keys as they are now: a write may change them before the gradient is asked for.
-    ctx.save_for_backward(keys[slots], slots)
+    queries, keys, slots = inputs
+    # The keys as they are now: a write may change them before the gradient is asked for. Where
+    # most of the memory was found by every query, all of it is less than what each has found.
+    ctx.whole = len(keys) <= slots.shape[1] * min(queries.shape)
+    ctx.save_for_backward(keys.clone() if ctx.whole else keys[slots], slots)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     """dq = sum_k g_k K[slot_k]; the keys get none."""
     found, slots = ctx.saved_tensors
     gradient = gradient.masked_fill(slots == EMPTY, 0.0)
-    return torch.bmm(gradient.unsqueeze(1), found.to(gradient.dtype)).squeeze(1), None, None
+    found = found.to(gradient.dtype)
+    if ctx.whole:
+        everywhere = gradient.new_zeros(len(slots), len(found))
+        return everywhere.scatter_add_(1, slots.clamp(min=0), gradient) @ found, None, None
+    return torch.bmm(gradient.unsqueeze(1), found).squeeze(1), None, None
 
 
 class _Score(torch.autograd.Function):
