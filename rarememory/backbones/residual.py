@@ -10,6 +10,12 @@ class Residual(nn.Module):
 
     The places are not averaged away before the linear layer: where a stroke is matters.
 
+    Args:
+        key_dim: width of the embeddings.
+        size: of the images.
+        widths: channels of the stem and of each block.
+        stride: of the stem; 2 looks at images of twice the size for little more than the time.
+
     Example:
         >>> import torch
         >>> Residual(key_dim=128)(torch.rand(2, 1, 28, 28)).shape
@@ -17,13 +23,19 @@ class Residual(nn.Module):
     """
 
     def __init__(
-        self, key_dim: int = 128, *, size: int = 28, widths: tuple[int, ...] = (32, 64, 128, 128)
+        self,
+        key_dim: int = 128,
+        *,
+        size: int = 28,
+        widths: tuple[int, ...] = (32, 64, 128, 128),
+        stride: int = 1,
     ) -> None:
         super().__init__()
         self.size = size
         stem, *blocks = widths
-        self.features = nn.Sequential(_convolution(1, stem, 3), nn.ReLU())
-        channels = stem
+        # A stride leaves no pixel out.
+        self.features = nn.Sequential(_convolution(1, stem, 2 * stride + 1, stride), nn.ReLU())
+        channels, size = stem, -(-size // stride)
         for wider in blocks:
             # Rounding up keeps the border: 28, 14, 7, 4.
             self.features.append(nn.MaxPool2d(2, ceil_mode=True)).append(_Block(channels, wider))
@@ -47,7 +59,8 @@ class _Block(nn.Module):
         return torch.relu(self.keep(images) + self.change(images))
 
 
-def _convolution(channels: int, wider: int, width: int) -> nn.Module:
+def _convolution(channels: int, wider: int, width: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(channels, wider, width, padding=width // 2, bias=False), nn.BatchNorm2d(wider)
+        nn.Conv2d(channels, wider, width, stride=stride, padding=width // 2, bias=False),
+        nn.BatchNorm2d(wider),
     )

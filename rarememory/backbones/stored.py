@@ -15,7 +15,7 @@ from rarememory.backbones.residual import Residual
 
 BACKBONES: dict[str, Callable[[int], Residual | Conv4 | PaperCNN]] = {
     "residual": Residual,
-    "residual40": partial(Residual, size=40),
+    "residual56": partial(Residual, size=56, stride=2, widths=(32, 64, 128, 256)),
     "conv4": Conv4,
     "paper": PaperCNN,
 }

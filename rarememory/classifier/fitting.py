@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from rarememory.classifier import calibration, openset, whitening
+from rarememory.classifier import calibration, openset
 from rarememory.classifier.answering import Answering
 from rarememory.classifier.blending import Evidence, Weighing, blended
 from rarememory.classifier.examples import batches_of
 from rarememory.classifier.known import Known, labelled, pooled, taken_for_known
 from rarememory.classifier.learning import Encoded, encoded
+from rarememory.whitening import whitening
 
 
 class Fitting(Answering):
@@ -127,7 +128,7 @@ class Fitting(Answering):
     ) -> None:
         """Map features so that examples of a class differ as much in every direction.
 
-        `rarememory.classifier.whitening` has the formula. Directions in which examples of one class
+        `rarememory.whitening` has the formula. Directions in which examples of one class
         differ much tell classes apart badly: they count less from here on, for classes that are
         learnt later too. The examples are best those that the host was trained with; they are not
         remembered. The map becomes the memory's `projection`, saved and trained along with it.
@@ -149,7 +150,7 @@ class Fitting(Answering):
             )
         batches = (encoded(self, b) for b in batches_of(inputs, labels, None, progress))
         examples = Encoded.joined(batches)
-        matrix = whitening.whitening(examples.features, examples.labels, shrinkage)
+        matrix = whitening(examples.features, examples.labels, shrinkage)
         projection = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
         projection.weight.copy_(matrix)
         self.memory.projection = projection

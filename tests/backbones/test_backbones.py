@@ -37,7 +37,7 @@ def test_an_encoder_makes_keys_of_images(backbone, size):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_an_encoder_says_how_large_it_takes_its_drawings_and_is_read_back_as_it_was(name, tmp_path):
     encoder = BACKBONES[name](12).eval()
-    assert encoder.size == (40 if name == "residual40" else 28)
+    assert encoder.size == (56 if name == "residual56" else 28)
     save_file(encoder.state_dict(), tmp_path / "weights.safetensors")
     stored = stored_encoder(tmp_path / "weights.safetensors")
     images = torch.rand(2, 1, encoder.size, encoder.size)
@@ -103,7 +103,7 @@ def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
         stored_encoder(path)
     for other in ({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()):
         save_file(other, path)
-        with pytest.raises(ValueError, match="none of residual, residual40, conv4, paper"):
+        with pytest.raises(ValueError, match="none of residual, residual56, conv4, paper"):
             stored_encoder(path)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rarememory import Memory, MemoryClassifier, wrap
-from rarememory.classifier.whitening import whitening
+from rarememory.whitening import end_in, whitening
 
 
 def streaks(classes, each, seed=0):
@@ -106,3 +106,23 @@ def test_mapped_keys_cannot_play_the_stranger():
     with pytest.raises(ValueError, match="its keys are mapped already: give inputs"):
         classifier.fit_threshold(far=0.1)
     assert classifier.fit_threshold(*streaks(8, 5, seed=4), far=0.1) > 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_encoder_that_ends_in_the_map_gives_what_the_map_gives(bias):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3, bias=bias))
+    features, matrix = torch.randn(9, 6), torch.randn(3, 3)
+    expected = encoder(features) @ matrix.T
+    end_in(encoder, matrix)
+    torch.testing.assert_close(encoder(features), expected)
+
+
+def test_what_cannot_end_in_the_map_is_refused_and_stays():
+    with pytest.raises(ValueError, match="Flatten has no linear layer"):
+        end_in(nn.Flatten(), torch.eye(2))
+    layer = nn.Linear(4, 3)
+    before = layer.weight.detach().clone()
+    with pytest.raises(ValueError, match="linear layer is 3 wide, and the map is for 2"):
+        end_in(layer, torch.eye(2))
+    assert torch.equal(layer.weight, before)

@@ -7,18 +7,17 @@ with the means m_y of the classes: the within-class covariance S of linear discr
 is then one of the Mahalanobis kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rarememory.checks import check_positive
-from rarememory.classifier.labels import Label
 
 
 def whitening(
-    features: Float[Tensor, "examples dim"], labels: Sequence[Label], shrinkage: float
+    features: Float[Tensor, "examples dim"], labels: Sequence[Hashable], shrinkage: float
 ) -> Float[Tensor, "dim dim"]:
     """The W of these examples, symmetric and positive definite.
 
@@ -46,3 +45,32 @@ def whitening(
     lengths = (spread.clamp(min=0) + shrinkage * spread.mean()).rsqrt()
     matrix: Tensor = (directions * lengths) @ directions.T
     return matrix.to(features.dtype)
+
+
+@torch.no_grad()
+def end_in(encoder: nn.Module, matrix: Float[Tensor, "key_dim key_dim"]) -> None:
+    """Make the map part of an encoder: its last linear layer, which ends it, is changed in place.
+
+    The encoder gives matrix @ f where it gave f, in the same time.
+
+    Raises:
+        ValueError: the encoder has no linear layer, or its last one is not as wide as the map.
+
+    Example:
+        >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> before = encoder(torch.ones(1, 2, 2))
+        >>> end_in(encoder, 2 * torch.eye(2))
+        >>> torch.equal(encoder(torch.ones(1, 2, 2)), 2 * before)
+        True
+    """
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(f"{type(encoder).__name__} has no linear layer for the map to be part of")
+    last = layers[-1]
+    if last.out_features != len(matrix):
+        raise ValueError(
+            f"the last linear layer is {last.out_features} wide, and the map is for {len(matrix)}"
+        )
+    last.weight.copy_(matrix @ last.weight)
+    if last.bias is not None:
+        last.bias.copy_(matrix @ last.bias)
