@@ -32,7 +32,7 @@ CORE = {
     "memory",
 }
 PARTS = {"backbones", "data", "readers"}
-LEARNING = {"training", "evaluation"}
+LEARNING = {"training", "evaluation", "whitening"}
 MAY_IMPORT: dict[str, set[str]] = {
     "state": set(),
     "noise": {"native"},
@@ -59,8 +59,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": PARTS,
     "evaluation": CORE | PARTS,
     "lookalikes": CORE,
+    "whitening": {"checks"},
+    "averaging": set(),
+    "optimizer": set(),
+    "precision": set(),
     "recipe": PARTS,
-    "training": CORE | PARTS | {"evaluation", "lookalikes", "recipe"},
+    "training": (
+        CORE | PARTS | {"averaging", "evaluation", "lookalikes", "optimizer", "precision", "recipe"}
+    ),
     "classifier": CORE | PARTS | LEARNING,
     "integrations": CORE | PARTS | LEARNING | {"classifier"},
     "demo": CORE | PARTS | LEARNING | {"classifier"},

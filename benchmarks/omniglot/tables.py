@@ -112,7 +112,17 @@ TABLES = {
                 *(_evaluation(f"jittered.659w{shot}s") for shot in (1, 5)),
             ),
             row(
-                "20 of one alphabet, another hand asks, error",
+                "20 of one alphabet, another hand asks, the 20 published runs, error",
+                _evaluation("within_alphabet.published.error"),
+                "",
+            ),
+            row(
+                "the same, trained on five alphabets",
+                _evaluation("within_alphabet.five.published.error"),
+                "",
+            ),
+            row(
+                "20 of one alphabet, drawn from all 20 alphabets and 20 hands, error",
                 _evaluation("within_alphabet.20w1s.error"),
                 "",
             ),

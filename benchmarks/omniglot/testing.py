@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rarememory import Memory
-from rarememory.data import Characters
+from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
     Bar,
@@ -69,7 +69,7 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
             n_episodes=options.episodes,
             bar=_bar(f"{way}-way 5-shot by shot", "episode"),
         )
-    upright = torch.tensor([name.endswith("/rot000") for name in characters.names])
+    upright = torch.tensor([is_upright(name) for name in characters.names])
     accuracies |= _all_at_once("upright", embeddings[upright], options)
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
@@ -130,15 +130,6 @@ def _mean(found: Sequence[Accuracy]) -> Accuracy:
     means, intervals = torch.tensor(found, dtype=torch.float64).T
     of_seeds = 1.96**2 * means.var().item() / len(found) if len(found) > 1 else 0.0
     return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))
-
-
-def percent(name: str, accuracies: Accuracies) -> dict[str, float]:
-    """Figures of a result: each accuracy in percent, and its interval."""
-    figures = {}
-    for key, accuracy in accuracies.items():
-        figures[f"{name}.{key}".removeprefix(".")] = 100 * accuracy.mean
-        figures[f"{name}.{key}.interval".removeprefix(".")] = 100 * accuracy.interval
-    return figures
 
 
 def _bar(name: str, unit: str) -> Bar:

@@ -124,6 +124,15 @@ def character_of(name: str) -> str:
     return re.sub(r"(/rot(000|090|180|270))?(/mirror)?\Z", "", name)
 
 
+def is_upright(name: str) -> bool:
+    """Whether it is the name of a character as it was drawn, neither turned nor mirrored.
+
+    >>> is_upright("Greek/character07"), is_upright("a/rot000"), is_upright("a/rot000/mirror")
+    (True, True, False)
+    """
+    return name.removesuffix("/rot000") == character_of(name)
+
+
 def families(names: Sequence[str]) -> Int64[Tensor, " classes"]:
     """The character of every class, as a number: rotations and mirror images share theirs.
 

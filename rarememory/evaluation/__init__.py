@@ -8,6 +8,7 @@ from rarememory.evaluation.embedding import embed as embed
 from rarememory.evaluation.embedding import embed_averaged as embed_averaged
 from rarememory.evaluation.lifelong import lifelong_accuracy as lifelong_accuracy
 from rarememory.evaluation.lifelong import lifelong_forgetting as lifelong_forgetting
+from rarememory.evaluation.runs import runs_accuracy as runs_accuracy
 from rarememory.evaluation.sighting import sighting_accuracy as sighting_accuracy
 from rarememory.evaluation.storage import Storage as Storage
 from rarememory.evaluation.storage import storage_accuracy as storage_accuracy

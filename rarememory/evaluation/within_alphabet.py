@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from rarememory.checks import check_count
-from rarememory.data.characters import character_of
+from rarememory.data.characters import is_upright
 from rarememory.data.streams import classes_by_alphabet
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
@@ -97,9 +97,7 @@ def _alphabets(names: Sequence[str], embeddings: Tensor, n_way: int) -> dict[str
         raise ValueError(f"{len(names)} names for {len(embeddings)} classes: give each class one")
     if embeddings.shape[1] < 2:
         raise ValueError("support and queries are by two drawers, but there is one drawing a class")
-    turned = [
-        name for name in names if name not in (character_of(name), f"{character_of(name)}/rot000")
-    ]
+    turned = [name for name in names if not is_upright(name)]
     if turned:
         raise ValueError(f"{turned[0]!r} is turned or mirrored: give characters as they were drawn")
     alphabets = classes_by_alphabet(names)

@@ -1,0 +1,74 @@
+"""Given one-shot tasks: told drawings by one hand, asked about drawings by another."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rarememory.data.characters import character_of, is_upright
+from rarememory.data.runs import Run
+from rarememory.evaluation.accuracy import Accuracy, Bar
+from rarememory.memory import Memory
+
+
+@torch.no_grad()
+def runs_accuracy(
+    memory: Memory,
+    embeddings: Float[Tensor, "classes drawings key_dim"],
+    names: Sequence[str],
+    runs: Sequence[Run],
+    *,
+    bar: Bar = iter,
+) -> Accuracy:
+    """The mean accuracy over runs, such as `published_runs()`, with the interval over them.
+
+    Each run begins with an empty memory: the drawings of the first hand are written, and those of
+    the second are asked, each by itself (Lake et al. 2015, "Human-level concept learning through
+    probabilistic program induction", one-shot classification).
+
+    Args:
+        memory: is cleared for every run, and is afterwards as it was before.
+        embeddings: drawing `d` of every class is by drawer `d + 1`, as in `Characters`.
+        names: of the classes, such as "Greek/character07"; upright ones may end in "/rot000".
+        runs: which characters, and whose drawings of them.
+        bar: shows progress over runs.
+
+    Raises:
+        ValueError: a character of a run is not among the names, or a drawer not among the drawings.
+
+    Example:
+        >>> from rarememory.data import draw_glyphs
+        >>> from rarememory.evaluation import embed
+        >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(3, 2, size=14).images)
+        >>> run = Run(("a", "c"), support_drawer=1, query_drawer=2)
+        >>> runs_accuracy(Memory(196, 2), embeddings, ["a", "b", "c"], [run]).mean
+        1.0
+    """
+    place = {character_of(name): row for row, name in enumerate(names) if is_upright(name)}
+    for run in runs:
+        _check(run, place, embeddings.shape[1])
+    right = torch.zeros(len(runs))
+    with memory.snapshot():
+        for row in bar(range(len(runs))):
+            characters, support, query = runs[row]
+            classes = torch.tensor([place[name] for name in characters], device=embeddings.device)
+            labels = torch.arange(len(classes), device=embeddings.device)
+            memory.clear()
+            memory.write(embeddings[classes, support - 1], labels)
+            answer = memory(embeddings[classes, query - 1], k=1).prediction
+            right[row] = (answer == labels).float().mean().cpu()
+    return Accuracy.of(right)
+
+
+def _check(run: Run, place: dict[str, int], n_drawings: int) -> None:
+    missing = [name for name in run.characters if name not in place]
+    if missing:
+        raise ValueError(
+            f"a run asks for {missing[0]!r}, which is not among the {len(place)} upright characters"
+        )
+    for drawer in (run.support_drawer, run.query_drawer):
+        if not 1 <= drawer <= n_drawings:
+            raise ValueError(
+                f"a run asks for drawer {drawer}, but there are {n_drawings}, counted from 1"
+            )

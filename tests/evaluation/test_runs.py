@@ -1,0 +1,59 @@
+"""Given one-shot tasks: told by one hand, asked about another's drawings."""
+
+import pytest
+import torch
+
+from rarememory import Memory
+from rarememory.data import Run
+from rarememory.evaluation import runs_accuracy
+
+NAMES = ["a/1/rot090", "a/1", "a/2/rot000", "a/3"]
+
+
+def drawings():
+    """By drawer 1 every character is a direction of its own; drawer 2 swaps "a/2" and "a/3"."""
+    embeddings = torch.zeros(4, 2, 4)
+    embeddings[range(4), 0, range(4)] = 1
+    embeddings[range(4), 1, [0, 1, 3, 2]] = 1
+    return embeddings
+
+
+def test_the_first_hand_is_told_and_the_second_asked():
+    run = Run(("a/1", "a/2", "a/3"), support_drawer=1, query_drawer=2)
+    found = runs_accuracy(Memory(4, 3), drawings(), NAMES, [run])
+    assert found.mean == pytest.approx(1 / 3)
+    itself = run._replace(query_drawer=1)
+    assert runs_accuracy(Memory(4, 3), drawings(), NAMES, [itself]).mean == 1
+
+
+def test_the_second_hand_may_be_the_one_that_is_told():
+    embeddings = drawings()
+    # What drawer 2 told is all in one direction: the first slot answers whatever drawer 1 asks.
+    embeddings[:, 1] = torch.tensor([1.0, 0, 0, 0])
+    run = Run(("a/1", "a/2"), support_drawer=2, query_drawer=1)
+    assert runs_accuracy(Memory(4, 2), embeddings, NAMES, [run]).mean == 0.5
+
+
+def test_runs_are_told_apart_and_the_interval_is_over_them():
+    hard = Run(("a/2", "a/3"), 1, 2)
+    easy = Run(("a/1",), 1, 2)
+    memory = Memory(4, 3)
+    memory.write(torch.ones(1, 4), torch.tensor([9]))
+    before = memory.keys.clone()
+    found = runs_accuracy(memory, drawings(), NAMES, [hard, easy])
+    assert found.mean == 0.5
+    assert found.interval == pytest.approx(1.96 * 0.5**0.5 / 2**0.5)
+    assert torch.equal(memory.keys, before)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (Run(("a/9",), 1, 2), "asks for 'a/9', which is not among the 3 upright characters"),
+        (Run(("a/1",), 0, 2), "asks for drawer 0, but there are 2, counted from 1"),
+        (Run(("a/1",), 1, 3), "asks for drawer 3, but there are 2"),
+    ],
+)
+def test_what_is_not_there_is_refused(run, said):
+    with pytest.raises(ValueError, match=said):
+        runs_accuracy(Memory(4, 3), drawings(), NAMES, [run])
