@@ -46,6 +46,12 @@ def test_runs_are_told_apart_and_the_interval_is_over_them():
     assert torch.equal(memory.keys, before)
 
 
+def test_a_run_knows_nothing_of_those_before_it():
+    # Drawer 2's "a/2" looks like drawer 1's "a/3", which only the first run is told.
+    first, alone = Run(("a/2", "a/3"), 1, 2), Run(("a/2",), 1, 2)
+    assert runs_accuracy(Memory(4, 8), drawings(), NAMES, [first, alone]).mean == 0.5
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [
