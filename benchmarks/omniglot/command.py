@@ -2,21 +2,22 @@
 
     python -m benchmarks.omniglot --data <folder> --split <folder of lists> --seeds 0 1 2
 
-Without --data Omniglot is downloaded through torchvision. One encoder is trained for each seed, and
-the figures are means over them. Training keeps checkpoints and weights in runs/: interrupt it with
-Ctrl-C, and the same command goes on from there. The result file and the curve of accuracy by
-sighting land in benchmarks/results, or in runs/ if any number differs from its default.
+Without --data Omniglot is downloaded through torchvision. One encoder is trained for each seed:
+side by side they are the encoder that is tested, and each is tested alone as well. Training keeps
+checkpoints and weights in runs/: interrupt it with Ctrl-C, and the same command goes on from there.
+Commands of one seed each, with --untested, may train at the same time; the whole command then tests
+what they made. The result file and the curve of accuracy by sighting land in benchmarks/results, or
+in runs/ if any number differs from its default.
 """
 
 import argparse
-import shutil
 import time
 from pathlib import Path
 
 from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
 from benchmarks.curves import draw_sightings
-from benchmarks.omniglot.testing import combined, tested
-from benchmarks.omniglot.training import KEY_DIM, trained
+from benchmarks.omniglot.testing import alone, tested
+from benchmarks.omniglot.training import KEY_DIM, keep, together, trained
 from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory.backbones import BACKBONES
 from rarememory.data import (
@@ -30,7 +31,7 @@ from rarememory.data import (
 )
 from rarememory.training import Recipe
 
-DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "copies")
+DECISIVE = ("backbone", "validate", "steps", "train_ways", "episodes", "sharing", "copies", "seeds")
 """Options that decide the figures: a result with all of them at their defaults is published."""
 
 
@@ -45,36 +46,39 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")
     name, split, characters = _data(options)
     encoders = [trained(characters, split, options, seed) for seed in options.seeds]
-    stem = f"omniglot_{name}"
+    encoder = together([one.encoder for one in encoders])
     if options.weights:
-        Path(options.weights).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(encoders[0].weights, options.weights)
+        keep(encoder, Path(options.weights))
     if options.untested:
         return
     test = characters.select(split.test)
-    by_seed = [tested(one.encoder, test, options) for one in encoders]
-    found = combined(by_seed)
-    figures = percent(named(f"omniglot.{name}", found.accuracies))
+    found = tested(encoder, test, options)
+    accuracies, by_seed = dict(found.accuracies), []
+    if len(encoders) > 1:
+        every = alone([one.encoder for one in encoders], test, options)
+        accuracies |= every.mean
+        by_seed = [percent(each) for each in every.by_encoder]
+    figures = percent(named(f"omniglot.{name}", accuracies))
     for key, figure in figures.items():
         print(f"{key:44} {figure:7.2f}")
     # A quick try is no result to publish: it does not replace one.
-    folder = RESULTS if options.published else Path("runs")
+    folder, stem = RESULTS if options.published else Path("runs"), f"omniglot_{name}"
     write_result(
         stem,
         figures,
         folder=folder,
-        command=" ".join(["python -m benchmarks.omniglot", *told(options, (*DECISIVE, "seeds"))]),
+        command=" ".join(["python -m benchmarks.omniglot", *told(options, DECISIVE)]),
         seed=options.seeds[0],
         seeds=options.seeds,
         split=checksum(split),
         episodes=options.episodes,
         recipe=repr(encoders[0].recipe),
         backbone=options.backbone,
-        parameters=encoders[0].parameters,
+        parameters=sum(one.parameters for one in encoders),
         weights_sha256=[one.weights_sha256 for one in encoders],
         training_seconds=[round(one.seconds) for one in encoders],
         wall_seconds=round(time.perf_counter() - begin),
-        by_seed=[percent(one.accuracies) for one in by_seed],
+        by_seed=by_seed,
         accuracy_by_sighting={
             f"{way}-way": [a.mean for a in s] for way, s in found.sighting.items()
         },
@@ -112,8 +116,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default=0,
         help="steps between validations; 0 learns the characters that are there to choose by too",
     )
-    add("--seeds", type=int, nargs="+", default=[0], help="one encoder each (default: 0)")
-    add("--weights", help="also write the first encoder here, in half precision (safetensors)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one encoder each (default: 0 1 2)")
+    add("--weights", help="also write the encoder here, in half precision (safetensors)")
     add("--untested", action="store_true", help="train and write the weights, no more")
     options = parser.parse_args(arguments)
     options.published = at_defaults(parser, options, DECISIVE)

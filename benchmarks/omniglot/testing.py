@@ -30,7 +30,7 @@ Accuracies = dict[str, Accuracy]
 
 
 class Tested(NamedTuple):
-    """What an encoder, or several, were found to do.
+    """What an encoder was found to do.
 
     Attributes:
         accuracies: by protocol and task, such as "support.20w5s".
@@ -39,6 +39,18 @@ class Tested(NamedTuple):
 
     accuracies: Accuracies
     sighting: dict[int, list[Accuracy]]
+
+
+class Alone(NamedTuple):
+    """What the encoders of several seeds were found to do on the same episodes.
+
+    Attributes:
+        mean: over seeds, by task, such as "alone.20w5s"; the interval covers them.
+        by_encoder: the same for each.
+    """
+
+    mean: Accuracies
+    by_encoder: list[Accuracies]
 
 
 def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Tested:
@@ -69,29 +81,47 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
             n_episodes=options.episodes,
             bar=_bar(f"{way}-way 5-shot by shot", "episode"),
         )
-    upright = torch.tensor([is_upright(name) for name in characters.names])
+    upright = _upright(characters)
     accuracies |= _all_at_once("upright", embeddings[upright], options)
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
-        accuracies |= _jittered(means, upright, options)
+        accuracies |= _support_query("jittered", means, upright, options)
     return Tested(accuracies, found.sighting)
 
 
-def _jittered(embeddings: Embeddings, upright: Tensor, options: Namespace) -> Accuracies:
+def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namespace) -> Alone:
+    """Every encoder by itself, by the field's protocol."""
+    upright = _upright(characters)
+    by_encoder = [
+        _support_query("alone", embed(encoder, characters.images).cpu(), upright, options)
+        for encoder in encoders
+    ]
+    return Alone(
+        {name: _mean([one[name] for one in by_encoder]) for name in by_encoder[0]}, by_encoder
+    )
+
+
+def _support_query(
+    name: str, embeddings: Embeddings, upright: Tensor, options: Namespace
+) -> Accuracies:
     accuracies = {
-        f"jittered.{way}w{shot}s": support_query_accuracy(
+        f"{name}.{way}w{shot}s": support_query_accuracy(
             Memory(embeddings.shape[2], way * shot),
             embeddings,
             n_way=way,
             n_shot=shot,
             n_episodes=options.episodes,
             average=True,
-            bar=_bar(f"{way}-way {shot}-shot, jittered", "episode"),
+            bar=_bar(f"{way}-way {shot}-shot, {name}", "episode"),
         )
         for way in WAYS
         for shot in SHOTS
     }
-    return accuracies | _all_at_once("jittered.upright", embeddings[upright], options)
+    return accuracies | _all_at_once(f"{name}.upright", embeddings[upright], options)
+
+
+def _upright(characters: Characters) -> Tensor:
+    return torch.tensor([is_upright(name) for name in characters.names])
 
 
 def _all_at_once(name: str, embeddings: Embeddings, options: Namespace) -> Accuracies:
@@ -112,21 +142,11 @@ def _all_at_once(name: str, embeddings: Embeddings, options: Namespace) -> Accur
     }
 
 
-def combined(every: Sequence[Tested]) -> Tested:
-    """Means over encoders of several seeds; the interval covers episodes and seeds.
+def _mean(found: Sequence[Accuracy]) -> Accuracy:
+    """Of several seeds; the interval covers episodes and seeds.
 
     interval = sqrt(mean of interval_i^2 + (1.96 s)^2 / n), s the deviation between n seeds.
     """
-    return Tested(
-        {name: _mean([one.accuracies[name] for one in every]) for name in every[0].accuracies},
-        {
-            way: [_mean(each) for each in zip(*(one.sighting[way] for one in every), strict=True)]
-            for way in WAYS
-        },
-    )
-
-
-def _mean(found: Sequence[Accuracy]) -> Accuracy:
     means, intervals = torch.tensor(found, dtype=torch.float64).T
     of_seeds = 1.96**2 * means.var().item() / len(found) if len(found) > 1 else 0.0
     return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))

@@ -2,8 +2,9 @@
 
 import hashlib
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from safetensors.torch import save
@@ -12,7 +13,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from rarememory import Memory
-from rarememory.backbones import BACKBONES
+from rarememory.backbones import BACKBONES, Backbone, Ensemble
 from rarememory.data import Characters, Split, checksum, families, is_upright
 from rarememory.evaluation import embed, sighting_accuracy
 from rarememory.training import Recipe, Step, Training, train
@@ -26,11 +27,10 @@ SHRINKAGE = 0.5
 class Trained(NamedTuple):
     """An encoder with the weights that are in its file, and how it came about."""
 
-    encoder: nn.Module
+    encoder: Backbone
     recipe: Recipe
     parameters: int
     seconds: float
-    weights: Path
     weights_sha256: str
 
 
@@ -46,19 +46,29 @@ def trained(characters: Characters, split: Split, options: Namespace, seed: int)
     # One for each split, so that none is tested on what another has trained on.
     checkpoint = Path(f"runs/omniglot_{checksum(split)}_{options.backbone}_{seed}.pt")
     _train(training, characters.select(split.validation), options, checkpoint)
-    encoder = training.averaged.module
+    encoder = cast(Backbone, training.averaged.module)
     _whiten(encoder, learnt)
     _round(encoder)
-    weights, content = checkpoint.with_suffix(".safetensors"), save(_halved(encoder))
-    weights.write_bytes(content)
     return Trained(
         encoder,
         training.recipe,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         seconds=training.seconds,
-        weights=weights,
-        weights_sha256=hashlib.sha256(content).hexdigest(),
+        weights_sha256=keep(encoder, checkpoint.with_suffix(".safetensors")),
     )
+
+
+def together(encoders: Sequence[Backbone]) -> Backbone | Ensemble:
+    """Side by side as one, unless there is only one."""
+    return Ensemble(encoders) if len(encoders) > 1 else encoders[0]
+
+
+def keep(encoder: nn.Module, path: Path) -> str:
+    """Write its weights in half precision, and return the SHA-256 of the file."""
+    content = save(_halved(encoder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _training(characters: Characters, options: Namespace, seed: int) -> Training:

@@ -1,6 +1,7 @@
 """Encoders from files: the weights of one of ours, whichever it is."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from rarememory.backbones.conv4 import Conv4
+from rarememory.backbones.ensemble import Backbone, Ensemble
 from rarememory.backbones.paper import PaperCNN
 from rarememory.backbones.residual import Residual
 
-BACKBONES: dict[str, Callable[[int], Residual | Conv4 | PaperCNN]] = {
+BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "residual": Residual,
     "residual56": partial(Residual, size=56, stride=2, widths=(32, 64, 128, 256)),
     "conv4": Conv4,
@@ -21,12 +24,12 @@ BACKBONES: dict[str, Callable[[int], Residual | Conv4 | PaperCNN]] = {
 }
 
 
-def stored_encoder(path: str | PathLike[str]) -> Residual | Conv4 | PaperCNN:
+def stored_encoder(path: str | PathLike[str]) -> Backbone | Ensemble:
     """The encoder of drawings whose weights are in a safetensors file, in evaluation mode.
 
     Such a file is what `save_file(encoder.state_dict(), path)` writes. Which backbone it is, and
     how wide its keys are, is read off the names and shapes of the weights; its `size` says how
-    large it takes its drawings.
+    large it takes its drawings. An `Ensemble` of ours comes back with all its members.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,13 +50,30 @@ def stored_encoder(path: str | PathLike[str]) -> Residual | Conv4 | PaperCNN:
         stored = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is no safetensors file ({error})") from error
-    key_dims = [weight.shape[0] for name, weight in stored.items() if name.endswith("weight")]
+    members = _members(stored)
+    encoders = [_backbone(weights, path) for weights in members or [stored]]
+    return (Ensemble(encoders) if members else encoders[0]).eval()
+
+
+def _members(stored: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The weights of each member of an ensemble, in their order; none if it is no ensemble."""
+    members: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        found = re.fullmatch(r"encoders\.(\d+)\.(.+)", name)
+        if found is None:
+            return []
+        members.setdefault(int(found[1]), {})[found[2]] = tensor
+    return [members[number] for number in sorted(members)]
+
+
+def _backbone(weights: Mapping[str, Tensor], path: str | PathLike[str]) -> Backbone:
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    key_dims = [shape[0] for name, shape in shapes.items() if name.endswith("weight")]
     for backbone in BACKBONES.values():
         with torch.device("meta"):
             encoder = backbone(key_dims[-1] if key_dims else 1)
-        shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
-        if shapes == {name: tensor.shape for name, tensor in stored.items()}:
+        if shapes == {name: tensor.shape for name, tensor in encoder.state_dict().items()}:
             encoder = backbone(key_dims[-1])
-            encoder.load_state_dict(stored)
-            return encoder.eval()
+            encoder.load_state_dict(weights)
+            return encoder
     raise ValueError(f"{str(path)!r} holds the weights of none of {', '.join(BACKBONES)}")

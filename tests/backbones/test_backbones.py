@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import normalize
 
 from rarememory import Memory
 from rarememory.backbones import (
     BACKBONES,
     Conv4,
+    Ensemble,
     PaperCNN,
     Residual,
     omniglot_encoder,
@@ -94,6 +96,31 @@ def test_a_stored_encoder_is_read_whichever_it_is(tmp_path, backbone, half):
     torch.testing.assert_close(read(images), encoder(images), atol=1e-2 if half else 1e-5, rtol=0)
 
 
+def test_a_cosine_of_an_ensemble_is_the_mean_of_its_members_cosines():
+    members = [Conv4(12).eval(), Residual(7).eval(), Conv4(12).eval()]
+    images = torch.rand(5, 1, 28, 28)
+    each = [normalize(encoder(images), dim=1) for encoder in members]
+    keys = normalize(Ensemble(members)(images), dim=1)
+    torch.testing.assert_close(keys @ keys.T, sum(k @ k.T for k in each) / 3)
+
+
+def test_an_ensemble_is_of_encoders_of_images_of_one_size():
+    with pytest.raises(ValueError, match=r"encoders of images of 2 sizes, \[28, 56\]"):
+        Ensemble([Conv4(12), Conv4(12, size=56)])
+    with pytest.raises(ValueError, match="encoders of images of 0 sizes"):
+        Ensemble([])
+
+
+def test_a_stored_ensemble_is_read_with_its_members_in_their_order(tmp_path):
+    # More than ten: as text, 10 comes before 2.
+    encoder = Ensemble([*(Conv4(n) for n in range(1, 12)), PaperCNN(5)]).eval()
+    save_file(encoder.state_dict(), tmp_path / "e.safetensors")
+    read = stored_encoder(tmp_path / "e.safetensors")
+    images = torch.rand(2, 1, 28, 28)
+    assert type(read) is Ensemble and read.size == 28 and not read.encoders[-1].training
+    assert torch.equal(read(images), encoder(images))
+
+
 def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
     path = tmp_path / "e.safetensors"
     with pytest.raises(FileNotFoundError, match="there is no file"):
@@ -101,7 +128,11 @@ def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="no safetensors file"):
         stored_encoder(path)
-    for other in ({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()):
+    member = {f"encoders.0.{name}": each for name, each in Conv4(12).state_dict().items()}
+    for other in (
+        *({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()),
+        *(member | {"weight": torch.zeros(3, 3)}, {"encoders.1.weight": torch.zeros(3, 3)}),
+    ):
         save_file(other, path)
         with pytest.raises(ValueError, match="none of residual, residual56, conv4, paper"):
             stored_encoder(path)
