@@ -224,7 +224,7 @@ def lifelong(
         figures |= _percent(key, forgetting=found.forgetting)
     for order in ORDERS:
         key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
-        for name, of in (("paper", key), ("mean", f"{key}.mean")):
+        for name, of in (("mean", key), ("paper", f"{key}.paper")):
             every = averaged(
                 POLICIES[name], characters, embeddings, order, seeds=seeds, bar=_bar(of)
             )

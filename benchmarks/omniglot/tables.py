@@ -90,6 +90,11 @@ TABLES = {
                 *_upright("vinyals.jittered.upright"),
             ),
             row(
+                "one of its three encoders alone, mean over seeds",
+                *_vinyals("vinyals.alone"),
+                *_upright("vinyals.alone.upright"),
+            ),
+            row(
                 "the small encoder that ships, support/query",
                 *_vinyals("shipped.support"),
                 *_upright("shipped.upright"),
@@ -142,8 +147,12 @@ TABLES = {
         ),
     ),
     "lifelong": Table(
-        columns=("sighting", "random order", "alphabet by alphabet"),
-        rows=tuple(row(str(n), *_streams(f"sighting{n}")) for n in (2, 6)),
+        columns=("", "random order", "alphabet by alphabet"),
+        rows=tuple(
+            row(f"{said}, sighting {n}", *_streams(f"{key}sighting{n}"))
+            for said, key in ((POLICIES["mean"], ""), (POLICIES["paper"], "paper."))
+            for n in (2, 6)
+        ),
     ),
     "policies": Table(
         columns=("6th sighting, random order, slots a class", *SIZES.values()),

@@ -83,7 +83,12 @@ def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_fr
         for cell in ("half.paper", "eight.fifo", "eight.fifo_vote", "eight.mean")
         for end in ends
     }
-    wanted |= {f"lifelong.{order}.{s}" for order in ("random", "alphabet") for s in ends[:2]}
+    wanted |= {
+        f"lifelong.{order}.{rule}{sighting}"
+        for order in ("random", "alphabet")
+        for rule in ("", "paper.")
+        for sighting in ends[:2]
+    }
     wanted = {f"omniglot.{key}" for key in wanted}
     assert wanted <= figures.keys()
     assert all(f"{key}.interval" in figures for key in wanted)
@@ -96,6 +101,11 @@ def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_fr
     assert result["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert result["seed"] == 0 and result["classes"] == 40
     assert len(result["lifelong_accuracy_by_sighting"]["random.eight.paper"]) == 6
+    # Of one stream, the averaged figures are those of the stream.
+    for rule, cell in (("", "mean"), ("paper.", "paper")):
+        for end in ends[:2]:
+            averaged = figures[f"omniglot.lifelong.alphabet.{rule}{end}"]
+            assert averaged == figures[f"omniglot.lifelong.alphabet.eight.{cell}.{end}"]
     assert list(result["accuracy_by_ways"]["5-shot"]) == ["5", "20", "40"]
     assert str(tmp_path) not in json.dumps(result)
 
