@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from benchmarks.commands import exit_status
 from benchmarks.generalised.drawings import (
     FIT,
     NEW_TEST,
@@ -57,16 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the host's training")
     parser.add_argument("--tuning", type=int, default=TUNING, help="epochs of tuning everything on")
     parser.add_argument("--seed", type=int, default=SEED)
-    options = parser.parse_args(arguments)
-    try:
-        _run(options)
-    except (ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(_run, parser.parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:
