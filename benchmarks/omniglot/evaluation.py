@@ -4,7 +4,7 @@
 
 The encoder is one of ours, trained on the background characters only (safetensors, such as
 `python -m benchmarks.omniglot --split folders --weights <file>` writes); it is tested on the 659
-evaluation characters as they were drawn. Nothing is trained. It takes about eight minutes on a
+evaluation characters as they were drawn. Nothing is trained. It takes about twenty minutes on a
 core, most of them for the streams.
 """
 
