@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
-from rarememory.backbones import Conv4
+from rarememory.backbones import Conv4, stored_encoder
 from rarememory.cli import app
-from rarememory.data import draw_glyphs
+from rarememory.data import draw_glyphs, read_omniglot
+from rarememory.evaluation import both_protocols, embed
 from rarememory.pictures import encoder_called, ink
 
 SHAPES = {
@@ -237,6 +238,11 @@ def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
     assert "3-way 2-shot" in table and "3 episodes, 20 classes" in table
     own = in_json(*words, "--encoder", tmp_path / "conv4.safetensors")
     assert own["accuracy"] != report["accuracy"]
+    # Of several shots, README's figures are those of their mean.
+    drawings = read_omniglot(characters, progress=False).evaluation.rotated()
+    embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
+    found = both_protocols(embeddings, ways=[3], shots=[2], n_episodes=3, average=True)
+    assert own["accuracy"][1]["support_query"]["mean"] == found.support[3, 2].mean
 
 
 @pytest.mark.parametrize(
