@@ -85,11 +85,12 @@ OWN = {
     "play/unknown.py": "tests/play/test_unknown.py",
     "play/server.py": "tests/play/test_server.py",
     "benchmarks": "tests/benchmarks/test_peers.py tests/benchmarks/test_ablation.py",
+    "benchmarks/omniglot": "tests/benchmarks/test_omniglot.py",
+    "benchmarks/omniglot/evaluation.py": "tests/benchmarks/test_omniglot_evaluation.py",
     "benchmarks/omniglot_ablation.py": "tests/benchmarks/test_ablation.py",
     "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
-    "backbones/stored.py": "tests/backbones/test_backbones.py",
-    "data/splits.py": "tests/data/test_splits.py",
-    "data/streams.py": "tests/data/test_streams.py",
+    "backbones": "tests/backbones/test_backbones.py",
+    "recipe.py": "tests/test_training.py",
     "evaluation": "tests/evaluation",
     **{
         f"evaluation/{protocol}.py": f"tests/evaluation/test_{protocol}.py"
@@ -151,7 +152,10 @@ def survives(home: Path, file: str, old: str, new: str) -> bool:
     path.write_text(text.replace(old, new, 1), "utf-8")
     start = time.perf_counter()
     places = (file, file.rpartition("/")[0], file.partition("/")[0])
-    own = next((OWN[place] for place in places if place in OWN), f"tests/test_{file}").split()
+    of_its_name = Path("tests", file).with_name(f"test_{Path(file).name}").as_posix()
+    own = next((OWN[place] for place in places if place in OWN), of_its_name).split()
+    if missing := [test for test in own if not (home / test).exists()]:
+        raise FileNotFoundError(f"no test of {file}: {missing} is not there, name one in OWN")
     rest = [test for test in TESTS if test not in own]
     red = first_failure(home, own) or first_failure(home, rest)
     path.write_text(text, "utf-8")

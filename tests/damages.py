@@ -739,7 +739,7 @@ DAMAGES = (
     ("benchmarks/omniglot_peers/training.py", '        self.generator.set_state(state["generator"])\n', ""),
     ("benchmarks/omniglot_peers/training.py", "self.drawings // self.drawings_a_step)", "self.drawings // WAY)"),
     ("benchmarks/omniglot_peers/training.py", "validate(training.averaged.module)", "validate(training.encoder)"),
-    ("benchmarks/omniglot_peers/drawings.py", 'name.endswith("/rot000")', '"/rot000" in name'),
+    ("benchmarks/omniglot_peers/drawings.py", "if is_upright(name)", ""),
     ("benchmarks/omniglot_peers/drawings.py", "characters.select(chosen.train).mirrored()", "characters.select(chosen.train)"),
     ("benchmarks/omniglot_peers/rows.py", 'if numbers["n_neighbors"] <= shot', ""),
     ("benchmarks/omniglot_peers/rows.py", "best = max(tried", "best = min(tried"),
