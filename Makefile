@@ -68,10 +68,10 @@ $(L2L)/.installed: pyproject.toml
 omniglot evaluation peers maml ablation sequence generalised demo: export MALLOC_MMAP_MAX_ := 0
 omniglot evaluation peers maml ablation sequence generalised demo: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists; two hours)
+omniglot: $(READY) ## the paper's benchmark (DATA=folder, else downloaded; SPLIT=folder of lists; hours)
 	$(RUN) benchmarks.omniglot $(OMNIGLOT)
 
-evaluation: $(READY) ## past the paper: many ways, alphabets, lifelong streams, strangers (DATA; two hours and more)
+evaluation: $(READY) ## past the paper: many ways, alphabets, lifelong streams, strangers (DATA; hours)
 	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") --split folders --weights $(BACKGROUND) --untested
 	$(RUN) benchmarks.omniglot $(if $(DATA),--data "$(DATA)") --split five --steps 1000 --seeds 0 --weights runs/five.safetensors --untested
 	$(RUN) benchmarks.omniglot.evaluation $(if $(DATA),--data "$(DATA)") --encoder $(BACKGROUND) --five runs/five.safetensors

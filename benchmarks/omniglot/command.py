@@ -62,7 +62,8 @@ def _run(options: argparse.Namespace) -> None:
     for key, figure in figures.items():
         print(f"{key:44} {figure:7.2f}")
     # A quick try is no result to publish: it does not replace one.
-    folder, stem = RESULTS if options.published else Path("runs"), f"omniglot_{name}"
+    folder = RESULTS if options.published else Path("runs")
+    stem = f"omniglot_{name}"
     write_result(
         stem,
         figures,

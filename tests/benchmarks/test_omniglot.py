@@ -122,25 +122,17 @@ def test_encoders_of_several_seeds_are_tested_side_by_side_and_alone(run, folder
         )
     both = stored_encoder(folder / "weights" / "conv4.safetensors")
     assert isinstance(both, Ensemble)
-    members = [
-        stored_encoder(path) for path in sorted((folder / "runs").glob("*_[01].safetensors"))
-    ]
     assert result["parameters"] == sum(each.numel() for each in both.parameters())
+    members = map(stored_encoder, sorted((folder / "runs").glob("*_[01].safetensors")))
+    expected = [found["alone.20w1s"] for found in result["by_seed"]]
     characters = command.read_omniglot(folder / "omniglot").evaluation.rotated()
-    for encoder, figure in (
-        (both, figures["omniglot.listed.support.20w1s"]),
-        *(
-            (member, found["alone.20w1s"])
-            for member, found in zip(members, result["by_seed"], strict=True)
-        ),
+    for encoder, figure in zip(
+        (both, *members), (figures["omniglot.listed.support.20w1s"], *expected), strict=True
     ):
+        embeddings = embed(encoder, characters.images)
+        memory = Memory(embeddings.shape[2], 20)
         accuracy = support_query_accuracy(
-            Memory(2 * training.KEY_DIM if encoder is both else training.KEY_DIM, 20),
-            embed(encoder, characters.images),
-            n_way=20,
-            n_shot=1,
-            n_episodes=4,
-            average=True,
+            memory, embeddings, n_way=20, n_shot=1, n_episodes=4, average=True
         )
         assert 100 * accuracy.mean == pytest.approx(figure, abs=1e-3)
 
