@@ -78,7 +78,9 @@ CHANGES = {
     "one_way": Change(recipe={"both_ways": False}),
     # The classes of an episode, and the memory that knows them all
     "all_random": Change(recipe={"group": 1}),
+    "more_sightings": Change(recipe={"n_way": 64, "n_sightings": 4}),
     "kept": Change(recipe={"cleared": False, "group": 1}),
+    "kept_few_neighbors": Change(recipe={"cleared": False, "group": 1, "n_neighbors": 16}),
     # The memory
     "temperature_0025": Change(memory={"temperature": 0.025}),
     "projection": Change(memory={"projection": True}),
