@@ -6,9 +6,10 @@ It runs in the environment that `make learn2learn` makes. Network, inner rates, 
 tasks an iteration are those of Finn et al. 2017 (github.com/cbfinn/maml); the 40,000 iterations of
 their code would take days on a CPU, so each task has some quarter of an hour, and the result says
 how many iterations that was, how accuracy rose meanwhile on the validation characters, and how long
-40,000 would have taken. As in their code, the queries of an episode share the statistics of batch
-norm: MAML sees them together where every other row answers one by one. Trainings keep checkpoints
-in runs/: interrupt it with Ctrl-C, and the same command goes on from there.
+40,000 would have taken. As in their code, as many queries of each class as it has shots share the
+statistics of batch norm, in the training and in the test: MAML sees one query of every class, or
+five, together, where every other row answers one by one. Trainings keep checkpoints in runs/:
+interrupt it with Ctrl-C, and the same command goes on from there.
 """
 
 import argparse
@@ -183,9 +184,7 @@ class MetaTraining:
             # No gradient has to go through the adapting itself here.
             learner = self.maml.clone(first_order=True)
             learner = self._adapted(learner, shown, self.setting.test_steps)
-            with torch.no_grad():
-                answers = learner(_ink(asked)).argmax(1).view(asked.shape[:2])
-            right.append((answers == torch.arange(self.task.way).unsqueeze(1)).float().mean())
+            right.append(_rightly(learner, asked, together=self.task.shot))
         return Accuracy.of(torch.stack(right))
 
     def _adapted(self, learner: Any, shown: Tensor, steps: int) -> Any:
@@ -216,6 +215,16 @@ class MetaTraining:
         self.generator.set_state(state["generator"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.curve = state["curve"]
+
+
+@torch.no_grad()
+def _rightly(learner: Any, asked: Tensor, *, together: int) -> Tensor:
+    """How many of the drawings [way, query, height, width] it names, so many of a class at once."""
+    answers = [
+        learner(_ink(some)).argmax(1).view(some.shape[:2]) for some in asked.split(together, dim=1)
+    ]
+    right = torch.cat(answers, dim=1) == torch.arange(len(asked)).unsqueeze(1)
+    return right.float().mean()
 
 
 def _loss(learner: Any, images: Tensor) -> Tensor:

@@ -67,6 +67,35 @@ def test_a_test_adapts_to_the_support_of_each_episode_and_leaves_the_weights():
     assert all(map(torch.equal, weights, one.maml.parameters()))
 
 
+@pytest.mark.parametrize("together", [1, 5])
+def test_as_many_queries_of_a_class_are_asked_at_once_as_it_has_shots(together):
+    asked, seen = GLYPHS[:3, :15], []
+
+    def learner(ink):
+        seen.append(ink)
+        # It names the first two classes rightly, and the third never.
+        return torch.eye(3)[torch.tensor([0, 1, 0]).repeat_interleave(len(ink) // 3)]
+
+    right = maml._rightly(learner, asked, together=together)
+    assert right.item() == pytest.approx(2 / 3)
+    assert [len(ink) for ink in seen] == [3 * together] * (15 // together)
+    shown = [ink.view(3, together, 28, 28) for ink in seen]
+    assert torch.equal(torch.cat(shown, dim=1) * 255, asked.float())
+
+
+def test_a_test_asks_as_many_at_once_as_its_task_has_shots(monkeypatch):
+    asked_at_once = []
+    monkeypatch.setattr(
+        maml,
+        "_rightly",
+        lambda *_, together: asked_at_once.append(together) or torch.tensor(1.0),
+    )
+    for shot in (1, 5):
+        task = Task(3, shot)
+        maml.MetaTraining(GLYPHS, task, maml.SETTINGS[Task(5, shot)], OPTIONS).test(GLYPHS, 2)
+    assert asked_at_once == [1, 1, 5, 5]
+
+
 def test_the_second_order_is_another_gradient():
     first, second = meta(), meta(options=SimpleNamespace(**{**vars(OPTIONS), "second_order": True}))
     for one in (first, second):
