@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import omniglot_ablation as ablation
+from benchmarks.omniglot.tables import ABLATION
 from benchmarks.omniglot_ablation import CHANGES, Change, asked
 from benchmarks.omniglot_peers.drawings import Drawings
 from benchmarks.omniglot_peers.memory import TEMPERATURE
@@ -26,6 +27,10 @@ def test_every_row_but_the_first_is_a_change_and_no_two_are_the_same():
     assert CHANGES["default"] == Change()
     rows = [repr(change) for change in CHANGES.values()]
     assert len(set(rows)) == len(rows)
+
+
+def test_readme_has_a_row_for_each():
+    assert ABLATION.keys() == CHANGES.keys()
 
 
 @pytest.mark.parametrize("name", CHANGES)
