@@ -82,7 +82,7 @@ report: $(READY) ## a page of the same with maps and the worst confusions, after
 peers: $(READY) ## the memory beside other few-shot methods (DATA, SPLIT; about an hour)
 	$(RUN) benchmarks.omniglot_peers $(OMNIGLOT)
 
-maml: $(L2L)/.installed ## MAML on the same episodes, by learn2learn (DATA, SPLIT; about an hour)
+maml: $(L2L)/.installed ## MAML on the same episodes, by learn2learn (DATA, SPLIT; about two hours)
 	$(L2L)/bin/python -m benchmarks.omniglot_peers.maml $(OMNIGLOT)
 
 ablation: $(READY) ## what each part of the recipe is worth (DATA, SPLIT; about an hour)

@@ -4,11 +4,11 @@
 
 It runs in the environment that `make learn2learn` makes. Network, inner rates, inner steps and
 tasks an iteration are those of Finn et al. 2017 (github.com/cbfinn/maml); the 40,000 iterations of
-their code would take days on a CPU, so each task has some quarter of an hour, and the result says
-how many iterations that was, how accuracy rose meanwhile on the validation characters, and how long
-40,000 would have taken. As in their code, as many queries of each class as it has shots share the
-statistics of batch norm, in the training and in the test: MAML sees one query of every class, or
-five, together, where every other row answers one by one. Trainings keep checkpoints in runs/:
+their code would take hours to days on a CPU, so each task has about half an hour, and the result
+says how many iterations that was, how accuracy rose meanwhile on the validation characters, and how
+long 40,000 would have taken. As in their code, as many queries of each class as it has shots share
+the statistics of batch norm, in the training and in the test: MAML sees one query of every class,
+or five, together, where every other row answers one by one. Trainings keep checkpoints in runs/:
 interrupt it with Ctrl-C, and the same command goes on from there.
 """
 
