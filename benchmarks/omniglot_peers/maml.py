@@ -219,7 +219,7 @@ class MetaTraining:
 
 @torch.no_grad()
 def _rightly(learner: Any, asked: Tensor, *, together: int) -> Tensor:
-    """How many of the drawings [way, query, height, width] it names, so many of a class at once."""
+    """The part it names rightly of drawings [way, query, height, width], some a class at once."""
     answers = [
         learner(_ink(some)).argmax(1).view(some.shape[:2]) for some in asked.split(together, dim=1)
     ]

@@ -68,7 +68,7 @@ def test_a_test_adapts_to_the_support_of_each_episode_and_leaves_the_weights():
 
 
 @pytest.mark.parametrize("together", [1, 5])
-def test_as_many_queries_of_a_class_are_asked_at_once_as_it_has_shots(together):
+def test_the_queries_are_asked_so_many_of_each_class_at_once_and_all_are_counted(together):
     asked, seen = GLYPHS[:3, :15], []
 
     def learner(ink):
