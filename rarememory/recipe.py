@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from rarememory.data.jitter import Jitter
 
+GENTLE = 0.4
+"""Of the jitter, in the gentle part of a training; a quarter and a half did as well."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,6 +29,8 @@ class Recipe:
         warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
         averaging: how slowly the averaged weights follow, exponentially.
         jitter: of the drawings; None shows them as they are.
+        gentle_part: part of the steps, the last ones, that jitter by `GENTLE` of that only: the
+            encoder ends on drawings as hands make them.
         bfloat16: encode in half the bits; None does so where the chip has instructions for it.
         seed: of the episodes, the jitter and the encoder's dropout.
 
@@ -51,6 +56,7 @@ class Recipe:
     warmup: float = 0.05
     averaging: float = 0.999
     jitter: Jitter | None = field(default_factory=lambda: Jitter(bend=0.025))
+    gentle_part: float = 0.2
     bfloat16: bool | None = None
     seed: int = 0
 
@@ -64,3 +70,13 @@ class Recipe:
         if part < warmup:
             return self.learning_rate * part / warmup
         return self.learning_rate * (1 + math.cos(math.pi * (part - warmup) / (1 - warmup))) / 2
+
+    def jitter_at(self, step: int) -> Jitter | None:
+        """The jitter, or `GENTLE` of it in the gentle part.
+
+        Args:
+            step: counted from 0.
+        """
+        if self.jitter is None or step < self.steps * (1 - self.gentle_part):
+            return self.jitter
+        return self.jitter.scaled(GENTLE)

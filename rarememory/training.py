@@ -140,8 +140,9 @@ class Training:
 
     def _shown(self, episode: Episode) -> Float[Tensor, "batch 1 height width"]:
         shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1) / 255
-        if self.recipe.jitter is not None:
-            shown = self.recipe.jitter(shown, self.generator)
+        jitter = self.recipe.jitter_at(self.step)
+        if jitter is not None:
+            shown = jitter(shown, self.generator)
         return shown.contiguous(memory_format=torch.channels_last)
 
     def _episode_loss(

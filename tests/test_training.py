@@ -1,5 +1,6 @@
 """Training goes through the memory, and an interrupted one ends where the whole one does."""
 
+import dataclasses
 import math
 
 import pytest
@@ -155,6 +156,29 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates[55] == pytest.approx(0.5)
 
 
+def test_the_jitter_is_gentle_in_the_last_part_of_the_steps():
+    strong = Jitter(degrees=10.0, scale=0.1, shear=0.2, shift=0.3, bend=0.4)
+    recipe = Recipe(steps=10, jitter=strong, gentle_part=0.2)
+    assert [recipe.jitter_at(step) for step in range(8)] == [strong] * 8
+    for step in (8, 9):
+        gentle = recipe.jitter_at(step)
+        assert dataclasses.astuple(gentle) == pytest.approx((4.0, 0.04, 0.08, 0.12, 0.16))
+    assert Recipe(jitter=None).jitter_at(5999) is None
+    assert dataclasses.replace(recipe, gentle_part=0.0).jitter_at(9) is strong
+
+
+def test_a_step_shows_drawings_by_the_jitter_of_its_time():
+    training = training_of(steps=10, jitter=Jitter(shift=0.03), gentle_part=0.5)
+    plain = training_of(jitter=None)
+    moved = []
+    for training.step in (0, 9):
+        for each in (training, plain):
+            each.generator.manual_seed(3)
+            episode = each._episode()
+        moved.append((training._shown(episode) - plain._shown(episode)).abs().mean())
+    assert moved[1] < 0.8 * moved[0]
+
+
 def test_the_averaged_weights_forget_their_beginning():
     training = training_of(averaging=0.9)
     weight = training.encoder.head.weight
@@ -224,7 +248,7 @@ def test_the_numbers_of_a_step_are_left_on_the_device():
 def test_a_memory_that_is_kept_holds_classes_and_is_never_cleared():
     torch.manual_seed(1)
     recipe = Recipe(steps=12, n_way=2, group=1, cleared=False, n_neighbors=3)
-    training = Training(Conv4(8, width=4), Memory(8, 12, temperature=0.1), GLYPHS.images, recipe)
+    training = Training(Conv4(8, width=4), Memory(8, 48, temperature=0.1), GLYPHS.images, recipe)
     sizes = []
     train(training, watch=lambda step: sizes.append(len(training.memory)))
     assert sizes == sorted(sizes) and sizes[-1] > 4

@@ -1,7 +1,7 @@
 """Drawings that differ as hands do: a small random map of every image of a batch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,15 @@ class Jitter:
     shear: float = 0.15
     shift: float = 0.07
     bend: float = 0.0
+
+    def scaled(self, factor: float) -> "Jitter":
+        """The same, so many times as strong.
+
+        Example:
+            >>> Jitter(degrees=12.0).scaled(0.5).degrees
+            6.0
+        """
+        return Jitter(*(factor * strength for strength in astuple(self)))
 
     def __call__(
         self, images: Float[Tensor, "batch 1 height width"], generator: Generator
