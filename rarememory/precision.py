@@ -1,8 +1,11 @@
 """Half the bits for an encoder in training, where the chip has instructions for them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 
 def precision(device: torch.device, bfloat16: bool | None = None) -> torch.autocast:
@@ -13,14 +16,42 @@ def precision(device: torch.device, bfloat16: bool | None = None) -> torch.autoc
         ...     print(torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype)
         torch.bfloat16
     """
-    half = _computes_in_bfloat16(device) if bfloat16 is None else bfloat16
+    half = computes_in_bfloat16(device) if bfloat16 is None else bfloat16
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower."""
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower.
+
+    Example:
+        >>> computes_in_bfloat16(torch.device("cuda"))
+        True
+    """
     if device.type != "cpu":
         return True
     # Older versions of torch cannot tell.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16", False))
+
+
+class NotRounded(TorchFunctionMode):
+    """Where torch's own code rounds to bfloat16, a copy as it is: for chips that do not compute so.
+
+    Example:
+        >>> with NotRounded():
+        ...     print(torch.ones(1).bfloat16().dtype, torch.ones(1).to(torch.bfloat16).dtype)
+        torch.float32 torch.float32
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call the function, unless it rounds."""
+        asked = (*args[1:], *(kwargs or {}).values())
+        if function is Tensor.bfloat16 or (function is Tensor.to and torch.bfloat16 in asked):
+            return args[0].clone()
+        return function(*args, **(kwargs or {}))

@@ -5,7 +5,9 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from rarememory import optimizer
 from rarememory.optimizer import MuonAndAdamW
 
 
@@ -16,13 +18,13 @@ def network():
     )
 
 
-def learn(model, optimizer, steps=3, learning_rate=0.01):
+def learn(model, stepper, steps=3, learning_rate=0.01):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         images = torch.rand(8, 1, 6, 6, generator=generator)
-        optimizer.zero_grad()
+        stepper.zero_grad()
         (model(images) - 1).square().mean().backward()
-        optimizer.step(learning_rate=learning_rate)
+        stepper.step(learning_rate=learning_rate)
 
 
 def test_a_matrix_takes_a_step_of_equal_length_in_every_direction():
@@ -70,17 +72,17 @@ def test_weights_decay_and_biases_and_norms_do_not():
 
 def test_it_learns():
     model = network()
-    optimizer = MuonAndAdamW(model.parameters(), weight_decay=0.0)
-    learn(model, optimizer, steps=100)
+    stepper = MuonAndAdamW(model.parameters(), weight_decay=0.0)
+    learn(model, stepper, steps=100)
     images = torch.rand(8, 1, 6, 6)
     assert (model(images) - 1).square().mean() < 0.1
 
 
 def test_two_halves_are_a_whole():
     whole, halves = network(), network()
-    optimizer = MuonAndAdamW(whole.parameters(), weight_decay=0.1)
-    learn(whole, optimizer)
-    learn(whole, optimizer)
+    stepper = MuonAndAdamW(whole.parameters(), weight_decay=0.1)
+    learn(whole, stepper)
+    learn(whole, stepper)
     first = MuonAndAdamW(halves.parameters(), weight_decay=0.1)
     learn(halves, first)
     second = MuonAndAdamW(halves.parameters(), weight_decay=0.1)
@@ -93,12 +95,12 @@ def test_two_halves_are_a_whole():
 @pytest.mark.parametrize("layer", [nn.Linear(3, 2, bias=False), nn.BatchNorm1d(3)])
 def test_there_may_be_matrices_alone_or_none(layer):
     before = deepcopy(layer.weight)
-    optimizer = MuonAndAdamW(layer.parameters(), weight_decay=0.0)
+    stepper = MuonAndAdamW(layer.parameters(), weight_decay=0.0)
     layer(torch.randn(4, 3)).sum().backward()
     layer.weight.grad = torch.ones_like(layer.weight)
-    optimizer.step(learning_rate=0.01)
+    stepper.step(learning_rate=0.01)
     assert not torch.equal(layer.weight, before)
-    optimizer.zero_grad()
+    stepper.zero_grad()
     assert layer.weight.grad is None
 
 
@@ -107,3 +109,39 @@ def test_a_weight_without_a_gradient_stays():
     before = deepcopy(layer)
     MuonAndAdamW(layer.parameters(), weight_decay=0.5).step(learning_rate=0.1)
     assert torch.equal(layer.weight, before.weight) and torch.equal(layer.bias, before.bias)
+
+
+class Dtypes(TorchDispatchMode):
+    """The dtypes of what was computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        self.seen |= {found.dtype} if isinstance(found, torch.Tensor) else set()
+        return found
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_nothing_is_rounded_to_bfloat16_where_the_chip_does_not_compute_so(
+    has_instructions, monkeypatch
+):
+    monkeypatch.setattr(optimizer, "computes_in_bfloat16", lambda device: has_instructions)
+    model = network()
+    stepper = MuonAndAdamW(model.parameters(), weight_decay=0.0)
+    with Dtypes() as dtypes:
+        learn(model, stepper, steps=1)
+    assert (torch.bfloat16 in dtypes.seen) == has_instructions
+
+
+def test_the_step_is_the_same_to_what_bfloat16_rounds(monkeypatch):
+    rounded, plain = network(), network()
+    for model, rounds in ((rounded, True), (plain, False)):
+        monkeypatch.setattr(optimizer, "computes_in_bfloat16", lambda device, rounds=rounds: rounds)
+        learn(model, MuonAndAdamW(model.parameters(), weight_decay=0.0), steps=1)
+    start = network()
+    for one, other, before in zip(*(m.parameters() for m in (rounded, plain, start)), strict=True):
+        length = (other - before).abs().max()
+        assert (one - other).abs().max() < 0.05 * length
