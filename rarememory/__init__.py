@@ -1,5 +1,7 @@
 """A memory for classifiers that already exist: learn a class from one example, explain, forget."""
 
+from rarememory.attention import Attended as Attended
+from rarememory.attention import attended as attended
 from rarememory.classifier import MemoryClassifier as MemoryClassifier
 from rarememory.classifier import wrap as wrap
 from rarememory.lookup import Lookup as Lookup

@@ -198,3 +198,23 @@ class PaperMemory:
         self.keys = [self.keys[slot] for slot in kept] + [None] * new
         self.values = [self.values[slot] for slot in kept] + [EMPTY] * new
         self.ages = [self.ages[slot] for slot in kept] + [0] * new
+
+
+def attended_scores(
+    keys: Vectors, values: list[int], query: Vector, temperature: float
+) -> dict[int, float]:
+    """Ours: the cosine of a query and the mean of each class's keys, those like it weighing more.
+
+    The support is that of Snell et al. 2017, equation 1, and the weights are a softmax over cosines
+    as in Vinyals et al. 2016, section 2.1.1, but within each class.
+    """
+    scores: dict[int, float] = {}
+    for value in sorted(set(values)):
+        own = [unit(key) for key, its in zip(keys, values, strict=True) if its == value]
+        weights = [math.exp(dot(unit(query), key) / temperature) for key in own]
+        mean = [
+            math.fsum(weight * key[i] for weight, key in zip(weights, own, strict=True))
+            for i in range(len(query))
+        ]
+        scores[value] = dot(unit(query), unit(mean))
+    return scores

@@ -25,8 +25,9 @@ from benchmarks.commands import at_defaults, exit_status
 from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
+from benchmarks.omniglot.testing import ATTENTION
 from benchmarks.results import RESULTS, named, percent, write_result
-from rarememory import Memory
+from rarememory import FirstInFirstOut, Memory
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, published_runs, read_omniglot
 from rarememory.evaluation import (
@@ -112,6 +113,8 @@ def many_ways(
 ) -> tuple[Figures, dict[str, dict[int, float]]]:
     """Support and query with all drawings but the support's as queries; five drawings averaged.
 
+    For those of `WAYS` five drawings are read in two other ways as well.
+
     Returns:
         The figures, and accuracy in [0, 1] by shots and ways.
     """
@@ -123,8 +126,7 @@ def many_ways(
         for shot in SHOTS:
             ask = partial(
                 support_query_accuracy,
-                Memory(embeddings.shape[2], way * shot),
-                embeddings,
+                embeddings=embeddings,
                 n_way=way,
                 n_shot=shot,
                 n_query=ALL_DRAWINGS - shot,
@@ -132,12 +134,16 @@ def many_ways(
                 seed=options.seed,
                 bar=_bar(f"{way}-way {shot}-shot"),
             )
-            found = ask(average=True)
+            averaging = Memory(embeddings.shape[2], way * shot)
+            found = ask(averaging, average=True)
             curves[f"{shot}-shot"][way] = found.mean
             if way in WAYS:
                 figures |= _percent(name, **{f"{way}w{shot}s": found})
                 if shot > 1:
-                    figures |= _percent(name, **{f"{way}w{shot}s.by_shot": ask(average=False)})
+                    keeping = Memory(embeddings.shape[2], way * shot, update=FirstInFirstOut())
+                    by_shot, attended = ask(averaging), ask(keeping, attention=ATTENTION)
+                    figures |= _percent(name, **{f"{way}w{shot}s.by_shot": by_shot})
+                    figures |= _percent(name, **{f"{way}w{shot}s.attended": attended})
     return figures, curves
 
 

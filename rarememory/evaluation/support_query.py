@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
+from rarememory.attention import attended
 from rarememory.checks import check_count
 from rarememory.data.episodes import Episode, support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
@@ -23,6 +24,7 @@ def support_query_accuracy(
     n_query: int = 15,
     n_episodes: int = 1000,
     average: bool = False,
+    attention: float | None = None,
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
@@ -35,9 +37,12 @@ def support_query_accuracy(
     Args:
         average: write of each class one key, the mean of its drawings at unit length (the prototype
             of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
+        attention: answer by `attended` at this temperature, not by the nearest key: give a memory
+            that keeps all drawings, by `FirstInFirstOut`.
 
     Raises:
-        ValueError: a number is less than 1, or there are too few classes or drawings.
+        ValueError: a number is less than 1, the temperature is not above 0, or there are too few
+            classes or drawings.
 
     Example:
         >>> from rarememory.data import draw_glyphs
@@ -62,14 +67,17 @@ def support_query_accuracy(
         )
         for _ in bar(range(n_episodes))
     )
-    return Accuracy.of(torch.stack(list(answered(memory, embeddings, episodes, average))))
+    right = answered(memory, embeddings, episodes, average=average, attention=attention)
+    return Accuracy.of(torch.stack(list(right)))
 
 
 def answered(
     memory: Memory,
     embeddings: Float[Tensor, "classes drawings key_dim"],
     episodes: Iterator[tuple[Episode, Episode]],
+    *,
     average: bool = False,
+    attention: float | None = None,
 ) -> Iterator[Tensor]:
     """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
     with memory.snapshot():
@@ -82,5 +90,9 @@ def answered(
             else:
                 for shot in range(labels.shape[1]):
                     memory.write(shown[:, shot], labels[:, shot])
-            answer = memory(embeddings[query.classes, query.drawings], k=1).prediction
+            asked = embeddings[query.classes, query.drawings]
+            if attention is None:
+                answer = memory(asked, k=1).prediction
+            else:
+                answer = attended(memory, asked, temperature=attention).prediction
             yield (answer == query.labels.to(answer.device)).float().mean().cpu()

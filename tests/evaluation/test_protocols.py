@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rarememory import Memory
+from rarememory import FirstInFirstOut, Memory
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
     Accuracy,
@@ -15,7 +15,7 @@ from rarememory.evaluation import (
     sighting_accuracy,
     support_query_accuracy,
 )
-from tests.oracle import PaperMemory
+from tests.oracle import PaperMemory, attended_scores
 
 
 def test_an_accuracy_is_a_mean_with_its_95_percent_interval():
@@ -95,6 +95,26 @@ def test_an_averaged_support_is_one_key_a_class_the_mean_of_its_drawings_at_unit
     by_shot = support_query_accuracy(Memory(5, 12), embeddings, n_episodes=20, seed=5, **ask)
     assert found.mean == pytest.approx(sum(right) / 20)
     assert found != by_shot
+
+
+def test_an_attended_support_is_what_loops_over_its_drawings_say():
+    embeddings, right = noisy(), []
+    ask = {"n_way": 4, "n_shot": 3, "n_query": 2}
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(20):
+        support, query = support_query_episode(9, 7, generator=generator, **ask)
+        keys = embeddings[support.classes, support.drawings].flatten(0, 1).tolist()
+        values = support.labels.flatten().tolist()
+        asked = embeddings[query.classes, query.drawings].flatten(0, 1).tolist()
+        scores = [attended_scores(keys, values, one, 0.5) for one in asked]
+        answers = [max(found, key=found.get) for found in scores]
+        labels = query.labels.flatten().tolist()
+        right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
+    memory = Memory(5, 12, update=FirstInFirstOut())
+    found = support_query_accuracy(memory, embeddings, n_episodes=20, seed=5, attention=0.5, **ask)
+    nearest = support_query_accuracy(memory, embeddings, n_episodes=20, seed=5, **ask)
+    assert found.mean == pytest.approx(sum(right) / 20)
+    assert found != nearest
 
 
 def test_nothing_is_known_at_the_first_sighting_and_all_at_the_second_of_perfect_embeddings():
