@@ -114,10 +114,10 @@ def _figures(measured: dict[str, dict[Task, Accuracy]]) -> dict[str, float]:
 
 
 def _show(measured: dict[str, dict[Task, Accuracy]]) -> None:
-    tasks = sorted(next(iter(measured.values())))
+    tasks = sorted({task for tested in measured.values() for task in tested})
     table = Table("", *map(str, tasks), title="accuracy in percent")
     for name, tested in measured.items():
-        table.add_row(name, *(str(tested[task]) for task in tasks))
+        table.add_row(name, *(str(tested.get(task, "")) for task in tasks))
     for name, (_, figures) in PUBLISHED.items():
         table.add_row(f"{name}, published", *(str(figures.get(str(task), "")) for task in tasks))
     Console().print(table)

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
-from rarememory import Memory
+from rarememory import FirstInFirstOut, Memory
 from rarememory.backbones import BACKBONES
 from rarememory.data import Characters, families
 from rarememory.evaluation import Accuracy, Bar, support_query_accuracy
@@ -73,6 +73,7 @@ def answered_by_memory(
     bar: Bar = iter,
     memory: Memory | None = None,
     average: bool = True,
+    attention: float | None = None,
 ) -> Accuracy:
     """How often a memory that has been shown the support answers rightly.
 
@@ -84,8 +85,12 @@ def answered_by_memory(
         bar: shows progress over episodes.
         memory: cleared for every episode; one that has a slot for every drawing if None.
         average: write the mean of a class, not its drawings one after the other.
+        attention: keep every drawing, and attend to those of a class at this temperature.
     """
-    memory = memory or Memory(embeddings.shape[2], task.way * task.shot)
+    if attention is not None:
+        average = False
+        memory = memory or Memory(*_room(embeddings, task), update=FirstInFirstOut())
+    memory = memory or Memory(*_room(embeddings, task))
     return support_query_accuracy(
         memory,
         embeddings,
@@ -94,6 +99,11 @@ def answered_by_memory(
         n_query=N_QUERY,
         n_episodes=n_episodes,
         average=average,
+        attention=attention,
         seed=seed,
         bar=bar,
     )
+
+
+def _room(embeddings: Embeddings, task: Task) -> tuple[int, int]:
+    return embeddings.shape[2], task.way * task.shot

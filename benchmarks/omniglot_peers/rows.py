@@ -44,6 +44,8 @@ PEERS: dict[str, tuple[Scores, Grid]] = {
     "matching": (matching, {"rate": RATES, "temperature": (1.0, 0.1)}),
 }
 """What is trained by its own loss: its rule, and what of it is chosen by trying."""
+ATTENTIONS = (0.2, 0.4, 0.8)
+"""Temperatures of attention within a class, to choose from."""
 NEIGHBOURS: Grid = {"n_neighbors": (1, 3, 5), "weights": ("uniform", "distance")}
 
 
@@ -84,8 +86,11 @@ def memory_rows(run: Run) -> tuple[Rows, Said]:
     frozen = partial(embed, training.averaged.module)
     validation = frozen(run.drawings.validation.images)
     chosen = {shot: _chosen_neighbours(validation, shot) for shot in SHOTS}
+    attention = _chosen_attention(validation)
     rows: Rows = {
         "memory": dict.fromkeys(SHOTS, Method(frozen, answered_by_memory)),
+        # Of a single drawing there is nothing to attend to.
+        "attention": {5: Method(frozen, partial(answered_by_memory, attention=attention))},
         "class_mean": dict.fromkeys(SHOTS, Method(frozen, partial(accuracy_of, class_mean))),
         "k_neighbours": {
             shot: Method(frozen, partial(accuracy_of, partial(k_neighbours, **numbers)))
@@ -95,6 +100,7 @@ def memory_rows(run: Run) -> tuple[Rows, Said]:
     seen = {"drawings": drawings_seen(run.recipe), "seconds": round(training.seconds)}
     return rows, {
         "memory": {"recipe": repr(run.recipe), **seen},
+        "attention": {"chosen": attention},
         "k_neighbours": {"chosen": chosen},
     }
 
@@ -132,6 +138,14 @@ def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:
         (numbers for numbers in _combinations(NEIGHBOURS) if numbers["n_neighbors"] <= shot),
         key=lambda numbers: _validated(partial(k_neighbours, **numbers), validation, shot),
     )
+
+
+def _chosen_attention(validation: Embeddings) -> float:
+    def right(attention: float) -> float:
+        ask = partial(answered_by_memory, n_episodes=VALIDATED, attention=attention)
+        return ask(validation, Task(20, 5)).mean
+
+    return max(ATTENTIONS, key=right)
 
 
 def _tried(run: Run, name: str, rule: Scores, numbers: Mapping[str, Any]) -> float:

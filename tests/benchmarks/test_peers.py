@@ -24,8 +24,10 @@ from benchmarks.omniglot_peers.rules import (
 )
 from benchmarks.omniglot_peers.tasks import N_QUERY, Task, accuracy_of, episodes
 from benchmarks.omniglot_peers.training import Course, PeerTraining, train
+from rarememory import FirstInFirstOut, Memory
 from rarememory.backbones import Conv4
 from rarememory.data import Characters, Omniglot, draw_glyphs
+from rarememory.evaluation import support_query_accuracy
 from rarememory.training import Recipe
 
 
@@ -57,6 +59,15 @@ def test_every_row_is_asked_the_same_episodes_as_the_memory():
         assert accuracy_of(nearest, embeddings, task, n_episodes=9, seed=3) == by_memory
     other = accuracy_of(nearest, embeddings, Task(20, 1), n_episodes=9, seed=4)
     assert other != accuracy_of(nearest, embeddings, Task(20, 1), n_episodes=9, seed=3)
+
+
+def test_a_memory_that_is_attended_to_keeps_every_drawing():
+    embeddings, task = torch.randn(6, 20, 3), Task(5, 5)
+    memory = Memory(3, 25, update=FirstInFirstOut())
+    ask = {"n_way": 5, "n_shot": 5, "n_episodes": 9, "seed": 3}
+    expected = support_query_accuracy(memory, embeddings, attention=0.3, **ask)
+    answer = partial(answered_by_memory, embeddings, task, n_episodes=9, seed=3)
+    assert answer(attention=0.3) == expected != answer()
 
 
 def test_what_is_asked_was_not_shown_and_is_of_the_class_of_its_row():
@@ -299,6 +310,7 @@ def test_the_whole_benchmark_runs_on_drawn_glyphs(run, tmp_path, capsys):
     tasks = ("5w1s", "5w5s", "20w1s", "20w5s", "6w1s", "6w5s")
     names = ("pixels", "hog", "memory", "class_mean", "k_neighbours", "prototypical", "matching")
     keys = {f"omniglot_peers.{name}.{task}" for name in names for task in tasks}
+    keys |= {f"omniglot_peers.attention.{task}" for task in tasks if task.endswith("5s")}
     gaps = {
         f"omniglot_peers.{name}.{task}.to_published"
         for name in ("memory", "prototypical", "matching")
@@ -313,6 +325,7 @@ def test_the_whole_benchmark_runs_on_drawn_glyphs(run, tmp_path, capsys):
         assert said[name]["chosen"] == best[1] and len(said[name]["tried"]) == 2
         assert said[name]["1shot"]["drawings"] == 504 and said[name]["5shot"]["drawings"] == 480
         assert said[name]["1shot"]["validation_by_drawings"][-1][0] == 504
+    assert said["attention"]["chosen"] in peer_rows.ATTENTIONS
     assert said["k_neighbours"]["chosen"]["1"]["n_neighbors"] == 1
     assert not (tmp_path / "results").exists()
     assert str(tmp_path) not in json.dumps(result)
