@@ -1,5 +1,6 @@
 """Answers by all keys of a class, those that the query is nearest to before the others."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -56,8 +57,9 @@ def attended(
     it is the mean of the class, at a small one its nearest key; between them a class of several
     examples is told better than by either. With one key a class all three are the same.
 
-    It looks at all keys, not at the nearest few, and changes nothing. For a memory to hold every
-    example, write by `FirstInFirstOut`: the paper's rule averages some of them.
+    It looks at all keys, not at the nearest few, makes the host wait for a GPU, and changes
+    nothing: a read for classes of several examples, not for every step of a training. For a memory
+    to hold every example, write by `FirstInFirstOut`: the paper's rule averages some of them.
 
     Args:
         memory: of any kind.
@@ -79,32 +81,41 @@ def attended(
     check_positive("temperature", temperature)
     units = memory(queries, k=1).queries
     rows = units.reshape(-1, units.shape[-1])
-    keys, values = memory.keys.to(rows.dtype), memory.values
-    classes, counts = values[values != EMPTY].unique(return_counts=True)
-    # Slots class by class, those that are empty first.
-    slots = values.argsort(stable=True)[(values == EMPTY).sum() :]
-    firsts = counts.cumsum(0) - counts
+    values = memory.values[memory.values != EMPTY]
+    classes, counts = values.unique(return_counts=True)
     scores = rows.new_empty(len(rows), len(classes))
-    for count in counts.unique().tolist():
-        # Classes of as many keys are one block.
-        here = (counts == count).nonzero().squeeze(1)
-        block = keys[slots[firsts[here].unsqueeze(1) + torch.arange(count, device=slots.device)]]
-        at_once = rows.split(max(1, _CELLS // (len(here) * count)))
-        found = torch.cat([_cosines(part, block, temperature) for part in at_once])
-        scores = scores.index_copy(1, here, found)
-    left_out = ~rows.detach().any(dim=1, keepdim=True)
-    scores = scores.masked_fill(left_out, -torch.inf)
+    for places, keys in _blocks(memory, counts):
+        products = keys @ keys.mT
+        pieces = rows.split(max(1, _CELLS // keys[..., 0].numel()))
+        found = [_cosines(piece, keys, products, temperature) for piece in pieces]
+        scores = scores.index_copy(1, places, torch.cat(found))
+    scores = scores.masked_fill(~rows.detach().any(dim=1, keepdim=True), -torch.inf)
     return Attended(classes, scores.view(*units.shape[:-1], len(classes)))
+
+
+def _blocks(
+    memory: Memory, counts: Int64[Tensor, " classes"]
+) -> Iterator[tuple[Int64[Tensor, " some"], Float[Tensor, "some count key_dim"]]]:
+    """The keys of the classes that have as many, and the places of those among all classes."""
+    keys = memory.keys.to(torch.promote_types(memory.keys.dtype, torch.float32))
+    # Slots class by class, after those that are empty.
+    slots = memory.values.argsort(stable=True)[len(memory.values) - int(counts.sum()) :]
+    firsts = counts.cumsum(0) - counts
+    for count in counts.unique().tolist():
+        places = (counts == count).nonzero().squeeze(1)
+        own = firsts[places].unsqueeze(1) + torch.arange(count, device=slots.device)
+        yield places, keys[slots[own]]
 
 
 def _cosines(
     rows: Float[Tensor, "batch key_dim"],
     keys: Float[Tensor, "classes count key_dim"],
+    products: Float[Tensor, "classes count count"],
     temperature: float,
 ) -> Float[Tensor, "batch classes"]:
-    """q . p / |p|; of p its length alone is needed, |p|^2 = w^T (K K^T) w."""
+    """q . p / |p|; of p its length alone is needed, |p|^2 = w^T K K^T w."""
     cosines = (rows @ keys.flatten(0, 1).T).view(-1, *keys.shape[:2])
     weights = (cosines / temperature).softmax(dim=2)
-    squares = torch.einsum("bcm,cmn,bcn->bc", weights, keys @ keys.mT, weights)
+    squares = torch.einsum("bcm,cmn,bcn->bc", weights, products, weights)
     lengths = squares.clamp(min=_SHORTEST**2).sqrt()
     return (weights * cosines).sum(dim=2) / lengths
