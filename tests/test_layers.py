@@ -55,14 +55,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": CORE,
     "vectors": CORE,
     "means": CORE,
+    "attention": CORE,
     "distributed": set(),
     "pictures": PARTS,
-    "evaluation": CORE | PARTS,
+    "evaluation": CORE | PARTS | {"attention"},
     "lookalikes": CORE,
     "whitening": {"checks"},
     "averaging": set(),
-    "optimizer": set(),
     "precision": set(),
+    "optimizer": {"precision"},
     "recipe": PARTS,
     "training": (
         CORE | PARTS | {"averaging", "evaluation", "lookalikes", "optimizer", "precision", "recipe"}
@@ -79,7 +80,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         | {"pictures", "classifier", "integrations", "demo", "commands", "play"}
     ),
     "__main__": {"cli", "demo"},
-    "__init__": CORE | PARTS | LEARNING | {"vectors", "means", "classifier", "integrations"},
+    "__init__": CORE
+    | PARTS
+    | LEARNING
+    | {"vectors", "means", "attention", "classifier", "integrations"},
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from benchmarks.generalised.drawings import TRAIN, drawn, pixels
 from benchmarks.generalised.rivals import Task, balanced, class_means, grown
 from rarememory.data import Characters, Jitter
+from rarememory.precision import precision
 
 BATCH = 128
 
@@ -20,8 +21,8 @@ BATCH = 128
 def trained_host(old: Characters, checkpoint: Path, *, epochs: int, seed: int) -> nn.Module:
     """A resnet18 for these classes, in evaluation mode; a checkpoint is gone on from.
 
-    It is trained by AdamW on a one-cycle schedule, in bfloat16, on drawings jittered anew in every
-    epoch.
+    It is trained by AdamW on a one-cycle schedule, in bfloat16 where the chip computes in it, on
+    drawings jittered anew in every epoch.
     """
     torch.manual_seed(seed)
     model: nn.Module = resnet18(num_classes=len(old)).to(memory_format=torch.channels_last)
@@ -99,7 +100,7 @@ class SoftmaxTraining:
         jitter = Jitter()
         for some, right in zip(images.split(BATCH), labels.split(BATCH), strict=True):
             ink = jitter(some.unsqueeze(1).float(), self.generator).squeeze(1)
-            with torch.autocast("cpu", torch.bfloat16):
+            with precision(some.device):
                 logits = self.model(pixels(ink))
             loss = nn.functional.cross_entropy(logits.float(), right)
             self.optimizer.zero_grad()
