@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 L2L := .venv-learn2learn
 RUN := $(VENV)/bin/python -m
+# A file of tests is one worker's: what it makes once is made once.
+PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 BACKGROUND := runs/background.safetensors
 OMNIGLOT = $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
@@ -36,14 +38,14 @@ demo: $(READY) ## learn drawn glyphs from one example each, offline, in under th
 
 test: export OMP_WAIT_POLICY := PASSIVE
 test: $(READY) ## run the tests (TESTS=tests/test_layers.py for some)
-	$(RUN) pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 check: export OMP_WAIT_POLICY := PASSIVE
 check: $(READY) ## format, lint, types, tests: what must be green before a commit
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
-	$(RUN) pytest
+	$(PYTEST)
 
 format: $(READY) ## format the code and mend what ruff can
 	$(RUN) ruff format .
