@@ -134,6 +134,12 @@ TABLES = {
                 *_upright("shipped.upright"),
             ),
             row("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
+            row(
+                "the same, five drawings attended to",
+                *_at_five_shots(
+                    (*_vinyals("shipped.attended"), *_upright("shipped.attended.upright"))
+                ),
+            ),
         ),
     ),
     "evaluation": Table(

@@ -14,6 +14,12 @@ def test_no_jitter_changes_nothing():
     torch.testing.assert_close(still, IMAGES, atol=1e-5, rtol=0)
 
 
+def test_half_a_jitter_moves_half_as_far():
+    jitter = Jitter(degrees=10.0, scale=0.2, shear=0.3, shift=0.4, bend=0.5)
+    assert jitter.scaled(0.5) == Jitter(degrees=5.0, scale=0.1, shear=0.15, shift=0.2, bend=0.25)
+    torch.testing.assert_close(jitter.scaled(0.0)(IMAGES, Generator()), IMAGES, atol=1e-5, rtol=0)
+
+
 def test_every_image_is_moved_in_a_way_of_its_own():
     same = IMAGES[:1].expand(5, -1, -1, -1)
     moved = Jitter()(same, Generator().manual_seed(0))
