@@ -59,7 +59,7 @@ DAMAGES = (
     ("attention.py", ".clamp(min=_SHORTEST**2)", ""),
     ("attention.py", "scores = scores.masked_fill(~rows.detach().any(dim=1, keepdim=True), -torch.inf)", "pass"),
     ("attention.py", "memory.keys.to(torch.promote_types(memory.keys.dtype, torch.float32))", "memory.keys"),
-    ("attention.py", "best.masked_fill(scores.amax(dim=-1) == -torch.inf, EMPTY)", "best"),
+    ("attention.py", "classes[best].masked_fill(scores == -torch.inf, EMPTY)", "classes[best]"),
     ("attention.py", "units = memory(queries, k=1).queries", "units = torch.nn.functional.normalize(queries.to(memory.keys.dtype), dim=-1)"),
     ("evaluation/support_query.py", "temperature=attention).prediction", "temperature=9.0).prediction"),
     # Trainings

@@ -33,6 +33,7 @@ class NewTensors(TorchDispatchMode):
         self.there = {tensor.untyped_storage().data_ptr() for tensor in there}
         self.largest = 0
         self.shapes: set[tuple[int, ...]] = set()
+        self.dtypes: set[torch.dtype] = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
@@ -40,4 +41,5 @@ class NewTensors(TorchDispatchMode):
             if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.there:
                 self.largest = max(self.largest, tensor.numel())
                 self.shapes.add(tuple(tensor.shape))
+                self.dtypes.add(tensor.dtype)
         return made

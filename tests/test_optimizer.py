@@ -5,10 +5,9 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from rarememory import optimizer
 from rarememory.optimizer import MuonAndAdamW
+from tests.memories import NewTensors
 
 
 def network():
@@ -18,13 +17,13 @@ def network():
     )
 
 
-def learn(model, stepper, steps=3, learning_rate=0.01):
+def learn(model, optimizer, steps=3, learning_rate=0.01):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         images = torch.rand(8, 1, 6, 6, generator=generator)
-        stepper.zero_grad()
+        optimizer.zero_grad()
         (model(images) - 1).square().mean().backward()
-        stepper.step(learning_rate=learning_rate)
+        optimizer.step(learning_rate=learning_rate)
 
 
 def test_a_matrix_takes_a_step_of_equal_length_in_every_direction():
@@ -72,17 +71,17 @@ def test_weights_decay_and_biases_and_norms_do_not():
 
 def test_it_learns():
     model = network()
-    stepper = MuonAndAdamW(model.parameters(), weight_decay=0.0)
-    learn(model, stepper, steps=100)
+    optimizer = MuonAndAdamW(model.parameters(), weight_decay=0.0)
+    learn(model, optimizer, steps=100)
     images = torch.rand(8, 1, 6, 6)
     assert (model(images) - 1).square().mean() < 0.1
 
 
 def test_two_halves_are_a_whole():
     whole, halves = network(), network()
-    stepper = MuonAndAdamW(whole.parameters(), weight_decay=0.1)
-    learn(whole, stepper)
-    learn(whole, stepper)
+    optimizer = MuonAndAdamW(whole.parameters(), weight_decay=0.1)
+    learn(whole, optimizer)
+    learn(whole, optimizer)
     first = MuonAndAdamW(halves.parameters(), weight_decay=0.1)
     learn(halves, first)
     second = MuonAndAdamW(halves.parameters(), weight_decay=0.1)
@@ -95,12 +94,12 @@ def test_two_halves_are_a_whole():
 @pytest.mark.parametrize("layer", [nn.Linear(3, 2, bias=False), nn.BatchNorm1d(3)])
 def test_there_may_be_matrices_alone_or_none(layer):
     before = deepcopy(layer.weight)
-    stepper = MuonAndAdamW(layer.parameters(), weight_decay=0.0)
+    optimizer = MuonAndAdamW(layer.parameters(), weight_decay=0.0)
     layer(torch.randn(4, 3)).sum().backward()
     layer.weight.grad = torch.ones_like(layer.weight)
-    stepper.step(learning_rate=0.01)
+    optimizer.step(learning_rate=0.01)
     assert not torch.equal(layer.weight, before)
-    stepper.zero_grad()
+    optimizer.zero_grad()
     assert layer.weight.grad is None
 
 
@@ -111,35 +110,26 @@ def test_a_weight_without_a_gradient_stays():
     assert torch.equal(layer.weight, before.weight) and torch.equal(layer.bias, before.bias)
 
 
-class Dtypes(TorchDispatchMode):
-    """The dtypes of what was computed."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        self.seen |= {found.dtype} if isinstance(found, torch.Tensor) else set()
-        return found
+def on_a_chip(monkeypatch, has_instructions):
+    asked = "rarememory.optimizer.computes_in_bfloat16"
+    monkeypatch.setattr(asked, lambda device: has_instructions)
 
 
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_nothing_is_rounded_to_bfloat16_where_the_chip_does_not_compute_so(
     has_instructions, monkeypatch
 ):
-    monkeypatch.setattr(optimizer, "computes_in_bfloat16", lambda device: has_instructions)
+    on_a_chip(monkeypatch, has_instructions)
     model = network()
-    stepper = MuonAndAdamW(model.parameters(), weight_decay=0.0)
-    with Dtypes() as dtypes:
-        learn(model, stepper, steps=1)
-    assert (torch.bfloat16 in dtypes.seen) == has_instructions
+    with NewTensors() as made:
+        learn(model, MuonAndAdamW(model.parameters(), weight_decay=0.0), steps=1)
+    assert (torch.bfloat16 in made.dtypes) == has_instructions
 
 
 def test_the_step_is_the_same_to_what_bfloat16_rounds(monkeypatch):
     rounded, plain = network(), network()
     for model, rounds in ((rounded, True), (plain, False)):
-        monkeypatch.setattr(optimizer, "computes_in_bfloat16", lambda device, rounds=rounds: rounds)
+        on_a_chip(monkeypatch, rounds)
         learn(model, MuonAndAdamW(model.parameters(), weight_decay=0.0), steps=1)
     start = network()
     for one, other, before in zip(*(m.parameters() for m in (rounded, plain, start)), strict=True):

@@ -25,9 +25,10 @@ from benchmarks.commands import at_defaults, exit_status
 from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
-from benchmarks.omniglot.testing import ATTENTION
+from benchmarks.omniglot.testing import memory_for
 from benchmarks.results import RESULTS, named, percent, write_result
-from rarememory import FirstInFirstOut, Memory
+from rarememory import Memory
+from rarememory.attention import TEMPERATURE
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, published_runs, read_omniglot
 from rarememory.evaluation import (
@@ -134,14 +135,15 @@ def many_ways(
                 seed=options.seed,
                 bar=_bar(f"{way}-way {shot}-shot"),
             )
-            averaging = Memory(embeddings.shape[2], way * shot)
+            room = (embeddings.shape[2], way * shot)
+            averaging = memory_for(*room)
             found = ask(averaging, average=True)
             curves[f"{shot}-shot"][way] = found.mean
             if way in WAYS:
                 figures |= _percent(name, **{f"{way}w{shot}s": found})
                 if shot > 1:
-                    keeping = Memory(embeddings.shape[2], way * shot, update=FirstInFirstOut())
-                    by_shot, attended = ask(averaging), ask(keeping, attention=ATTENTION)
+                    by_shot = ask(averaging)
+                    attended = ask(memory_for(*room, TEMPERATURE), attention=TEMPERATURE)
                     figures |= _percent(name, **{f"{way}w{shot}s.by_shot": by_shot})
                     figures |= _percent(name, **{f"{way}w{shot}s.attended": attended})
     return figures, curves

@@ -32,7 +32,6 @@ PEERS = {
     "prototypical": "Prototypical Networks",
     "k_neighbours": "nearest neighbours over the memory's encoder",
     "memory": "**memory**",
-    "attention": "the same, attending to five drawings, not to their mean",
 }
 PEERS_PUBLISHED = {
     "matching": ("98.1", "98.9", "93.8", "98.5"),

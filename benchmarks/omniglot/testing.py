@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rarememory import FirstInFirstOut, Memory
+from rarememory.attention import TEMPERATURE
 from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
@@ -24,8 +25,6 @@ from rarememory.evaluation import (
 
 WAYS = (5, 20)
 SHOTS = (1, 5)
-ATTENTION = 0.4
-"""The temperature of `attended`, chosen by validation characters: 0.4 to 0.7 were as good."""
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Accuracies = dict[str, Accuracy]
@@ -86,7 +85,9 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
     upright = _upright(characters)
     accuracies |= _all_at_once("upright", embeddings[upright], options)
     # Of a single drawing it is the same.
-    accuracies |= _support_query("attended", embeddings, upright, options, (5,), ATTENTION)
+    accuracies |= _support_query(
+        "attended", embeddings, upright, options, shots=(5,), attention=TEMPERATURE
+    )
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
         accuracies |= _support_query("jittered", means, upright, options)
@@ -105,30 +106,28 @@ def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namesp
     )
 
 
+def memory_for(key_dim: int, memory_size: int, attention: float | None = None) -> Memory:
+    """One to average into or, to be attended to, one that keeps every drawing as it is."""
+    return Memory(key_dim, memory_size, update=None if attention is None else FirstInFirstOut())
+
+
 def _support_query(
     name: str,
     embeddings: Embeddings,
     upright: Tensor,
     options: Namespace,
+    *,
     shots: Sequence[int] = SHOTS,
     attention: float | None = None,
 ) -> Accuracies:
-    accuracies = {
-        f"{name}.{way}w{shot}s": support_query_accuracy(
-            _memory(embeddings.shape[2], way * shot, attention),
-            embeddings,
-            n_way=way,
-            n_shot=shot,
-            n_episodes=options.episodes,
-            average=attention is None,
-            attention=attention,
-            bar=_bar(f"{way}-way {shot}-shot, {name}", "episode"),
-        )
-        for way in WAYS
-        for shot in shots
-    }
-    at_once = _all_at_once(f"{name}.upright", embeddings[upright], options, shots, attention)
-    return accuracies | at_once
+    """Of a few classes in an episode, and of all upright ones at once."""
+    found: Accuracies = {}
+    for way in WAYS:
+        for shot in shots:
+            found |= _asked(
+                name, embeddings, way, shot, attention=attention, n_episodes=options.episodes
+            )
+    return found | _all_at_once(f"{name}.upright", embeddings[upright], options, shots, attention)
 
 
 def _upright(characters: Characters) -> Tensor:
@@ -143,26 +142,36 @@ def _all_at_once(
     attention: float | None = None,
 ) -> Accuracies:
     """All classes in one episode: only which drawings are the support is left to chance."""
-    n_way, n_drawings, key_dim = embeddings.shape
-    return {
-        f"{name}.{n_way}w{shot}s": support_query_accuracy(
-            _memory(key_dim, n_way * shot, attention),
-            embeddings,
-            n_way=n_way,
-            n_shot=shot,
-            n_query=n_drawings - shot,
-            n_episodes=min(options.episodes, 40),
-            average=attention is None,
-            attention=attention,
-            bar=_bar(f"{n_way}-way {shot}-shot, {name}", "episode"),
-        )
-        for shot in shots
-    }
+    way, drawings, _ = embeddings.shape
+    found: Accuracies = {}
+    for shot in shots:
+        n_episodes, n_query = min(options.episodes, 40), drawings - shot
+        numbers = {"n_episodes": n_episodes, "n_query": n_query}
+        found |= _asked(name, embeddings, way, shot, attention=attention, **numbers)
+    return found
 
 
-def _memory(key_dim: int, memory_size: int, attention: float | None) -> Memory:
-    """One to average into or, to be attended to, one that keeps every drawing as it is."""
-    return Memory(key_dim, memory_size, update=None if attention is None else FirstInFirstOut())
+def _asked(
+    name: str,
+    embeddings: Embeddings,
+    way: int,
+    shot: int,
+    *,
+    attention: float | None,
+    **numbers: int,
+) -> Accuracies:
+    """The accuracy of a task, by the means of its classes or by attention."""
+    found = support_query_accuracy(
+        memory_for(embeddings.shape[2], way * shot, attention),
+        embeddings,
+        n_way=way,
+        n_shot=shot,
+        average=attention is None,
+        attention=attention,
+        bar=_bar(f"{way}-way {shot}-shot, {name}", "episode"),
+        **numbers,
+    )
+    return {f"{name}.{way}w{shot}s": found}
 
 
 def _mean(found: Sequence[Accuracy]) -> Accuracy:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.omniglot.testing import memory_for
 from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
-from rarememory import FirstInFirstOut, Memory
+from rarememory import Memory
 from rarememory.backbones import BACKBONES
 from rarememory.data import Characters, families
 from rarememory.evaluation import Accuracy, Bar, support_query_accuracy
@@ -87,10 +88,7 @@ def answered_by_memory(
         average: write the mean of a class, not its drawings one after the other.
         attention: keep every drawing, and attend to those of a class at this temperature.
     """
-    if attention is not None:
-        average = False
-        memory = memory or Memory(*_room(embeddings, task), update=FirstInFirstOut())
-    memory = memory or Memory(*_room(embeddings, task))
+    memory = memory or memory_for(embeddings.shape[2], task.way * task.shot, attention)
     return support_query_accuracy(
         memory,
         embeddings,
@@ -98,12 +96,8 @@ def answered_by_memory(
         n_shot=task.shot,
         n_query=N_QUERY,
         n_episodes=n_episodes,
-        average=average,
+        average=average and attention is None,
         attention=attention,
         seed=seed,
         bar=bar,
     )
-
-
-def _room(embeddings: Embeddings, task: Task) -> tuple[int, int]:
-    return embeddings.shape[2], task.way * task.shot
