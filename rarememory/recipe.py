@@ -41,7 +41,7 @@ class Recipe:
         100
     """
 
-    steps: int = 6000
+    steps: int = 7200
     n_way: int = 128
     n_sightings: int = 2
     cleared: bool = True

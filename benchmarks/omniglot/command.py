@@ -106,7 +106,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add_omniglot(parser)
     add("--backbone", choices=BACKBONES, default="residual56")
-    add("--steps", type=int, default=6000)
+    add("--steps", type=int, default=7200)
     add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training episode")
     add("--episodes", type=int, default=2000, help="to test by (default: %(default)s)")
     add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
