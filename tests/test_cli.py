@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
+from rarememory.attention import TEMPERATURE
 from rarememory.backbones import Conv4, stored_encoder
 from rarememory.cli import app
 from rarememory.data import draw_glyphs, read_omniglot
@@ -227,22 +228,22 @@ def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
     torch.manual_seed(0)
     save_file(Conv4(16).state_dict(), tmp_path / "conv4.safetensors")
     words = ("omniglot", "--data", characters, "--split", "folders", "--episodes", 3)
-    words += ("--way", 3, "--shot", 1, "--shot", 2)
+    words += ("--way", 20, "--shot", 1, "--shot", 5)
     report = in_json(*words)
     assert (report["classes"], report["episodes"], report["seed"]) == (20, 3, 0)
-    assert [(one["way"], one["shot"]) for one in report["accuracy"]] == [(3, 1), (3, 2)]
+    assert [(one["way"], one["shot"]) for one in report["accuracy"]] == [(20, 1), (20, 5)]
     for one in report["accuracy"]:
         for protocol in ("sighting", "support_query"):
             assert 0.5 < one[protocol]["mean"] <= 1 and one[protocol]["interval"] >= 0
     table = said(*words)
-    assert "3-way 2-shot" in table and "3 episodes, 20 classes" in table
+    assert "20-way 5-shot" in table and "3 episodes, 20 classes" in table
     own = in_json(*words, "--encoder", tmp_path / "conv4.safetensors")
     assert own["accuracy"] != report["accuracy"]
-    # Of several shots, README's figures are those of their mean.
+    # Of several shots, README's figures are those of attention.
     drawings = read_omniglot(characters, progress=False).evaluation.rotated()
     embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
-    found = both_protocols(embeddings, ways=[3], shots=[2], n_episodes=3, average=True)
-    assert own["accuracy"][1]["support_query"]["mean"] == found.support[3, 2].mean
+    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, attention=TEMPERATURE)
+    assert own["accuracy"][1]["support_query"]["mean"] == found.support[20, 5].mean
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,9 @@ def _run(options: argparse.Namespace) -> None:
 def many_ways(
     name: str, embeddings: Embeddings, options: argparse.Namespace
 ) -> tuple[Figures, dict[str, dict[int, float]]]:
-    """Support and query with all drawings but the support's as queries; five drawings averaged.
+    """Support and query with all drawings but the support's as queries, which attend to it.
 
-    For those of `WAYS` five drawings are read in two other ways as well.
+    For those of `WAYS` five drawings are read in two other ways as well: their mean, and each.
 
     Returns:
         The figures, and accuracy in [0, 1] by shots and ways.
@@ -136,16 +136,16 @@ def many_ways(
                 bar=_bar(f"{way}-way {shot}-shot"),
             )
             room = (embeddings.shape[2], way * shot)
-            averaging = memory_for(*room)
-            found = ask(averaging, average=True)
+            found = ask(memory_for(*room, TEMPERATURE), attention=TEMPERATURE)
             curves[f"{shot}-shot"][way] = found.mean
             if way in WAYS:
                 figures |= _percent(name, **{f"{way}w{shot}s": found})
                 if shot > 1:
-                    by_shot = ask(averaging)
-                    attended = ask(memory_for(*room, TEMPERATURE), attention=TEMPERATURE)
-                    figures |= _percent(name, **{f"{way}w{shot}s.by_shot": by_shot})
-                    figures |= _percent(name, **{f"{way}w{shot}s.attended": attended})
+                    reads = {
+                        "mean": ask(memory_for(*room), average=True),
+                        "by_shot": ask(memory_for(*room)),
+                    }
+                    figures |= _percent(f"{name}.{way}w{shot}s", **reads)
     return figures, curves
 
 

@@ -118,6 +118,10 @@ TABLES = {
             ),
             row("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
             row(
+                "the same, the mean of five drawings kept",
+                *_at_five_shots((*_vinyals("vinyals.mean"), *_upright("vinyals.mean.upright"))),
+            ),
+            row(
                 "the same, drawings averaged with 4 jittered copies",
                 *_vinyals("vinyals.jittered"),
                 *_upright("vinyals.jittered.upright"),
@@ -134,10 +138,8 @@ TABLES = {
             ),
             row("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
             row(
-                "the same, five drawings attended to",
-                *_at_five_shots(
-                    (*_vinyals("shipped.attended"), *_upright("shipped.attended.upright"))
-                ),
+                "the same, the mean of five drawings kept",
+                *_at_five_shots((*_vinyals("shipped.mean"), *_upright("shipped.mean.upright"))),
             ),
         ),
     ),
@@ -150,6 +152,11 @@ TABLES = {
                     *(_evaluation(f"evaluation.{way}w{shot}s") for shot in (1, 5)),
                 )
                 for way in (100, 423, 659)
+            ),
+            row(
+                "659 at once, the mean of five drawings kept",
+                "",
+                _evaluation("evaluation.659w5s.mean"),
             ),
             row(
                 "659 at once, drawings averaged with 4 jittered copies",

@@ -55,7 +55,7 @@ class Alone(NamedTuple):
 
 
 def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Tested:
-    """By every protocol; queries of five shots meet the mean of the five, and other reads of them.
+    """By every protocol; queries attend to five shots, or meet their mean or each of them.
 
     The characters come with their rotations; with `options.copies`, rows of their own tell what
     averaging an embedding over jittered copies of its drawing brings.
@@ -67,7 +67,7 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
         shots=SHOTS,
         n_episodes=options.episodes,
         n_sharing=options.sharing,
-        average=True,
+        attention=TEMPERATURE,
         bar=_bar,
     )
     accuracies = {f"support.{way}w{n}s": each for (way, n), each in found.support.items()}
@@ -85,9 +85,7 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
     upright = _upright(characters)
     accuracies |= _all_at_once("upright", embeddings[upright], options)
     # Of a single drawing it is the same.
-    accuracies |= _support_query(
-        "attended", embeddings, upright, options, shots=(5,), attention=TEMPERATURE
-    )
+    accuracies |= _support_query("mean", embeddings, upright, options, shots=(5,), attention=None)
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
         accuracies |= _support_query("jittered", means, upright, options)
@@ -118,7 +116,7 @@ def _support_query(
     options: Namespace,
     *,
     shots: Sequence[int] = SHOTS,
-    attention: float | None = None,
+    attention: float | None = TEMPERATURE,
 ) -> Accuracies:
     """Of a few classes in an episode, and of all upright ones at once."""
     found: Accuracies = {}
@@ -139,7 +137,7 @@ def _all_at_once(
     embeddings: Embeddings,
     options: Namespace,
     shots: Sequence[int] = SHOTS,
-    attention: float | None = None,
+    attention: float | None = TEMPERATURE,
 ) -> Accuracies:
     """All classes in one episode: only which drawings are the support is left to chance."""
     way, drawings, _ = embeddings.shape
@@ -160,7 +158,7 @@ def _asked(
     attention: float | None,
     **numbers: int,
 ) -> Accuracies:
-    """The accuracy of a task, by the means of its classes or by attention."""
+    """The accuracy of a task, by attention or by the means of its classes."""
     found = support_query_accuracy(
         memory_for(embeddings.shape[2], way * shot, attention),
         embeddings,

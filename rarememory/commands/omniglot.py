@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from rarememory.attention import TEMPERATURE
 from rarememory.backbones import omniglot_encoder, stored_encoder, unseen_characters
 from rarememory.commands.speaking import AsJson, one_sentence, say
 from rarememory.data import (
@@ -49,9 +50,9 @@ def omniglot(
 ) -> None:
     """Test an encoder by the paper's protocol (by sighting) and the field's (support and query).
 
-    Every character counts four times, turned by a quarter each. Of a support the memory keeps one
-    key a class, the mean of its drawings. With --episodes 2000 the shipped encoder gives the
-    numbers of README.
+    Every character counts four times, turned by a quarter each. Queries attend to all
+    drawings of a class (`attended`). With --episodes 2000 the shipped encoder gives the numbers
+    of README.
     """
     with one_sentence():
         model = omniglot_encoder() if encoder is None else stored_encoder(encoder)
@@ -61,7 +62,7 @@ def omniglot(
             ways=way or (5, 20),
             shots=shot or (1, 5),
             n_episodes=episodes,
-            average=True,
+            attention=TEMPERATURE,
             seed=seed,
             bar=_silent if as_json else _bar,
         )

@@ -10,6 +10,7 @@ from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.evaluation.sighting import sighting_accuracy
 from rarememory.evaluation.support_query import support_query_accuracy
 from rarememory.memory import Memory
+from rarememory.updates import FirstInFirstOut
 
 SIGHTINGS = 11
 """How often a class is seen in an episode by sighting, unless more shots are asked for."""
@@ -41,6 +42,7 @@ def both_protocols(
     n_episodes: int = 1000,
     n_sharing: int = 1,
     average: bool = False,
+    attention: float | None = None,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> Figures:
@@ -53,6 +55,7 @@ def both_protocols(
         n_episodes: at least 2, for an interval.
         n_sharing: as in `sighting_accuracy`.
         average: as in `support_query_accuracy`.
+        attention: as there; then the memory of a support keeps every drawing.
         seed: of the episodes.
         bar: of a name and a unit makes what shows progress.
 
@@ -74,6 +77,7 @@ def both_protocols(
         raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
     figures = Figures({}, {})
     key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
+    update = None if attention is None else FirstInFirstOut()
     for way in ways:
         figures.sighting[way] = sighting_accuracy(
             Memory(key_dim, way * n_sharing * n_sightings),
@@ -87,12 +91,13 @@ def both_protocols(
         )
         for shot in shots:
             figures.support[way, shot] = support_query_accuracy(
-                Memory(key_dim, way * shot),
+                Memory(key_dim, way * shot, update=update),
                 embeddings,
                 n_way=way,
                 n_shot=shot,
                 n_episodes=n_episodes,
                 average=average,
+                attention=attention,
                 seed=seed,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )

@@ -77,8 +77,8 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     tasks = [f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)]
     protocols = ("sighting", "support", "jittered")
     names = {f"{protocol}.{task}" for protocol in protocols for task in tasks}
-    names |= {f"{read}.{way}w5s" for read in ("by_shot", "attended") for way in (5, 20)}
-    names |= {"attended.upright.5w5s"}
+    names |= {f"{read}.{way}w5s" for read in ("by_shot", "mean") for way in (5, 20)}
+    names |= {"mean.upright.5w5s"}
     names |= {f"{upright}.5w{n}s" for upright in ("upright", "jittered.upright") for n in (1, 5)}
     keys = {f"omniglot.listed.{name}" for name in names}
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}

@@ -10,6 +10,7 @@ from rarememory import FirstInFirstOut, Memory
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
     Accuracy,
+    both_protocols,
     embed,
     embed_averaged,
     sighting_accuracy,
@@ -115,6 +116,15 @@ def test_an_attended_support_is_what_loops_over_its_drawings_say():
     nearest = support_query_accuracy(memory, embeddings, n_episodes=20, seed=5, **ask)
     assert found.mean == pytest.approx(sum(right) / 20)
     assert found != nearest
+
+
+def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
+    embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
+    found = both_protocols(embeddings, ways=[4], shots=[3], attention=0.5, **ask)
+    memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
+    expected = support_query_accuracy(memory, embeddings, attention=0.5, **task, **ask)
+    assert found.support[4, 3] == expected
+    assert both_protocols(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
 
 
 def test_nothing_is_known_at_the_first_sighting_and_all_at_the_second_of_perfect_embeddings():
