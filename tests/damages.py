@@ -62,6 +62,7 @@ DAMAGES = (
     ("attention.py", "classes[best].masked_fill(scores == -torch.inf, EMPTY)", "classes[best]"),
     ("attention.py", "units = memory(queries, k=1).queries", "units = torch.nn.functional.normalize(queries.to(memory.keys.dtype), dim=-1)"),
     ("evaluation/support_query.py", "temperature=attention).prediction", "temperature=9.0).prediction"),
+    ("evaluation/support_query.py", "len(memory) < labels.numel()", "False"),
     ("evaluation/both.py", "attention=attention,", "attention=None,"),
     ("evaluation/both.py", "None if attention is None else FirstInFirstOut()", "None"),
     ("commands/omniglot.py", "attention=TEMPERATURE", "average=True"),

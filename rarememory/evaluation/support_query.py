@@ -41,8 +41,8 @@ def support_query_accuracy(
             that keeps all drawings, by `FirstInFirstOut`.
 
     Raises:
-        ValueError: a number is less than 1, the temperature is not above 0, or there are too few
-            classes or drawings.
+        ValueError: a number is less than 1, the temperature is not above 0, there are too few
+            classes or drawings, or the memory has not kept all drawings to attend to.
 
     Example:
         >>> from rarememory.data import draw_glyphs
@@ -90,6 +90,11 @@ def answered(
             else:
                 for shot in range(labels.shape[1]):
                     memory.write(shown[:, shot], labels[:, shot])
+            if attention is not None and len(memory) < labels.numel():
+                raise ValueError(
+                    f"the memory keeps {len(memory)} of {labels.numel()} drawings to attend to: "
+                    "give one with a slot for each and update=FirstInFirstOut(), and do not average"
+                )
             asked = embeddings[query.classes, query.drawings]
             if attention is None:
                 answer = memory(asked, k=1).prediction

@@ -118,6 +118,31 @@ def test_an_attended_support_is_what_loops_over_its_drawings_say():
     assert found != nearest
 
 
+@pytest.mark.parametrize(
+    ("memory", "average", "kept"),
+    [
+        (Memory(5, 12), False, "4 of 12"),
+        (Memory(5, 11, update=FirstInFirstOut()), False, "11 of 12"),
+        (Memory(5, 12, update=FirstInFirstOut()), True, "4 of 12"),
+    ],
+)
+def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
+    # Drawings of a class are all alike: the paper's rule averages them.
+    embeddings = torch.eye(5).unsqueeze(1).expand(-1, 7, -1)
+    with pytest.raises(ValueError, match=f"the memory keeps {kept} drawings"):
+        support_query_accuracy(
+            memory,
+            embeddings,
+            n_way=4,
+            n_shot=3,
+            n_query=2,
+            n_episodes=1,
+            average=average,
+            attention=0.4,
+        )
+    assert len(memory) == 0
+
+
 def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
     embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
     found = both_protocols(embeddings, ways=[4], shots=[3], attention=0.5, **ask)
