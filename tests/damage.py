@@ -91,6 +91,7 @@ OWN = {
     "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
     "backbones": "tests/backbones/test_backbones.py",
     "recipe.py": "tests/test_training.py",
+    "commands": "tests/test_cli.py",
     "evaluation": "tests/evaluation",
     **{
         f"evaluation/{protocol}.py": f"tests/evaluation/test_{protocol}.py"

@@ -200,14 +200,33 @@ class PaperMemory:
         self.ages = [self.ages[slot] for slot in kept] + [0] * new
 
 
+def crowded(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, float]:
+    """Conneau et al. 2018, section 2.3, r of a class's mean among the keys of the other classes.
+
+    All classes have as many neighbours, so no more than any of them has.
+    """
+    classes = sorted(set(values))
+    k = min([neighbors, *(len(values) - values.count(value) for value in classes)])
+    found: dict[int, float] = {}
+    for value in classes:
+        own = [unit(key) for key, its in zip(keys, values, strict=True) if its == value]
+        mean = unit([math.fsum(column) for column in zip(*own, strict=True)])
+        others = [unit(key) for key, its in zip(keys, values, strict=True) if its != value]
+        nearest = sorted((dot(mean, key) for key in others), reverse=True)[:k]
+        found[value] = math.fsum(nearest) / k if k else 0.0
+    return found
+
+
 def attended_scores(
-    keys: Vectors, values: list[int], query: Vector, temperature: float
+    keys: Vectors, values: list[int], query: Vector, temperature: float, crowding: float = 0.0
 ) -> dict[int, float]:
     """Ours: the cosine of a query and the mean of each class's keys, those like it weighing more.
 
     The support is that of Snell et al. 2017, equation 1, and the weights are a softmax over cosines
-    as in Vinyals et al. 2016, section 2.1.1, but within each class.
+    as in Vinyals et al. 2016, section 2.1.1, but within each class. Of how `crowded` a class is,
+    crowding is taken off.
     """
+    crowd = crowded(keys, values)
     scores: dict[int, float] = {}
     for value in sorted(set(values)):
         own = [unit(key) for key, its in zip(keys, values, strict=True) if its == value]
@@ -216,5 +235,5 @@ def attended_scores(
             math.fsum(weight * key[i] for weight, key in zip(weights, own, strict=True))
             for i in range(len(query))
         ]
-        scores[value] = dot(unit(query), unit(mean))
+        scores[value] = dot(unit(query), unit(mean)) - crowding * crowd[value]
     return scores

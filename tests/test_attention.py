@@ -22,17 +22,20 @@ def drawn(seed, n_keys, key_dim=3, classes=4):
     seed=st.integers(0, 2**31),
     n_keys=st.integers(1, 20),
     temperature=st.sampled_from([0.05, 0.4, 3.0]),
+    crowding=st.sampled_from([0.0, 0.15, 2.0]),
     cells=st.sampled_from([1, 30, 2**24]),
 )
-def test_scores_are_what_loops_over_the_keys_of_each_class_say(seed, n_keys, temperature, cells):
+def test_scores_are_what_loops_over_the_keys_of_each_class_say(
+    seed, n_keys, temperature, crowding, cells
+):
     keys, values, queries = drawn(seed, n_keys)
     # Room is left, and before what is there as well as behind it.
     memory = holding(torch.cat([keys[:1], keys]), [EMPTY, *values], memory_size=n_keys + 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_CELLS", cells)
-        found = attended(memory, queries, temperature=temperature)
+        found = attended(memory, queries, temperature=temperature, crowding=crowding)
     for query, scores, answer in zip(queries, found.scores, found.prediction, strict=True):
-        expected = attended_scores(keys.tolist(), values, query.tolist(), temperature)
+        expected = attended_scores(keys.tolist(), values, query.tolist(), temperature, crowding)
         assert found.classes.tolist() == list(expected)
         assert scores.tolist() == pytest.approx(list(expected.values()), abs=1e-4)
         assert expected[int(answer)] == pytest.approx(max(expected.values()), abs=1e-4)
@@ -67,6 +70,18 @@ def test_a_class_of_two_kinds_is_known_where_its_mean_is_not():
     assert attended(memory, query).prediction == 3
 
 
+def test_a_class_amid_others_answers_less_often_once_its_crowding_is_taken_off():
+    def towards(*degrees):
+        angles = torch.tensor(degrees).deg2rad()
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    # Class 2 has two others beside it, and class 3 none.
+    memory = holding(towards(0.0, 26.0, 37.0, 66.0, 90.0, 30.0), [0, 1, 2, 3, 4, 5])
+    query = towards(50.0)
+    assert attended(memory, query).prediction == 2
+    assert attended(memory, query, crowding=0.3).prediction == 3
+
+
 def test_keys_that_cancel_do_not_divide_by_zero():
     found = attended(holding(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [1, 1]), torch.ones(1, 2))
     assert found.scores.isfinite().all()
@@ -77,7 +92,7 @@ def test_keys_that_cancel_do_not_divide_by_zero():
 
 
 def test_an_empty_memory_answers_nothing():
-    found = attended(Memory(3, 4), torch.ones(2, 3))
+    found = attended(Memory(3, 4), torch.ones(2, 3), crowding=1.0)
     assert found.scores.shape == (2, 0) and found.prediction.tolist() == [EMPTY, EMPTY]
 
 
@@ -125,7 +140,8 @@ def test_gradients_reach_the_queries():
     keys, values, queries = drawn(5, 9)
     memory = holding(keys.double(), values)
     assert torch.autograd.gradcheck(
-        lambda asked: attended(memory, asked).scores, queries.double().requires_grad_()
+        lambda asked: attended(memory, asked, crowding=0.5).scores,
+        queries.double().requires_grad_(),
     )
 
 
@@ -133,5 +149,7 @@ def test_bad_numbers_are_refused_in_a_sentence(unchecked):
     memory = holding(torch.eye(2), [1, 2])
     with pytest.raises(ValueError, match="temperature must be a positive number, not 0"):
         attended(memory, torch.ones(1, 2), temperature=0)
+    with pytest.raises(ValueError, match="crowding must be 0 or a positive number, not -1"):
+        attended(memory, torch.ones(1, 2), crowding=-1)
     with pytest.raises(ValueError, match="queries have width 3"):
         attended(memory, torch.ones(1, 3))

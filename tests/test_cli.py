@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
-from rarememory.attention import TEMPERATURE
+from rarememory.attention import CROWDING, TEMPERATURE
 from rarememory.backbones import Conv4, stored_encoder
 from rarememory.cli import app
 from rarememory.data import draw_glyphs, read_omniglot
@@ -239,10 +239,11 @@ def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
     assert "20-way 5-shot" in table and "3 episodes, 20 classes" in table
     own = in_json(*words, "--encoder", tmp_path / "conv4.safetensors")
     assert own["accuracy"] != report["accuracy"]
-    # Of several shots, README's figures are those of attention.
+    # README's figures are those of attention, less crowding.
     drawings = read_omniglot(characters, progress=False).evaluation.rotated()
     embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
-    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, attention=TEMPERATURE)
+    read = {"attention": TEMPERATURE, "crowding": CROWDING}
+    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, **read)
     assert own["accuracy"][1]["support_query"]["mean"] == found.support[20, 5].mean
 
 

@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": CORE,
     "vectors": CORE,
     "means": CORE,
-    "attention": CORE,
+    "crowding": set(),
+    "attention": CORE | {"checks", "crowding"},
     "distributed": set(),
     "pictures": PARTS,
     "evaluation": CORE | PARTS | {"attention"},
@@ -72,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "integrations": CORE | PARTS | LEARNING | {"classifier"},
     "demo": CORE | PARTS | LEARNING | {"classifier"},
     "play": CORE | PARTS | LEARNING | {"classifier"},
-    "commands": CORE | PARTS | LEARNING | {"classifier", "play"},
+    "commands": CORE | PARTS | LEARNING | {"attention", "classifier", "play"},
     "cli": (
         CORE
         | PARTS

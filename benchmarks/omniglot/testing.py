@@ -4,7 +4,7 @@ import math
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rarememory import FirstInFirstOut, Memory
-from rarememory.attention import TEMPERATURE
+from rarememory.attention import CROWDING, TEMPERATURE
 from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
@@ -28,6 +28,21 @@ SHOTS = (1, 5)
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Accuracies = dict[str, Accuracy]
+
+
+class Read(TypedDict, total=False):
+    """How queries are answered, as `support_query_accuracy` takes it."""
+
+    average: bool
+    attention: float
+    crowding: float
+
+
+ATTENDED = Read(attention=TEMPERATURE, crowding=CROWDING)
+MEAN = Read(average=True)
+"""By the nearest key, of one a class."""
+BY_SHOT = Read()
+"""By the nearest key, where the paper's rule has averaged some of a class."""
 
 
 class Tested(NamedTuple):
@@ -55,7 +70,7 @@ class Alone(NamedTuple):
 
 
 def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Tested:
-    """By every protocol; queries attend to five shots, or meet their mean or each of them.
+    """By every protocol; queries attend to the shots, or are answered by the nearest key.
 
     The characters come with their rotations; with `options.copies`, rows of their own tell what
     averaging an embedding over jittered copies of its drawing brings.
@@ -67,25 +82,19 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
         shots=SHOTS,
         n_episodes=options.episodes,
         n_sharing=options.sharing,
-        attention=TEMPERATURE,
+        **ATTENDED,
         bar=_bar,
     )
     accuracies = {f"support.{way}w{n}s": each for (way, n), each in found.support.items()}
     for way in WAYS:
         for shot in SHOTS:
             accuracies[f"sighting.{way}w{shot}s"] = found.sighting[way][shot]
-        accuracies[f"by_shot.{way}w5s"] = support_query_accuracy(
-            Memory(embeddings.shape[2], way * 5),
-            embeddings,
-            n_way=way,
-            n_shot=5,
-            n_episodes=options.episodes,
-            bar=_bar(f"{way}-way 5-shot by shot", "episode"),
+        accuracies |= _asked(
+            "by_shot", embeddings, way, 5, read=BY_SHOT, n_episodes=options.episodes
         )
     upright = _upright(characters)
     accuracies |= _all_at_once("upright", embeddings[upright], options)
-    # Of a single drawing it is the same.
-    accuracies |= _support_query("mean", embeddings, upright, options, shots=(5,), attention=None)
+    accuracies |= _support_query("mean", embeddings, upright, options, MEAN)
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
         accuracies |= _support_query("jittered", means, upright, options)
@@ -104,9 +113,9 @@ def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namesp
     )
 
 
-def memory_for(key_dim: int, memory_size: int, attention: float | None = None) -> Memory:
-    """One to average into or, to be attended to, one that keeps every drawing as it is."""
-    return Memory(key_dim, memory_size, update=None if attention is None else FirstInFirstOut())
+def memory_for(key_dim: int, memory_size: int, read: Read) -> Memory:
+    """One that keeps every drawing where they are attended to, else one to average into."""
+    return Memory(key_dim, memory_size, update=FirstInFirstOut() if "attention" in read else None)
 
 
 def _support_query(
@@ -114,18 +123,14 @@ def _support_query(
     embeddings: Embeddings,
     upright: Tensor,
     options: Namespace,
-    *,
-    shots: Sequence[int] = SHOTS,
-    attention: float | None = TEMPERATURE,
+    read: Read = ATTENDED,
 ) -> Accuracies:
     """Of a few classes in an episode, and of all upright ones at once."""
     found: Accuracies = {}
     for way in WAYS:
-        for shot in shots:
-            found |= _asked(
-                name, embeddings, way, shot, attention=attention, n_episodes=options.episodes
-            )
-    return found | _all_at_once(f"{name}.upright", embeddings[upright], options, shots, attention)
+        for shot in SHOTS:
+            found |= _asked(name, embeddings, way, shot, read=read, n_episodes=options.episodes)
+    return found | _all_at_once(f"{name}.upright", embeddings[upright], options, read)
 
 
 def _upright(characters: Characters) -> Tensor:
@@ -133,40 +138,29 @@ def _upright(characters: Characters) -> Tensor:
 
 
 def _all_at_once(
-    name: str,
-    embeddings: Embeddings,
-    options: Namespace,
-    shots: Sequence[int] = SHOTS,
-    attention: float | None = TEMPERATURE,
+    name: str, embeddings: Embeddings, options: Namespace, read: Read = ATTENDED
 ) -> Accuracies:
     """All classes in one episode: only which drawings are the support is left to chance."""
     way, drawings, _ = embeddings.shape
     found: Accuracies = {}
-    for shot in shots:
+    for shot in SHOTS:
         n_episodes, n_query = min(options.episodes, 40), drawings - shot
         numbers = {"n_episodes": n_episodes, "n_query": n_query}
-        found |= _asked(name, embeddings, way, shot, attention=attention, **numbers)
+        found |= _asked(name, embeddings, way, shot, read=read, **numbers)
     return found
 
 
 def _asked(
-    name: str,
-    embeddings: Embeddings,
-    way: int,
-    shot: int,
-    *,
-    attention: float | None,
-    **numbers: int,
+    name: str, embeddings: Embeddings, way: int, shot: int, *, read: Read, **numbers: int
 ) -> Accuracies:
-    """The accuracy of a task, by attention or by the means of its classes."""
+    """The accuracy of a task."""
     found = support_query_accuracy(
-        memory_for(embeddings.shape[2], way * shot, attention),
+        memory_for(embeddings.shape[2], way * shot, read),
         embeddings,
         n_way=way,
         n_shot=shot,
-        average=attention is None,
-        attention=attention,
         bar=_bar(f"{way}-way {shot}-shot, {name}", "episode"),
+        **read,
         **numbers,
     )
     return {f"{name}.{way}w{shot}s": found}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.omniglot.testing import memory_for
+from benchmarks.omniglot.testing import MEAN, Read, memory_for
 from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
 from rarememory import Memory
 from rarememory.backbones import BACKBONES
@@ -73,8 +73,7 @@ def answered_by_memory(
     seed: int = 0,
     bar: Bar = iter,
     memory: Memory | None = None,
-    average: bool = True,
-    attention: float | None = None,
+    read: Read = MEAN,
 ) -> Accuracy:
     """How often a memory that has been shown the support answers rightly.
 
@@ -85,10 +84,9 @@ def answered_by_memory(
         seed: of the episodes.
         bar: shows progress over episodes.
         memory: cleared for every episode; one that has a slot for every drawing if None.
-        average: write the mean of a class, not its drawings one after the other.
-        attention: keep every drawing, and attend to those of a class at this temperature.
+        read: how queries are answered.
     """
-    memory = memory or memory_for(embeddings.shape[2], task.way * task.shot, attention)
+    memory = memory or memory_for(embeddings.shape[2], task.way * task.shot, read)
     return support_query_accuracy(
         memory,
         embeddings,
@@ -96,8 +94,7 @@ def answered_by_memory(
         n_shot=task.shot,
         n_query=N_QUERY,
         n_episodes=n_episodes,
-        average=average and attention is None,
-        attention=attention,
         seed=seed,
         bar=bar,
+        **read,
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, Images
 from benchmarks.omniglot_peers.features import oriented_gradients, pixels
 from benchmarks.omniglot_peers.memory import (
@@ -90,7 +91,9 @@ def memory_rows(run: Run) -> tuple[Rows, Said]:
     rows: Rows = {
         "memory": dict.fromkeys(SHOTS, Method(frozen, answered_by_memory)),
         # Of a single drawing there is nothing to attend to.
-        "attention": {5: Method(frozen, partial(answered_by_memory, attention=attention))},
+        "attention": {
+            5: Method(frozen, partial(answered_by_memory, read=Read(attention=attention)))
+        },
         "class_mean": dict.fromkeys(SHOTS, Method(frozen, partial(accuracy_of, class_mean))),
         "k_neighbours": {
             shot: Method(frozen, partial(accuracy_of, partial(k_neighbours, **numbers)))
@@ -142,7 +145,7 @@ def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:
 
 def _chosen_attention(validation: Embeddings) -> float:
     def right(attention: float) -> float:
-        ask = partial(answered_by_memory, n_episodes=VALIDATED, attention=attention)
+        ask = partial(answered_by_memory, n_episodes=VALIDATED, read=Read(attention=attention))
         return ask(validation, Task(20, 5)).mean
 
     return max(ATTENTIONS, key=right)

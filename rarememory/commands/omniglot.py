@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rarememory.attention import TEMPERATURE
+from rarememory.attention import CROWDING, TEMPERATURE
 from rarememory.backbones import omniglot_encoder, stored_encoder, unseen_characters
 from rarememory.commands.speaking import AsJson, one_sentence, say
 from rarememory.data import (
@@ -63,6 +63,7 @@ def omniglot(
             shots=shot or (1, 5),
             n_episodes=episodes,
             attention=TEMPERATURE,
+            crowding=CROWDING,
             seed=seed,
             bar=_silent if as_json else _bar,
         )

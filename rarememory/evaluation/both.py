@@ -43,6 +43,7 @@ def both_protocols(
     n_sharing: int = 1,
     average: bool = False,
     attention: float | None = None,
+    crowding: float = 0.0,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> Figures:
@@ -56,6 +57,7 @@ def both_protocols(
         n_sharing: as in `sighting_accuracy`.
         average: as in `support_query_accuracy`.
         attention: as there; then the memory of a support keeps every drawing.
+        crowding: as there.
         seed: of the episodes.
         bar: of a name and a unit makes what shows progress.
 
@@ -98,6 +100,7 @@ def both_protocols(
                 n_episodes=n_episodes,
                 average=average,
                 attention=attention,
+                crowding=crowding,
                 seed=seed,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )

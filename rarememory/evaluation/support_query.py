@@ -25,6 +25,7 @@ def support_query_accuracy(
     n_episodes: int = 1000,
     average: bool = False,
     attention: float | None = None,
+    crowding: float = 0.0,
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
@@ -39,6 +40,7 @@ def support_query_accuracy(
             of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
         attention: answer by `attended` at this temperature, not by the nearest key: give a memory
             that keeps all drawings, by `FirstInFirstOut`.
+        crowding: as `attended` takes it; of no matter without attention.
 
     Raises:
         ValueError: a number is less than 1, the temperature is not above 0, there are too few
@@ -67,7 +69,9 @@ def support_query_accuracy(
         )
         for _ in bar(range(n_episodes))
     )
-    right = answered(memory, embeddings, episodes, average=average, attention=attention)
+    right = answered(
+        memory, embeddings, episodes, average=average, attention=attention, crowding=crowding
+    )
     return Accuracy.of(torch.stack(list(right)))
 
 
@@ -78,6 +82,7 @@ def answered(
     *,
     average: bool = False,
     attention: float | None = None,
+    crowding: float = 0.0,
 ) -> Iterator[Tensor]:
     """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
     with memory.snapshot():
@@ -99,5 +104,6 @@ def answered(
             if attention is None:
                 answer = memory(asked, k=1).prediction
             else:
-                answer = attended(memory, asked, temperature=attention).prediction
+                found = attended(memory, asked, temperature=attention, crowding=crowding)
+                answer = found.prediction
             yield (answer == query.labels.to(answer.device)).float().mean().cpu()

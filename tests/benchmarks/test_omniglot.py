@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from benchmarks import results
 from benchmarks.omniglot import command, testing, training
-from rarememory import Memory
 from rarememory.backbones import Conv4, Ensemble, stored_encoder
 from rarememory.data import draw_glyphs
 from rarememory.evaluation import embed, support_query_accuracy
@@ -75,11 +74,11 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folder):
     assert run("--steps", "4", "--validate", "2") == 0
     result = json.loads((folder / "runs" / "omniglot_listed.json").read_text())
     tasks = [f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)]
-    protocols = ("sighting", "support", "jittered")
+    protocols = ("sighting", "support", "mean", "jittered")
     names = {f"{protocol}.{task}" for protocol in protocols for task in tasks}
-    names |= {f"{read}.{way}w5s" for read in ("by_shot", "mean") for way in (5, 20)}
-    names |= {"mean.upright.5w5s"}
-    names |= {f"{upright}.5w{n}s" for upright in ("upright", "jittered.upright") for n in (1, 5)}
+    names |= {f"by_shot.{way}w5s" for way in (5, 20)}
+    upright = ("upright", "mean.upright", "jittered.upright")
+    names |= {f"{one}.5w{n}s" for one in upright for n in (1, 5)}
     keys = {f"omniglot.listed.{name}" for name in names}
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
@@ -131,9 +130,9 @@ def test_encoders_of_several_seeds_are_tested_side_by_side_and_alone(run, folder
         (both, *members), (figures["omniglot.listed.support.20w1s"], *expected), strict=True
     ):
         embeddings = embed(encoder, characters.images)
-        memory = Memory(embeddings.shape[2], 20)
+        memory = testing.memory_for(embeddings.shape[2], 20, testing.ATTENDED)
         accuracy = support_query_accuracy(
-            memory, embeddings, n_way=20, n_shot=1, n_episodes=4, average=True
+            memory, embeddings, n_way=20, n_shot=1, n_episodes=4, **testing.ATTENDED
         )
         assert 100 * accuracy.mean == pytest.approx(figure, abs=1e-3)
 

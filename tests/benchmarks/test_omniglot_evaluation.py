@@ -63,7 +63,7 @@ def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_fr
     assert run() == 0
     result = json.loads((tmp_path / "runs" / "omniglot_evaluation.json").read_text())
     figures = result["figures"]
-    reads = ("1s", "5s", "5s.by_shot", "5s.mean")
+    reads = ("1s", "1s.mean", "5s", "5s.mean", "5s.by_shot")
     many = [f"{way}w{read}" for way in (20, 40) for read in reads]
     wanted = {f"{part}.{task}" for part in ("evaluation", "jittered") for task in many}
     wanted |= {

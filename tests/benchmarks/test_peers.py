@@ -67,7 +67,7 @@ def test_a_memory_that_is_attended_to_keeps_every_drawing():
     ask = {"n_way": 5, "n_shot": 5, "n_episodes": 9, "seed": 3}
     expected = support_query_accuracy(memory, embeddings, attention=0.3, **ask)
     answer = partial(answered_by_memory, embeddings, task, n_episodes=9, seed=3)
-    assert answer(attention=0.3) == expected != answer()
+    assert answer(read={"attention": 0.3}) == expected != answer()
 
 
 def test_what_is_asked_was_not_shown_and_is_of_the_class_of_its_row():

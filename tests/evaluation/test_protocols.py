@@ -107,15 +107,16 @@ def test_an_attended_support_is_what_loops_over_its_drawings_say():
         keys = embeddings[support.classes, support.drawings].flatten(0, 1).tolist()
         values = support.labels.flatten().tolist()
         asked = embeddings[query.classes, query.drawings].flatten(0, 1).tolist()
-        scores = [attended_scores(keys, values, one, 0.5) for one in asked]
+        scores = [attended_scores(keys, values, one, 0.5, 0.3) for one in asked]
         answers = [max(found, key=found.get) for found in scores]
         labels = query.labels.flatten().tolist()
         right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
     memory = Memory(5, 12, update=FirstInFirstOut())
-    found = support_query_accuracy(memory, embeddings, n_episodes=20, seed=5, attention=0.5, **ask)
-    nearest = support_query_accuracy(memory, embeddings, n_episodes=20, seed=5, **ask)
+    ask |= {"n_episodes": 20, "seed": 5}
+    found = support_query_accuracy(memory, embeddings, attention=0.5, crowding=0.3, **ask)
     assert found.mean == pytest.approx(sum(right) / 20)
-    assert found != nearest
+    assert found != support_query_accuracy(memory, embeddings, attention=0.5, **ask)
+    assert found != support_query_accuracy(memory, embeddings, **ask)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,10 @@ def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
 
 def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
     embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
-    found = both_protocols(embeddings, ways=[4], shots=[3], attention=0.5, **ask)
+    read = {"attention": 0.5, "crowding": 0.3}
+    found = both_protocols(embeddings, ways=[4], shots=[3], **read, **ask)
     memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
-    expected = support_query_accuracy(memory, embeddings, attention=0.5, **task, **ask)
+    expected = support_query_accuracy(memory, embeddings, **read, **task, **ask)
     assert found.support[4, 3] == expected
     assert both_protocols(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
 
