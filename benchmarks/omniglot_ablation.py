@@ -23,7 +23,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
-from benchmarks.omniglot.testing import BY_SHOT, MEAN
+from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, read
 from benchmarks.omniglot_peers.memory import KEY_DIM, answered_by_memory, trained_under_memory
 from benchmarks.omniglot_peers.tasks import Task
@@ -157,7 +157,7 @@ def tested(
                 n_episodes=max(2, n_episodes // MANY_WAY) if few else n_episodes,
                 bar=partial(tqdm, desc=f"{name}, {task}", unit="episode"),
                 memory=asked(change, task, training),
-                read=MEAN if change.average else BY_SHOT,
+                read=Read(average=change.average),
             )
     return row
 

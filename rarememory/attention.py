@@ -1,22 +1,22 @@
 """Answers by all keys of a class, those that the query is nearest to before the others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from rarememory.checks import check_not_negative, check_positive
-from rarememory.crowding import crowded
+from rarememory.crowding import NEIGHBORS, crowded
 from rarememory.memory import Memory
 from rarememory.state import EMPTY
 
 TEMPERATURE = 0.4
 """Chosen by validation characters of Omniglot, where 0.4 to 0.7 were as good."""
 CROWDING = 0.15
-"""Chosen by the same, where 0.1 to 0.2 were as good; `attended` takes off nothing unless asked."""
+"""Chosen by validation characters of Omniglot, where 0.1 to 0.2 were as good."""
 _CELLS = 2**24
 """Scores at once, of so many queries and all slots: 64 MiB of them."""
 _SHORTEST = 1e-6
@@ -49,6 +49,10 @@ class Attended(NamedTuple):
         return classes[best].masked_fill(scores == -torch.inf, EMPTY)
 
 
+Attention = Callable[[Memory, Float[Tensor, "*batch key_dim"]], Attended]
+"""`attended`, or a partial of it."""
+
+
 def attended(
     memory: Memory,
     queries: Float[Tensor, "*batch key_dim"],
@@ -65,8 +69,8 @@ def attended(
     support (Vinyals et al. 2016, section 2.1.1) that stays within a class. At a great temperature t
     it is the mean of the class, at a small one its nearest key; between them a class of several
     examples is told better than by either. With one key a class all three are the same. Of
-    hundreds of classes those that stand close to many others answer too often, unless some of that
-    closeness r(v) is taken off (`rarememory.crowding`).
+    hundreds of classes, those close to keys of others answer too often, unless some of r(v), the
+    mean cosine to the 10 nearest of these, is taken off (`rarememory.crowding.crowded`).
 
     It looks at all keys, not at the nearest few, makes the host wait for a GPU, and changes
     nothing: a read for classes of several examples, not for every step of a training. For a memory
@@ -76,8 +80,8 @@ def attended(
         memory: of any kind.
         queries: any leading shape, as in `Memory`.
         temperature: divides the cosines.
-        crowding: the factor c; 0.15 does well. Unless it is 0, a call costs a cosine more for every
-            class and slot: ask all queries at once.
+        crowding: the factor c; 0.15 does well with hundreds of classes. Unless it is 0, a call
+            costs a cosine more for every class and slot: ask all queries at once.
 
     Raises:
         ValueError: the temperature is not above 0, crowding is below 0, or the queries are none for
@@ -95,31 +99,48 @@ def attended(
     check_positive("temperature", temperature)
     check_not_negative("crowding", crowding)
     units = memory(queries, k=1).queries
-    rows = units.reshape(-1, units.shape[-1])
-    # Class by class, those of an empty slot first.
+    # Autocast would round the products, and with them the answers.
+    with torch.autocast(units.device.type, enabled=False):
+        rows = units.reshape(-1, units.shape[-1])
+        classes, scores = _scores(memory, rows, temperature, crowding)
+    return Attended(classes, scores.view(*units.shape[:-1], len(classes)))
+
+
+def _scores(
+    memory: Memory, rows: Float[Tensor, "batch key_dim"], temperature: float, crowding: float
+) -> tuple[Int64[Tensor, " classes"], Float[Tensor, "batch classes"]]:
+    # Occupied slots, class by class: empty ones sort first, and are left out.
     slots = memory.values.argsort(stable=True)[int((memory.values == EMPTY).sum()) :]
     keys = memory.keys[slots].to(torch.promote_types(memory.keys.dtype, torch.float32))
-    classes, own, counts = memory.values[slots].unique(return_inverse=True, return_counts=True)
+    classes, places, counts = memory.values[slots].unique(return_inverse=True, return_counts=True)
     scores = rows.new_empty(len(rows), len(classes))
-    for places, its_keys in _blocks(keys, counts):
-        products = its_keys @ its_keys.mT
-        pieces = rows.split(max(1, _CELLS // its_keys.shape[:2].numel()))
-        found = [_cosines(piece, its_keys, products, temperature) for piece in pieces]
-        scores = scores.index_copy(1, places, torch.cat(found))
+    means = keys.new_empty(len(classes), keys.shape[1])
+    for some, block in _blocks(keys, counts):
+        means[some] = block.mean(dim=1)
+        products = block @ block.mT
+        pieces = rows.split(max(1, _CELLS // block.shape[:2].numel()))
+        found = [_cosines(piece, block, products, temperature) for piece in pieces]
+        scores = scores.index_copy(1, some, torch.cat(found))
     if crowding:
-        scores = scores - crowding * crowded(keys, own, len(classes))
-    scores = scores.masked_fill(~rows.detach().any(dim=1, keepdim=True), -torch.inf)
-    return Attended(classes, scores.view(*units.shape[:-1], len(classes)))
+        k = min(NEIGHBORS, len(keys) - max(counts.tolist(), default=0))
+        crowds = crowded(normalize(means, dim=1, eps=_SHORTEST), keys, places, k)
+        scores = scores - crowding * crowds
+    return classes, scores.masked_fill(~rows.detach().any(dim=1, keepdim=True), -torch.inf)
 
 
 def _blocks(
     keys: Float[Tensor, "slots key_dim"], counts: Int64[Tensor, " classes"]
 ) -> Iterator[tuple[Int64[Tensor, " some"], Float[Tensor, "some count key_dim"]]]:
-    """The keys of the classes that have as many, and the places of those among all classes."""
+    """The places of the classes that have as many keys, and those keys; all come class by class."""
     firsts = counts.cumsum(0) - counts
     for count in counts.unique().tolist():
-        places = (counts == count).nonzero().squeeze(1)
-        yield places, keys[firsts[places].unsqueeze(1) + torch.arange(count, device=keys.device)]
+        some = (counts == count).nonzero().squeeze(1)
+        if len(some) == len(counts):
+            # As most often: no copy is made.
+            yield some, keys.view(len(some), count, -1)
+        else:
+            own = firsts[some].unsqueeze(1) + torch.arange(count, device=keys.device)
+            yield some, keys[own]
 
 
 def _cosines(

@@ -91,6 +91,22 @@ def test_keys_that_cancel_do_not_divide_by_zero():
     assert across.scores.tolist() == [0.0]
 
 
+def test_keys_that_cancel_but_for_rounding_point_nowhere():
+    third = normalize(torch.tensor([[1.0, 2.0, 3.0]]), dim=1)
+    keys = torch.cat([third, -third + torch.tensor([[1e-7, 0.0, 0.0]]), torch.eye(3)[:1]])
+    plain = attended(holding(keys, [1, 1, 2]), third)
+    scaled = attended(holding(keys, [1, 1, 2]), third, crowding=1.0)
+    assert (plain.scores - scaled.scores)[0, 0].abs() < 0.2
+
+
+def test_autocast_rounds_nothing():
+    keys, values, queries = drawn(6, 12)
+    memory = holding(keys, values)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attended(memory, queries, crowding=0.5)
+    assert torch.equal(found.scores, attended(memory, queries, crowding=0.5).scores)
+
+
 def test_an_empty_memory_answers_nothing():
     found = attended(Memory(3, 4), torch.ones(2, 3), crowding=1.0)
     assert found.scores.shape == (2, 0) and found.prediction.tolist() == [EMPTY, EMPTY]
@@ -131,8 +147,9 @@ def test_keys_of_every_kind(dtype):
     keys, values, queries = drawn(4, 9)
     memory = Memory(3, 9, key_dtype=dtype, update=FirstInFirstOut())
     memory.write(keys, torch.tensor(values))
-    found = attended(memory, queries.to(dtype))
-    again = attended(holding(memory.keys.float(), memory.values.tolist()), queries.to(dtype))
+    found = attended(memory, queries.to(dtype), crowding=0.5)
+    wide = holding(memory.keys.float(), memory.values.tolist())
+    again = attended(wide, queries.to(dtype), crowding=0.5)
     torch.testing.assert_close(found.scores.float(), again.scores, atol=2e-2, rtol=0)
 
 

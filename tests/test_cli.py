@@ -4,6 +4,7 @@ import json
 import math
 import re
 import socket
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
-from rarememory.attention import CROWDING, TEMPERATURE
+from rarememory.attention import CROWDING, attended
 from rarememory.backbones import Conv4, stored_encoder
 from rarememory.cli import app
 from rarememory.data import draw_glyphs, read_omniglot
@@ -242,8 +243,8 @@ def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
     # README's figures are those of attention, less crowding.
     drawings = read_omniglot(characters, progress=False).evaluation.rotated()
     embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
-    read = {"attention": TEMPERATURE, "crowding": CROWDING}
-    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, **read)
+    attention = partial(attended, crowding=CROWDING)
+    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, attention=attention)
     assert own["accuracy"][1]["support_query"]["mean"] == found.support[20, 5].mean
 
 

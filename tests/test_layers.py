@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "vectors": CORE,
     "means": CORE,
     "crowding": set(),
-    "attention": CORE | {"checks", "crowding"},
+    "attention": CORE | {"crowding"},
     "distributed": set(),
     "pictures": PARTS,
     "evaluation": CORE | PARTS | {"attention"},

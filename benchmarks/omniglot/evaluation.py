@@ -25,7 +25,7 @@ from benchmarks.commands import at_defaults, exit_status
 from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
-from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, Read, memory_for
+from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, asked
 from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
@@ -37,7 +37,6 @@ from rarememory.evaluation import (
     embed_averaged,
     runs_accuracy,
     storage_accuracy,
-    support_query_accuracy,
     within_alphabet_accuracy,
 )
 
@@ -113,8 +112,8 @@ def many_ways(
 ) -> tuple[Figures, dict[str, dict[int, float]]]:
     """Support and query with all drawings but the support's as queries, which attend to it.
 
-    Those of `WAYS` are answered in two other ways as well: by the nearest of the means, and by the
-    nearest key where drawings are written one after the other.
+    At the numbers of `WAYS` the nearest class mean answers as well and, of five shots, the nearest
+    key where drawings are written one after the other.
 
     Returns:
         The figures, and accuracy in [0, 1] by shots and ways.
@@ -122,8 +121,17 @@ def many_ways(
     figures: Figures = {}
     curves: dict[str, dict[int, float]] = {f"{shot}-shot": {} for shot in SHOTS}
     for way in (way for way in CURVE if way <= len(embeddings)):
+        # All 659 leave only the drawings to chance: fewer episodes will do.
+        n_episodes = options.episodes if way <= min(WAYS) else max(2, options.episodes // 5)
         for shot in SHOTS:
-            ask = partial(_asked, embeddings, way, shot, options)
+            ask = partial(
+                asked,
+                *(embeddings, way, shot),
+                n_query=ALL_DRAWINGS - shot,
+                n_episodes=n_episodes,
+                seed=options.seed,
+                bar=_bar(f"{way}-way {shot}-shot"),
+            )
             found = ask(ATTENDED)
             curves[f"{shot}-shot"][way] = found.mean
             if way in WAYS:
@@ -133,24 +141,6 @@ def many_ways(
                 tasks = {f"{way}w{shot}s{by}": accuracy for by, accuracy in reads.items()}
                 figures |= _percent(name, **tasks)
     return figures, curves
-
-
-def _asked(
-    embeddings: Embeddings, way: int, shot: int, options: argparse.Namespace, read: Read
-) -> Accuracy:
-    # All 659 leave only the drawings to chance: fewer episodes will do.
-    n_episodes = options.episodes if way <= min(WAYS) else max(2, options.episodes // 5)
-    return support_query_accuracy(
-        memory_for(embeddings.shape[2], way * shot, read),
-        embeddings,
-        n_way=way,
-        n_shot=shot,
-        n_query=ALL_DRAWINGS - shot,
-        n_episodes=n_episodes,
-        seed=options.seed,
-        bar=_bar(f"{way}-way {shot}-shot"),
-        **read,
-    )
 
 
 def within_alphabets(

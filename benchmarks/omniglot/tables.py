@@ -118,7 +118,7 @@ TABLES = {
             ),
             row("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
             row(
-                "the same, the nearest key answers, the mean of a class",
+                "the same, answered by the nearest class mean",
                 *_vinyals("vinyals.mean"),
                 *_upright("vinyals.mean.upright"),
             ),
@@ -139,7 +139,7 @@ TABLES = {
             ),
             row("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
             row(
-                "the same, the nearest key answers, the mean of a class",
+                "the same, answered by the nearest class mean",
                 *_vinyals("shipped.mean"),
                 *_upright("shipped.mean.upright"),
             ),
@@ -156,7 +156,7 @@ TABLES = {
                 for way in (100, 423, 659)
             ),
             row(
-                "659 at once, the nearest key answers, the mean of a class",
+                "659 at once, answered by the nearest class mean",
                 *(_evaluation(f"evaluation.659w{shot}s.mean") for shot in (1, 5)),
             ),
             row(

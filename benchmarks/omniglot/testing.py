@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rarememory import FirstInFirstOut, Memory
-from rarememory.attention import CROWDING, TEMPERATURE
+from rarememory.attention import CROWDING, Attention, attended
 from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
@@ -34,15 +34,15 @@ class Read(TypedDict, total=False):
     """How queries are answered, as `support_query_accuracy` takes it."""
 
     average: bool
-    attention: float
-    crowding: float
+    attention: Attention
 
 
-ATTENDED = Read(attention=TEMPERATURE, crowding=CROWDING)
+ATTENDED = Read(attention=partial(attended, crowding=CROWDING))
+"""By what the query attends to, of all keys."""
 MEAN = Read(average=True)
-"""By the nearest key, of one a class."""
+"""By the nearest key, of one a class, the mean."""
 BY_SHOT = Read()
-"""By the nearest key, where the paper's rule has averaged some of a class."""
+"""By the nearest key, of what the memory's rule has kept."""
 
 
 class Tested(NamedTuple):
@@ -82,16 +82,14 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
         shots=SHOTS,
         n_episodes=options.episodes,
         n_sharing=options.sharing,
-        **ATTENDED,
+        attention=ATTENDED["attention"],
         bar=_bar,
     )
     accuracies = {f"support.{way}w{n}s": each for (way, n), each in found.support.items()}
     for way in WAYS:
         for shot in SHOTS:
             accuracies[f"sighting.{way}w{shot}s"] = found.sighting[way][shot]
-        accuracies |= _asked(
-            "by_shot", embeddings, way, 5, read=BY_SHOT, n_episodes=options.episodes
-        )
+        accuracies |= _task("by_shot", embeddings, way, 5, BY_SHOT, n_episodes=options.episodes)
     upright = _upright(characters)
     accuracies |= _all_at_once("upright", embeddings[upright], options)
     accuracies |= _support_query("mean", embeddings, upright, options, MEAN)
@@ -118,6 +116,16 @@ def memory_for(key_dim: int, memory_size: int, read: Read) -> Memory:
     return Memory(key_dim, memory_size, update=FirstInFirstOut() if "attention" in read else None)
 
 
+def asked(
+    embeddings: Embeddings, way: int, shot: int, read: Read, *, bar: Bar = iter, **numbers: int
+) -> Accuracy:
+    """By the field's protocol, with a slot for every drawing of a support."""
+    memory = memory_for(embeddings.shape[2], way * shot, read)
+    return support_query_accuracy(
+        memory, embeddings, n_way=way, n_shot=shot, bar=bar, **read, **numbers
+    )
+
+
 def _support_query(
     name: str,
     embeddings: Embeddings,
@@ -129,7 +137,7 @@ def _support_query(
     found: Accuracies = {}
     for way in WAYS:
         for shot in SHOTS:
-            found |= _asked(name, embeddings, way, shot, read=read, n_episodes=options.episodes)
+            found |= _task(name, embeddings, way, shot, read, n_episodes=options.episodes)
     return found | _all_at_once(f"{name}.upright", embeddings[upright], options, read)
 
 
@@ -146,24 +154,16 @@ def _all_at_once(
     for shot in SHOTS:
         n_episodes, n_query = min(options.episodes, 40), drawings - shot
         numbers = {"n_episodes": n_episodes, "n_query": n_query}
-        found |= _asked(name, embeddings, way, shot, read=read, **numbers)
+        found |= _task(name, embeddings, way, shot, read, **numbers)
     return found
 
 
-def _asked(
-    name: str, embeddings: Embeddings, way: int, shot: int, *, read: Read, **numbers: int
+def _task(
+    name: str, embeddings: Embeddings, way: int, shot: int, read: Read, **numbers: int
 ) -> Accuracies:
-    """The accuracy of a task."""
-    found = support_query_accuracy(
-        memory_for(embeddings.shape[2], way * shot, read),
-        embeddings,
-        n_way=way,
-        n_shot=shot,
-        bar=_bar(f"{way}-way {shot}-shot, {name}", "episode"),
-        **read,
-        **numbers,
-    )
-    return {f"{name}.{way}w{shot}s": found}
+    """Under its name, the accuracy of one task that is answered in one way."""
+    bar = _bar(f"{way}-way {shot}-shot, {name}", "episode")
+    return {f"{name}.{way}w{shot}s": asked(embeddings, way, shot, read, bar=bar, **numbers)}
 
 
 def _mean(found: Sequence[Accuracy]) -> Accuracy:

@@ -27,6 +27,7 @@ from benchmarks.omniglot_peers.rules import (
 )
 from benchmarks.omniglot_peers.tasks import Embeddings, Scores, Task, accuracy_of
 from benchmarks.omniglot_peers.training import Course, PeerTraining, train
+from rarememory.attention import attended
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy, embed
 from rarememory.training import Recipe
@@ -91,9 +92,7 @@ def memory_rows(run: Run) -> tuple[Rows, Said]:
     rows: Rows = {
         "memory": dict.fromkeys(SHOTS, Method(frozen, answered_by_memory)),
         # Of a single drawing there is nothing to attend to.
-        "attention": {
-            5: Method(frozen, partial(answered_by_memory, read=Read(attention=attention)))
-        },
+        "attention": {5: Method(frozen, partial(answered_by_memory, read=_attending(attention)))},
         "class_mean": dict.fromkeys(SHOTS, Method(frozen, partial(accuracy_of, class_mean))),
         "k_neighbours": {
             shot: Method(frozen, partial(accuracy_of, partial(k_neighbours, **numbers)))
@@ -143,9 +142,13 @@ def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:
     )
 
 
+def _attending(temperature: float) -> Read:
+    return Read(attention=partial(attended, temperature=temperature))
+
+
 def _chosen_attention(validation: Embeddings) -> float:
-    def right(attention: float) -> float:
-        ask = partial(answered_by_memory, n_episodes=VALIDATED, read=Read(attention=attention))
+    def right(temperature: float) -> float:
+        ask = partial(answered_by_memory, n_episodes=VALIDATED, read=_attending(temperature))
         return ask(validation, Task(20, 5)).mean
 
     return max(ATTENTIONS, key=right)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rarememory.attention import CROWDING, TEMPERATURE
+from rarememory.attention import CROWDING, attended
 from rarememory.backbones import omniglot_encoder, stored_encoder, unseen_characters
 from rarememory.commands.speaking import AsJson, one_sentence, say
 from rarememory.data import (
@@ -50,9 +50,9 @@ def omniglot(
 ) -> None:
     """Test an encoder by the paper's protocol (by sighting) and the field's (support and query).
 
-    Every character counts four times, turned by a quarter each. Queries attend to all
-    drawings of a class (`attended`). With --episodes 2000 the shipped encoder gives the numbers
-    of README.
+    Every character counts four times, turned by a quarter each. By sighting the nearest key
+    answers; of a support all drawings are kept, and queries attend to them (`attended`). With
+    --episodes 2000 the shipped encoder gives the numbers of README.
     """
     with one_sentence():
         model = omniglot_encoder() if encoder is None else stored_encoder(encoder)
@@ -62,8 +62,7 @@ def omniglot(
             ways=way or (5, 20),
             shots=shot or (1, 5),
             n_episodes=episodes,
-            attention=TEMPERATURE,
-            crowding=CROWDING,
+            attention=partial(attended, crowding=CROWDING),
             seed=seed,
             bar=_silent if as_json else _bar,
         )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from rarememory.attention import Attention
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.evaluation.sighting import sighting_accuracy
 from rarememory.evaluation.support_query import support_query_accuracy
@@ -41,9 +42,7 @@ def both_protocols(
     shots: Sequence[int] = (1, 5),
     n_episodes: int = 1000,
     n_sharing: int = 1,
-    average: bool = False,
-    attention: float | None = None,
-    crowding: float = 0.0,
+    attention: Attention | None = None,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> Figures:
@@ -55,9 +54,7 @@ def both_protocols(
         shots: how often a class was seen before it is asked for.
         n_episodes: at least 2, for an interval.
         n_sharing: as in `sighting_accuracy`.
-        average: as in `support_query_accuracy`.
-        attention: as there; then the memory of a support keeps every drawing.
-        crowding: as there.
+        attention: as in `support_query_accuracy`; the memory of a support then keeps every drawing.
         seed: of the episodes.
         bar: of a name and a unit makes what shows progress.
 
@@ -98,9 +95,7 @@ def both_protocols(
                 n_way=way,
                 n_shot=shot,
                 n_episodes=n_episodes,
-                average=average,
                 attention=attention,
-                crowding=crowding,
                 seed=seed,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from rarememory.attention import attended
+from rarememory.attention import Attention
 from rarememory.checks import check_count
 from rarememory.data.episodes import Episode, support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
@@ -24,8 +24,7 @@ def support_query_accuracy(
     n_query: int = 15,
     n_episodes: int = 1000,
     average: bool = False,
-    attention: float | None = None,
-    crowding: float = 0.0,
+    attention: Attention | None = None,
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
@@ -38,13 +37,12 @@ def support_query_accuracy(
     Args:
         average: write of each class one key, the mean of its drawings at unit length (the prototype
             of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
-        attention: answer by `attended` at this temperature, not by the nearest key: give a memory
-            that keeps all drawings, by `FirstInFirstOut`.
-        crowding: as `attended` takes it; of no matter without attention.
+        attention: answer by it, `attended` or a partial of that, not by the nearest key: give a
+            memory that keeps all drawings, by `FirstInFirstOut`.
 
     Raises:
-        ValueError: a number is less than 1, the temperature is not above 0, there are too few
-            classes or drawings, or the memory has not kept all drawings to attend to.
+        ValueError: a number is less than 1, there are too few classes or drawings, or the memory
+            has not kept all drawings to attend to.
 
     Example:
         >>> from rarememory.data import draw_glyphs
@@ -69,9 +67,7 @@ def support_query_accuracy(
         )
         for _ in bar(range(n_episodes))
     )
-    right = answered(
-        memory, embeddings, episodes, average=average, attention=attention, crowding=crowding
-    )
+    right = answered(memory, embeddings, episodes, average=average, attention=attention)
     return Accuracy.of(torch.stack(list(right)))
 
 
@@ -81,8 +77,7 @@ def answered(
     episodes: Iterator[tuple[Episode, Episode]],
     *,
     average: bool = False,
-    attention: float | None = None,
-    crowding: float = 0.0,
+    attention: Attention | None = None,
 ) -> Iterator[Tensor]:
     """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
     with memory.snapshot():
@@ -101,9 +96,6 @@ def answered(
                     "give one with a slot for each and update=FirstInFirstOut(), and do not average"
                 )
             asked = embeddings[query.classes, query.drawings]
-            if attention is None:
-                answer = memory(asked, k=1).prediction
-            else:
-                found = attended(memory, asked, temperature=attention, crowding=crowding)
-                answer = found.prediction
+            found = memory(asked, k=1) if attention is None else attention(memory, asked)
+            answer = found.prediction
             yield (answer == query.labels.to(answer.device)).float().mean().cpu()

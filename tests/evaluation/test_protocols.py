@@ -1,12 +1,13 @@
 """The protocols, against loops over the paper's memory."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from rarememory import FirstInFirstOut, Memory
+from rarememory import FirstInFirstOut, Memory, attended
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
     Accuracy,
@@ -113,9 +114,9 @@ def test_an_attended_support_is_what_loops_over_its_drawings_say():
         right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
     memory = Memory(5, 12, update=FirstInFirstOut())
     ask |= {"n_episodes": 20, "seed": 5}
-    found = support_query_accuracy(memory, embeddings, attention=0.5, crowding=0.3, **ask)
+    attention = partial(attended, temperature=0.5, crowding=0.3)
+    found = support_query_accuracy(memory, embeddings, attention=attention, **ask)
     assert found.mean == pytest.approx(sum(right) / 20)
-    assert found != support_query_accuracy(memory, embeddings, attention=0.5, **ask)
     assert found != support_query_accuracy(memory, embeddings, **ask)
 
 
@@ -126,6 +127,7 @@ def test_an_attended_support_is_what_loops_over_its_drawings_say():
         (Memory(5, 11, update=FirstInFirstOut()), False, "11 of 12"),
         (Memory(5, 12, update=FirstInFirstOut()), True, "4 of 12"),
     ],
+    ids=["averaged by the rule", "a slot too few", "averaged"],
 )
 def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
     # Drawings of a class are all alike: the paper's rule averages them.
@@ -139,17 +141,16 @@ def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
             n_query=2,
             n_episodes=1,
             average=average,
-            attention=0.4,
+            attention=attended,
         )
     assert len(memory) == 0
 
 
 def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
     embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
-    read = {"attention": 0.5, "crowding": 0.3}
-    found = both_protocols(embeddings, ways=[4], shots=[3], **read, **ask)
+    found = both_protocols(embeddings, ways=[4], shots=[3], attention=attended, **ask)
     memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
-    expected = support_query_accuracy(memory, embeddings, **read, **task, **ask)
+    expected = support_query_accuracy(memory, embeddings, attention=attended, **task, **ask)
     assert found.support[4, 3] == expected
     assert both_protocols(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
 
