@@ -8,6 +8,7 @@ from typing import NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
+from scipy.stats import t as student
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -169,10 +170,12 @@ def _task(
 def _mean(found: Sequence[Accuracy]) -> Accuracy:
     """Of several seeds; the interval covers episodes and seeds.
 
-    interval = sqrt(mean of interval_i^2 + (1.96 s)^2 / n), s the deviation between n seeds.
+    interval = sqrt(mean of interval_i^2 + (t s)^2 / n), s the deviation between n seeds, t Student's of
+    n - 1 degrees of freedom: so few seeds say little of how far they scatter.
     """
     means, intervals = torch.tensor(found, dtype=torch.float64).T
-    of_seeds = 1.96**2 * means.var().item() / len(found) if len(found) > 1 else 0.0
+    n = len(found)
+    of_seeds = student.ppf(0.975, n - 1) ** 2 * means.var().item() / n if n > 1 else 0.0
     return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))
 
 
