@@ -170,8 +170,8 @@ def _task(
 def _mean(found: Sequence[Accuracy]) -> Accuracy:
     """Of several seeds; the interval covers episodes and seeds.
 
-    interval = sqrt(mean of interval_i^2 + (t s)^2 / n), s the deviation between n seeds, t Student's of
-    n - 1 degrees of freedom: so few seeds say little of how far they scatter.
+    interval = sqrt(mean of interval_i^2 + (t s)^2 / n), s the deviation between the n seeds and t
+    Student's of n - 1 degrees of freedom: so few seeds say little of how far they scatter.
     """
     means, intervals = torch.tensor(found, dtype=torch.float64).T
     n = len(found)
