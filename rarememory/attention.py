@@ -11,6 +11,7 @@ from torch.nn.functional import normalize, pad
 from rarememory.checks import check_not_negative, check_positive
 from rarememory.crowding import NEIGHBORS, crowded
 from rarememory.memory import Memory
+from rarememory.queries import rows_of
 from rarememory.state import EMPTY
 
 TEMPERATURE = 0.4
@@ -98,12 +99,13 @@ def attended(
     """
     check_positive("temperature", temperature)
     check_not_negative("crowding", crowding)
-    units = memory(queries, k=1).queries
+    rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
     # Autocast would round the products, and with them the answers.
-    with torch.autocast(units.device.type, enabled=False):
-        rows = units.reshape(-1, units.shape[-1])
-        classes, scores = _scores(memory, rows, temperature, crowding)
-    return Attended(classes, scores.view(*units.shape[:-1], len(classes)))
+    with torch.autocast(rows.queries.device.type, enabled=False):
+        classes, scores = _scores(memory, rows.queries, temperature, crowding)
+    if rows.mask is not None:
+        scores = scores.masked_fill(~rows.mask.unsqueeze(1), -torch.inf)
+    return Attended(classes, scores.view(*rows.shape, len(classes)))
 
 
 def _scores(
@@ -114,18 +116,24 @@ def _scores(
     keys = memory.keys[slots].to(torch.promote_types(memory.keys.dtype, torch.float32))
     classes, places, counts = memory.values[slots].unique(return_inverse=True, return_counts=True)
     scores = rows.new_empty(len(rows), len(classes))
-    means = keys.new_empty(len(classes), keys.shape[1])
     for some, block in _blocks(keys, counts):
-        means[some] = block.mean(dim=1)
         products = block @ block.mT
         pieces = rows.split(max(1, _CELLS // block.shape[:2].numel()))
         found = [_cosines(piece, block, products, temperature) for piece in pieces]
         scores = scores.index_copy(1, some, torch.cat(found))
-    if crowding:
-        k = min(NEIGHBORS, len(keys) - max(counts.tolist(), default=0))
-        crowds = crowded(normalize(means, dim=1, eps=_SHORTEST), keys, places, k)
-        scores = scores - crowding * crowds
-    return classes, scores.masked_fill(~rows.detach().any(dim=1, keepdim=True), -torch.inf)
+    return classes, scores - crowding * _crowds(keys, places, counts) if crowding else scores
+
+
+def _crowds(
+    keys: Float[Tensor, "slots key_dim"],
+    places: Int64[Tensor, " slots"],
+    counts: Int64[Tensor, " classes"],
+) -> Float[Tensor, " classes"]:
+    means = keys.new_empty(len(counts), keys.shape[1])
+    for some, block in _blocks(keys, counts):
+        means[some] = block.mean(dim=1)
+    k = min(NEIGHBORS, len(keys) - max(counts.tolist(), default=0))
+    return crowded(normalize(means, dim=1, eps=_SHORTEST), keys, places, k)
 
 
 def _blocks(

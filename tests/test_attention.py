@@ -157,8 +157,7 @@ def test_gradients_reach_the_queries():
     keys, values, queries = drawn(5, 9)
     memory = holding(keys.double(), values)
     assert torch.autograd.gradcheck(
-        lambda asked: attended(memory, asked, crowding=0.5).scores,
-        queries.double().requires_grad_(),
+        lambda asked: attended(memory, asked).scores, queries.double().requires_grad_()
     )
 
 
