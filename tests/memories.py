@@ -1,5 +1,7 @@
 """Memories to test, and what to compare them by."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +24,28 @@ def holding(keys: Tensor, values: list[int], **options: object) -> Memory:
     memory = Memory(keys.shape[1], options.pop("memory_size", len(keys)), **options)
     memory.to(keys.dtype).keys[: len(keys)] = torch.nn.functional.normalize(keys, dim=1)
     memory.values[: len(keys)] = torch.tensor(values)
+    return memory
+
+
+def fresh(memory_size: int = 33, **options: object) -> Memory:
+    """An empty one of keys of width 7."""
+    return Memory(7, memory_size, k=5, seed=3, **options)
+
+
+def steps(count: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows and labels of so many writes."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        batch = int(torch.randint(1, 60, (), generator=generator))
+        rows = torch.randn(batch, 7, generator=generator)
+        yield rows, torch.randint(0, 9, (batch,), generator=generator)
+
+
+def lived(memory: Memory, count: int = 6, seed: int = 0) -> Memory:
+    """The same, after so many writes and forgettings."""
+    for rows, labels in steps(count, seed):
+        memory.write(rows, labels)
+        memory.forget(labels=8)
     return memory
 
 

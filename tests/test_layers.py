@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("rarememory", "benchmarks", "examples")
+from tests.sources import PRODUCT, ROOT, python_files
 
 # What each module of the package may import of the package. A new module gets its row here.
 CORE = {
@@ -113,10 +112,6 @@ OUTSIDE = (
     "learn2learn",
 )
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
-
-
-def python_files(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def package_imports(path: Path, root: Path = ROOT) -> Iterator[str]:

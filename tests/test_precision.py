@@ -5,7 +5,7 @@ import torch
 
 from rarememory import precision
 from rarememory.precision import NotRounded, computes_in_bfloat16
-from tests.test_layers import PRODUCT, python_files
+from tests.sources import PRODUCT, python_files
 
 CPU = torch.device("cpu")
 
