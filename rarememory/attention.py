@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from rarememory.checks import check_not_negative, check_positive
+from rarememory.checks import check_finite, check_positive
 from rarememory.crowding import NEIGHBORS, crowded
 from rarememory.memory import Memory
 from rarememory.queries import rows_of
@@ -20,8 +20,8 @@ CROWDING = 0.15
 """Chosen by validation characters of Omniglot, where 0.1 to 0.2 were as good."""
 _CELLS = 2**24
 """Scores at once, of so many queries and all slots: 64 MiB of them."""
-_SHORTEST = 1e-6
-"""Keys of a class that cancel to less than this have no direction: their class scores near 0."""
+_SHORTEST = 0.01
+"""Where keys that cancel to less point, float32 does not tell: their class scores near 0."""
 
 
 class Attended(NamedTuple):
@@ -43,7 +43,7 @@ class Attended(NamedTuple):
 
     @property
     def prediction(self) -> Int64[Tensor, "*batch"]:
-        """The class of the greatest score; EMPTY where there is none."""
+        """The class of the greatest score, the lowest of equal ones; EMPTY where there is none."""
         # A column more, so that there is a best one even among no classes.
         classes = pad(self.classes, (0, 1), value=EMPTY)
         scores, best = pad(self.scores, (0, 1), value=-torch.inf).max(dim=-1)
@@ -71,7 +71,8 @@ def attended(
     it is the mean of the class, at a small one its nearest key; between them a class of several
     examples is told better than by either. With one key a class all three are the same. Of
     hundreds of classes, those close to keys of others answer too often, unless some of r(v), the
-    mean cosine to the 10 nearest of these, is taken off (`rarememory.crowding.crowded`).
+    mean cosine to the 10 nearest of these, is taken off (`rarememory.crowding.crowded`). A class
+    whose keys cancel, |p| < 0.01, points nowhere and scores near 0.
 
     It looks at all keys, not at the nearest few, makes the host wait for a GPU, and changes
     nothing: a read for classes of several examples, not for every step of a training. For a memory
@@ -85,8 +86,8 @@ def attended(
             costs a cosine more for every class and slot: ask all queries at once.
 
     Raises:
-        ValueError: the temperature is not above 0, crowding is below 0, or the queries are none for
-            this memory.
+        ValueError: the temperature is not above 0, crowding is below 0 or endless, or the queries
+            are none for this memory.
 
     Example:
         >>> from rarememory import FirstInFirstOut
@@ -98,7 +99,7 @@ def attended(
         (tensor([3, 7]), tensor([0.9947, 0.9360]), tensor(3))
     """
     check_positive("temperature", temperature)
-    check_not_negative("crowding", crowding)
+    check_finite("crowding", crowding)
     rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
     # Autocast would round the products, and with them the answers.
     with torch.autocast(rows.queries.device.type, enabled=False):
@@ -117,7 +118,8 @@ def _scores(
     classes, places, counts = memory.values[slots].unique(return_inverse=True, return_counts=True)
     scores = rows.new_empty(len(rows), len(classes))
     for some, block in _blocks(keys, counts):
-        products = block @ block.mT
+        # |p|^2 = w^T K K^T w needs no p, but K K^T of more keys than they are wide is the larger.
+        products = block @ block.mT if block.shape[1] <= block.shape[2] else None
         pieces = rows.split(max(1, _CELLS // block.shape[:2].numel()))
         found = [_cosines(piece, block, products, temperature) for piece in pieces]
         scores = scores.index_copy(1, some, torch.cat(found))
@@ -154,12 +156,15 @@ def _blocks(
 def _cosines(
     rows: Float[Tensor, "batch key_dim"],
     keys: Float[Tensor, "classes count key_dim"],
-    products: Float[Tensor, "classes count count"],
+    products: Float[Tensor, "classes count count"] | None,
     temperature: float,
 ) -> Float[Tensor, "batch classes"]:
-    """q . p / |p|; of p its length alone is needed, |p|^2 = w^T K K^T w."""
+    """q . p / |p|."""
     cosines = (rows @ keys.flatten(0, 1).T).view(-1, *keys.shape[:2])
     weights = (cosines / temperature).softmax(dim=2)
-    squares = torch.einsum("bcm,cmn,bcn->bc", weights, products, weights)
+    if products is None:
+        squares = torch.einsum("bcm,cmd->bcd", weights, keys).square().sum(dim=2)
+    else:
+        squares = torch.einsum("bcm,cmn,bcn->bc", weights, products, weights)
     lengths = squares.clamp(min=_SHORTEST**2).sqrt()
     return (weights * cosines).sum(dim=2) / lengths

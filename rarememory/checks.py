@@ -1,5 +1,6 @@
 """Numbers that a user passes, refused in a sentence when they cannot be meant."""
 
+import math
 from numbers import Integral, Real
 
 import torch
@@ -15,6 +16,13 @@ def check_not_negative(name: str, number: object) -> None:
     """A number, 0 or greater."""
     if not isinstance(number, Real) or not float(number) >= 0:
         raise ValueError(f"{name} must be 0 or a positive number, not {number}")
+
+
+def check_finite(name: str, number: object) -> None:
+    """A number, 0 or greater, that is not endless."""
+    check_not_negative(name, number)
+    if number == math.inf:
+        raise ValueError(f"{name} must be a finite number, not {number}")
 
 
 def check_positive(name: str, number: object) -> None:

@@ -12,8 +12,8 @@ from rarememory import reading, updates, writing
 from rarememory.capacity import become, fitted, resized
 from rarememory.checks import (
     check_count,
+    check_finite,
     check_key_dtype,
-    check_not_negative,
     check_positive,
     check_seed,
 )
@@ -98,7 +98,7 @@ class Memory(nn.Module):
             check_count(name, number)
         check_key_dtype(key_dtype)
         check_seed(seed)
-        check_not_negative("margin", margin)
+        check_finite("margin", margin)
         check_positive("temperature", temperature)
         if update is not None and not isinstance(update, updates.Update):
             raise ValueError(f"update must be a policy such as AverageOrReplace(), not {update!r}")

@@ -44,6 +44,7 @@ OWN = {
     "memory.py": "tests/test_rules.py",
     "state.py": "tests/test_rules.py",
     "queries.py": "tests/test_bad_input.py",
+    "checks.py": "tests/test_bad_input.py",
     "lookup": "tests/lookup/test_nearest.py",
     "lookup/pair.py": "tests/lookup/test_pair.py",
     "lookup/ops.py": "tests/test_rules.py",

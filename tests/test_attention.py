@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from rarememory import EMPTY, FirstInFirstOut, MeanMemory, Memory, attended, attention
-from tests.memories import bits, holding
+from tests.memories import NewTensors, bits, holding
 from tests.oracle import attended_scores
 
 
@@ -82,21 +82,31 @@ def test_a_class_amid_others_answers_less_often_once_its_crowding_is_taken_off()
     assert attended(memory, query, crowding=0.3).prediction == 3
 
 
-def test_keys_that_cancel_do_not_divide_by_zero():
-    found = attended(holding(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [1, 1]), torch.ones(1, 2))
-    assert found.scores.isfinite().all()
-    across = attended(
-        holding(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), [1, 1]), torch.tensor([0.0, 1.0])
-    )
-    assert across.scores.tolist() == [0.0]
+@pytest.mark.parametrize("pairs", [1, 4])
+@pytest.mark.parametrize("left", [0.0, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
+def test_keys_that_cancel_score_no_more_than_a_cosine(left, pairs):
+    # Four pairs are more keys than they are wide: such a class is asked in another way.
+    one, query = normalize(torch.tensor([[1.0, 2.0, 3.0], [2.0, -1.0, 0.0]]), dim=1)
+    keys = torch.stack([one, -one] * pairs) + left * query
+    memory = holding(torch.cat([keys, torch.eye(3)[:1]]), [1] * 2 * pairs + [2])
+    length = left / (1 + left**2) ** 0.5
+    score = attended(memory, query).scores[0].item()
+    assert score == pytest.approx(min(1.0, length / 0.01), abs=2e-3)
 
 
-def test_keys_that_cancel_but_for_rounding_point_nowhere():
+def test_keys_that_cancel_but_for_rounding_crowd_nothing():
     third = normalize(torch.tensor([[1.0, 2.0, 3.0]]), dim=1)
     keys = torch.cat([third, -third + torch.tensor([[1e-7, 0.0, 0.0]]), torch.eye(3)[:1]])
     plain = attended(holding(keys, [1, 1, 2]), third)
     scaled = attended(holding(keys, [1, 1, 2]), third, crowding=1.0)
-    assert (plain.scores - scaled.scores)[0, 0].abs() < 0.2
+    assert (plain.scores - scaled.scores)[0, 0].abs() < 1e-3
+
+
+def test_a_class_of_many_keys_needs_no_cosine_of_each_pair_of_them():
+    memory, queries = holding(torch.randn(900, 8), [1] * 900), torch.randn(3, 8)
+    with NewTensors(memory.keys) as new:
+        attended(memory, queries, crowding=0.5)
+    assert new.largest <= 900 * 8
 
 
 def test_autocast_rounds_nothing():
@@ -167,5 +177,7 @@ def test_bad_numbers_are_refused_in_a_sentence(unchecked):
         attended(memory, torch.ones(1, 2), temperature=0)
     with pytest.raises(ValueError, match="crowding must be 0 or a positive number, not -1"):
         attended(memory, torch.ones(1, 2), crowding=-1)
+    with pytest.raises(ValueError, match="crowding must be a finite number, not inf"):
+        attended(memory, torch.ones(1, 2), crowding=torch.inf)
     with pytest.raises(ValueError, match="queries have width 3"):
         attended(memory, torch.ones(1, 3))

@@ -176,6 +176,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
         ({"seed": 1.5}, "seed must be an integer of 64 bits, not 1.5"),
         ({"margin": -0.5}, "margin must be 0 or a positive number, not -0.5"),
         ({"margin": float("nan")}, "margin must be 0 or a positive number, not nan"),
+        ({"margin": float("inf")}, "margin must be a finite number, not inf"),
         ({"temperature": 0}, "temperature must be a positive number, not 0"),
         ({"temperature": -1.0}, "temperature must be a positive number, not -1.0"),
         ({"temperature": float("nan")}, "temperature must be a positive number, not nan"),
