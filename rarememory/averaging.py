@@ -1,39 +1,47 @@
 """Averaged weights of an encoder: steadier than the weights of any one step."""
 
-from collections.abc import Callable
-from typing import Any
+from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def averaged_weights(encoder: nn.Module, decay: float) -> AveragedModel:
+class AveragedWeights(AveragedModel):
     """A copy whose weights follow those of the encoder, at each `update_parameters(encoder)`.
 
-    mean <- mean + (1 - min(decay, (1 + n) / (10 + n))) (now - mean) at the n-th update: an
-    exponential average that forgets its beginning, for it decays faster while it is young. Buffers,
-    such as a norm's, are averaged too; numbers that are not floating are copied.
+    mean <- mean + (1 - min(decay, (1 + n) / (10 + n))) (now - mean) at the n-th update after the
+    first, which copies: an exponential average that forgets its beginning, for it decays faster
+    while it is young. Buffers, such as a norm's, are averaged too; numbers that are not floating
+    are copied. Unlike what torch does of itself, an update never makes the host wait for a GPU.
+
+    Args:
+        encoder: is copied, to `module`.
+        decay: how slowly the copy follows, below 1.
 
     Example:
         >>> encoder = nn.Linear(1, 1)
-        >>> averaged = averaged_weights(encoder, 0.999)
+        >>> averaged = AveragedWeights(encoder, 0.999)
         >>> averaged.update_parameters(encoder)
         >>> torch.equal(averaged.module.weight, encoder.weight)
         True
     """
-    return AveragedModel(encoder, multi_avg_fn=_running_average(decay), use_buffers=True)
 
+    def __init__(self, encoder: nn.Module, decay: float) -> None:
+        super().__init__(encoder, use_buffers=True)
+        self.decay = decay
 
-def _running_average(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        done = float(count)
-        part = 1 - min(decay, (1 + done) / (10 + done))
+    def update_parameters(self, model: nn.Module) -> None:
+        """Follow the encoder by one update."""
+        # The count lives on the host, wherever the weights are.
+        done = int(self.n_averaged)
+        part = 1 - min(self.decay, (1 + done) / (10 + done)) if done else 1.0
+        averaged = chain(self.module.parameters(), self.module.buffers())
+        current = chain(model.parameters(), model.buffers())
         for mean, now in zip(averaged, current, strict=True):
             if mean.is_floating_point():
                 mean.lerp_(now, part)
             else:
                 mean.copy_(now)
-
-    return update
+        self.n_averaged += 1

@@ -2,14 +2,14 @@
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from rarememory.checks import check_count
 from rarememory.memory import Memory
 from rarememory.state import EMPTY
 
 
-class Lookalikes:
+class Lookalikes(nn.Module):
     """Chooses the classes of an episode so that some of them are hard to tell apart.
 
     A memory is for hard negatives (Kaiser et al. 2017, section 2: the nearest wrong key): here one
@@ -21,6 +21,7 @@ class Lookalikes:
             copies of a character may be the same drawing, and nothing tells those apart.
         key_dim: width of the embeddings.
         seed: of the memory.
+        validate: as in `Memory`; with False the host never waits for a GPU.
 
     Raises:
         ValueError: `key_dim` is less than 1.
@@ -34,11 +35,22 @@ class Lookalikes:
         tensor([[0, 0]])
     """
 
-    def __init__(self, families: Int64[Tensor, " classes"], key_dim: int, *, seed: int = 0) -> None:
-        names, self.families = families.unique(return_inverse=True)
+    families: Int64[Tensor, " classes"]
+
+    def __init__(
+        self,
+        families: Int64[Tensor, " classes"],
+        key_dim: int,
+        *,
+        seed: int = 0,
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        names, places = families.unique(return_inverse=True)
         self.n_families = len(names)
+        self.register_buffer("families", places, persistent=False)
         # The paper's policy gives a class a second slot when its first did not answer.
-        self.memory = Memory(key_dim, 2 * len(families), seed=seed)
+        self.memory = Memory(key_dim, 2 * len(families), seed=seed, validate=validate)
 
     def write(
         self,
@@ -71,7 +83,8 @@ class Lookalikes:
                 f"n_way is {n_way}, but there are {self.n_families} families of classes: "
                 f"ask for {self.n_families} or fewer"
             )
-        chosen = torch.randperm(len(self.families), generator=generator).to(self.families.device)
+        chosen = torch.randperm(len(self.families), generator=generator)
+        chosen = chosen.to(self.families.device, non_blocking=True)
         if group > 1:
             chosen = torch.cat([self._groups(chosen, n_way // group, group).flatten(), chosen])
         return self._first_of_families(chosen, n_way)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 
-from rarememory.averaging import averaged_weights
+from rarememory.averaging import AveragedWeights
 from rarememory.data.episodes import Episode, sightings_of
 from rarememory.lookalikes import Lookalikes
 from rarememory.losses import vote_loss
@@ -80,13 +80,14 @@ class Training:
                 f"{recipe.n_sightings} times needs {needed}"
             )
         self.encoder = encoder
-        self.averaged = averaged_weights(encoder, recipe.averaging)
+        self.averaged = AveragedWeights(encoder, recipe.averaging)
         self.memory = memory
         self.device = next(encoder.parameters()).device
         self.images = images.to(self.device)
         families = torch.arange(len(images)) if families is None else families
-        self.lookalikes = Lookalikes(families.to(self.device), memory.keys.shape[1])
-        self.lookalikes.memory.to(self.device)
+        self.lookalikes = Lookalikes(
+            families.cpu(), memory.keys.shape[1], validate=memory.validate
+        ).to(self.device)
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
         self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe

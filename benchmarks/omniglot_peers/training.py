@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from benchmarks.omniglot_peers.drawings import Images
 from benchmarks.omniglot_peers.tasks import Scores
-from rarememory.averaging import averaged_weights
+from rarememory.averaging import AveragedWeights
 from rarememory.data import support_query_episode
 from rarememory.optimizer import MuonAndAdamW
 from rarememory.precision import precision
@@ -57,7 +57,7 @@ class PeerTraining:
         self.images = images
         self.course = course
         self.recipe = replace(recipe, steps=course.steps, learning_rate=course.rate)
-        self.averaged = averaged_weights(encoder, recipe.averaging)
+        self.averaged = AveragedWeights(encoder, recipe.averaging)
         self.optimizer = MuonAndAdamW(encoder.parameters(), weight_decay=recipe.weight_decay)
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0

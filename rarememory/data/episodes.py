@@ -60,8 +60,11 @@ def sightings_of(
             f"n_sightings is {n_sightings}, but a class has {n_drawings} drawings: ask for fewer"
         )
     n_way = len(classes)
-    drawings = _choose_drawings(n_way, n_drawings, n_sightings, generator).to(classes.device)
-    labels = torch.rand(n_sightings, n_way, generator=generator).argsort(dim=1).to(classes.device)
+    drawings = _choose_drawings(n_way, n_drawings, n_sightings, generator)
+    labels = torch.rand(n_sightings, n_way, generator=generator).argsort(dim=1)
+    drawings, labels = (
+        chosen.to(classes.device, non_blocking=True) for chosen in (drawings, labels)
+    )
     return Episode(classes[labels], drawings.T.gather(1, labels), labels)
 
 

@@ -51,7 +51,8 @@ class Jitter:
         self, images: Float[Tensor, "batch 1 height width"], generator: Generator
     ) -> Float[Tensor, "batch 1 height width"]:
         """A jittered copy; `generator` lives on the CPU."""
-        draws = torch.rand(7, len(images), generator=generator).to(images.device) * 2 - 1
+        draws = torch.rand(7, len(images), generator=generator) * 2 - 1
+        draws = draws.to(images.device, non_blocking=True)
         angle = draws[0] * math.radians(self.degrees)
         turn = _matrices(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
         wide, high = (draws[1:3] * self.scale).exp()
@@ -67,7 +68,8 @@ class Jitter:
     def _field(
         self, images: Float[Tensor, "batch 1 height width"], generator: Generator
     ) -> Float[Tensor, "batch height width 2"]:
-        draws = torch.randn(len(images), 2, *_COARSE, generator=generator).to(images.device)
+        draws = torch.randn(len(images), 2, *_COARSE, generator=generator)
+        draws = draws.to(images.device, non_blocking=True)
         # Along one axis and then the other: a tenth of the time that `interpolate` takes for both.
         down, across = (
             _bicubic(coarse, fine, images.device)
