@@ -91,7 +91,7 @@ def work(rank: int, folder: str) -> None:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=WORLD,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(minutes=5),
     )
     done = {
         "written": {name: written(rank, dtype) for name, dtype in TYPES.items()},

@@ -25,7 +25,7 @@ def main() -> None:
         server.session.file = Path("drawings.safetensors")
 
         def sees(lead: str, answer: str) -> None:
-            WebDriverWait(driver, 20).until(
+            WebDriverWait(driver, 120).until(
                 lambda _: (
                     [driver.find_element("id", at).text for at in ("lead", "answer")]
                     == [lead, answer]

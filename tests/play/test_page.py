@@ -37,7 +37,7 @@ class Page:
         return self.driver.find_element(By.ID, where).text
 
     def sees(self, where, text):
-        WebDriverWait(self.driver, 20, 0.05).until(
+        WebDriverWait(self.driver, 120, 0.05).until(
             lambda _: text in self.text(where), f"{text!r} in {where}"
         )
 

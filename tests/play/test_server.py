@@ -22,7 +22,7 @@ def server(tmp_path):
 
 def asked(server, path, body=None, method="POST", **headers):
     """Status, headers and content of an answer."""
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=20)
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=120)
     content = json.dumps(body).encode() if isinstance(body, dict | list) else body
     given = {"Content-Type": "application/json"} if method == "POST" else {}
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
