@@ -24,6 +24,7 @@ POLICIES = {
     "fifo": "first in, first out",
     "random": "the paper's, random eviction",
 }
+STORED = (20, 30, 44, 100, 200)
 SIZES = {"half": "0.5", "one": "1", "two": "2", "eight": "8"}
 PEERS = {
     "pixels": "nearest pixels",
@@ -165,22 +166,22 @@ TABLES = {
             ),
             row(
                 "20 of one alphabet, another hand asks, the 20 published runs, error",
-                _evaluation("within_alphabet.published.error"),
-                "",
-            ),
-            row(
-                "the same, trained on five alphabets",
-                _evaluation("within_alphabet.five.published.error"),
-                "",
-            ),
-            row(
-                "20 of one alphabet, drawn from all 20 alphabets and 20 hands, error",
                 _evaluation("within_alphabet.20w1s.error"),
                 "",
             ),
             row(
                 "the same, trained on five alphabets",
                 _evaluation("within_alphabet.five.20w1s.error"),
+                "",
+            ),
+            row(
+                "20 of one alphabet, drawn from all 20 alphabets and 20 hands, error",
+                _evaluation("within_alphabet.random.20w1s.error"),
+                "",
+            ),
+            row(
+                "the same, trained on five alphabets",
+                _evaluation("within_alphabet.five.random.20w1s.error"),
                 "",
             ),
             row(
@@ -199,6 +200,26 @@ TABLES = {
             row(f"{said}, sighting {n}", *_streams(f"{key}sighting{n}"))
             for said, key in ((POLICIES["mean"], ""), (POLICIES["paper"], "paper."))
             for n in (2, 6)
+        )
+        + tuple(
+            row(
+                f"{POLICIES[name]}, forgotten by the end, of one stream",
+                *_streams(f"eight.{name}.forgetting"),
+            )
+            for name in ("mean", "paper")
+        ),
+    ),
+    "storage": Table(
+        columns=("20 ways, 10 drawings of each, slots", *map(str, STORED)),
+        rows=tuple(
+            row(
+                POLICIES[name],
+                *(
+                    Figure(f"omniglot.storage.{name}.{slots}.accuracy", "{:.1f}")
+                    for slots in STORED
+                ),
+            )
+            for name in ("mean", "paper", "fifo")
         ),
     ),
     "policies": Table(

@@ -26,6 +26,8 @@ from rarememory.evaluation import (
 
 WAYS = (5, 20)
 SHOTS = (1, 5)
+AT_ONCE = 40
+"""Episodes of all classes at once, at most: only the drawings are left to chance."""
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Accuracies = dict[str, Accuracy]
@@ -149,11 +151,11 @@ def _upright(characters: Characters) -> Tensor:
 def _all_at_once(
     name: str, embeddings: Embeddings, options: Namespace, read: Read = ATTENDED
 ) -> Accuracies:
-    """All classes in one episode: only which drawings are the support is left to chance."""
+    """All classes in one episode."""
     way, drawings, _ = embeddings.shape
     found: Accuracies = {}
     for shot in SHOTS:
-        n_episodes, n_query = min(options.episodes, 40), drawings - shot
+        n_episodes, n_query = min(options.episodes, AT_ONCE), drawings - shot
         numbers = {"n_episodes": n_episodes, "n_query": n_query}
         found |= _task(name, embeddings, way, shot, read, **numbers)
     return found

@@ -69,7 +69,7 @@ def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_fr
     wanted |= {
         f"{part}within_alphabet.{task}.error"
         for part in ("", "jittered.")
-        for task in ("20w1s", "published")
+        for task in ("20w1s", "random.20w1s")
     }
     wanted |= {
         f"storage.{p}.{n}.accuracy" for p in ("paper", "fifo", "mean") for n in (20, 44, 200)
@@ -110,10 +110,11 @@ def test_it_tests_an_encoder_by_every_protocol_and_says_where_the_figures_are_fr
 
 
 def test_only_a_run_of_the_defaults_is_published():
-    options = evaluation._options(["--encoder", "x"])
+    options = evaluation._options(["--encoder", "x", "--five", "x"])
     assert options.published
+    assert not evaluation._options(["--encoder", "x"]).published
     assert not re.search("x|anywhere", evaluation._told(options).replace("<", ""))
-    other = evaluation._options(["--encoder", "x", "--seed", "1"])
+    other = evaluation._options(["--encoder", "x", "--five", "x", "--seed", "1"])
     assert not other.published
 
 
