@@ -35,6 +35,7 @@ TESTS = (
     "tests/test_histories.py",
     "tests/classifier",
     "tests/integrations",
+    "tests/test_host_waits.py",
     "tests/test_distributed.py",
     "tests/test_docstrings.py",
 )
@@ -93,6 +94,7 @@ OWN = {
     "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
     "backbones": "tests/backbones/test_backbones.py",
     "recipe.py": "tests/test_training.py",
+    "averaging.py": "tests/test_training.py",
     "commands": "tests/test_cli.py",
     "evaluation": "tests/evaluation",
     **{
