@@ -15,9 +15,9 @@ from rarememory.queries import rows_of
 from rarememory.state import EMPTY
 
 TEMPERATURE = 0.4
-"""Chosen by validation characters of Omniglot, where 0.4 to 0.7 were as good."""
+"""Chosen by validation characters of Omniglot."""
 CROWDING = 0.15
-"""Chosen by validation characters of Omniglot, where 0.1 to 0.2 were as good."""
+"""Chosen by validation characters of Omniglot."""
 _CELLS = 2**24
 """Scores at once, of so many queries and all slots: 64 MiB of them."""
 _SHORTEST = 0.01

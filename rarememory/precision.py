@@ -24,9 +24,14 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower.
 
     Example:
-        >>> computes_in_bfloat16(torch.device("cuda"))
+        >>> with precision(device := torch.device("cpu")):
+        ...     product = torch.ones(1, 1) @ torch.ones(1, 1)
+        >>> (product.dtype == torch.bfloat16) == computes_in_bfloat16(device)
         True
     """
+    if device.type == "cuda" and torch.cuda.is_available():
+        # From Ampere on.
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return True
     # Older versions of torch cannot tell.

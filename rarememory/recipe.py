@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from rarememory.data.jitter import Jitter
 
 GENTLE = 0.4
-"""Of the jitter, in the gentle part of a training; a quarter and a half did as well."""
+"""Of the jitter, in the gentle part of a training."""
 
 
 @dataclass(frozen=True)

@@ -123,15 +123,17 @@ def test_blocks_and_threads_change_nothing(kind, batch):
     labels = torch.randint(0, 50, (batch,))
     threads = torch.get_num_threads()
     answers = []
-    for count in (1, 2, 3, 8):
-        torch.set_num_threads(count)
-        pair = NativeLookup().nearest_pair(queries, keys, values, labels)
-        found = [
-            NativeLookup().nearest(queries, keys, values >= 0, k).sort().values
-            for k in (1, 10, 300, 1024)
-        ]
-        answers.append([*pair, *found])
-    torch.set_num_threads(threads)
+    try:
+        for count in (1, 2, 3, 8):
+            torch.set_num_threads(count)
+            pair = NativeLookup().nearest_pair(queries, keys, values, labels)
+            found = [
+                NativeLookup().nearest(queries, keys, values >= 0, k).sort().values
+                for k in (1, 10, 300, 1024)
+            ]
+            answers.append([*pair, *found])
+    finally:
+        torch.set_num_threads(threads)
     for answer in answers[1:]:
         assert all(torch.equal(a, b) for a, b in zip(answer, answers[0], strict=True))
     assert torch.equal(answers[0][0], TorchLookup().nearest_pair(queries, keys, values, labels)[0])
