@@ -9,12 +9,14 @@ scripts, runs/omniglot_report.html, to be opened by any browser.
 
 import argparse
 import base64
+import hashlib
 import html
 import io
 import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -43,6 +45,23 @@ tr + tr { border-top: 1px solid #ddd }
 """
 
 
+OTHER_ENCODER = "What follows is of another encoder than the figures above."
+
+
+class Page(NamedTuple):
+    """What the page shows beside its encoder's own drawings.
+
+    Attributes:
+        result: of the evaluation.
+        sightings: a picture, PNG.
+        same_encoder: whether the result is of this encoder.
+    """
+
+    result: Result
+    sightings: bytes
+    same_encoder: bool
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; return the exit status."""
     options = _options(arguments)
@@ -51,7 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.data or download_omniglot("data")
         characters = read_omniglot(folder, encoder.size).evaluation
         result = json.loads(Path(options.result).read_text(encoding="utf-8"))
-        path = write_page(characters, embed(encoder, characters.images), result, Path(options.page))
+        weights = hashlib.sha256(Path(options.encoder).read_bytes()).hexdigest()
+        page = Page(
+            result,
+            sightings=Path(options.sightings).read_bytes(),
+            same_encoder=result.get("weights_sha256") == weights,
+        )
+        path = write_page(characters, embed(encoder, characters.images), page, Path(options.page))
     except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -59,15 +84,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_page(characters: Characters, embeddings: Embeddings, result: Result, path: Path) -> Path:
+def write_page(characters: Characters, embeddings: Embeddings, page: Page, path: Path) -> Path:
     """The page of these characters: they are remembered from a drawing each, and the rest asks."""
     matplotlib.use("Agg")
     asked, answered = confusions(embeddings)
+    result = page.result
     parts = [
         "<h1>Omniglot past the paper</h1>",
         f"<p>{html.escape(result['command'])}, commit {html.escape(result['commit'])}</p>",
         _curves(result),
         _table(result["figures"]),
+        "<h2>Accuracy by sighting, in episodes of the Vinyals split</h2>",
+        _image(page.sightings),
+        "" if page.same_encoder else f"<p>{OTHER_ENCODER}</p>",
         f"<h2>The {N_CONFUSIONS} worst confusions</h2><p>Each character is remembered from one "
         "drawing (right of each pair); left is the drawing that was taken for it, with the name of "
         "what it is.</p>",
@@ -76,9 +105,9 @@ def write_page(characters: Characters, embeddings: Embeddings, result: Result, p
         "first alphabet, as near as their embeddings are (t-SNE).</p>",
         _picture(_map(characters, embeddings)),
     ]
-    page = f"<!doctype html><meta charset=utf-8><title>Omniglot</title><style>{STYLE}</style>"
+    head = f"<!doctype html><meta charset=utf-8><title>Omniglot</title><style>{STYLE}</style>"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([page, *parts]), encoding="utf-8")
+    path.write_text("\n".join([head, *parts]), encoding="utf-8")
     return path
 
 
@@ -194,6 +223,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--encoder", required=True, help="its weights, in safetensors")
     add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
     add("--result", default=RESULTS / "omniglot_evaluation.json", help="whose curves are shown")
+    add(
+        "--sightings",
+        default=RESULTS / "omniglot_vinyals.png",
+        help="picture of accuracy by sighting, as python -m benchmarks.omniglot draws it",
+    )
     add("--page", default="runs/omniglot_report.html")
     return parser.parse_args(arguments)
 

@@ -1,16 +1,21 @@
 """The report page: which confusions it shows, and that it is one file with its pictures in it."""
 
 import base64
+import hashlib
+import io
+import json
 import re
-from io import BytesIO
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from benchmarks.omniglot import report
 from benchmarks.omniglot.curves import draw_evaluation
-from benchmarks.omniglot.report import confusions, main, write_page
-from rarememory.data import Characters, draw_glyphs
+from benchmarks.omniglot.report import OTHER_ENCODER, Page, confusions, main, write_page
+from rarememory.backbones import Conv4
+from rarememory.data import Characters, Omniglot, draw_glyphs
 
 
 def on_a_circle(*angles):
@@ -61,11 +66,15 @@ def test_the_page_is_one_file_that_holds_its_pictures(result, tmp_path):
     glyphs = draw_glyphs(6, 5)
     characters = Characters(tuple(f"<A>/{n}" for n in range(6)), glyphs.images)
     torch.manual_seed(0)
-    path = write_page(characters, torch.randn(6, 5, 8), result, tmp_path / "new" / "page.html")
+    drawn = io.BytesIO()
+    Image.new("RGB", (300, 201)).save(drawn, "png")
+    shown = Page(result, drawn.getvalue(), same_encoder=True)
+    path = write_page(characters, torch.randn(6, 5, 8), shown, tmp_path / "new" / "page.html")
     page = path.read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
-    sizes = [Image.open(BytesIO(base64.b64decode(picture))).size for picture in pictures]
-    assert len(sizes) == 3 and all(min(size) > 200 for size in sizes)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures]
+    assert sizes[1] == (300, 201) and OTHER_ENCODER not in page
+    assert len(sizes) == 4 and all(min(size) > 200 for size in sizes)
     assert "<script" not in page and "http" not in page
     assert "<td>evaluation.659w1s<td>80.25<td>± 0.50" in page
     assert "python -m &lt;this&gt;" in page
@@ -80,3 +89,18 @@ def test_the_curves_have_every_policy_and_what_was_published(result, tmp_path):
 def test_without_drawings_it_says_so(tmp_path, capsys):
     assert main(["--encoder", str(tmp_path / "none.safetensors")]) == 1
     assert "there is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("same_encoder", [True, False])
+def test_curves_of_another_encoder_are_said_to_be(same_encoder, result, tmp_path, monkeypatch):
+    weights, page = tmp_path / "conv4.safetensors", tmp_path / "page.html"
+    save_file(Conv4(key_dim=8).state_dict(), weights)
+    glyphs = Characters(tuple(f"A/{n}" for n in range(6)), draw_glyphs(6, 5).images)
+    monkeypatch.setattr(report, "read_omniglot", lambda folder, size: Omniglot(glyphs, glyphs))
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (tmp_path / "result.json").write_text(
+        json.dumps(result | {"weights_sha256": digest if same_encoder else "0"})
+    )
+    told = {"encoder": weights, "data": "here", "result": tmp_path / "result.json", "page": page}
+    assert main([f"--{name}={value}" for name, value in told.items()]) == 0
+    assert (OTHER_ENCODER in page.read_text(encoding="utf-8")) != same_encoder
