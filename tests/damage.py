@@ -138,7 +138,7 @@ def first_failure(home: Path, tests: list[str]) -> str | None:
     log = home / "log"
     run = multiprocessing.get_context("fork").Process(target=run_tests, args=(home, tests, log))
     run.start()
-    run.join(timeout=300)
+    run.join(timeout=1200)
     if run.exitcode is None:
         run.kill()
         return "ran for ever"
