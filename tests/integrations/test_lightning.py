@@ -268,7 +268,7 @@ def test_layers_that_are_not_there_or_do_not_run_are_named():
 def shuffled(n_batches, generator=None, **options):
     inputs = torch.randn(8 * n_batches, 4, generator=torch.Generator().manual_seed(7))
     data = TensorDataset(inputs, (inputs[:, 0] > 0).long())
-    return DataLoader(data, 8, num_workers=2, generator=generator, **options)
+    return DataLoader(data, 8, num_workers=1, generator=generator, **options)
 
 
 @pytest.mark.parametrize("seeded", ["by torch", "by a generator", "by a sampler"])
