@@ -94,7 +94,6 @@ OWN = {
     "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
     "backbones": "tests/backbones/test_backbones.py",
     "recipe.py": "tests/test_training.py",
-    "averaging.py": "tests/test_training.py",
     "commands": "tests/test_cli.py",
     "evaluation": "tests/evaluation",
     **{
