@@ -21,7 +21,7 @@ CROWDING = 0.15
 _CELLS = 2**24
 """Scores at once, of so many queries and all slots: 64 MiB of them."""
 _SHORTEST = 0.01
-"""Where keys that cancel to less point, float32 does not tell: their class scores near 0."""
+"""Of keys that cancel to less, rounding has much to say about the direction: see `attended`."""
 
 
 class Attended(NamedTuple):
@@ -71,8 +71,8 @@ def attended(
     it is the mean of the class, at a small one its nearest key; between them a class of several
     examples is told better than by either. With one key a class all three are the same. Of
     hundreds of classes, those close to keys of others answer too often, unless some of r(v), the
-    mean cosine to the 10 nearest of these, is taken off (`rarememory.crowding.crowded`). A class
-    whose keys cancel, |p| < 0.01, points nowhere and scores near 0.
+    mean cosine to the 10 nearest of these, is taken off (`rarememory.crowding.crowded`). Where the
+    keys of a class cancel, 0.01 stands for a smaller |p|, so that its score falls to 0 with |p|.
 
     It looks at all keys, not at the nearest few, makes the host wait for a GPU, and changes
     nothing: a read for classes of several examples, not for every step of a training. For a memory

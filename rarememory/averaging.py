@@ -13,7 +13,7 @@ class AveragedWeights(AveragedModel):
     mean <- mean + (1 - min(decay, (1 + n) / (10 + n))) (now - mean) at the n-th update after the
     first, which copies: an exponential average that forgets its beginning, for it decays faster
     while it is young. Buffers, such as a norm's, are averaged too; numbers that are not floating
-    are copied. Unlike what torch does of itself, an update never makes the host wait for a GPU.
+    are copied. Unlike torch's own update, this does not make the host wait for a GPU.
 
     Args:
         encoder: is copied, to `module`.
@@ -34,14 +34,14 @@ class AveragedWeights(AveragedModel):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Follow the encoder by one update."""
-        # The count lives on the host, wherever the weights are.
+        # The count was made on the host, and stays there unless it is moved.
         done = int(self.n_averaged)
-        part = 1 - min(self.decay, (1 + done) / (10 + done)) if done else 1.0
+        part = 1 - min(self.decay, (1 + done) / (10 + done))
         averaged = chain(self.module.parameters(), self.module.buffers())
         current = chain(model.parameters(), model.buffers())
         for mean, now in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, part)
+            if done and mean.is_floating_point():
+                mean.lerp_(now.to(mean.device), part)
             else:
                 mean.copy_(now)
         self.n_averaged += 1

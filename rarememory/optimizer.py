@@ -67,8 +67,8 @@ class MuonAndAdamW:
         for optimizer in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-        # Muon multiplies in bfloat16 on whatever chip: without instructions for it, that was four
-        # fifths of a training.
+        # Muon multiplies in bfloat16 on whatever chip: without instructions for it, that would be
+        # most of a training.
         rounds = all(computes_in_bfloat16(parameter.device) for parameter in self.parameters)
         with nullcontext() if rounds else NotRounded():
             for optimizer in self._optimizers.values():

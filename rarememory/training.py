@@ -232,7 +232,8 @@ def train(
     """Train to the last step; go on from the checkpoint if there is one, and keep it.
 
     It is written every so many steps and at the end, whole or not at all: an interruption (Ctrl-C)
-    leaves the last one in place, and the same call goes on from there to the same result.
+    leaves the last one in place, and the same call goes on from there to the same result. As often
+    it is looked whether the weights are still finite.
 
     Args:
         training: what to train.
@@ -242,6 +243,7 @@ def train(
 
     Raises:
         ValueError: the checkpoint is of another training.
+        RuntimeError: the training has diverged; the last checkpoint is from before.
 
     Example:
         >>> from rarememory.backbones import Conv4
@@ -258,10 +260,19 @@ def train(
     while training.step < training.recipe.steps:
         step = training.advance()
         watch(step)
-        if checkpoint is not None and (
-            step.step % every == 0 or step.step == training.recipe.steps
-        ):
-            _save(training.state_dict(), checkpoint)
+        if step.step % every == 0 or step.step == training.recipe.steps:
+            _check_finite(training)
+            if checkpoint is not None:
+                _save(training.state_dict(), checkpoint)
+
+
+def _check_finite(training: Training) -> None:
+    weights = training.encoder.parameters()
+    if not torch.stack([weight.isfinite().all() for weight in weights]).all():
+        raise RuntimeError(
+            f"after step {training.step} a weight is not finite: the training has diverged; "
+            f"try a lower learning_rate than {training.recipe.learning_rate}"
+        )
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

@@ -194,6 +194,24 @@ def test_the_averaged_weights_forget_their_beginning():
     assert all(int(module.num_batches_tracked) == 5 for module in batches)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_training_that_diverged_stops_and_leaves_the_last_checkpoint(kept, tmp_path):
+    training = training_of()
+    checkpoint = tmp_path / "one.pt" if kept else None
+
+    def diverge(step):
+        if step.step == 3:
+            torch.nn.init.constant_(training.encoder.head.weight, torch.nan)
+
+    training.memory.validate = training.lookalikes.memory.validate = False
+    with pytest.raises(RuntimeError, match="after step 4 a weight is not finite"):
+        train(training, checkpoint=checkpoint, every=2, watch=diverge)
+    if kept:
+        again = training_of()
+        again.load_state_dict(torch.load(checkpoint, weights_only=True))
+        assert again.step == 2 and again.encoder.head.weight.isfinite().all()
+
+
 def test_training_learns():
     training = training_of(steps=60, jitter=Jitter(degrees=3.0, scale=0.02, shear=0.02, shift=0.01))
     losses = []

@@ -94,7 +94,8 @@ def write_page(characters: Characters, embeddings: Embeddings, page: Page, path:
         f"<p>{html.escape(result['command'])}, commit {html.escape(result['commit'])}</p>",
         _curves(result),
         _table(result["figures"]),
-        "<h2>Accuracy by sighting, in episodes of the Vinyals split</h2>",
+        "<h2>Accuracy by sighting</h2><p>In episodes of the Vinyals split, by the encoder that was "
+        "trained on its other characters.</p>",
         _image(page.sightings),
         "" if page.same_encoder else f"<p>{OTHER_ENCODER}</p>",
         f"<h2>The {N_CONFUSIONS} worst confusions</h2><p>Each character is remembered from one "
