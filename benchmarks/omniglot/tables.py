@@ -239,6 +239,12 @@ TABLES = {
         columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
         rows=(
             *(each for name, said in PEERS.items() for each in _peer(name, said)),
+            row(
+                "the same, all drawings kept and attended to",
+                *_at_five_shots(
+                    tuple(Figure(f"omniglot_peers.attention.{task}") for task in TASKS)
+                ),
+            ),
             row("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
             row("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
         ),
