@@ -1,5 +1,6 @@
 """A result file: the figures, and all that is needed to get them again."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -63,6 +64,11 @@ def percent(accuracies: Mapping[str, Accuracy]) -> dict[str, float]:
 def named(name: str, things: Mapping[str, T]) -> dict[str, T]:
     """The same with a name before each key, and a dot."""
     return {f"{name}.{key}": thing for key, thing in things.items()}
+
+
+def sha256(path: str | Path) -> str:
+    """What tells a file of weights from another."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def device() -> str:

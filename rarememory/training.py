@@ -261,12 +261,12 @@ def train(
         step = training.advance()
         watch(step)
         if step.step % every == 0 or step.step == training.recipe.steps:
-            _check_finite(training)
+            _check_weights(training)
             if checkpoint is not None:
                 _save(training.state_dict(), checkpoint)
 
 
-def _check_finite(training: Training) -> None:
+def _check_weights(training: Training) -> None:
     weights = training.encoder.parameters()
     if not torch.stack([weight.isfinite().all() for weight in weights]).all():
         raise RuntimeError(

@@ -754,7 +754,7 @@ DAMAGES = (
     ("training.py", "recall.scores.masked_fill(again, -torch.inf)", "recall.scores"),
     ("training.py", "pair.scores.masked_fill(wrong, -torch.inf)", "pair.scores"),
     ("training.py", '        self.lookalikes.memory.load_state_dict(state["lookalikes"])\n', ""),
-    ("training.py", "            _check_finite(training)\n", ""),
+    ("training.py", "            _check_weights(training)\n", ""),
     ("averaging.py", "if done and mean", "if mean"),
     ("averaging.py", "(1 + done) / (10 + done)", "1.0"),
     ("averaging.py", "self.n_averaged += 1", "pass"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.commands import add_omniglot, at_defaults, exit_status, told
 from benchmarks.curves import draw_sightings
-from benchmarks.omniglot.testing import AT_ONCE, alone, tested
+from benchmarks.omniglot.testing import alone, at_once, tested
 from benchmarks.omniglot.training import KEY_DIM, keep, together, trained
 from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory.backbones import BACKBONES
@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         split=checksum(split),
         episodes=options.episodes,
-        episodes_of_all_at_once=min(options.episodes, AT_ONCE),
+        episodes_of_all_at_once=at_once(options),
         recipe=repr(encoders[0].recipe),
         backbone=options.backbone,
         parameters=sum(one.parameters for one in encoders),

@@ -9,7 +9,6 @@ core, most of them for the streams.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -26,7 +25,7 @@ from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
 from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, asked
-from benchmarks.results import RESULTS, named, percent, write_result
+from benchmarks.results import RESULTS, named, percent, sha256, write_result
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, published_runs, read_omniglot
@@ -100,8 +99,8 @@ def _run(options: argparse.Namespace) -> None:
         episodes_beyond_100_ways=_fewer(options),
         classes=len(characters),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
-        weights_sha256=_sha256(options.encoder),
-        five_sha256=_sha256(options.five) if options.five else None,
+        weights_sha256=sha256(options.encoder),
+        five_sha256=sha256(options.five) if options.five else None,
         wall_seconds=round(time.perf_counter() - begin),
         accuracy_by_ways=curves,
         lifelong_accuracy_by_sighting=by_sighting,
@@ -273,10 +272,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.published = at_defaults(parser, options, DECISIVE) and options.five is not None
     return options
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _told(options: argparse.Namespace) -> str:

@@ -9,7 +9,6 @@ scripts, runs/omniglot_report.html, to be opened by any browser.
 
 import argparse
 import base64
-import hashlib
 import html
 import io
 import json
@@ -28,7 +27,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from benchmarks.omniglot.curves import Result, draw_evaluation
-from benchmarks.results import RESULTS
+from benchmarks.results import RESULTS, sha256
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, read_omniglot
@@ -70,11 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.data or download_omniglot("data")
         characters = read_omniglot(folder, encoder.size).evaluation
         result = json.loads(Path(options.result).read_text(encoding="utf-8"))
-        weights = hashlib.sha256(Path(options.encoder).read_bytes()).hexdigest()
         page = Page(
             result,
             sightings=Path(options.sightings).read_bytes(),
-            same_encoder=result.get("weights_sha256") == weights,
+            same_encoder=result.get("weights_sha256") == sha256(options.encoder),
         )
         path = write_page(characters, embed(encoder, characters.images), page, Path(options.page))
     except (ImportError, OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from benchmarks.commands import at_defaults, exit_status
-from benchmarks.omniglot.testing import AT_ONCE, tested
+from benchmarks.omniglot.testing import at_once, tested
 from benchmarks.results import RESULTS, named, percent, write_result
 from rarememory.backbones import omniglot_encoder, unseen_characters
 from rarememory.data import download_omniglot, read_omniglot
@@ -42,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
         command=f"python -m benchmarks.omniglot.shipped --episodes {options.episodes}",
         seed=0,
         episodes=options.episodes,
-        episodes_of_all_at_once=min(options.episodes, AT_ONCE),
+        episodes_of_all_at_once=at_once(options),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         training=trained,
     )

@@ -26,8 +26,6 @@ from rarememory.evaluation import (
 
 WAYS = (5, 20)
 SHOTS = (1, 5)
-AT_ONCE = 40
-"""Episodes of all classes at once, at most: only the drawings are left to chance."""
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Accuracies = dict[str, Accuracy]
@@ -114,6 +112,11 @@ def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namesp
     )
 
 
+def at_once(options: Namespace) -> int:
+    """Episodes of all classes: they leave only the drawings to chance, and few will do."""
+    return min(int(options.episodes), 40)
+
+
 def memory_for(key_dim: int, memory_size: int, read: Read) -> Memory:
     """One that keeps every drawing where they are attended to, else one to average into."""
     return Memory(key_dim, memory_size, update=FirstInFirstOut() if "attention" in read else None)
@@ -155,7 +158,7 @@ def _all_at_once(
     way, drawings, _ = embeddings.shape
     found: Accuracies = {}
     for shot in SHOTS:
-        n_episodes, n_query = min(options.episodes, AT_ONCE), drawings - shot
+        n_episodes, n_query = at_once(options), drawings - shot
         numbers = {"n_episodes": n_episodes, "n_query": n_query}
         found |= _task(name, embeddings, way, shot, read, **numbers)
     return found
