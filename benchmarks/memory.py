@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import write_result
-from rarememory import Memory, Recall, writing
-from rarememory.writing import eviction_order
+from rarememory import Memory, Recall
+from rarememory.memory import writing
+from rarememory.memory.writing import eviction_order
 
 BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
 TURNS, WARM_UP = 300, 30

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line, or say what it needs."""
     try:
-        from rarememory.cli import main as run
+        from rarememory.commands.cli import main as run
     except ModuleNotFoundError as error:
         sys.exit(f'the command line needs {error.name}: pip install "rarememory[cli]"')
     run()

@@ -11,79 +11,29 @@ import pytest
 
 from tests.sources import PRODUCT, ROOT, python_files
 
-# What each module of the package may import of the package. A new module gets its row here.
-CORE = {
-    "state",
-    "noise",
-    "native",
-    "checks",
-    "looking",
-    "queries",
-    "losses",
-    "updates",
-    "writing",
-    "reading",
-    "shadow",
-    "watching",
-    "capacity",
-    "forgetting",
-    "lookup",
-    "memory",
-}
-PARTS = {"backbones", "data", "readers"}
-LEARNING = {"training", "evaluation", "whitening"}
+# What each folder of the package may import of the others; a new one gets its row here. The rows
+# are in order: a folder imports only those above its own row.
+CORE = {"base", "native", "lookup", "memory"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "state": set(),
-    "noise": {"native"},
+    "base": set(),
     "native": set(),
-    "checks": set(),
-    "looking": set(),
-    "queries": {"state", "looking"},
-    "watching": set(),
-    "shadow": {"watching"},
-    "capacity": {"state"},
-    "forgetting": {"state"},
-    "backbones": set(),
     "data": set(),
-    "readers": {"state"},
-    "losses": {"state"},
-    "updates": set(),
-    "writing": {"state", "noise", "native", "looking", "updates"},
-    "reading": {"state", "queries", "lookup"},
-    "lookup": {"state", "checks", "looking", "watching", "native"},
-    "memory": CORE,
-    "vectors": CORE,
-    "means": CORE,
-    "crowding": set(),
-    "attention": CORE | {"crowding"},
     "distributed": set(),
-    "pictures": PARTS,
-    "evaluation": CORE | PARTS | {"attention"},
-    "lookalikes": CORE,
-    "whitening": {"checks"},
-    "averaging": set(),
-    "precision": set(),
-    "optimizer": {"precision"},
-    "recipe": PARTS,
-    "training": (
-        CORE | PARTS | {"averaging", "evaluation", "lookalikes", "optimizer", "precision", "recipe"}
+    "lookup": {"base", "native"},
+    "memory": {"base", "native", "lookup"},
+    "variants": CORE,
+    "readers": CORE,
+    "backbones": {"base"},
+    "evaluation": {"base", "data", "memory", "variants"},
+    "training": {"base", "data", "memory"},
+    "classifier": CORE | {"variants", "backbones"},
+    "integrations": CORE | {"data", "evaluation", "classifier"},
+    "play": {"data", "backbones", "memory", "classifier"},
+    "commands": (
+        CORE | {"data", "variants", "backbones", "evaluation", "training", "classifier", "play"}
     ),
-    "classifier": CORE | PARTS | LEARNING,
-    "integrations": CORE | PARTS | LEARNING | {"classifier"},
-    "demo": CORE | PARTS | LEARNING | {"classifier"},
-    "play": CORE | PARTS | LEARNING | {"classifier"},
-    "commands": CORE | PARTS | LEARNING | {"attention", "classifier", "play"},
-    "cli": (
-        CORE
-        | PARTS
-        | LEARNING
-        | {"pictures", "classifier", "integrations", "demo", "commands", "play"}
-    ),
-    "__main__": {"cli", "demo"},
-    "__init__": CORE
-    | PARTS
-    | LEARNING
-    | {"vectors", "means", "attention", "classifier", "integrations"},
+    "__main__": {"commands"},
+    "__init__": CORE | {"variants", "classifier"},
 }
 
 # Inside lookup/ each file may import those before it. Any other file there is an engine: it may
@@ -168,10 +118,15 @@ def test_every_module_of_the_package_has_its_row():
     assert found <= MAY_IMPORT.keys(), f"no row for {sorted(found - MAY_IMPORT.keys())}"
 
 
-def test_no_two_rows_may_import_each_other():
+def test_no_row_of_the_table_points_up():
+    rows = list(MAY_IMPORT)
     for row, below in MAY_IMPORT.items():
-        for other in below - {row}:
-            assert row not in MAY_IMPORT[other], f"{row} and {other} may import each other"
+        assert below <= set(rows[: rows.index(row)]), f"{row} may import what stands below its row"
+
+
+def test_few_files_lie_at_the_root_of_the_package():
+    entries = [path for path in (ROOT / "rarememory").iterdir() if not path.name.startswith("__")]
+    assert len([path for path in entries if path.is_file()]) <= 9
 
 
 @pytest.mark.parametrize(
@@ -184,16 +139,21 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize(
     ("file", "line", "upward"),
     [
-        ("rarememory/state.py", "import rarememory", ["rarememory"]),
-        ("rarememory/losses.py", "from rarememory import memory", ["rarememory.memory"]),
-        ("rarememory/losses.py", "from .memory import Memory", ["rarememory.memory"]),
-        ("rarememory/losses.py", "from rarememory.state import EMPTY", []),
-        ("rarememory/updates.py", "def f():\n    from . import losses", ["rarememory.losses"]),
-        ("rarememory/memory.py", "from rarememory.lookup.faiss import Faiss", []),
-        ("rarememory/memory.py", "import benchmarks.tables", ["benchmarks.tables"]),
+        ("rarememory/base/state.py", "import rarememory", ["rarememory"]),
+        ("rarememory/base/state.py", "from rarememory import memory", ["rarememory.memory"]),
+        ("rarememory/base/state.py", "from ..memory import Memory", ["rarememory.memory"]),
+        ("rarememory/memory/losses.py", "from rarememory.base.state import EMPTY", []),
+        ("rarememory/memory/updates.py", "def f():\n    from . import losses", []),
+        (
+            "rarememory/lookup/ops.py",
+            "def f():\n    from ..memory import losses",
+            ["rarememory.memory.losses"],
+        ),
+        ("rarememory/memory/module.py", "from rarememory.lookup.faiss import Faiss", []),
+        ("rarememory/memory/module.py", "import benchmarks.tables", ["benchmarks.tables"]),
         ("rarememory/data/omniglot.py", "from rarememory.data.episodes import Episode", []),
-        ("rarememory/data/omniglot.py", "from ..state import EMPTY", ["rarememory.state"]),
-        ("rarememory/readers/end_to_end.py", "from ..state import EMPTY", []),
+        ("rarememory/data/omniglot.py", "from ..base.state import A", ["rarememory.base.state"]),
+        ("rarememory/readers/end_to_end.py", "from ..base.state import EMPTY", []),
         ("rarememory/lookup/faiss.py", "from .base import Lookup", []),
         ("rarememory/lookup/faiss.py", "from . import Lookup", ["rarememory.lookup"]),
         ("rarememory/lookup/faiss.py", "from .triton import go", ["rarememory.lookup.triton"]),
@@ -212,16 +172,14 @@ def test_imports_point_down(path):
         ),
         ("rarememory/lookup/faiss.py", "import torch, faiss", []),
         ("rarememory/lookup/__init__.py", "from .torch import Torch", []),
-        ("rarememory/__init__.py", "from rarememory.cli import main", ["rarememory.cli"]),
         ("benchmarks/memory.py", "from rarememory import Memory", []),
         ("benchmarks/memory.py", "import examples.kea", ["examples.kea"]),
     ],
 )
 def test_an_upward_import_is_seen(tmp_path, file, line, upward):
-    for name in ("memory", "losses"):
-        module = tmp_path / "rarememory" / f"{name}.py"
-        module.parent.mkdir(exist_ok=True)
-        module.touch()
+    module = tmp_path / "rarememory" / "memory" / "losses.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(line)
@@ -242,11 +200,6 @@ def test_importing_the_package_brings_no_optional_package():
 
 def test_a_helper_lives_beside_its_user_and_not_in_utils():
     assert [path for path in python_files(*PRODUCT, "tests") if path.stem == "utils"] == []
-
-
-def test_a_file_is_read_in_one_sitting():
-    lines = {path: len(path.read_text("utf-8").splitlines()) for path in python_files(*PRODUCT)}
-    assert {path.name: count for path, count in lines.items() if count > 350} == {}
 
 
 def test_the_product_names_no_path_of_one_machine():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.generalised.drawings import TRAIN, drawn, pixels
 from benchmarks.generalised.rivals import Task, balanced, class_means, grown
 from rarememory.data import Characters, Jitter
-from rarememory.precision import precision
+from rarememory.training.precision import precision
 
 BATCH = 128
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rarememory import FirstInFirstOut, Memory
-from rarememory.attention import CROWDING, Attention, attended
 from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
@@ -23,6 +22,7 @@ from rarememory.evaluation import (
     embed_averaged,
     support_query_accuracy,
 )
+from rarememory.variants.class_attention import CROWDING, Attention, attended
 
 WAYS = (5, 20)
 SHOTS = (1, 5)

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from rarememory import Memory
 from rarememory.backbones import BACKBONES, Backbone, Ensemble
+from rarememory.backbones.whitening import end_in, whitening
 from rarememory.data import Characters, Split, checksum, families, is_upright
 from rarememory.evaluation import embed, sighting_accuracy
 from rarememory.training import Recipe, Step, Training, train
-from rarememory.whitening import end_in, whitening
 
 KEY_DIM = 256
 TEMPERATURE = 0.1

@@ -27,10 +27,10 @@ from benchmarks.omniglot_peers.rules import (
 )
 from benchmarks.omniglot_peers.tasks import Embeddings, Scores, Task, accuracy_of
 from benchmarks.omniglot_peers.training import Course, PeerTraining, train
-from rarememory.attention import attended
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy, embed
 from rarememory.training import Recipe
+from rarememory.variants.class_attention import attended
 
 Grid = Mapping[str, Sequence[Any]]
 

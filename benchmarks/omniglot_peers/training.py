@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from benchmarks.omniglot_peers.drawings import Images
 from benchmarks.omniglot_peers.tasks import Scores
-from rarememory.averaging import AveragedWeights
 from rarememory.data import support_query_episode
-from rarememory.optimizer import MuonAndAdamW
-from rarememory.precision import precision
 from rarememory.training import Recipe
+from rarememory.training.ema import AveragedWeights
+from rarememory.training.optimizer import MuonAndAdamW
+from rarememory.training.precision import precision
 
 WAY, QUERIES = 60, 5
 """Classes of a training episode, and queries of each, as Snell et al. 2017 train on Omniglot."""

@@ -12,7 +12,7 @@ from benchmarks.sequence.lstm import LSTM
 from benchmarks.sequence.modern import Modern
 from benchmarks.sequence.task import END, FIRST_SYMBOL, Examples
 from rarememory import Memory, Recall
-from rarememory.precision import precision
+from rarememory.training.precision import precision
 
 
 class Steps(NamedTuple):

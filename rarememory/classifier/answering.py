@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from rarememory.capacity import resized
+from rarememory.base.state import EMPTY, MemoryState
 from rarememory.classifier.answers import Probabilities, Remembered
 from rarememory.classifier.blending import (
     FORGOTTEN,
@@ -25,7 +25,7 @@ from rarememory.classifier.labels import Label, Names, check_nameable, plain
 from rarememory.classifier.openset import familiarity
 from rarememory.classifier.refs import Refs
 from rarememory.memory import Memory
-from rarememory.state import EMPTY, MemoryState
+from rarememory.memory.resizing import resized
 
 
 class Answering(nn.Module):

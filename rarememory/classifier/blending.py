@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.state import EMPTY
+from rarememory.base.state import EMPTY
 
 FORGOTTEN = -1e30
 """The logit of a class that is not to be answered; finite, and so are gradients."""

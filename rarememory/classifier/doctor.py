@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.classifier.labels import Label, Names
 from rarememory.classifier.refs import Refs
 from rarememory.memory import Memory
-from rarememory.state import EMPTY
 
 
 class Clash(NamedTuple):

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from rarememory.backbones.whitening import whitening
 from rarememory.classifier import calibration, openset
 from rarememory.classifier.answering import Answering
 from rarememory.classifier.blending import Evidence, Weighing, blended
 from rarememory.classifier.examples import batches_of
 from rarememory.classifier.known import Known, labelled, pooled, taken_for_known
 from rarememory.classifier.learning import Encoded, encoded
-from rarememory.whitening import whitening
 
 
 class Fitting(Answering):
@@ -128,7 +128,7 @@ class Fitting(Answering):
     ) -> None:
         """Map features so that examples of a class differ as much in every direction.
 
-        `rarememory.whitening` has the formula. Directions in which examples of one class
+        `rarememory.backbones.whitening` has the formula. Directions in which examples of one class
         differ much tell classes apart badly: they count less from here on, for classes that are
         learnt later too. The examples are best those that the host was trained with; they are not
         remembered. The map becomes the memory's `projection`, saved and trained along with it.

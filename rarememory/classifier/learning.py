@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.classifier.answering import Answering
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.examples import Batch, check_dims, chunks, dims_of
 from rarememory.classifier.labels import Label, check_nameable
-from rarememory.queries import normalized
-from rarememory.state import EMPTY
+from rarememory.memory.queries import normalized
 
 
 class Encoded(NamedTuple):

@@ -12,7 +12,7 @@ from rarememory.classifier.examples import gathered, with_bar
 from rarememory.classifier.labels import Label
 from rarememory.classifier.refs import plain_ref
 from rarememory.memory import Memory
-from rarememory.queries import normalized
+from rarememory.memory.queries import normalized
 
 
 class Drift(NamedTuple):

@@ -10,7 +10,12 @@ from rarememory.classifier.labels import decoded, encoded
 from rarememory.classifier.persistence import StrPath, read_file, write_file
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
-from rarememory.updates import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Update
+from rarememory.memory.updates import (
+    AverageOrReplace,
+    AverageOrReplaceRandom,
+    FirstInFirstOut,
+    Update,
+)
 
 POLICIES = {p.__name__: p for p in (AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut)}
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rarememory.base.state import EMPTY
 from rarememory.classifier import refreshing
 from rarememory.classifier.answers import Forgotten, Learnt
 from rarememory.classifier.doctor import Report, examined
@@ -20,9 +21,8 @@ from rarememory.classifier.persistence import StrPath
 from rarememory.classifier.refs import plain_ref
 from rarememory.classifier.saving import load_classifier, save_classifier
 from rarememory.lookup import Lookup
-from rarememory.losses import vote_loss
-from rarememory.state import EMPTY
-from rarememory.updates import Update
+from rarememory.memory.losses import vote_loss
+from rarememory.memory.updates import Update
 
 
 class MemoryClassifier(Fitting):

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rarememory.attention import CROWDING, attended
 from rarememory.backbones import omniglot_encoder, stored_encoder, unseen_characters
-from rarememory.commands.speaking import AsJson, one_sentence, say
+from rarememory.commands.output import AsJson, one_sentence, say
 from rarememory.data import (
     Characters,
     Omniglot,
@@ -21,6 +20,7 @@ from rarememory.data import (
     split_called,
 )
 from rarememory.evaluation import Bar, Figures, both_protocols, embed
+from rarememory.variants.class_attention import CROWDING, attended
 
 
 def omniglot(

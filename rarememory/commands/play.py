@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rarememory.commands.speaking import one_sentence, say
+from rarememory.commands.output import one_sentence, say
 from rarememory.play.server import Server
 from rarememory.play.session import Session
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from rarememory.attention import Attention
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.evaluation.sighting import sighting_accuracy
 from rarememory.evaluation.support_query import support_query_accuracy
 from rarememory.memory import Memory
-from rarememory.updates import FirstInFirstOut
+from rarememory.memory.updates import FirstInFirstOut
+from rarememory.variants.class_attention import Attention
 
 SIGHTINGS = 11
 """How often a class is seen in an episode by sighting, unless more shots are asked for."""

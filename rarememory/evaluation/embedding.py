@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.data.jitter import Jitter
 
 SMALL_JITTER = Jitter(degrees=6.0, scale=0.06, shear=0.07, shift=0.03)

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import Recall
 from rarememory.data.streams import Stream
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
-from rarememory.state import Recall
 
 
 @torch.no_grad()

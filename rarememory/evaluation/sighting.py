@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.data.episodes import sighting_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.evaluation.support_query import answered

@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
-from rarememory.attention import Attention
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.data.episodes import Episode, support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
+from rarememory.variants.class_attention import Attention
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.data.characters import is_upright
 from rarememory.data.streams import classes_by_alphabet
 from rarememory.evaluation.accuracy import Accuracy, Bar

@@ -14,7 +14,7 @@ from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.saving import fill, memory_with, settings_of
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
-from rarememory.updates import Update
+from rarememory.memory.updates import Update
 
 TENSORS, CONFIG, VERSION = "model.safetensors", "config.json", 1
 

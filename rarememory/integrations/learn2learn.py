@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from torch import Generator, Tensor, nn
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.classifier.host import evaluating
 from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation import Accuracy

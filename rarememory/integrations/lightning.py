@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.classifier.host import evaluating, last_linear
 from rarememory.memory import Memory
 

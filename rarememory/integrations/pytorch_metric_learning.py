@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
-from rarememory.queries import normalized
+from rarememory.memory.queries import normalized
 
 # Numbers that the scores of one piece of the queries may gather.
 _AT_ONCE = 2**24

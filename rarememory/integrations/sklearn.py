@@ -10,10 +10,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from rarememory.base.state import EMPTY, Recall
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
-from rarememory.state import EMPTY, Recall
-from rarememory.updates import FirstInFirstOut, Update
+from rarememory.memory.updates import FirstInFirstOut, Update
 
 
 class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 
-from rarememory.checks import check_count
+from rarememory.base.validation import check_count
 
 
 class _Mergeable(Metric):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rarememory.watching import Watch
+from rarememory.base.versions import Watch
 
 _NUMBERS_AT_ONCE = 2**22
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

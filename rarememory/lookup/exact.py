@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
-from rarememory.state import EMPTY
+from rarememory.base.state import EMPTY
 
 APART = 4
 """Scores lie in [-1, 1]: this much added or taken away sets one group of them apart for certain."""

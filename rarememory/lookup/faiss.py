@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import order, score, tolerance
 from rarememory.lookup.package import faiss_is_missing, faiss_package
 from rarememory.lookup.torch import TorchLookup
-from rarememory.state import EMPTY
 
 # Neighbours fetched beyond k, so that near-equal scores at its edge can be told apart exactly.
 _SLACK = 16

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.changes import Changes
 from rarememory.lookup.torch import TorchLookup
-from rarememory.state import EMPTY
 
 
 class IndexedLookup(Lookup):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.checks import check_count, check_not_negative
+from rarememory.base.validation import check_count, check_not_negative
 from rarememory.lookup.exact import order, score
 from rarememory.lookup.indexed import IndexedLookup
 from rarememory.lookup.package import faiss_is_missing, faiss_package

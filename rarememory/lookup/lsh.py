@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rarememory.checks import check_count, check_not_negative, check_seed
+from rarememory.base.validation import check_count, check_not_negative, check_seed
 from rarememory.lookup.exact import best
 from rarememory.lookup.indexed import IndexedLookup
 from rarememory.lookup.pair import SCORES_AT_ONCE

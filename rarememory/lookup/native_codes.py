@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.versions import Watch
 from rarememory.native import library, room
-from rarememory.watching import Watch
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
 """Whether codes have been measured to pay on such a processor."""

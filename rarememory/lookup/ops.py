@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
-from rarememory.looking import may_look
+from rarememory.base.host_reads import may_look
+from rarememory.base.state import EMPTY
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
-from rarememory.state import EMPTY
 
 
 def nearest(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.lookup.exact import APART, first_best
-from rarememory.state import EMPTY
 
 SCORES_AT_ONCE = 2**24
 """Scores of one matrix, 64 MiB in float32. A search holds two; one query may need more."""

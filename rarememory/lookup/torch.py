@@ -5,10 +5,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import best, first_best, numpy_holds, tolerance
 from rarememory.lookup.pair import SCORES_AT_ONCE, occupied_scores
-from rarememory.state import EMPTY
 
 
 class TorchLookup(Lookup):

@@ -10,9 +10,9 @@ from rarememory.backbones import omniglot_encoder
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.labels import Label
 from rarememory.memory import Memory
+from rarememory.memory.updates import FirstInFirstOut
 from rarememory.play.drawing import ink, is_drawing
 from rarememory.play.unknown import draw_line
-from rarememory.updates import FirstInFirstOut
 
 ENCODER = "omniglot"
 SLOTS = 1024

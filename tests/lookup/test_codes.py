@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from hypothesis import given, settings
+from tests.test_native import ON_X86, nearly_equal
 
 from rarememory import EMPTY, Memory, native
 from rarememory.lookup import AutoLookup, NativeLookup
@@ -14,7 +15,6 @@ from rarememory.lookup import native_codes as codes_file
 from tests.lookup.followed import STEPS, live_through
 from tests.lookup.test_nearest import KEYS, units
 from tests.memories import bits
-from tests.test_native import ON_X86, nearly_equal
 
 
 @pytest.fixture

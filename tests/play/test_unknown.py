@@ -9,9 +9,9 @@ from hands import as_path, scribble
 from rarememory import Memory, MemoryClassifier
 from rarememory.backbones import omniglot_encoder, unseen_characters
 from rarememory.data import read_omniglot
+from rarememory.memory.updates import FirstInFirstOut
 from rarememory.play.drawing import ink
 from rarememory.play.unknown import draw_line, measured
-from rarememory.updates import FirstInFirstOut
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")

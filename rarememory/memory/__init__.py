@@ -1,0 +1,9 @@
+"""The memory: one module, and the pure functions that read, write, resize and forget for it."""
+
+from rarememory.memory.losses import margin_loss as margin_loss
+from rarememory.memory.losses import vote_loss as vote_loss
+from rarememory.memory.module import Memory as Memory
+from rarememory.memory.updates import AverageOrReplace as AverageOrReplace
+from rarememory.memory.updates import AverageOrReplaceRandom as AverageOrReplaceRandom
+from rarememory.memory.updates import FirstInFirstOut as FirstInFirstOut
+from rarememory.memory.updates import Update as Update

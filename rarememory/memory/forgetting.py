@@ -1,0 +1,59 @@
+"""Forgetting: which slots meet every condition given, and emptying them."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from rarememory.base.state import EMPTY, MemoryState
+
+Integers = int | Iterable[int] | Tensor
+
+
+def meets(
+    state: MemoryState,
+    *,
+    labels: Integers | None,
+    slots: Integers | None,
+    older_than: int | None,
+) -> Bool[Tensor, " slots"]:
+    """The occupied slots that meet every condition given; at least one has to be.
+
+    Raises:
+        ValueError: no condition is given, or a slot does not exist.
+    """
+    if labels is None and slots is None and older_than is None:
+        raise ValueError("say what to forget: labels, slots or older_than; or clear() it all")
+    gone = state.occupied
+    if labels is not None:
+        gone &= torch.isin(state.values, _integers("labels", labels, state))
+    if slots is not None:
+        chosen = _integers("slots", slots, state)
+        size = len(state.values)
+        outside = chosen[(chosen < 0) | (chosen >= size)].tolist()
+        if outside:
+            raise ValueError(f"slots {outside} do not exist: this memory has 0 to {size - 1}")
+        gone &= torch.zeros_like(gone).index_fill_(0, chosen, True)
+    if older_than is not None:
+        gone &= state.ages > older_than
+    return gone
+
+
+def empty(state: MemoryState, gone: Bool[Tensor, " slots"]) -> None:
+    """Leave nothing in these slots, in place."""
+    state.keys.masked_fill_(gone.unsqueeze(1), 0.0)
+    state.values.masked_fill_(gone, EMPTY)
+    state.written.masked_fill_(gone, 0)
+
+
+def _integers(name: str, numbers: Integers, state: MemoryState) -> Tensor:
+    if not isinstance(numbers, Tensor):
+        listed = [numbers] if isinstance(numbers, int) else list(numbers)
+        try:
+            numbers = torch.tensor(listed) if listed else torch.zeros(0, dtype=torch.int64)
+        except (RuntimeError, TypeError, ValueError):
+            raise ValueError(f"{name} to forget must be integers, not {listed}") from None
+    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        raise ValueError(f"{name} to forget must be integers, not {numbers.dtype}")
+    return numbers.to(state.values.device, torch.int64).reshape(-1)

@@ -1,0 +1,350 @@
+"""The memory: a module that holds keys, values and ages, reads them, and writes when told to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+
+from rarememory.base.state import EMPTY, MemoryState, Recall, Write
+from rarememory.base.validation import (
+    check_count,
+    check_finite,
+    check_key_dtype,
+    check_positive,
+    check_seed,
+)
+from rarememory.lookup import Lookup, choose_lookup
+from rarememory.lookup.exact import score
+from rarememory.memory import reading, updates, writing
+from rarememory.memory.forgetting import Integers, empty, meets
+from rarememory.memory.half_precision import Shadow
+from rarememory.memory.losses import margin_loss
+from rarememory.memory.queries import Rows, recalled_rows, rows_of
+from rarememory.memory.resizing import become, fitted, resized
+
+
+class Memory(nn.Module):
+    """A few-shot memory that any encoder can learn under, and any classifier can answer from.
+
+    It holds K, V and A of "Learning to Remember Rare Events" (Kaiser et al. 2017, section 2): keys
+    of unit length, their values, and the writes that have passed since each was written. Reading
+    finds the nearest keys by cosine and changes nothing. Writing averages a query into the key that
+    answered rightly, or replaces the oldest slot.
+
+    Everything it knows is a buffer that is changed in place, so `state_dict`, `.to()`, deepcopy and
+    safetensors carry it whole. A checkpoint of another `memory_size` loads too, as if resized.
+
+    Args:
+        key_dim: width of queries and keys.
+        memory_size: number of slots.
+        k: neighbours that a read without labels looks up.
+        margin: the alpha of the memory loss.
+        temperature: divides the scores before the softmax (the paper's t = 40 is 0.025).
+        update: the policy of writing; `AverageOrReplace`, the paper's, if None.
+        lookup: "auto", "triton", "native", "faiss", "torch", or an object of one's own.
+        key_dtype: of the keys as they are kept; float16 or bfloat16 take half the room, and put
+            scores off by up to 2^-11 or 2^-8. Queries and scores stay in float32.
+        shadow: keep a float16 copy of the keys too, for a GPU's searches to read in their place:
+            they are twice as fast where reading is what takes the time, and as exact.
+        projection: learn a linear map of the queries, as the authors' code does.
+        subtract_margin: report `loss - margin`, as the authors' code does.
+        validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
+            wait for a GPU; with False they are left out in silence, as if masked.
+        seed: of the memory's own generator.
+
+    Raises:
+        ValueError: the number that was wrong and the choice that is right.
+
+    Example:
+        >>> import torch
+        >>> memory = Memory(key_dim=4, memory_size=8)
+        >>> queries, labels = torch.eye(4)[:2], torch.tensor([3, 5])
+        >>> memory.write(queries, labels).slots
+        tensor([0, 1])
+        >>> memory(queries + 0.1).prediction
+        tensor([3, 5])
+        >>> memory(queries.requires_grad_(), labels).loss
+        tensor(0., grad_fn=<MeanBackward0>)
+    """
+
+    keys: Tensor
+    values: Tensor
+    written: Tensor
+    clock: Tensor
+    seed: Tensor
+
+    def __init__(
+        self,
+        key_dim: int,
+        memory_size: int = 8192,
+        *,
+        k: int = 256,
+        margin: float = 0.1,
+        temperature: float = 0.025,
+        update: updates.Update | None = None,
+        lookup: str | Lookup = "auto",
+        key_dtype: torch.dtype = torch.float32,
+        shadow: bool = False,
+        projection: bool = False,
+        subtract_margin: bool = False,
+        validate: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
+            check_count(name, number)
+        check_key_dtype(key_dtype)
+        check_seed(seed)
+        check_finite("margin", margin)
+        check_positive("temperature", temperature)
+        if update is not None and not isinstance(update, updates.Update):
+            raise ValueError(f"update must be a policy such as AverageOrReplace(), not {update!r}")
+        self.k = k
+        self.margin = margin
+        self.temperature = temperature
+        self.update = updates.AverageOrReplace() if update is None else update
+        self.lookup = choose_lookup(lookup)
+        self.subtract_margin = subtract_margin
+        self.validate = validate
+        self.projection = nn.Linear(key_dim, key_dim, bias=False) if projection else None
+        if self.projection is not None:
+            nn.init.trunc_normal_(self.projection.weight, std=0.01, a=-0.02, b=0.02)
+        self.register_buffer("keys", torch.zeros(memory_size, key_dim, dtype=key_dtype))
+        self.register_buffer("values", torch.full((memory_size,), EMPTY))
+        self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
+        self.register_buffer("clock", torch.tensor(0))
+        self.register_buffer("seed", torch.tensor(seed))
+        self.shadow = Shadow(self.keys) if shadow else None
+        self._read_only = False
+
+    # Reading
+
+    def forward(
+        self,
+        queries: Float[Tensor, "*batch key_dim"],
+        labels: Int[Tensor, "*batch"] | None = None,
+        *,
+        k: int | None = None,
+        mask: Bool[Tensor, "*batch"] | None = None,
+    ) -> Recall:
+        """Find the neighbours of the queries; with labels, the memory loss as well.
+
+        Reading changes nothing: no slot, no age, no random state. Gradients reach the queries (and
+        the projection), never the keys.
+
+        Args:
+            queries: any leading shape, any float type, any length but zero.
+            labels: the right values, integers >= 0, one a query.
+            k: neighbours to look up, at most as many as there are slots; without it `self.k` for a
+                read without labels, and for one with labels only the nearest right and the nearest
+                wrong slot.
+            mask: rows to look at; the others find nothing and add nothing to the loss.
+
+        Raises:
+            ValueError: the number that was wrong and the choice that is right.
+        """
+        rows, state = self._rows(queries, labels, mask), self.state
+        loss = None
+        if rows.labels is not None:
+            slots = reading.pair_of_slots(rows, state, self._shadow(), self.lookup)
+            scores = score(rows.queries, state.keys, slots)
+            loss = self._loss(scores, rows.mask)
+        if rows.labels is None or k is not None:
+            slots = self._nearest(rows, self.k if k is None else k)
+            scores = score(rows.queries, state.keys, slots)
+        return reading.recalled(rows, state, slots, scores, self.temperature, loss)
+
+    def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
+        return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
+
+    def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        loss = margin_loss(scores[:, 0], scores[:, 1], self.margin, mask=mask)
+        return loss - self.margin if self.subtract_margin else loss
+
+    def _nearest(self, rows: Rows, k: int) -> Tensor:
+        check_count("k", k)
+        return reading.nearest_slots(rows, self.state, self._shadow(), self.lookup, k)
+
+    def _shadow(self) -> Tensor | None:
+        return None if self.shadow is None else self.shadow.of(self.keys)
+
+    # Writing
+
+    @torch.no_grad()
+    def write(
+        self,
+        queries: Float[Tensor, "*batch key_dim"] | Recall,
+        labels: Int[Tensor, "*batch"],
+        *,
+        mask: Bool[Tensor, "*batch"] | None = None,
+    ) -> Write:
+        """Store the queries under their labels, as the policy has it.
+
+        The rows are one set: their order does not matter. More rows than there are slots for are
+        written as consecutive writes, and each row reports the one that wrote it.
+
+        Args:
+            queries: any leading shape; or what `memory(queries, ...)` has just recalled, which
+                saves encoding and looking them up again. What that read left out is not written.
+            labels: integers >= 0, one a query.
+            mask: rows to write.
+
+        Raises:
+            ValueError: the number that was wrong and the choice that is right; nothing is written.
+            RuntimeError: inside `read_only()`.
+        """
+        self._refuse_if_read_only("write")
+        if isinstance(queries, Recall):
+            rows = recalled_rows(queries, labels, mask, self.keys, self.validate)
+            nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
+        else:
+            rows = self._rows(queries, labels, mask)
+            nearest = self._nearest(rows, 1).squeeze(1)
+        return self._written(rows, nearest)
+
+    def _written(self, rows: Rows, nearest: Tensor) -> Write:
+        done, waiting = self._written_once(rows, nearest)
+        # Only more rows than slots can leave one without, so only then is it worth a look.
+        while len(nearest) > len(self.keys) and waiting.any():
+            rest = rows._replace(mask=waiting)
+            now, still = self._written_once(rest, self._nearest(rest, 1).squeeze(1))
+            done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
+            waiting = still
+        return Write(*(field.view(rows.shape) for field in done))
+
+    def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
+        assert rows.labels is not None
+        self._before_write()
+        write = writing.write(
+            self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
+        )
+        self._after_write(write[0].slots)
+        return write
+
+    def _before_write(self) -> None:
+        for follower in self._followers():
+            follower.before_write(self.keys)
+
+    def _after_write(self, slots: Tensor) -> None:
+        for follower in self._followers():
+            follower.after_write(self.keys, slots)
+
+    def _followers(self) -> tuple[Lookup | Shadow, ...]:
+        return (self.lookup,) if self.shadow is None else (self.lookup, self.shadow)
+
+    # Forgetting
+
+    @torch.no_grad()
+    def forget(
+        self,
+        *,
+        labels: Integers | None = None,
+        slots: Integers | None = None,
+        older_than: int | None = None,
+    ) -> int:
+        """Empty the slots that meet every condition given; return how many there were.
+
+        Args:
+            labels: values to forget.
+            slots: slots to forget.
+            older_than: forget what has not been written for more than this many writes.
+
+        Raises:
+            ValueError: no condition is given, or a slot does not exist.
+        """
+        self._refuse_if_read_only("forget")
+        gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
+        self._before_write()
+        empty(self.state, gone)
+        self._after_write(gone.nonzero().squeeze(1))
+        return int(gone.sum())
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Forget everything; the number of writes so far, and so the age noise to come, stays."""
+        self._refuse_if_read_only("clear")
+        empty(self.state, self.state.occupied)
+        self._shadow()
+
+    def _refuse_if_read_only(self, verb: str) -> None:
+        if self._read_only:
+            raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
+
+    # The state as a whole
+
+    @property
+    def state(self) -> MemoryState:
+        """The buffers themselves."""
+        return MemoryState(self.keys, self.values, self.written, self.clock, self.seed)
+
+    @property
+    def ages(self) -> Int64[Tensor, " slots"]:
+        """Writes since each slot was last written (the paper's A); EMPTY where empty."""
+        return self.state.ages
+
+    def __len__(self) -> int:
+        """Number of occupied slots."""
+        return int((self.values != EMPTY).sum())
+
+    def __bool__(self) -> bool:
+        # As any module is, though it be empty.
+        return True
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Refuse inside the block whatever would change the memory."""
+        before, self._read_only = self._read_only, True
+        try:
+            yield
+        finally:
+            self._read_only = before
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
+        before = MemoryState(*(buffer.clone() for buffer in self.state))
+        try:
+            yield
+        finally:
+            become(self.state, before)
+            self._shadow()
+
+    @torch.no_grad()
+    def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
+        """Change the number of slots; a smaller memory keeps the youngest.
+
+        A larger memory leaves every slot where it is. A smaller one moves the youngest slots (of
+        equal ages the lower) to its front, in their old order. It returns the old slot of every new
+        one, EMPTY where there is none. Fewer than 1 are refused by a ValueError.
+        """
+        self._refuse_if_read_only("resize")
+        check_count("memory_size", memory_size)
+        state, old_slots = resized(self.state, memory_size)
+        become(self.state, state)
+        self._shadow()
+        return old_slots
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy made inside `read_only()` is outside of it.
+        return {**self.__dict__, "_read_only": False}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        error_msgs: list[str] = args[-1]
+        try:
+            self._refuse_if_read_only("load")
+            fitted(state_dict, prefix, self.state, projection=self.projection is not None)
+        except (RuntimeError, ValueError) as error:
+            error_msgs.append(str(error))
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._shadow()
+
+    def extra_repr(self) -> str:
+        shape = f"key_dim={self.keys.shape[1]}, memory_size={len(self.keys)}"
+        numbers = f"k={self.k}, margin={self.margin}, temperature={self.temperature}"
+        return f"{shape}, {numbers}, update={self.update}, lookup={self.lookup.name!r}"

@@ -1,0 +1,198 @@
+"""The border of the memory: what a user passes, checked, flattened to rows and normalised."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from rarememory.base.host_reads import may_look
+from rarememory.base.state import EMPTY, Recall
+
+# Between these a squared length neither overflows nor loses digits in float32.
+_SAFE_LENGTHS = (1e-15, 1e15)
+
+
+class Rows(NamedTuple):
+    """Queries as the lookups and the updates want them.
+
+    Attributes:
+        queries: unit length, in the dtype of the keys or, if wider, float32; zero where they do not
+            count.
+        labels: the right values, if given.
+        mask: rows that count; all of them if None.
+        shape: the leading shape that they came in.
+    """
+
+    queries: Float[Tensor, "batch key_dim"]
+    labels: Int64[Tensor, " batch"] | None
+    mask: Bool[Tensor, " batch"] | None
+    shape: torch.Size
+
+    def asked(self) -> Float[Tensor, "batch key_dim"]:
+        """The queries for a lookup: those that do not count are NaN, which finds nothing."""
+        queries = self.queries.detach()
+        if self.mask is None:
+            return queries
+        return queries.masked_fill(~self.mask.unsqueeze(1), torch.nan)
+
+    def masked(self, slots: Int64[Tensor, "batch *k"]) -> Int64[Tensor, "batch *k"]:
+        """The slots, EMPTY in rows that do not count."""
+        if self.mask is None:
+            return slots
+        return slots.masked_fill(~self.mask.view(-1, *[1] * (slots.dim() - 1)), EMPTY)
+
+
+def rows_of(
+    queries: Tensor,
+    labels: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor,
+    projection: nn.Linear | None,
+    validate: bool,
+) -> Rows:
+    """Check what was passed against the memory's keys, and make rows of it.
+
+    With `validate` a row that is zero, not finite or labelled below 0 is refused; without, and in a
+    compiled program, it is left out as if masked.
+    """
+    _check_queries(queries, keys)
+    validate = validate and not torch.compiler.is_compiling()
+    shape = queries.shape[:-1]
+    flat = queries.reshape(-1, keys.shape[1])
+    if projection is not None:
+        flat = projection(flat.to(projection.weight.dtype))
+    units, good = normalized(flat, _wide(keys))
+    labels = None if labels is None else _labels(labels, queries)
+    mask = None if mask is None else _mask(mask, queries)
+    if good is not None and validate:
+        _refuse(good, mask, shape, "queries must be finite and not zero")
+    elif good is not None:
+        mask = good if mask is None else good & mask
+    rows = _with_good_labels(Rows(units, labels, mask, shape), validate)
+    if rows.mask is None:
+        return rows
+    # So that whoever meets these rows again, in a recall, sees that they were left out.
+    return rows._replace(queries=units.masked_fill(~rows.mask.unsqueeze(1), 0.0))
+
+
+def recalled_rows(
+    recall: Recall, labels: Tensor, mask: Tensor | None, keys: Tensor, validate: bool
+) -> Rows:
+    """Rows of queries that a read of these keys has already checked and normalised."""
+    _check_queries(recall.queries, keys)
+    validate = validate and not torch.compiler.is_compiling()
+    shape = recall.queries.shape[:-1]
+    units = recall.queries.reshape(-1, keys.shape[1]).to(_wide(keys))
+    labels = _labels(labels, recall.queries)
+    mask = None if mask is None else _mask(mask, recall.queries)
+    if may_look(recall.slots) and recall.slots.numel():
+        lowest, highest = (int(slot) for slot in recall.slots.aminmax())
+        if highest >= len(keys) or lowest < EMPTY:
+            raise ValueError(
+                f"the recall names slot {highest if highest >= len(keys) else lowest}, and this "
+                f"memory has 0 to {len(keys) - 1}: read again, then write"
+            )
+    # Queries that the read left out have no length.
+    lengths = torch.linalg.vector_norm(units, dim=1)
+    good = (lengths > 0) & (lengths < torch.inf)
+    if not may_look(good) or not good.all():
+        mask = good if mask is None else good & mask
+    return _with_good_labels(Rows(units, labels, mask, shape), validate)
+
+
+def normalized(
+    queries: Float[Tensor, "batch key_dim"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "batch key_dim"], Bool[Tensor, " batch"] | None]:
+    """q / |q| in at least float32; and, unless all have such a thing, which rows do.
+
+    The other rows become zero.
+    """
+    wide = queries.to(torch.promote_types(queries.dtype, torch.float32))
+    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    if _all_between(lengths, *_SAFE_LENGTHS):
+        return (wide / lengths).to(dtype), None
+    # Scaled by its greatest number first, any finite row has a length that can be squared.
+    greatest = wide.detach().abs().amax(1, keepdim=True)
+    good = (greatest > 0) & (greatest < torch.inf)
+    wide = wide.where(good, 0.0) / greatest.where(good, 1.0)
+    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True).where(good, 1.0)
+    return (wide / lengths).to(dtype), good.squeeze(1)
+
+
+def _wide(keys: Tensor) -> torch.dtype:
+    return torch.promote_types(keys.dtype, torch.float32)
+
+
+def _all_between(lengths: Tensor, shortest: float, longest: float) -> bool:
+    """Whether the quick way is safe; where asking would make the host wait, it may not be."""
+    if not may_look(lengths) or lengths.numel() == 0:
+        return False
+    least, greatest = lengths.detach().aminmax()
+    return shortest < least.item() and greatest.item() < longest
+
+
+def _with_good_labels(rows: Rows, validate: bool) -> Rows:
+    if rows.labels is None:
+        return rows
+    good = rows.labels >= 0
+    if validate:
+        _refuse(good, rows.mask, rows.shape, "labels must be integers >= 0")
+        return rows
+    return rows._replace(mask=good if rows.mask is None else good & rows.mask)
+
+
+def _check_queries(queries: Tensor, keys: Tensor) -> None:
+    key_dim = keys.shape[1]
+    if not isinstance(queries, Tensor):
+        raise ValueError(f"queries must be a tensor [..., {key_dim}], not a {_kind(queries)}")
+    if not queries.is_floating_point():
+        raise ValueError(f"queries must be floating point, not {queries.dtype}")
+    if queries.dim() == 0 or queries.shape[-1] != key_dim:
+        width = "no width" if queries.dim() == 0 else f"width {queries.shape[-1]}"
+        raise ValueError(f"queries have {width}, and the keys of this memory have {key_dim}")
+    if queries.device != keys.device:
+        raise ValueError(f"queries are on {queries.device}, and the memory is on {keys.device}")
+
+
+def _labels(labels: Tensor, queries: Tensor) -> Tensor:
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a tensor of integers >= 0, not a {_kind(labels)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers >= 0, not {labels.dtype}")
+    return _like_queries("labels", labels, queries).long()
+
+
+def _mask(mask: Tensor, queries: Tensor) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else f"a {_kind(mask)}"
+        raise ValueError(f"mask must be torch.bool, True for rows that count, not {kind}")
+    return _like_queries("mask", mask, queries)
+
+
+def _kind(thing: object) -> str:
+    return type(thing).__name__
+
+
+def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:
+    if rows.shape != queries.shape[:-1]:
+        raise ValueError(
+            f"{name} of shape {list(rows.shape)} for queries that ask for "
+            f"{list(queries.shape[:-1])}: give one a query"
+        )
+    if rows.device != queries.device:
+        raise ValueError(f"{name} on {rows.device} for queries on {queries.device}: move one")
+    return rows.reshape(-1)
+
+
+def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> None:
+    if mask is not None:
+        good = good | ~mask
+    if good.all():
+        return
+    bad = good.logical_not().nonzero().squeeze(1)
+    # A single query has no leading shape; it is row 0.
+    where = torch.stack(torch.unravel_index(bad[:8], shape or (1,)), 1).tolist()
+    named = ", ".join(str(row[0] if len(row) == 1 else tuple(row)) for row in where)
+    more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+    raise ValueError(f"{rule}, and these rows are not: {named}{more} (mask them, or mend them)")

@@ -1,0 +1,254 @@
+"""The one write that carries out every policy, in place.
+
+Everything that is easy to get wrong (rows of a batch that want one slot, a slot that is averaged
+and replaced at once, the order of the rows) is settled here, once. Plain torch defines it; on a CPU
+the library of `native` does the same.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory import native
+from rarememory.base.host_reads import may_look
+from rarememory.base.state import EMPTY, MemoryState, Write
+from rarememory.memory.noise import sequence_of, slot_noise
+from rarememory.memory.updates import ByAgeAndNoise, Update
+
+_SHORTEST_SUM = 1e-12
+"""A key and rows that cancel to less than this have no direction: the key stays as it is."""
+
+_FEW = 1024
+"""Slots that are best chosen one by one; more of them are best sorted."""
+
+_SLOTS_AT_ONCE = 2**16
+"""Slots that are looked at together on a CPU, few enough for its caches."""
+
+
+def write(
+    state: MemoryState,
+    update: Update,
+    queries: Float[Tensor, "batch key_dim"],
+    labels: Int64[Tensor, " batch"],
+    nearest: Int64[Tensor, " batch"],
+    mask: Bool[Tensor, " batch"] | None = None,
+) -> tuple[Write, Bool[Tensor, " batch"]]:
+    """Write rows of unit length into the state, in place, as one set: their order does not matter.
+
+    Rows that average into one slot are summed with its key and normalised once. The others take
+    distinct slots, in the order of `Update.eviction`, never one that is averaged into here. All
+    ages grow by one, those of written slots become 0. Without a row to write nothing changes.
+
+    Args:
+        nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
+
+    Returns:
+        What was done with each row, and the rows that found no slot because all were taken.
+    """
+    if len(queries) == 0:
+        return Write(nearest, nearest.bool(), nearest), nearest.bool()
+    hits = (nearest != EMPTY) & (state.values[nearest] == labels)
+    averaged = update.averages(hits).bool() & hits
+    if averaged.shape != hits.shape:
+        raise ValueError(
+            f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
+        )
+    placed = ~averaged if mask is None else mask & ~averaged
+    free = nearest[:0]
+    if _any(placed):
+        keep = nearest.where(averaged, EMPTY)
+        free = eviction_order(state, update, len(nearest), keep=keep)
+    queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
+    served = native.serves(*state, queries, labels, nearest, averaged, placed, free)
+    put = _put_natively if served else _put
+    slots, overwritten = put(state, queries, labels, nearest, averaged, placed, free)
+    return Write(slots, hits, overwritten), placed & (slots == EMPTY)
+
+
+def eviction_order(
+    state: MemoryState, update: Update, count: int, keep: Int64[Tensor, " kept"] | None = None
+) -> Int64[Tensor, " count"]:
+    """The slots to give up first: empty ones, then the policy's choice; never one of `keep`.
+
+    This is the one part of a write that looks at every slot. EMPTY where no slot is left.
+    """
+    size = len(state.values)
+    count = min(count, size)
+    keep = state.values[:0] if keep is None else keep
+    if count <= _FEW and native.serves(*state, keep):
+        return _eviction_order_natively(state, update, count, keep)
+    # One place more than there are slots: what `keep` holds for "none" lands there.
+    gladness = _gladness(state, update, 0, size).nan_to_num()
+    gladness = torch.cat([gladness, gladness.new_zeros(1)])
+    gladness[:-1].masked_fill_(state.values == EMPTY, torch.inf)
+    gladness[-1] = -torch.inf
+    gladness.index_fill_(0, keep.where(keep != EMPTY, size), -torch.inf)
+    least = gladness.topk(count).values[-1]
+    # Of the slots that tie for the last place, the lower ones are in.
+    above, tied = gladness > least, gladness == least
+    chosen = above | (tied & (tied.cumsum(0) <= count - above.sum()))
+    slots = torch.nonzero_static(chosen, size=count).squeeze(1)
+    slots = slots[gladness[slots].argsort(descending=True, stable=True)]
+    return slots.masked_fill(gladness[slots] == -torch.inf, EMPTY)
+
+
+def _gladness(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
+    """How gladly the policy gives up these slots."""
+    noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
+    gladness = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
+    if gladness.shape != noise.shape or gladness.device != noise.device:
+        raise ValueError(
+            f"{type(update).__name__}.eviction gave {list(gladness.shape)} numbers on "
+            f"{gladness.device} for {count} slots on {noise.device}: give one a slot"
+        )
+    return gladness.double()
+
+
+def _eviction_order_natively(
+    state: MemoryState, update: Update, count: int, keep: Tensor
+) -> Tensor:
+    chosen = native.room(count, dtype=torch.int64).fill_(EMPTY)
+    size, weights = len(state.values), _weights(update)
+    if weights is not None:
+        native.library().rarememory_give_up_oldest(
+            *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
+            *(sequence_of(state.seed, state.clock, size), *weights, size),
+            *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
+        )
+        return chosen
+    best = native.room(count, dtype=torch.float64)
+    for first in range(0, size, _SLOTS_AT_ONCE):
+        values = state.values[first : first + _SLOTS_AT_ONCE]
+        gladness = _gladness(state, update, first, len(values)).contiguous()
+        native.library().rarememory_give_up(
+            *(gladness.data_ptr(), values.data_ptr(), first, len(values)),
+            *(keep.data_ptr(), len(keep)),
+            *(count, best.data_ptr(), chosen.data_ptr()),
+        )
+    return chosen
+
+
+def _weights(update: Update) -> tuple[float, float] | None:
+    """Of age and noise, if the policy gives up slots by their sum and nothing else."""
+    if not isinstance(update, ByAgeAndNoise):
+        return None
+    of_age, of_noise = map(float, update.weights)
+    plain = vars(ByAgeAndNoise)["eviction"] is getattr(type(update), "eviction")  # noqa: B009
+    return (of_age, of_noise) if plain and math.isfinite(of_age + of_noise) else None
+
+
+def _put(
+    state: MemoryState,
+    queries: Tensor,
+    labels: Tensor,
+    nearest: Tensor,
+    averaged: Tensor,
+    placed: Tensor,
+    free: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Average these rows and place those in the free slots; the slots, and what was overwritten."""
+    slots = nearest.where(averaged, EMPTY)
+    overwritten = torch.full_like(slots, EMPTY)
+    turn = _own_order(queries, labels)
+    keys = queries
+    if len(free):
+        slots = _placed(slots, placed, free, turn)
+        overwritten = state.values[slots].where(placed & (slots != EMPTY), EMPTY)
+    if _any(averaged):
+        keys = _averaged(state.keys, queries, slots, averaged, turn)
+    _store(state, keys, labels, slots, slots != EMPTY)
+    return slots, overwritten
+
+
+def _put_natively(
+    state: MemoryState,
+    queries: Tensor,
+    labels: Tensor,
+    nearest: Tensor,
+    averaged: Tensor,
+    placed: Tensor,
+    free: Tensor,
+) -> tuple[Tensor, Tensor]:
+    slots, overwritten = torch.empty_like(nearest), torch.empty_like(nearest)
+    native.library().rarememory_write(
+        *(state.keys.data_ptr(), state.keys.shape[1]),
+        *(state.values.data_ptr(), state.written.data_ptr(), state.clock.data_ptr()),
+        *(queries.data_ptr(), labels.data_ptr(), len(queries)),
+        *(nearest.data_ptr(), averaged.data_ptr(), placed.data_ptr()),
+        *(free.data_ptr(), len(free), _SHORTEST_SUM),
+        *(slots.data_ptr(), overwritten.data_ptr()),
+    )
+    # Torch did not see it: whoever keeps one of these for a gradient has to be told.
+    torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
+    return slots, overwritten
+
+
+def _own_order(queries: Tensor, labels: Tensor) -> Tensor:
+    """An order of the rows that depends on what they are, not on where they stand.
+
+    By label, then by sum_i q_i cos(i), i = 1 ... key_dim, a number that tells rows apart. Who gets
+    which slot depends on the order of the rows, and so does the rounding of a sum; in this order a
+    batch and its permutation leave the same memory, to the bit.
+    """
+    axis = torch.arange(1, queries.shape[1] + 1, device=queries.device, dtype=torch.float64)
+    by_query = (queries * axis.cos_()).sum(1).argsort(stable=True)
+    return by_query[labels[by_query].argsort(stable=True)]
+
+
+def _any(rows: Tensor) -> bool:
+    """Whether there is work to do; where asking would make the host wait, there may be."""
+    return not may_look(rows) or bool(rows.any())
+
+
+def _placed(slots: Tensor, placed: Tensor, free: Tensor, turn: Tensor) -> Tensor:
+    """The slots, with one given to every placed row, in its turn, as long as there are any."""
+    place = torch.empty_like(slots)
+    place[turn] = placed[turn].cumsum(0) - 1
+    found = free[place.clamp(0, len(free) - 1)].masked_fill(place >= len(free), EMPTY)
+    return found.where(placed, slots)
+
+
+def _store(state: MemoryState, keys: Tensor, labels: Tensor, slots: Tensor, real: Tensor) -> None:
+    """Put keys and labels into their slots, those that are `real`."""
+    state.clock.add_(real.any())
+    keys = keys.to(state.keys.dtype)
+    stamps = state.clock.expand(len(slots))
+    # Shapes that depend on data would make the host wait. So a row without a slot writes again what
+    # the first real row writes or, where there is none, what its slot holds already.
+    first = real.int().argmax().view(1)
+    target = slots[first].clamp(min=0)
+    slots = slots.where(real, target)
+    for stored, rows in zip(state, (keys, labels, stamps), strict=False):
+        again = rows[first].where(_along(real[first], rows), stored[target])
+        stored.index_copy_(0, slots, rows.where(_along(real, rows), again))
+
+
+def _along(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.view(-1, *[1] * (like.dim() - 1))
+
+
+def _averaged(
+    keys: Tensor, queries: Tensor, slots: Tensor, averaged: Tensor, turn: Tensor
+) -> Tensor:
+    """The key that each row leaves in its slot: the row itself, or the average it is part of."""
+    # All rows of one slot are summed in the place of the first of them, for each to find.
+    in_slot_order = slots.sort(stable=True)
+    first = in_slot_order.indices[torch.searchsorted(in_slot_order.values, slots)]
+    rows = queries[turn].to(_wide(queries))
+    if queries.device.type == "cpu":
+        sums = torch.zeros_like(rows).index_add_(0, first[turn], rows)
+    else:
+        # On a GPU index_add_ adds in any order; this one sorts first.
+        sums = torch.zeros_like(rows).index_put_((first[turn],), rows, accumulate=True)
+    before = keys[slots]
+    sums = before + sums[first]
+    lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+    means = (sums / lengths).where(lengths > _SHORTEST_SUM, before).to(queries.dtype)
+    return torch.where(averaged.unsqueeze(1), means, queries)
+
+
+def _wide(rows: Tensor) -> torch.dtype:
+    """Float64, where the device has it: sums are rounded once, into the key."""
+    return torch.float32 if rows.device.type == "mps" else torch.float64
