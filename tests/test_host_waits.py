@@ -51,7 +51,7 @@ def test_no_step_makes_the_host_wait_for_the_device(cleared, monkeypatch):
     )
     memory = Memory(16, 12, lookup=Blind(), validate=False).to("meta")
     training = Training(Residual(16).to("meta"), memory, draw_glyphs(9, 4).images, recipe)
-    training.lookalikes.memory.lookup = Blind()
+    training.hard_classes.memory.lookup = Blind()
     for _ in range(2):
         with Copies() as copies:
             done = training.advance()

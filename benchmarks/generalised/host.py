@@ -13,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.generalised.drawings import TRAIN, drawn, pixels
 from benchmarks.generalised.rivals import Task, balanced, class_means, grown
 from rarememory.data import Characters, Jitter
-from rarememory.training.precision import precision
+from rarememory.training.precision import encoder_autocast
 
 BATCH = 128
 
@@ -100,7 +100,7 @@ class SoftmaxTraining:
         jitter = Jitter()
         for some, right in zip(images.split(BATCH), labels.split(BATCH), strict=True):
             ink = jitter(some.unsqueeze(1).float(), self.generator).squeeze(1)
-            with precision(some.device):
+            with encoder_autocast(some.device):
                 logits = self.model(pixels(ink))
             loss = nn.functional.cross_entropy(logits.float(), right)
             self.optimizer.zero_grad()

@@ -17,9 +17,9 @@ from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
     Accuracy,
     Bar,
-    both_protocols,
     embed,
     embed_averaged,
+    few_shot_accuracies,
     support_query_accuracy,
 )
 from rarememory.variants.class_attention import CROWDING, Attention, attended
@@ -77,7 +77,7 @@ def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Te
     averaging an embedding over jittered copies of its drawing brings.
     """
     embeddings = embed(encoder, characters.images).cpu()
-    found = both_protocols(
+    found = few_shot_accuracies(
         embeddings,
         ways=WAYS,
         shots=SHOTS,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rarememory import Memory
 from rarememory.backbones import BACKBONES, Backbone, Ensemble
-from rarememory.backbones.whitening import end_in, whitening
+from rarememory.backbones.whitening import append_projection, whitening
 from rarememory.data import Characters, Split, checksum, families, is_upright
 from rarememory.evaluation import embed, sighting_accuracy
 from rarememory.training import Recipe, Step, Training, train
@@ -121,7 +121,7 @@ def _whiten(encoder: nn.Module, characters: Characters) -> None:
     upright = characters.select([name for name in characters.names if is_upright(name)])
     embeddings = normalize(embed(encoder, upright.images), dim=-1)
     labels = [name for name in upright.names for _ in range(upright.drawings)]
-    end_in(encoder, whitening(embeddings.flatten(0, 1), labels, SHRINKAGE))
+    append_projection(encoder, whitening(embeddings.flatten(0, 1), labels, SHRINKAGE))
 
 
 def _round(encoder: nn.Module) -> None:

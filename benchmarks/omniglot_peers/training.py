@@ -18,7 +18,7 @@ from rarememory.data import support_query_episode
 from rarememory.training import Recipe
 from rarememory.training.ema import AveragedWeights
 from rarememory.training.optimizer import MuonAndAdamW
-from rarememory.training.precision import precision
+from rarememory.training.precision import encoder_autocast
 
 WAY, QUERIES = 60, 5
 """Classes of a training episode, and queries of each, as Snell et al. 2017 train on Omniglot."""
@@ -103,7 +103,7 @@ class PeerTraining:
         ink = images.flatten(0, 1).unsqueeze(1) / 255
         if self.recipe.jitter is not None:
             ink = self.recipe.jitter(ink, self.generator)
-        with precision(ink.device, self.recipe.bfloat16):
+        with encoder_autocast(ink.device, self.recipe.bfloat16):
             embeddings: Tensor = self.encoder(ink.contiguous(memory_format=torch.channels_last))
         return embeddings.float().view(*images.shape[:2], -1)
 

@@ -12,7 +12,7 @@ from benchmarks.sequence.lstm import LSTM
 from benchmarks.sequence.modern import Modern
 from benchmarks.sequence.task import END, FIRST_SYMBOL, Examples
 from rarememory import Memory, Recall
-from rarememory.training.precision import precision
+from rarememory.training.precision import encoder_autocast
 
 
 class Steps(NamedTuple):
@@ -49,7 +49,7 @@ class Translator(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.memory = network, memory
-        self.precision = partial(precision, torch.device("cpu"))
+        self.precision = partial(encoder_autocast, torch.device("cpu"))
         self.embedding = nn.Embedding(n_tokens, token_width)
         joined = 2 * network.width
         if memory is not None:

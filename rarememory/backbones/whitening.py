@@ -48,7 +48,7 @@ def whitening(
 
 
 @torch.no_grad()
-def end_in(encoder: nn.Module, matrix: Float[Tensor, "key_dim key_dim"]) -> None:
+def append_projection(encoder: nn.Module, matrix: Float[Tensor, "key_dim key_dim"]) -> None:
     """Make the map part of an encoder: its last linear layer, which ends it, is changed in place.
 
     The encoder gives matrix @ f where it gave f, in the same time.
@@ -59,7 +59,7 @@ def end_in(encoder: nn.Module, matrix: Float[Tensor, "key_dim key_dim"]) -> None
     Example:
         >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> before = encoder(torch.ones(1, 2, 2))
-        >>> end_in(encoder, 2 * torch.eye(2))
+        >>> append_projection(encoder, 2 * torch.eye(2))
         >>> torch.equal(encoder(torch.ones(1, 2, 2)), 2 * before)
         True
     """

@@ -19,7 +19,7 @@ from rarememory.data import (
     read_omniglot,
     split_called,
 )
-from rarememory.evaluation import Bar, Figures, both_protocols, embed
+from rarememory.evaluation import Bar, FewShotAccuracies, embed, few_shot_accuracies
 from rarememory.variants.class_attention import CROWDING, attended
 
 
@@ -57,7 +57,7 @@ def omniglot(
     with one_sentence():
         model = omniglot_encoder() if encoder is None else stored_encoder(encoder)
         characters = _characters(data, split, model.size, progress=not as_json)
-        found = both_protocols(
+        found = few_shot_accuracies(
             embed(model, characters.images),
             ways=way or (5, 20),
             shots=shot or (1, 5),
@@ -87,7 +87,7 @@ def _characters(data: Path | None, split: str | None, size: int, progress: bool)
         raise ValueError(error.args[0]) from None
 
 
-def _as_json(found: Figures) -> list[dict[str, Any]]:
+def _as_json(found: FewShotAccuracies) -> list[dict[str, Any]]:
     return [
         {
             "way": way,
@@ -104,7 +104,7 @@ def _as_json(found: Figures) -> list[dict[str, Any]]:
     ]
 
 
-def _table(found: Figures) -> Table:
+def _table(found: FewShotAccuracies) -> Table:
     table = Table("", "by sighting", "support/query")
     for (way, shot), answered in found.support.items():
         table.add_row(f"{way}-way {shot}-shot", str(found.sighting[way][shot]), str(answered))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from rarememory.data.characters import Characters
-from rarememory.data.pen import inked
+from rarememory.data.pen import rasterize
 
 POINTS = 4
 
@@ -39,7 +39,7 @@ def draw_glyphs(n_classes: int, n_drawings: int = 20, size: int = 28, seed: int 
             hand = _own_generator(seed, index, drawing)
             path = _leaning((curve @ _shaken(glyph, hand)).reshape(-1, 2), hand)
             pen = max(hand.normal(0.8, 0.12), 0.4) * size / 28
-            images[index, drawing] = inked((path * 0.78 + 1) * size / 2 - 0.5, pen, size)
+            images[index, drawing] = rasterize((path * 0.78 + 1) * size / 2 - 0.5, pen, size)
     names = tuple(f"Glyphs/character{index + 1:04d}" for index in range(n_classes))
     return Characters(names, torch.from_numpy(images))
 

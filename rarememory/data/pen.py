@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 
-def inked(
+def rasterize(
     places: Float[np.ndarray, "places xy"], radius: float, size: int
 ) -> UInt8[np.ndarray, "size size"]:
     """Size x size pixels, ink 255 on 0: full within the pen's radius, fading over the next pixel.
@@ -12,7 +12,7 @@ def inked(
     Places are where the pen was, close together, in pixels: (0, 0) is the middle of the first, and
     what lies outside is cut off.
 
-    >>> inked(np.array([[1.0, 0.0]]), 0.5, 3).tolist()
+    >>> rasterize(np.array([[1.0, 0.0]]), 0.5, 3).tolist()
     [[0, 255, 0], [0, 0, 0], [0, 0, 0]]
     """
     offsets = (places[:, :, None] - np.arange(size)).astype(np.float32) ** 2

@@ -1,11 +1,14 @@
 """The protocols of few-shot learning, answered by a memory over embeddings made once."""
 
+from typing import TYPE_CHECKING
+
+from rarememory.base.deprecation import renamed_attributes
 from rarememory.evaluation.accuracy import Accuracy as Accuracy
 from rarememory.evaluation.accuracy import Bar as Bar
-from rarememory.evaluation.both import Figures as Figures
-from rarememory.evaluation.both import both_protocols as both_protocols
 from rarememory.evaluation.embedding import embed as embed
 from rarememory.evaluation.embedding import embed_averaged as embed_averaged
+from rarememory.evaluation.few_shot import FewShotAccuracies as FewShotAccuracies
+from rarememory.evaluation.few_shot import few_shot_accuracies as few_shot_accuracies
 from rarememory.evaluation.lifelong import lifelong_accuracy as lifelong_accuracy
 from rarememory.evaluation.lifelong import lifelong_forgetting as lifelong_forgetting
 from rarememory.evaluation.runs import runs_accuracy as runs_accuracy
@@ -17,3 +20,8 @@ from rarememory.evaluation.within_alphabet import WithinAlphabet as WithinAlphab
 from rarememory.evaluation.within_alphabet import (
     within_alphabet_accuracy as within_alphabet_accuracy,
 )
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed_attributes(
+        __name__, {"both_protocols": "few_shot_accuracies", "Figures": "FewShotAccuracies"}
+    )

@@ -53,7 +53,7 @@ def lifelong_accuracy(
     sightings, right = _sightings(stream.classes), []
     with memory.snapshot():
         memory.clear()
-        for query, label in _shown(embeddings, stream, bar):
+        for query, label in _queries(embeddings, stream, bar):
             recall = memory(query, k=memory.k if vote else 1)
             right.append(_answer(recall, vote) == label)
             memory.write(recall, label)
@@ -111,7 +111,7 @@ def lifelong_forgetting(
     at_once, labels = [], []
     with memory.snapshot():
         memory.clear()
-        ends = zip(_shown(embeddings, seen, bar), seen.classes.tolist(), latest, strict=True)
+        ends = zip(_queries(embeddings, seen, bar), seen.classes.tolist(), latest, strict=True)
         for (query, label), of, is_last in ends:
             memory.write(query, label)
             if is_last:
@@ -123,7 +123,7 @@ def lifelong_forgetting(
     return Accuracy.of((torch.stack(at_once).float() - torch.stack(at_end).float()).cpu())
 
 
-def _shown(
+def _queries(
     embeddings: Tensor, stream: Stream, bar: Bar
 ) -> Iterator[tuple[Float[Tensor, " key_dim"], Int64[Tensor, ""]]]:
     """What is shown and its label, one after the other."""

@@ -75,7 +75,7 @@ def sighting_accuracy(
             labels = torch.stack([e.labels + n_way * i for i, e in enumerate(episodes)], dim=2)
             labels = labels.to(embeddings.device)
             hits = [
-                [_answered_and_learnt(memory, q, y) for q, y in zip(*row, strict=True)]
+                [_answer_then_write(memory, q, y) for q, y in zip(*row, strict=True)]
                 for row in zip(queries, labels, strict=True)
             ]
             right[shared] = torch.stack([torch.stack(row).float().mean(0) for row in hits], 1).cpu()
@@ -86,7 +86,7 @@ def sighting_accuracy(
     ]
 
 
-def _answered_and_learnt(memory: Memory, queries: Tensor, labels: Tensor) -> Tensor:
+def _answer_then_write(memory: Memory, queries: Tensor, labels: Tensor) -> Tensor:
     recall = memory(queries, k=1)
     memory.write(recall, labels)
     return torch.eq(recall.prediction, labels)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from rarememory.base.validation import check_count
 from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
-from rarememory.evaluation.support_query import answered
+from rarememory.evaluation.support_query import episode_accuracies
 from rarememory.memory import Memory
 
 
@@ -78,6 +78,6 @@ def storage_accuracy(
         )
         for _ in bar(range(n_episodes))
     )
-    found = [(right, len(memory)) for right in answered(memory, embeddings, episodes)]
+    found = [(right, len(memory)) for right in episode_accuracies(memory, embeddings, episodes)]
     right, keys = zip(*found, strict=True)
     return Storage(Accuracy.of(torch.stack(right)), sum(keys) / len(keys))

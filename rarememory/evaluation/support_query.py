@@ -67,11 +67,11 @@ def support_query_accuracy(
         )
         for _ in bar(range(n_episodes))
     )
-    right = answered(memory, embeddings, episodes, average=average, attention=attention)
+    right = episode_accuracies(memory, embeddings, episodes, average=average, attention=attention)
     return Accuracy.of(torch.stack(list(right)))
 
 
-def answered(
+def episode_accuracies(
     memory: Memory,
     embeddings: Float[Tensor, "classes drawings key_dim"],
     episodes: Iterator[tuple[Episode, Episode]],

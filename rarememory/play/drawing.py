@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rarememory.data.pen import inked
+from rarememory.data.pen import rasterize
 
 SIDE = 256
 """A drawing's numbers are whole, and below this."""
@@ -70,7 +70,7 @@ def ink(path: str) -> Float[Tensor, "1 28 28"]:
     scale = EXTENT / max((high - low).max(), SMALLEST)
     places = [((stroke - (low + high) / 2) * scale + 13.5) for stroke in points]
     track = np.concatenate([_dense(stroke) for stroke in places])
-    return torch.from_numpy(inked(track, RADIUS, 28)).unsqueeze(0) / 255
+    return torch.from_numpy(rasterize(track, RADIUS, 28)).unsqueeze(0) / 255
 
 
 def _dense(stroke: Float[np.ndarray, "points xy"]) -> Float[np.ndarray, "places xy"]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from rarememory.data.jitter import Jitter
 
-GENTLE = 0.4
-"""Of the jitter, in the gentle part of a training."""
+FINAL_JITTER_SCALE = 0.4
+"""Factor of the jitter in the last steps of a training (`Recipe.gentle_part`)."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Recipe:
     The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
     of a sighting is margin_weight times the memory loss plus vote_weight times the negative
     log-likelihood of the memory's vote. A second memory is kept through the whole training: it
-    holds all classes, and chooses which of them meet in an episode (`Lookalikes`).
+    holds all classes, and chooses which of them meet in an episode (`HardClassSampler`).
 
     Args:
         cleared: empty the memory before every episode, as the authors' code does. With False one
@@ -29,9 +29,9 @@ class Recipe:
         warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
         averaging: how slowly the averaged weights follow, exponentially.
         jitter: of the drawings; None shows them as they are.
-        gentle_part: part of the steps, the last ones, that jitter by `GENTLE` of that only: the
-            encoder ends on drawings as hands make them.
-        bfloat16: encode in half the bits; None does so where the chip has instructions for it.
+        gentle_part: the last part of the steps, in which the jitter is scaled by
+            `FINAL_JITTER_SCALE`, so that training ends on drawings close to the real ones.
+        bfloat16: encode under bfloat16 autocast; None does so where the device computes in it.
         seed: of the episodes, the jitter and the encoder's dropout.
 
     Example:
@@ -72,11 +72,11 @@ class Recipe:
         return self.learning_rate * (1 + math.cos(math.pi * (part - warmup) / (1 - warmup))) / 2
 
     def jitter_at(self, step: int) -> Jitter | None:
-        """The jitter, or `GENTLE` of it in the gentle part.
+        """The jitter; in the last part of the steps, scaled by `FINAL_JITTER_SCALE`.
 
         Args:
             step: counted from 0.
         """
         if self.jitter is None or step < self.steps * (1 - self.gentle_part):
             return self.jitter
-        return self.jitter.scaled(GENTLE)
+        return self.jitter.scaled(FINAL_JITTER_SCALE)

@@ -9,7 +9,7 @@ from rarememory.base.validation import check_count
 from rarememory.memory import Memory
 
 
-class Lookalikes(nn.Module):
+class HardClassSampler(nn.Module):
     """Chooses the classes of an episode so that some of them are hard to tell apart.
 
     A memory is for hard negatives (Kaiser et al. 2017, section 2: the nearest wrong key): here one
@@ -27,10 +27,10 @@ class Lookalikes(nn.Module):
         ValueError: `key_dim` is less than 1.
 
     Example:
-        >>> lookalikes = Lookalikes(torch.arange(6), key_dim=2)
+        >>> sampler = HardClassSampler(torch.arange(6), key_dim=2)
         >>> angles = torch.tensor([0.0, 0.1, 1.0, 1.1, 2.0, 2.1])
-        >>> lookalikes.write(torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(6))
-        >>> pairs = lookalikes.choose(4, group=2, generator=Generator()).view(2, 2)
+        >>> sampler.write(torch.stack([angles.cos(), angles.sin()], dim=1), torch.arange(6))
+        >>> pairs = sampler.choose(4, group=2, generator=Generator()).view(2, 2)
         >>> (pairs // 2).T.diff(dim=0)
         tensor([[0, 0]])
     """
@@ -92,7 +92,7 @@ class Lookalikes(nn.Module):
     def _groups(
         self, order: Int64[Tensor, " classes"], n_groups: int, group: int
     ) -> Int64[Tensor, "groups columns"]:
-        """The first known classes of the order, each followed by its lookalikes; else EMPTY."""
+        """The first known classes of the order, each followed by its sampler; else EMPTY."""
         slots = self._slots()
         first = order[(slots[order] == EMPTY).int().argsort(stable=True)[:n_groups]]
         known = slots[first] != EMPTY

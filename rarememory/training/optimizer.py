@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import AdamW, Muon, Optimizer
 
-from rarememory.training.precision import NotRounded, computes_in_bfloat16
+from rarememory.training.precision import WithoutBfloat16, computes_in_bfloat16
 
 
 class MuonAndAdamW:
@@ -70,7 +70,7 @@ class MuonAndAdamW:
         # Muon multiplies in bfloat16 on whatever chip: without instructions for it, that would be
         # most of a training.
         rounds = all(computes_in_bfloat16(parameter.device) for parameter in self.parameters)
-        with nullcontext() if rounds else NotRounded():
+        with nullcontext() if rounds else WithoutBfloat16():
             for optimizer in self._optimizers.values():
                 optimizer.step()
 

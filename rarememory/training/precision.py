@@ -1,4 +1,4 @@
-"""Half the bits for an encoder in training, where the chip has instructions for them."""
+"""bfloat16 autocast for an encoder in training, where the device computes in it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-def precision(device: torch.device, bfloat16: bool | None = None) -> torch.autocast:
-    """The context to encode in: bfloat16 if that is wished, or if None where it is no slower.
+def encoder_autocast(device: torch.device, bfloat16: bool | None = None) -> torch.autocast:
+    """Autocast to bfloat16: always if True, never if False, where the device has it if None.
 
     Example:
-        >>> with precision(torch.device("cpu"), bfloat16=True):
+        >>> with encoder_autocast(torch.device("cpu"), bfloat16=True):
         ...     print(torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype)
         torch.bfloat16
     """
@@ -24,7 +24,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower.
 
     Example:
-        >>> with precision(device := torch.device("cpu")):
+        >>> with encoder_autocast(device := torch.device("cpu")):
         ...     product = torch.ones(1, 1) @ torch.ones(1, 1)
         >>> (product.dtype == torch.bfloat16) == computes_in_bfloat16(device)
         True
@@ -39,11 +39,11 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16", False))
 
 
-class NotRounded(TorchFunctionMode):
+class WithoutBfloat16(TorchFunctionMode):
     """Where torch's own code rounds to bfloat16, a copy as it is: for chips that do not compute so.
 
     Example:
-        >>> with NotRounded():
+        >>> with WithoutBfloat16():
         ...     print(torch.ones(1).bfloat16().dtype, torch.ones(1).to(torch.bfloat16).dtype)
         torch.float32 torch.float32
     """

@@ -18,9 +18,9 @@ from rarememory.memory import Memory
 from rarememory.memory.losses import vote_loss
 from rarememory.training.config import Recipe
 from rarememory.training.ema import AveragedWeights
-from rarememory.training.hard_classes import Lookalikes
+from rarememory.training.hard_classes import HardClassSampler
 from rarememory.training.optimizer import MuonAndAdamW
-from rarememory.training.precision import precision
+from rarememory.training.precision import encoder_autocast
 
 
 class Step(NamedTuple):
@@ -85,7 +85,7 @@ class Training:
         self.device = next(encoder.parameters()).device
         self.images = images.to(self.device)
         families = torch.arange(len(images)) if families is None else families
-        self.lookalikes = Lookalikes(
+        self.hard_classes = HardClassSampler(
             families.cpu(), memory.keys.shape[1], validate=memory.validate
         ).to(self.device)
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
@@ -104,12 +104,12 @@ class Training:
         begin = time.perf_counter()
         episode = self._episode()
         self.encoder.train()
-        with self._own_dropout(), precision(self.device, self.recipe.bfloat16):
-            embeddings = self.encoder(self._shown(episode))
+        with self._own_dropout(), encoder_autocast(self.device, self.recipe.bfloat16):
+            embeddings = self.encoder(self._images_of(episode))
         embeddings = embeddings.float().view(*episode.labels.shape, -1)
         labels = episode.labels if self.recipe.cleared else episode.classes
         loss, accuracy = self._episode_loss(embeddings, labels)
-        self.lookalikes.write(embeddings, episode.classes)
+        self.hard_classes.write(embeddings, episode.classes)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step(learning_rate=self.recipe.learning_rate_at(self.step))
@@ -129,7 +129,7 @@ class Training:
     def _episode(self) -> Episode:
         recipe = self.recipe
         random = self.step < recipe.random_part * recipe.steps
-        classes = self.lookalikes.choose(
+        classes = self.hard_classes.choose(
             recipe.n_way, group=1 if random else recipe.group, generator=self.generator
         )
         return sightings_of(
@@ -139,7 +139,7 @@ class Training:
             generator=self.generator,
         )
 
-    def _shown(self, episode: Episode) -> Float[Tensor, "batch 1 height width"]:
+    def _images_of(self, episode: Episode) -> Float[Tensor, "batch 1 height width"]:
         shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1) / 255
         jitter = self.recipe.jitter_at(self.step)
         if jitter is not None:
@@ -190,16 +190,16 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "made_of": self._made_of(),
+            "made_of": self._identity(),
             "encoder": self.encoder.state_dict(),
             "averaged": self.averaged.state_dict(),
             "memory": self.memory.state_dict(),
-            "lookalikes": self.lookalikes.memory.state_dict(),
+            "hard_classes": self.hard_classes.memory.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
 
-    def _made_of(self) -> dict[str, str]:
+    def _identity(self) -> dict[str, str]:
         """What must be the same for a training to be the same."""
         return {"recipe": repr(self.recipe), "layers": repr(self.encoder), "images": self._digest}
 
@@ -209,7 +209,7 @@ class Training:
         Raises:
             ValueError: it is of another recipe, another encoder or other images.
         """
-        for name, mine in self._made_of().items():
+        for name, mine in self._identity().items():
             if state["made_of"][name] != mine:
                 raise ValueError(
                     f"the checkpoint is of other {name}, {state['made_of'][name]}, and this "
@@ -217,7 +217,7 @@ class Training:
                 )
         for name in ("encoder", "averaged", "memory", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        self.lookalikes.memory.load_state_dict(state["lookalikes"])
+        self.hard_classes.memory.load_state_dict(state["hard_classes"])
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
 

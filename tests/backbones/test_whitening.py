@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rarememory import Memory, MemoryClassifier, wrap
-from rarememory.backbones.whitening import end_in, whitening
+from rarememory.backbones.whitening import append_projection, whitening
 
 
 def streaks(classes, each, seed=0):
@@ -114,15 +114,15 @@ def test_an_encoder_that_ends_in_the_map_gives_what_the_map_gives(bias):
     encoder = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3, bias=bias))
     features, matrix = torch.randn(9, 6), torch.randn(3, 3)
     expected = encoder(features) @ matrix.T
-    end_in(encoder, matrix)
+    append_projection(encoder, matrix)
     torch.testing.assert_close(encoder(features), expected)
 
 
 def test_what_cannot_end_in_the_map_is_refused_and_stays():
     with pytest.raises(ValueError, match="Flatten has no linear layer"):
-        end_in(nn.Flatten(), torch.eye(2))
+        append_projection(nn.Flatten(), torch.eye(2))
     layer = nn.Linear(4, 3)
     before = layer.weight.detach().clone()
     with pytest.raises(ValueError, match="linear layer is 3 wide, and the map is for 2"):
-        end_in(layer, torch.eye(2))
+        append_projection(layer, torch.eye(2))
     assert torch.equal(layer.weight, before)

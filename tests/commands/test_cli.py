@@ -22,7 +22,7 @@ from rarememory.backbones import Conv4, stored_encoder
 from rarememory.commands.cli import app
 from rarememory.commands.images import encoder_called, ink
 from rarememory.data import draw_glyphs, read_omniglot
-from rarememory.evaluation import both_protocols, embed
+from rarememory.evaluation import embed, few_shot_accuracies
 from rarememory.variants.class_attention import CROWDING, attended
 
 SHAPES = {
@@ -244,7 +244,7 @@ def test_an_encoder_is_tested_by_both_protocols(characters, tmp_path):
     drawings = read_omniglot(characters, progress=False).evaluation.rotated()
     embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
     attention = partial(attended, crowding=CROWDING)
-    found = both_protocols(embeddings, ways=[20], shots=[5], n_episodes=3, attention=attention)
+    found = few_shot_accuracies(embeddings, ways=[20], shots=[5], n_episodes=3, attention=attention)
     assert own["accuracy"][1]["support_query"]["mean"] == found.support[20, 5].mean
 
 

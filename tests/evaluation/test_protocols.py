@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from rarememory import FirstInFirstOut, Memory, attended
+from rarememory import FirstInFirstOut, Memory, attended, evaluation
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
     Accuracy,
-    both_protocols,
     embed,
     embed_averaged,
+    few_shot_accuracies,
     sighting_accuracy,
     support_query_accuracy,
 )
@@ -148,11 +148,11 @@ def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
 
 def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
     embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
-    found = both_protocols(embeddings, ways=[4], shots=[3], attention=attended, **ask)
+    found = few_shot_accuracies(embeddings, ways=[4], shots=[3], attention=attended, **ask)
     memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
     expected = support_query_accuracy(memory, embeddings, attention=attended, **task, **ask)
     assert found.support[4, 3] == expected
-    assert both_protocols(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
+    assert few_shot_accuracies(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
 
 
 def test_nothing_is_known_at_the_first_sighting_and_all_at_the_second_of_perfect_embeddings():
@@ -266,3 +266,10 @@ def test_averaging_has_a_seed_of_its_own_and_needs_a_copy():
     assert torch.equal(torch.random.get_rng_state(), before)
     with pytest.raises(ValueError, match="copies must be an integer of at least 1, not 0"):
         embed_averaged(Squares(), images, copies=0)
+
+
+def test_old_names_work_for_one_release():
+    with pytest.warns(DeprecationWarning, match=r"is now few_shot_accuracies;"):
+        assert evaluation.both_protocols is few_shot_accuracies
+    with pytest.warns(DeprecationWarning, match=r"is now FewShotAccuracies;"):
+        assert evaluation.Figures is evaluation.FewShotAccuracies

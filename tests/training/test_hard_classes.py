@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
-from rarememory.training.hard_classes import Lookalikes
+from rarememory.training.hard_classes import HardClassSampler
 
 
 def on_a_circle(angles):
@@ -14,9 +14,9 @@ def on_a_circle(angles):
 
 
 def knowing(families, angles):
-    lookalikes = Lookalikes(torch.tensor(families), key_dim=2)
-    lookalikes.write(on_a_circle(torch.tensor(angles)), torch.arange(len(families)))
-    return lookalikes
+    sampler = HardClassSampler(torch.tensor(families), key_dim=2)
+    sampler.write(on_a_circle(torch.tensor(angles)), torch.arange(len(families)))
+    return sampler
 
 
 @given(
@@ -32,54 +32,54 @@ def test_as_many_classes_as_asked_for_and_no_family_twice(
 ):
     n_way = data.draw(st.integers(1, n_families))
     families = torch.arange(n_families).repeat(copies) * 5 + 3
-    lookalikes = Lookalikes(families, key_dim=2)
+    sampler = HardClassSampler(families, key_dim=2)
     known = torch.arange(len(families))[:n_known]
-    lookalikes.write(on_a_circle(torch.linspace(0, 6, len(known))), known)
-    chosen = lookalikes.choose(n_way, group=group, generator=Generator().manual_seed(seed))
+    sampler.write(on_a_circle(torch.linspace(0, 6, len(known))), known)
+    chosen = sampler.choose(n_way, group=group, generator=Generator().manual_seed(seed))
     assert chosen.shape == (n_way,)
     assert families[chosen].unique().numel() == n_way
 
 
 def test_a_class_meets_those_that_its_key_is_nearest_to():
     angles = [0.0, 0.1, 0.2, 1.5, 1.6, 1.7, 3.0, 3.1, 3.2]
-    lookalikes = knowing(range(9), angles)
+    sampler = knowing(range(9), angles)
     for seed in range(20):
-        chosen = lookalikes.choose(3, group=3, generator=Generator().manual_seed(seed))
+        chosen = sampler.choose(3, group=3, generator=Generator().manual_seed(seed))
         assert len((chosen // 3).unique()) == 1
 
 
 def test_what_is_not_known_yet_begins_no_group_and_is_not_looked_up():
     # Only two of six are known, far from each other: each is a group's beginning, never the rest.
-    lookalikes = Lookalikes(torch.arange(6), key_dim=2)
-    lookalikes.write(on_a_circle(torch.tensor([0.0, 3.0])), torch.tensor([1, 4]))
+    sampler = HardClassSampler(torch.arange(6), key_dim=2)
+    sampler.write(on_a_circle(torch.tensor([0.0, 3.0])), torch.tensor([1, 4]))
     for seed in range(10):
         order = torch.randperm(6, generator=Generator().manual_seed(seed))
-        groups = lookalikes._groups(order, 2, 2)
+        groups = sampler._groups(order, 2, 2)
         assert sorted(groups[:, 0].tolist()) == [1, 4]
         # A third group has nothing to begin with, and no key to ask by.
-        begun = lookalikes._groups(order, 3, 2)
+        begun = sampler._groups(order, 3, 2)
         assert begun[2, 0] not in (1, 4) and begun[2, 1:].eq(-1).all()
 
 
 def test_a_group_is_no_larger_than_asked_for():
-    lookalikes = knowing(range(30), [0.01 * n for n in range(30)])
+    sampler = knowing(range(30), [0.01 * n for n in range(30)])
     for group in (2, 3, 5):
-        groups = lookalikes._groups(torch.randperm(30), 4, group)
+        groups = sampler._groups(torch.randperm(30), 4, group)
         assert ((groups != -1).sum(dim=1) == group).all()
 
 
 def test_without_groups_every_class_comes_as_often_as_any_other():
-    lookalikes = knowing(range(8), [0.1 * n for n in range(8)])
+    sampler = knowing(range(8), [0.1 * n for n in range(8)])
     generator = Generator().manual_seed(0)
-    drawn = torch.cat([lookalikes.choose(2, generator=generator) for _ in range(800)])
+    drawn = torch.cat([sampler.choose(2, generator=generator) for _ in range(800)])
     assert (drawn.bincount(minlength=8) - 200).abs().max() < 60
 
 
 def test_a_family_stays_away_though_it_is_nearest():
     # 0 and 1 are one character, drawn alike; 2 is the nearest of another.
-    lookalikes = knowing([0, 0, 1, 2], [0.0, 0.01, 0.3, 2.0])
+    sampler = knowing([0, 0, 1, 2], [0.0, 0.01, 0.3, 2.0])
     met = [
-        set(lookalikes.choose(2, group=2, generator=Generator().manual_seed(seed)).tolist())
+        set(sampler.choose(2, group=2, generator=Generator().manual_seed(seed)).tolist())
         for seed in range(40)
     ]
     assert {0, 1} not in met
@@ -89,32 +89,32 @@ def test_a_family_stays_away_though_it_is_nearest():
 
 
 def test_what_was_written_last_is_what_it_chooses_by():
-    lookalikes = knowing(range(4), [0.0, 0.1, 2.0, 2.1])
+    sampler = knowing(range(4), [0.0, 0.1, 2.0, 2.1])
     for _ in range(40):
-        lookalikes.write(on_a_circle(torch.tensor([0.0, 2.0, 0.1, 2.1])), torch.arange(4))
+        sampler.write(on_a_circle(torch.tensor([0.0, 2.0, 0.1, 2.1])), torch.arange(4))
     pairs = [
-        frozenset(lookalikes.choose(2, group=2, generator=Generator().manual_seed(n)).tolist())
+        frozenset(sampler.choose(2, group=2, generator=Generator().manual_seed(n)).tolist())
         for n in range(20)
     ]
     assert set(pairs) == {frozenset({0, 2}), frozenset({1, 3})}
 
 
 def test_choosing_changes_neither_the_memory_nor_torchs_own_generator():
-    lookalikes = knowing(range(6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
-    before, state = lookalikes.memory.keys.clone(), torch.get_rng_state()
-    one = lookalikes.choose(4, group=2, generator=Generator().manual_seed(3))
-    other = lookalikes.choose(4, group=2, generator=Generator().manual_seed(3))
+    sampler = knowing(range(6), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    before, state = sampler.memory.keys.clone(), torch.get_rng_state()
+    one = sampler.choose(4, group=2, generator=Generator().manual_seed(3))
+    other = sampler.choose(4, group=2, generator=Generator().manual_seed(3))
     assert torch.equal(one, other)
-    assert torch.equal(lookalikes.memory.keys, before)
+    assert torch.equal(sampler.memory.keys, before)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_no_gradient_is_kept():
-    lookalikes = Lookalikes(torch.arange(2), key_dim=2)
-    lookalikes.write(torch.eye(2, requires_grad=True), torch.arange(2))
-    assert not lookalikes.memory.keys.requires_grad
+    sampler = HardClassSampler(torch.arange(2), key_dim=2)
+    sampler.write(torch.eye(2, requires_grad=True), torch.arange(2))
+    assert not sampler.memory.keys.requires_grad
 
 
 def test_more_classes_than_families_are_refused_with_both_numbers():
     with pytest.raises(ValueError, match="n_way is 3, but there are 2 families of classes"):
-        Lookalikes(torch.tensor([4, 4, 9]), 2).choose(3, generator=Generator())
+        HardClassSampler(torch.tensor([4, 4, 9]), 2).choose(3, generator=Generator())

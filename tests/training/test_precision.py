@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rarememory.training import precision
-from rarememory.training.precision import NotRounded, computes_in_bfloat16
+from rarememory.training.precision import WithoutBfloat16, computes_in_bfloat16
 from tests.sources import PRODUCT, python_files
 
 CPU = torch.device("cpu")
@@ -16,10 +16,10 @@ def test_an_encoder_of_a_cpu_is_rounded_where_that_has_instructions(has_instruct
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
     assert computes_in_bfloat16(CPU) == has_instructions
     layer, rows = torch.nn.Linear(2, 2), torch.ones(1, 2)
-    with precision.precision(CPU):
+    with precision.encoder_autocast(CPU):
         assert layer(rows).dtype == (torch.bfloat16 if has_instructions else torch.float32)
     for wished in (True, False):
-        with precision.precision(CPU, wished):
+        with precision.encoder_autocast(CPU, wished):
             assert (layer(rows).dtype == torch.bfloat16) == wished
 
 
@@ -37,7 +37,7 @@ def test_a_gpu_is_asked_how_new_it_is(capability, has_instructions, monkeypatch)
 
 def test_what_would_be_rounded_is_copied_and_all_else_is_as_it_was():
     rows = torch.tensor([1.001, 2.0])
-    with NotRounded():
+    with WithoutBfloat16():
         copies = [rows.bfloat16(), rows.to(torch.bfloat16), rows.to(dtype=torch.bfloat16)]
         halves, doubled = rows.to(torch.float16), rows * 2
     for copy in copies:

@@ -175,7 +175,7 @@ def test_a_step_shows_drawings_by_the_jitter_of_its_time():
         for each in (training, plain):
             each.generator.manual_seed(3)
             episode = each._episode()
-        moved.append((training._shown(episode) - plain._shown(episode)).abs().mean())
+        moved.append((training._images_of(episode) - plain._images_of(episode)).abs().mean())
     assert moved[1] < 0.8 * moved[0]
 
 
@@ -203,7 +203,7 @@ def test_a_training_that_diverged_stops_and_leaves_the_last_checkpoint(kept, tmp
         if step.step == 3:
             torch.nn.init.constant_(training.encoder.head.weight, torch.nan)
 
-    training.memory.validate = training.lookalikes.memory.validate = False
+    training.memory.validate = training.hard_classes.memory.validate = False
     with pytest.raises(RuntimeError, match="after step 4 a weight is not finite"):
         train(training, checkpoint=checkpoint, every=2, watch=diverge)
     if kept:
@@ -229,17 +229,17 @@ def test_training_leaves_torchs_own_generator_alone():
 def test_classes_that_look_alike_meet_once_the_random_part_is_over():
     training = training_of(steps=10, n_way=4, group=2, random_part=0.5)
     groups = []
-    choose = training.lookalikes.choose
+    choose = training.hard_classes.choose
 
     def watched(n_way, *, group, generator):
         groups.append(group)
         return choose(n_way, group=group, generator=generator)
 
-    training.lookalikes.choose = watched
+    training.hard_classes.choose = watched
     train(training)
     assert groups == [1] * 5 + [2] * 5
     # It holds what was shown: the labels are classes, not places in an episode.
-    known = set(training.lookalikes.memory.values.tolist()) - {-1}
+    known = set(training.hard_classes.memory.values.tolist()) - {-1}
     assert known <= set(range(6)) and len(known) > 4
 
 
@@ -254,7 +254,7 @@ def test_copies_of_one_character_never_meet_in_an_episode():
         episode = training._episode()
         for shown in episode.classes:
             assert len(families[shown].unique()) == 3
-        training.lookalikes.write(torch.randn(2, 3, 8), episode.classes)
+        training.hard_classes.write(torch.randn(2, 3, 8), episode.classes)
 
 
 def test_the_numbers_of_a_step_are_left_on_the_device():

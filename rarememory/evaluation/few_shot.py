@@ -17,8 +17,8 @@ SIGHTINGS = 11
 """How often a class is seen in an episode by sighting, unless more shots are asked for."""
 
 
-class Figures(NamedTuple):
-    """What `both_protocols` found.
+class FewShotAccuracies(NamedTuple):
+    """What `few_shot_accuracies` found.
 
     Attributes:
         sighting: by number of ways, the accuracy at every sighting; `sighting[20][1]` is 1-shot.
@@ -26,7 +26,8 @@ class Figures(NamedTuple):
 
     Example:
         >>> unseen, once = Accuracy(0.0, 0.0), Accuracy(0.9, 0.02)
-        >>> found = Figures(sighting={5: [unseen, once]}, support={(5, 1): Accuracy(0.93, 0.01)})
+        >>> support = {(5, 1): Accuracy(0.93, 0.01)}
+        >>> found = FewShotAccuracies(sighting={5: [unseen, once]}, support=support)
         >>> print("5-way 1-shot:", found.sighting[5][1], "or", found.support[5, 1])
         5-way 1-shot: 90.00 ± 2.00 or 93.00 ± 1.00
     """
@@ -35,7 +36,7 @@ class Figures(NamedTuple):
     support: dict[tuple[int, int], Accuracy]
 
 
-def both_protocols(
+def few_shot_accuracies(
     embeddings: Float[Tensor, "classes drawings key_dim"],
     *,
     ways: Sequence[int] = (5, 20),
@@ -45,7 +46,7 @@ def both_protocols(
     attention: Attention | None = None,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
-) -> Figures:
+) -> FewShotAccuracies:
     """Both protocols for every number of ways and shots, each with a memory that never overflows.
 
     Args:
@@ -66,7 +67,7 @@ def both_protocols(
         >>> from rarememory.data import draw_glyphs
         >>> from rarememory.evaluation import embed
         >>> embeddings = embed(torch.nn.Flatten(), draw_glyphs(9, 16, size=14).images)
-        >>> found = both_protocols(embeddings, ways=[2, 5], shots=[1], n_episodes=2)
+        >>> found = few_shot_accuracies(embeddings, ways=[2, 5], shots=[1], n_episodes=2)
         >>> list(found.sighting), list(found.support)
         ([2, 5], [(2, 1), (5, 1)])
         >>> found.sighting[5][0].mean < found.sighting[5][1].mean  # unseen, then 1-shot
@@ -74,7 +75,7 @@ def both_protocols(
     """
     if n_episodes < 2:
         raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
-    figures = Figures({}, {})
+    figures = FewShotAccuracies({}, {})
     key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
     update = None if attention is None else FirstInFirstOut()
     for way in ways:
