@@ -12,6 +12,7 @@ import numpy
 import torch
 
 import rarememory
+from rarememory.base.files import write_atomically
 from rarememory.evaluation import Accuracy
 
 T = TypeVar("T")
@@ -44,9 +45,9 @@ def write_result(
         **details,
         "figures": {key: round(figure, 4) for key, figure in sorted(figures.items())},
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"), parents=True)
     hint = "; `make summary` brings README up to date with it" if folder == RESULTS else ""
     print(f"wrote {path}{hint}")
     return path

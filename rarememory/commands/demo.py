@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rarememory.backbones import Conv4
+from rarememory.base.progress import progress_bar
 from rarememory.data import Characters, draw_glyphs
 from rarememory.evaluation import Accuracy, embed, sighting_accuracy
 from rarememory.memory import Memory
@@ -55,7 +55,7 @@ def _training(characters: Characters, steps: int) -> Training:
 
 
 def _train(training: Training) -> None:
-    with tqdm(total=training.recipe.steps, desc="training", unit="step") as bar:
+    with progress_bar(total=training.recipe.steps, description="training", unit="step") as bar:
 
         def watch(step: Step) -> None:
             bar.set_postfix(loss=f"{step.loss:.3f}", accuracy=f"{100 * step.accuracy:.0f}")
@@ -73,7 +73,7 @@ def _by_sighting(
         n_way=N_WAY,
         n_sightings=N_SIGHTINGS,
         n_episodes=episodes,
-        bar=partial(tqdm, desc=name, unit="episode"),
+        bar=partial(progress_bar, description=name, unit="episode"),
     )
 
 
