@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from benchmarks.omniglot_peers.drawings import Images
@@ -58,7 +59,8 @@ class PeerTraining:
         self.course = course
         self.recipe = replace(recipe, steps=course.steps, learning_rate=course.rate)
         self.averaged = AveragedWeights(encoder, recipe.averaging)
-        self.optimizer = MuonAndAdamW(encoder.parameters(), weight_decay=recipe.weight_decay)
+        self.optimizer = MuonAndAdamW(encoder.parameters(), 1.0, weight_decay=recipe.weight_decay)
+        self.schedule = LambdaLR(self.optimizer, lambda step: self.recipe.learning_rate_at(step))
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0
         self.seconds = 0.0
@@ -92,7 +94,8 @@ class PeerTraining:
         loss = cross_entropy(scores, query.labels.flatten())
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step(learning_rate=self.recipe.learning_rate_at(self.step))
+        self.optimizer.step()
+        self.schedule.step()
         self.averaged.update_parameters(self.encoder)
         self.step += 1
         self.seconds += time.perf_counter() - begin
@@ -109,7 +112,7 @@ class PeerTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs to go on to the bit."""
-        parts = ("encoder", "averaged", "optimizer")
+        parts = ("encoder", "averaged", "optimizer", "schedule")
         return {
             **{part: getattr(self, part).state_dict() for part in parts},
             "generator": self.generator.get_state(),
@@ -120,7 +123,7 @@ class PeerTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""
-        for part in ("encoder", "averaged", "optimizer"):
+        for part in ("optimizer", "encoder", "averaged", "schedule"):
             getattr(self, part).load_state_dict(state[part])
         self.generator.set_state(state["generator"])
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from rarememory.base.state import EMPTY, Recall
 from rarememory.data.episodes import Episode, sightings_of
@@ -91,9 +92,11 @@ class Training:
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
         self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe
+        # LambdaLR multiplies: of a rate of 1, what is left is the recipe's own, to the bit.
         self.optimizer = MuonAndAdamW(
-            [*encoder.parameters(), *memory.parameters()], weight_decay=recipe.weight_decay
+            [*encoder.parameters(), *memory.parameters()], 1.0, weight_decay=recipe.weight_decay
         )
+        self.schedule = LambdaLR(self.optimizer, lambda step: recipe.learning_rate_at(step))
         self.generator = Generator().manual_seed(recipe.seed)
         self.step = 0
         # Spent training, over all interruptions.
@@ -112,7 +115,8 @@ class Training:
         self.hard_classes.write(embeddings, episode.classes)
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step(learning_rate=self.recipe.learning_rate_at(self.step))
+        self.optimizer.step()
+        self.schedule.step()
         self.averaged.update_parameters(self.encoder)
         self.step += 1
         done = Step(self.step, loss.detach(), accuracy)
@@ -190,13 +194,19 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "made_of": self._identity(),
-            "encoder": self.encoder.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "memory": self.memory.state_dict(),
-            "hard_classes": self.hard_classes.memory.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "identity": self._identity(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "generator": self.generator.get_state(),
+        }
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder,
+            "averaged": self.averaged,
+            "memory": self.memory,
+            "hard_classes": self.hard_classes.memory,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
         }
 
     def _identity(self) -> dict[str, str]:
@@ -207,17 +217,22 @@ class Training:
         """Go on from such a state.
 
         Raises:
-            ValueError: it is of another recipe, another encoder or other images.
+            ValueError: it is of another recipe, another encoder, other images or an older version.
         """
+        missing = self.state_dict().keys() - state.keys()
+        if missing:
+            raise ValueError(
+                f"the checkpoint has no {', '.join(sorted(missing))}: it is of an older version; "
+                "begin anew elsewhere"
+            )
         for name, mine in self._identity().items():
-            if state["made_of"][name] != mine:
+            if state["identity"][name] != mine:
                 raise ValueError(
-                    f"the checkpoint is of other {name}, {state['made_of'][name]}, and this "
+                    f"the checkpoint is of other {name}, {state['identity'][name]}, and this "
                     f"training of {mine}: go on with those, or begin anew elsewhere"
                 )
-        for name in ("encoder", "averaged", "memory", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.hard_classes.memory.load_state_dict(state["hard_classes"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         self.step, self.seconds = state["step"], state["seconds"]
 

@@ -113,6 +113,16 @@ def test_a_checkpoint_of_another_training_is_refused_and_nothing_changes(tmp_pat
     assert_same(other, untouched)
 
 
+def test_a_checkpoint_of_an_older_version_is_refused_and_nothing_changes():
+    other, untouched = training_of(), training_of()
+    old = training_of().state_dict()
+    old["lookalikes"] = old.pop("hard_classes")
+    del old["schedule"]
+    with pytest.raises(ValueError, match="has no hard_classes, schedule: it is of an older"):
+        other.load_state_dict(old)
+    assert_same(other, untouched)
+
+
 def test_a_memory_that_cannot_hold_an_episode_is_refused():
     with pytest.raises(ValueError, match="7 slots, and an episode of 4 classes seen 2 times needs"):
         Training(Conv4(8, width=4), Memory(8, 7), GLYPHS.images, Recipe(n_way=4))
@@ -154,6 +164,14 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates[0] == 0 and rates[5] == pytest.approx(0.5) and rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[100] == pytest.approx(0)
     assert rates[55] == pytest.approx(0.5)
+
+
+def test_the_optimizer_steps_by_the_recipes_rate():
+    training = training_of(steps=4)
+    for step in range(4):
+        rates = {group["lr"] for group in training.optimizer.param_groups}
+        assert rates == {training.recipe.learning_rate_at(step)}
+        training.advance()
 
 
 def test_the_jitter_is_gentle_in_the_last_part_of_the_steps():
