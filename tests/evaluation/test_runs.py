@@ -6,6 +6,7 @@ import torch
 from rarememory import Memory
 from rarememory.data import Run
 from rarememory.evaluation import runs_accuracy
+from rarememory.evaluation.accuracy import student_t
 
 NAMES = ["a/1/rot090", "a/1", "a/2/rot000", "a/3"]
 
@@ -42,7 +43,7 @@ def test_runs_are_told_apart_and_the_interval_is_over_them():
     before = memory.keys.clone()
     found = runs_accuracy(memory, drawings(), NAMES, [hard, easy])
     assert found.mean == 0.5
-    assert found.interval == pytest.approx(1.96 * 0.5**0.5 / 2**0.5)
+    assert found.interval == pytest.approx(student_t(1) * 0.5**0.5 / 2**0.5)
     assert torch.equal(memory.keys, before)
 
 

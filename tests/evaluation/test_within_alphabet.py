@@ -5,6 +5,7 @@ import torch
 
 from rarememory import Memory
 from rarememory.evaluation import within_alphabet_accuracy
+from rarememory.evaluation.accuracy import student_t
 from tests.memories import bits
 
 
@@ -40,7 +41,7 @@ def test_every_alphabet_counts_the_same_and_the_interval_is_over_alphabets():
     found = within_alphabet_accuracy(Memory(5, 4), embeddings, named(5, 4), n_way=4, n_runs=7)
     assert found.alphabets == {"a": 1.0, "b": 0.25}
     assert found.accuracy.mean == pytest.approx(0.625)
-    assert found.accuracy.interval == pytest.approx(1.96 * 0.375)
+    assert found.accuracy.interval == pytest.approx(student_t(1) * 0.375)
     alone = within_alphabet_accuracy(Memory(5, 4), embeddings[:5], named(5), n_way=4, n_runs=7)
     assert alone.accuracy.interval == float("inf")
 
