@@ -8,7 +8,6 @@ from typing import NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
-from scipy.stats import t as student
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from rarememory.evaluation import (
     few_shot_accuracies,
     support_query_accuracy,
 )
+from rarememory.evaluation.accuracy import student_t
 from rarememory.variants.class_attention import CROWDING, Attention, attended
 
 WAYS = (5, 20)
@@ -180,7 +180,7 @@ def _mean(found: Sequence[Accuracy]) -> Accuracy:
     """
     means, intervals = torch.tensor(found, dtype=torch.float64).T
     n = len(found)
-    of_seeds = student.ppf(0.975, n - 1) ** 2 * means.var().item() / n if n > 1 else 0.0
+    of_seeds = student_t(n - 1) ** 2 * means.var().item() / n if n > 1 else 0.0
     return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))
 
 

@@ -20,10 +20,15 @@ def student_t(degrees: int) -> float:
     With cos(a)^2 = degrees / (degrees + t^2), P is a finite series in cos(a) (Abramowitz and Stegun
     1964, equations 26.7.3 and 26.7.4); t is found by bisection. (scipy is no dependency.)
 
+    Raises:
+        ValueError: `degrees` is less than 1.
+
     Example:
         >>> [round(student_t(n), 3) for n in (1, 2, 19, 1000)]
         [12.706, 4.303, 2.093, 1.962]
     """
+    if degrees < 1:
+        raise ValueError(f"degrees is {degrees}: an interval needs at least 2 observations")
     odd, n_terms = degrees % 2, degrees // 2
     j = torch.arange(1, max(1, n_terms), dtype=torch.float64)
     ratios = (2 * j - 1 + odd) / (2 * j + odd)

@@ -4,38 +4,19 @@ import math
 from functools import partial
 
 import pytest
-import scipy.stats
 import torch
 from torch import nn
 
 from rarememory import FirstInFirstOut, Memory, attended, evaluation
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
-    Accuracy,
     embed,
     embed_averaged,
     few_shot_accuracies,
     sighting_accuracy,
     support_query_accuracy,
 )
-from rarememory.evaluation.accuracy import student_t
 from tests.oracle import PaperMemory, attended_scores
-
-
-def test_an_accuracy_is_a_mean_with_its_95_percent_interval():
-    accuracy = Accuracy.of(torch.tensor([1.0, 0.0, 1.0, 1.0]))
-    assert accuracy.mean == 0.75
-    assert accuracy.interval == pytest.approx(3.18245 * 0.5 / 2, rel=1e-5)
-    assert str(accuracy) == "75.00 ± 79.56"
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 19, 20, 1999, 4000])
-def test_the_interval_is_that_of_students_distribution(degrees):
-    assert student_t(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), rel=1e-9)
-
-
-def test_one_episode_has_no_interval():
-    assert Accuracy.of(torch.ones(1)).interval == math.inf
 
 
 def noisy(classes=9, drawings=7, key_dim=5):
