@@ -16,6 +16,7 @@ from rarememory.classifier.answers import Forgotten as Forgotten
 from rarememory.classifier.answers import Learnt as Learnt
 from rarememory.classifier.answers import Probabilities as Probabilities
 from rarememory.classifier.answers import Remembered as Remembered
+from rarememory.classifier.answers import StoredExample as StoredExample
 from rarememory.classifier.calibration import Calibration as Calibration
 from rarememory.classifier.doctor import Report as Report
 from rarememory.classifier.refreshing import Drift as Drift

@@ -114,6 +114,27 @@ class Remembered(NamedTuple):
         return self.refs[-1] if self.refs else None
 
 
+class StoredExample(NamedTuple):
+    """What an occupied slot of a classifier's memory holds.
+
+    Attributes:
+        slot: its place in the memory.
+        label: its class.
+        refs: of the examples averaged into it, the latest last.
+
+    Example:
+        >>> from rarememory import Memory, wrap
+        >>> birds = wrap(torch.nn.Identity(), host=False, memory=Memory(2))
+        >>> learnt = birds.learn(torch.eye(2), ["kea", "weka"], refs=["1.png", None])
+        >>> birds.examples()[0]
+        StoredExample(slot=0, label='kea', refs=('1.png',))
+    """
+
+    slot: int
+    label: Label
+    refs: tuple[Label, ...]
+
+
 class Forgotten(NamedTuple):
     """What forgetting by refs did.
 

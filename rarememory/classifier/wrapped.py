@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier import refreshing
-from rarememory.classifier.answers import Forgotten, Learnt
+from rarememory.classifier.answers import Forgotten, Learnt, StoredExample
 from rarememory.classifier.doctor import Report, examined
 from rarememory.classifier.examples import batch_of, batches_of, placed
 from rarememory.classifier.fitting import Fitting
@@ -202,6 +202,13 @@ class MemoryClassifier(Fitting):
                     buffer.copy_(before)
 
     # Keeping
+
+    def examples(self) -> list[StoredExample]:
+        """The label and the refs of every occupied slot, in the order of the slots."""
+        state = self.memory.state
+        slots = state.occupied.nonzero().squeeze(1)
+        pairs = zip(slots.tolist(), state.values[slots].tolist(), strict=True)
+        return [StoredExample(s, self._names.label(value), self._refs.of(s)) for s, value in pairs]
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""

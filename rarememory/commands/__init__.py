@@ -1,1 +1,1 @@
-"""Commands with a file of their own, and how every command speaks."""
+"""The commands of `rarememory`, one file for each long one, and what they share."""

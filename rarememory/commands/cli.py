@@ -1,8 +1,7 @@
-"""The command line: a memory of pictures in one file, learnt, asked, looked at and forgotten from.
+"""The command line: a memory of images in one file, to learn, query, inspect and forget.
 
-Every command answers in words, or with --json in JSON. It ends with 0 if all is well, with 1 if
-something could not be done (a sentence says why) or the doctor found something, with 2 if it was
-called wrongly.
+Every command prints text, or JSON with --json. The exit code is 0 on success; 1 if the command
+failed (a sentence says why) or `doctor` found a problem; 2 if the arguments are wrong.
 """
 
 import json
@@ -18,9 +17,9 @@ from rich.table import Table
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.labels import encoded
-from rarememory.commands.images import Encoder, batches, encoder_called, labelled_files, opened
+from rarememory.commands.images import Encoder, batches, encoder_by_name, labelled_files, open_image
 from rarememory.commands.omniglot import omniglot
-from rarememory.commands.output import AsJson, one_sentence, say
+from rarememory.commands.output import AsJson, errors_as_text, print_text
 from rarememory.commands.play import play
 from rarememory.play.drawing import is_drawing
 
@@ -29,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="A memory of pictures: learn classes from one example each, ask, explain, forget. "
+    help="A memory of images: learn classes from one example each, predict, explain, forget. "
     "Begin with: rarememory learn birds/ --memory birds.safetensors",
 )
 
@@ -40,7 +39,7 @@ DEFAULT = Path("memory.safetensors")
 
 @app.command()
 def learn(
-    folder: Annotated[Path, typer.Argument(help="A folder of pictures for each class.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with one folder of images per class.")],
     memory: MemoryOption = DEFAULT,
     encoder: Annotated[
         str | None,
@@ -48,43 +47,43 @@ def learn(
     ] = None,
     slots: Annotated[int, typer.Option(help="Size of a new memory.")] = 8192,
     far: Annotated[
-        float, typer.Option(help="How often something unknown may be taken for known.")
+        float, typer.Option(help="Rate at which an unknown image may be accepted as known.")
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
-    """Learn the pictures of a folder; FOLDER/kea/1.jpg is a kea. One picture of each is enough.
+    """Learn the images of a folder; FOLDER/kea/1.jpg is a kea. One image per class is enough.
 
-    A memory that is there already learns them beside what it knows.
+    If the memory file exists already, the images are added to it.
     """
-    with one_sentence():
+    with errors_as_text():
         files = labelled_files(folder)
-        classifier, eyes = _opened_or_new(memory, encoder, slots)
-        learnt = classifier.learn(batches(files, eyes))
+        classifier, used_encoder = _load_or_create(memory, encoder, slots)
+        learnt = classifier.learn(batches(files, used_encoder))
         if len(classifier.classes) > 1:
             classifier.fit_threshold(far=far)
         classifier.save(memory)
     counts = Counter(label for _, label in files)
     if as_json:
-        known = [encoded(label) for label in classifier.classes]
-        print(json.dumps({"learnt": counts, "classes": known, "lost": len(learnt.lost)}))
+        classes = [encoded(label) for label in classifier.classes]
+        print(json.dumps({"learnt": counts, "classes": classes, "lost": len(learnt.lost)}))
         return
-    say(f"learnt {len(files)} pictures of {len(counts)} classes into {memory}")
-    say(f"it knows {len(classifier.classes)} classes from {len(classifier.memory)} examples")
+    print_text(f"learnt {len(files)} images of {len(counts)} classes into {memory}")
+    print_text(f"it has {len(classifier.memory)} examples of {len(classifier.classes)} classes now")
     if learnt.lost:
-        say(f"it was full, and gave up its {len(learnt.lost)} oldest: learn with more --slots")
+        print_text(f"it was full and lost its {len(learnt.lost)} oldest: learn with more --slots")
 
 
 @app.command()
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures to ask about.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Images to classify.")],
     memory: MemoryOption = DEFAULT,
-    k: Annotated[int, typer.Option("-k", min=1, help="Remembered examples to name.")] = 1,
+    k: Annotated[int, typer.Option("-k", min=1, help="Remembered examples to list.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Say what each picture shows, how sure that is, and which remembered pictures say so."""
-    with one_sentence():
-        classifier, eyes = _opened(memory)
-        answers = [_answer(classifier, eyes, path, k) for path in pictures]
+    """Classify images: print the class, the confidence and the nearest remembered images."""
+    with errors_as_text():
+        classifier, encoder = _load_with_encoder(memory)
+        answers = [_answer(classifier, encoder, path, k) for path in pictures]
     if as_json:
         print(json.dumps(answers))
         return
@@ -98,15 +97,15 @@ def predict(
     Console().print(table)
 
 
-def _answer(classifier: MemoryClassifier, eyes: Encoder, path: Path, k: int) -> dict[str, Any]:
-    picture = eyes.prepare(opened(path)).unsqueeze(0)
-    label, because = classifier.predict(picture)[0], classifier.explain(picture, k)[0]
-    # How sure the likeliest class is says nothing of an example that is of none.
+def _answer(classifier: MemoryClassifier, encoder: Encoder, path: Path, k: int) -> dict[str, Any]:
+    image = encoder.prepare(open_image(path)).unsqueeze(0)
+    label, because = classifier.predict(image)[0], classifier.explain(image, k)[0]
+    # The probability of the likeliest known class does not apply to an unknown image.
     known = label != classifier.unknown
     return {
         "picture": path.as_posix(),
         "label": encoded(label),
-        "confidence": classifier.predict_proba(picture).confidence.item() if known else None,
+        "confidence": classifier.predict_proba(image).confidence.item() if known else None,
         "because": [
             {"label": encoded(one.label), "score": one.score, "ref": encoded(one.ref)}
             for one in because
@@ -116,19 +115,17 @@ def _answer(classifier: MemoryClassifier, eyes: Encoder, path: Path, k: int) -> 
 
 @app.command()
 def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
-    """List what a memory knows: its classes, and how many examples each rests on."""
-    with one_sentence():
+    """List the classes of a memory, and how many slots each has."""
+    with errors_as_text():
         classifier = MemoryClassifier.load(file, None)
-    state = classifier.memory.state
-    counts = Counter(state.values[state.occupied].tolist())
-    classes = [
-        {"label": encoded(label), "slots": counts[number]}
-        for label, number in zip(classifier.classes, classifier._names.numbers, strict=True)
-    ]
+    counts = Counter(json.dumps(encoded(one.label)) for one in classifier.examples())
+    labels = [encoded(label) for label in classifier.classes]
+    classes = [{"label": label, "slots": counts[json.dumps(label)]} for label in labels]
+    slots, width = classifier.memory.keys.shape
     about = {
-        "slots": len(state.values),
+        "slots": slots,
         "occupied": len(classifier.memory),
-        "width": state.keys.shape[1],
+        "width": width,
         "threshold": classifier.threshold.item() if classifier.threshold.isfinite() else None,
         **classifier.about,
     }
@@ -140,18 +137,18 @@ def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
         table.add_row(escape(str(one["label"])), str(one["slots"]))
     Console().print(table)
     numbers = {name: f"{v:.3f}" if isinstance(v, float) else v for name, v in about.items()}
-    say(", ".join(f"{name} {value}" for name, value in numbers.items()))
+    print_text(", ".join(f"{name} {value}" for name, value in numbers.items()))
 
 
 @app.command()
 def doctor(file: MemoryFile, as_json: AsJson = False) -> None:
-    """Look for what will answer badly, and say what to do; ends with 1 if there is something."""
-    with one_sentence():
+    """Look for problems that cause wrong answers, and how to solve them; exits with 1 if any."""
+    with errors_as_text():
         report = MemoryClassifier.load(file, None).doctor()
     if as_json:
         print(json.dumps(report.as_json(), default=str))
     else:
-        say(str(report))
+        print_text(str(report))
     if not report.well:
         raise typer.Exit(1)
 
@@ -163,15 +160,16 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Forget classes; nothing of them remains in the file."""
-    with one_sentence():
+    with errors_as_text():
         classifier = MemoryClassifier.load(file, None)
-        known = {str(label): label for label in classifier.classes}
-        gone = classifier.forget(*(known.get(label, label) for label in labels))
+        by_text = {str(label): label for label in classifier.classes}
+        slots = classifier.forget(*(by_text.get(label, label) for label in labels))
         classifier.save(file)
     if as_json:
-        print(json.dumps({"slots": gone, "classes": [encoded(one) for one in classifier.classes]}))
+        classes = [encoded(label) for label in classifier.classes]
+        print(json.dumps({"slots": slots, "classes": classes}))
         return
-    say(f"forgot {gone} examples; it knows {len(classifier.classes)} classes")
+    print_text(f"forgot {slots} examples; {len(classifier.classes)} classes are left")
 
 
 app.command()(play)
@@ -180,45 +178,47 @@ app.command()(omniglot)
 
 @app.command()
 def demo() -> None:
-    """See what a memory is, offline, in under three minutes."""
+    """See what a memory does, offline, in under three minutes."""
     try:
-        from rarememory.commands.demo import demo as show
+        from rarememory.commands.demo import demo as run
     except ModuleNotFoundError as error:
         sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
-    show()
+    run()
 
 
 def _brief(ref: Any) -> str:
-    """A ref in a cell of a table: a drawing of `rarememory play`, whose ref it is, is long."""
+    """A ref as text for a table; the SVG path of a drawing of `rarememory play` is too long."""
     return "a drawing" if is_drawing(ref) else str(ref)
 
 
-def _opened(file: Path) -> tuple[MemoryClassifier, Encoder]:
+def _load_with_encoder(file: Path) -> tuple[MemoryClassifier, Encoder]:
     name = MemoryClassifier.load(file, None).about.get("encoder")
     if name is None:
         raise ValueError(
-            f"{str(file)!r} was not made by `rarememory learn`, and does not say which encoder it "
-            "needs: load it in Python, with its model"
+            f"{str(file)!r} was not made by `rarememory learn`, and does not name the encoder that "
+            "it needs: load it in Python, with its model"
         )
-    eyes = encoder_called(name)
-    return MemoryClassifier.load(file, eyes.model), eyes
+    encoder = encoder_by_name(name)
+    return MemoryClassifier.load(file, encoder.model), encoder
 
 
-def _opened_or_new(file: Path, encoder: str | None, slots: int) -> tuple[MemoryClassifier, Encoder]:
+def _load_or_create(
+    file: Path, encoder: str | None, slots: int
+) -> tuple[MemoryClassifier, Encoder]:
     if file.exists():
-        classifier, eyes = _opened(file)
+        classifier, used = _load_with_encoder(file)
         name = classifier.about["encoder"]
         if encoder not in (None, name):
             raise ValueError(
                 f"{str(file)!r} was learnt with the encoder {name}, and cannot go on with "
                 f"{encoder}: choose another file with --memory"
             )
-        return classifier, eyes
+        return classifier, used
     name = encoder or "resnet18"
-    eyes = encoder_called(name)
-    classifier = MemoryClassifier(eyes.model, at=eyes.at, host=False, memory_size=slots)
+    used = encoder_by_name(name)
+    classifier = MemoryClassifier(used.model, at=used.at, host=False, memory_size=slots)
     classifier.about["encoder"] = name
-    return classifier, eyes
+    return classifier, used
 
 
 def main() -> None:

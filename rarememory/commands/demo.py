@@ -1,4 +1,4 @@
-"""The main job on drawn glyphs: learn to learn from one example, and see which example answered."""
+"""A demonstration on drawn glyphs: train under a memory, then learn new glyphs from one example."""
 
 from functools import partial
 from pathlib import Path
@@ -20,20 +20,23 @@ N_WAY = 20
 N_SIGHTINGS = 6
 
 
-def demo(folder: Path = Path("runs"), steps: int = 400, episodes: int = 200) -> Path:
-    """Train a small CNN under a memory on drawn glyphs; print accuracy, draw a picture.
+def demo(
+    folder: Path = Path("runs"), steps: int = 400, episodes: int = 200, classes: int = 400
+) -> Path:
+    """Train a small CNN under a memory on drawn glyphs; print its accuracy, plot some answers.
 
-    The glyphs it is tested on are none of those it learnt from.
+    A quarter of the glyphs is held out of the training, and used for testing.
 
     Returns:
-        Where the picture is.
+        The path of the plot.
     """
     torch.manual_seed(0)
-    glyphs = draw_glyphs(400)
-    learnt, new = glyphs.select(glyphs.names[:300]), glyphs.select(glyphs.names[300:])
-    print(f"{len(learnt)} drawn glyphs to learn from, {len(new)} new ones to test with")
+    glyphs = draw_glyphs(classes)
+    held_out = 3 * classes // 4
+    known, new = glyphs.select(glyphs.names[:held_out]), glyphs.select(glyphs.names[held_out:])
+    print(f"{len(known)} drawn glyphs for training, {len(new)} new ones for testing")
 
-    training = _training(learnt, steps)
+    training = _training(known, steps)
     before = _by_sighting(training.encoder, new, episodes, "testing, untrained")
     _train(training)
     encoder = training.averaged.module
@@ -43,9 +46,9 @@ def demo(folder: Path = Path("runs"), steps: int = 400, episodes: int = 200) -> 
     print("          " + "".join(f"{seen:>15}" for seen in range(N_SIGHTINGS)))
     for name, accuracies in (("untrained", before), ("trained", after)):
         print(f"{name:10}" + "".join(f"{accuracy!s:>15}" for accuracy in accuracies))
-    picture = _picture(encoder, new, folder / "demo.png")
-    print(f"\nqueries, and the remembered examples that answered them: {picture}")
-    return picture
+    plot = _plot(encoder, new, folder / "demo.png")
+    print(f"\nqueries and the remembered examples nearest to them: {plot}")
+    return plot
 
 
 def _training(characters: Characters, steps: int) -> Training:
@@ -77,8 +80,8 @@ def _by_sighting(
     )
 
 
-def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
-    """Eight new glyphs, each remembered from one drawing among all; another drawing of it asks."""
+def _plot(encoder: nn.Module, characters: Characters, path: Path) -> Path:
+    """Plot eight queries, each with its three nearest of all new glyphs, remembered once each."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -86,12 +89,12 @@ def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
     memory = Memory(KEY_DIM, len(characters), temperature=0.1)
     labels = torch.arange(len(characters))
     memory.write(keys[:, 0], labels)
-    asked = labels[:: len(labels) // 8][:8]
-    recall = memory(keys[asked, 1], k=3)
+    shown = labels[:: len(labels) // 8][:8]
+    recall = memory(keys[shown, 1], k=3)
 
-    figure, axes = plt.subplots(4, len(asked), figsize=(len(asked) * 1.3, 6.4))
-    rows = ["asked", "1st answer", "2nd answer", "3rd answer"]
-    for column, label in enumerate(asked):
+    figure, axes = plt.subplots(4, len(shown), figsize=(len(shown) * 1.3, 6.4))
+    rows = ["query", "1st answer", "2nd answer", "3rd answer"]
+    for column, label in enumerate(shown):
         _show(axes[0, column], images[label, 1], "", "black")
         for rank in range(3):
             value, weight = recall.values[column, rank], recall.weights[column, rank].item()
@@ -100,7 +103,7 @@ def _picture(encoder: nn.Module, characters: Characters, path: Path) -> Path:
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name)
     figure.suptitle(
-        f"{len(characters)} new glyphs, each remembered from one drawing: who answers another one?"
+        f"queries and the nearest of {len(characters)} new glyphs, remembered from one drawing each"
     )
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

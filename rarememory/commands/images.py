@@ -1,4 +1,4 @@
-"""Pictures from files, and encoders of them by name, for the command line."""
+"""Images from files, and image encoders by name, for the command line."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +16,12 @@ _NEEDS = '{} needs {}: pip install "rarememory[vision]"'
 
 
 class Encoder(NamedTuple):
-    """What makes features of a picture.
+    """A model that computes features of an image.
 
     Attributes:
         model: the module.
-        at: the layer whose input are the features; None for the output.
-        prepare: makes a tensor of a picture of Pillow.
+        at: name of the layer whose input is the features; None for the model's output.
+        prepare: converts a Pillow image to a tensor.
     """
 
     model: nn.Module
@@ -29,7 +29,7 @@ class Encoder(NamedTuple):
     prepare: Callable[[Any], Tensor]
 
 
-def encoder_called(name: str) -> Encoder:
+def encoder_by_name(name: str) -> Encoder:
     """The encoder of this name: "omniglot", which ships, or a classifier of torchvision.
 
     Raises:
@@ -60,43 +60,43 @@ def encoder_called(name: str) -> Encoder:
     if not linears:
         raise ValueError(f"{name!r} has no Linear at its end: choose another, such as resnet18")
     prepare = weights.transforms()
-    return Encoder(model, linears[-1], lambda picture: prepare(picture.convert("RGB")))
+    return Encoder(model, linears[-1], lambda image: prepare(image.convert("RGB")))
 
 
-def ink(picture: Any) -> Tensor:
-    """A drawing [1, 28, 28] as Omniglot has it: ink 1 on 0, whichever of both is the lighter."""
+def ink(image: Any) -> Tensor:
+    """A drawing as Omniglot has it: [1, 28, 28], ink 1 on 0, whether ink or paper is lighter."""
     from PIL import Image, ImageOps
 
-    gray = picture.convert("L")
+    gray = image.convert("L")
     if np.asarray(gray).mean() > 127:
         gray = ImageOps.invert(gray)
     small = gray.resize((28, 28), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(small, dtype=np.float32) / 255).unsqueeze(0)
 
 
-def opened(path: Path) -> Any:
-    """The picture in a file.
+def open_image(path: Path) -> Any:
+    """The Pillow image in a file.
 
     Raises:
-        ValueError: it is missing, or no picture.
+        ValueError: the file is missing, or is no image.
         ModuleNotFoundError: Pillow is not installed.
     """
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_NEEDS.format("reading pictures", "Pillow")) from error
+        raise ModuleNotFoundError(_NEEDS.format("reading images", "Pillow")) from error
     try:
-        with Image.open(path) as picture:
-            return picture.copy()
+        with Image.open(path) as image:
+            return image.copy()
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}") from error
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
 
 
 def labelled_files(folder: Path) -> list[tuple[Path, str]]:
-    """Every picture below a folder that has a folder for each class, and its class.
+    """The images of a folder that has one folder for each class, with their classes.
 
     Raises:
-        ValueError: there is no such folder, no folder in it, or no picture in them.
+        ValueError: there is no such folder, or it has no folder with an image.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {str(folder)!r}")
@@ -109,8 +109,8 @@ def labelled_files(folder: Path) -> list[tuple[Path, str]]:
     ]
     if not files:
         raise ValueError(
-            f"{str(folder)!r} holds {len(classes)} folders and no picture in them: give a folder "
-            "with a folder of pictures for each class, as in birds/kea/1.jpg"
+            f"{str(folder)!r} has {len(classes)} folders and no image in them: give a folder "
+            "with one folder of images for each class, as in birds/kea/1.jpg"
         )
     return files
 
@@ -118,8 +118,8 @@ def labelled_files(folder: Path) -> list[tuple[Path, str]]:
 def batches(
     files: list[tuple[Path, str]], encoder: Encoder, size: int = 32
 ) -> Iterator[tuple[Tensor, list[str], list[str]]]:
-    """Pictures, labels and paths, some at a time, as `MemoryClassifier.learn` takes them."""
+    """Batches of (images, labels, paths), as `MemoryClassifier.learn` takes them."""
     for start in range(0, len(files), size):
         some = files[start : start + size]
-        pictures = torch.stack([encoder.prepare(opened(path)) for path, _ in some])
-        yield pictures, [label for _, label in some], [path.as_posix() for path, _ in some]
+        images = torch.stack([encoder.prepare(open_image(path)) for path, _ in some])
+        yield images, [label for _, label in some], [path.as_posix() for path, _ in some]

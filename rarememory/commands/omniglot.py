@@ -1,4 +1,4 @@
-"""`rarememory omniglot`: the paper's benchmark of an encoder, without training one."""
+"""`rarememory omniglot`: evaluate an encoder by the paper's benchmark, without training."""
 
 import json
 from functools import partial
@@ -7,18 +7,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from rarememory.backbones import omniglot_encoder, stored_encoder, unseen_characters
-from rarememory.commands.output import AsJson, one_sentence, say
-from rarememory.data import (
-    Characters,
-    Omniglot,
-    download_omniglot,
-    read_omniglot,
-    split_called,
-)
+from rarememory.base.progress import progress_bar
+from rarememory.commands.output import AsJson, errors_as_text, print_text
+from rarememory.data import Characters, Omniglot, download_omniglot, read_omniglot, split_called
 from rarememory.evaluation import Bar, FewShotAccuracies, embed, few_shot_accuracies
 from rarememory.variants.class_attention import CROWDING, attended
 
@@ -50,11 +44,11 @@ def omniglot(
 ) -> None:
     """Test an encoder by the paper's protocol (by sighting) and the field's (support and query).
 
-    Every character counts four times, turned by a quarter each. By sighting the nearest key
-    answers; of a support all drawings are kept, and queries attend to them (`attended`). With
+    Every character is four classes, one for each rotation by 90 degrees. By sighting, the nearest
+    key answers; with a support set, all its drawings are kept and class attention answers. With
     --episodes 2000 the shipped encoder gives the numbers of README.
     """
-    with one_sentence():
+    with errors_as_text():
         model = omniglot_encoder() if encoder is None else stored_encoder(encoder)
         characters = _characters(data, split, model.size, progress=not as_json)
         found = few_shot_accuracies(
@@ -64,18 +58,18 @@ def omniglot(
             n_episodes=episodes,
             attention=partial(attended, crowding=CROWDING),
             seed=seed,
-            bar=_silent if as_json else _bar,
+            bar=partial(_bar, show=False if as_json else None),
         )
     if as_json:
-        told = {"classes": len(characters), "episodes": episodes, "seed": seed}
-        print(json.dumps({**told, "accuracy": _as_json(found)}))
+        facts = {"classes": len(characters), "episodes": episodes, "seed": seed}
+        print(json.dumps({**facts, "accuracy": _as_json(found)}))
         return
     Console().print(_table(found))
-    say(f"accuracy in % with 95 % intervals, {episodes} episodes, {len(characters)} classes")
+    print_text(f"accuracy in % with 95 % intervals, {episodes} episodes, {len(characters)} classes")
 
 
 def _characters(data: Path | None, split: str | None, size: int, progress: bool) -> Characters:
-    """The characters to test by, each with its rotations."""
+    """The test characters, each with its rotations as further classes."""
     whole = read_omniglot(data or download_omniglot("data"), size, progress=progress)
     try:
         if split is None:
@@ -92,28 +86,19 @@ def _as_json(found: FewShotAccuracies) -> list[dict[str, Any]]:
         {
             "way": way,
             "shot": shot,
-            **{
-                name: {"mean": one.mean, "interval": one.interval}
-                for name, one in (
-                    ("sighting", found.sighting[way][shot]),
-                    ("support_query", answered),
-                )
-            },
+            "sighting": found.sighting[way][shot]._asdict(),
+            "support_query": accuracy._asdict(),
         }
-        for (way, shot), answered in found.support.items()
+        for (way, shot), accuracy in found.support.items()
     ]
 
 
 def _table(found: FewShotAccuracies) -> Table:
     table = Table("", "by sighting", "support/query")
-    for (way, shot), answered in found.support.items():
-        table.add_row(f"{way}-way {shot}-shot", str(found.sighting[way][shot]), str(answered))
+    for (way, shot), accuracy in found.support.items():
+        table.add_row(f"{way}-way {shot}-shot", str(found.sighting[way][shot]), str(accuracy))
     return table
 
 
-def _bar(name: str, unit: str) -> Bar:
-    return partial(track, description=name, console=Console(stderr=True), transient=True)
-
-
-def _silent(name: str, unit: str) -> Bar:
-    return iter
+def _bar(name: str, unit: str, show: bool | None) -> Bar:
+    return partial(progress_bar, description=name, unit=unit, show=show)

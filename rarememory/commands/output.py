@@ -1,4 +1,4 @@
-"""How a command speaks: in words, in JSON, or in a sentence that says why not."""
+"""What commands print: text or JSON, and errors as one sentence."""
 
 import sys
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """What could not be done is said in a sentence, with exit code 1."""
+def errors_as_text() -> Iterator[None]:
+    """Print an expected error as its message, without a traceback, and exit with code 1."""
     try:
         yield
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(str(error))
 
 
-def say(text: str) -> None:
-    """Print a line, however long, in which nothing is markup."""
+def print_text(text: str) -> None:
+    """Print a line without wrapping it or reading markup in it."""
     Console(soft_wrap=True).print(escape(text))

@@ -26,9 +26,9 @@ async function ask(action, given = {}) {
   } catch {
     throw new Error("rarememory is not running any more: start it again, and reload this page");
   }
-  const said = await reply.json();
-  if (!reply.ok) throw new Error(said.error);
-  return said.answer;
+  const result = await reply.json();
+  if (!reply.ok) throw new Error(result.error);
+  return result.answer;
 }
 
 async function act(action, given) {
@@ -48,8 +48,8 @@ async function recognise() {
   if (!strokes.length) return;
   const mine = ++turn;
   try {
-    const said = await ask("ask", { drawing: path() });
-    if (mine === turn) showAnswer(said);
+    const result = await ask("ask", { drawing: path() });
+    if (mine === turn) showAnswer(result);
   } catch (error) {
     if (mine === turn) at("error").textContent = error.message;
   }
@@ -146,24 +146,24 @@ function blank(file) {
 
 const sheets = ({ drawings, files }) => [...drawings.map(sheet), ...files.map(blank)];
 
-function showAnswer(said) {
-  answer = said;
+function showAnswer(result) {
+  answer = result;
   const panel = document.querySelector(".answer");
-  panel.classList.toggle("is-known", Boolean(said?.label));
-  panel.classList.toggle("is-strange", Boolean(said && !said.label && known.length));
-  at("because").replaceChildren(...(said?.because ?? []).map((one) => because(one, said)));
-  at("yes").hidden = !said?.label;
-  at("yes").textContent = said?.label ? `Yes, remember this ${said.label} too` : "";
-  at("legend").hidden = !said?.because.length;
-  at("steps").hidden = Boolean(said || known.length);
-  if (!said && !known.length) {
+  panel.classList.toggle("is-known", Boolean(result?.label));
+  panel.classList.toggle("is-strange", Boolean(result && !result.label && known.length));
+  at("because").replaceChildren(...(result?.because ?? []).map((one) => because(one, result)));
+  at("yes").hidden = !result?.label;
+  at("yes").textContent = result?.label ? `Yes, remember this ${result.label} too` : "";
+  at("legend").hidden = !result?.because.length;
+  at("steps").hidden = Boolean(result || known.length);
+  if (!result && !known.length) {
     say("It knows nothing yet.", "", "");
-  } else if (!said) {
+  } else if (!result) {
     say("Draw one of these again, or something new.", "", "");
   } else if (!known.length) {
     say("Nothing is remembered yet.", "What is it?", "Type its name and press Enter.");
-  } else if (said.label) {
-    say("This is", said.label, "since it is like what was drawn before:");
+  } else if (result.label) {
+    say("This is", result.label, "since it is like what was drawn before:");
   } else {
     say("This is", "unknown", "since nothing is near enough. Name it, and it is known. The nearest:");
   }
@@ -175,15 +175,15 @@ function say(lead, word, why) {
   at("why").textContent = why;
 }
 
-function because(one, said) {
-  const item = element("li", one.score > said.threshold ? "above" : "");
+function because(one, result) {
+  const item = element("li", one.score > result.threshold ? "above" : "");
   const bar = element("div", "score");
   const filled = document.createElement("i");
   const line = document.createElement("b");
   filled.style.width = `${100 * Math.max(0, Math.min(1, one.score))}%`;
-  line.style.left = `${100 * Math.max(0, said.threshold)}%`;
+  line.style.left = `${100 * Math.max(0, result.threshold)}%`;
   bar.append(filled, line);
-  bar.title = `cosine ${one.score.toFixed(3)}; unknown at or below ${said.threshold.toFixed(3)}`;
+  bar.title = `cosine ${one.score.toFixed(3)}; unknown at or below ${result.threshold.toFixed(3)}`;
   const label = element("span", "label", one.label);
   label.title = one.label;
   item.append(sheets(one)[0] ?? blank(""), label, bar, element("span", "number", one.score.toFixed(2)));

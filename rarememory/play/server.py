@@ -1,8 +1,8 @@
-"""The session for a browser on this machine: a page, and a few questions in JSON.
+"""An HTTP server for a session: the page, and its actions as JSON requests.
 
-Only this machine is answered, and only its own page: a request from elsewhere (another name of the
-host, another origin, another kind of content) is refused, so that no page of the web can ask. What
-is sent may load nothing from anywhere else, nor run a script that is not its own.
+It listens on 127.0.0.1 and accepts requests of its own page only: another Host, another Origin or
+another Content-Type is refused, so that no other web page can send one. A Content-Security-Policy
+keeps the page from loading anything else and from running any script but its own.
 """
 
 import json
@@ -15,22 +15,22 @@ from typing import Any
 
 from rarememory.play.session import Session
 
-HOME = "127.0.0.1"
-LARGEST = 1 << 18
-"""Bytes of a question."""
+ADDRESS = "127.0.0.1"
+MAX_BYTES = 1 << 18
+"""Largest body of a request."""
 PAGE = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 ACTIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
-    "ask": lambda session, given: session.ask(given["drawing"]),
-    "state": lambda session, given: session.state(),
-    "learn": lambda session, given: session.learn(given["drawing"], given["name"]),
-    "forget": lambda session, given: session.forget(given["name"]),
-    "undo": lambda session, given: session.undo(),
-    "save": lambda session, given: session.save(),
-    "load": lambda session, given: session.load(),
+    "ask": lambda session, body: session.ask(body["drawing"]),
+    "state": lambda session, body: session.state(),
+    "learn": lambda session, body: session.learn(body["drawing"], body["name"]),
+    "forget": lambda session, body: session.forget(body["name"]),
+    "undo": lambda session, body: session.undo(),
+    "save": lambda session, body: session.save(),
+    "load": lambda session, body: session.load(),
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; "
@@ -42,7 +42,7 @@ HEADERS = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a session on 127.0.0.1 until it is shut down; port 0 takes any that is free.
+    """Serves a session on 127.0.0.1; port 0 takes any that is free.
 
     Raises:
         OSError: the port is taken.
@@ -51,21 +51,21 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, session: Session, port: int = 0) -> None:
-        super().__init__((HOME, port), _Answer)
+        super().__init__((ADDRESS, port), _Handler)
         self.session = session
         self.lock = Lock()
 
     @property
     def url(self) -> str:
-        """Where the page is."""
-        return f"http://{HOME}:{self.server_address[1]}/"
+        """The address of the page."""
+        return f"http://{ADDRESS}:{self.server_address[1]}/"
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        if not self._from_here():
+        if not self._is_own_page():
             return
         if self.path not in PAGE:
             self._refuse(HTTPStatus.NOT_FOUND, f"there is no {self.path[:80]} here")
@@ -74,8 +74,8 @@ class _Answer(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, kind, (files("rarememory.play") / name).read_bytes())
 
     def do_POST(self) -> None:
-        given = self._given() if self._from_here() else None
-        if given is None:
+        body = self._body() if self._is_own_page() else None
+        if body is None:
             return
         action = ACTIONS.get(self.path.removeprefix("/api/"))
         if action is None:
@@ -83,42 +83,44 @@ class _Answer(BaseHTTPRequestHandler):
             return
         try:
             with self.server.lock:
-                answer = action(self.server.session, given)
+                answer = action(self.server.session, body)
         except (ValueError, OSError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except KeyError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"the question has no {error}")
+            self._refuse(HTTPStatus.BAD_REQUEST, f"the request has no {error}")
         else:
             self._send_json(HTTPStatus.OK, {"answer": answer})
 
-    def _from_here(self) -> bool:
-        """Whether it was this page that asked, and not another that a browser has open."""
+    def _is_own_page(self) -> bool:
+        """Whether the request comes from this page; if not, it is refused here."""
         _, port = self.server.server_address[:2]
-        homes = {f"{HOME}:{port}", f"localhost:{port}"}
+        own = {f"{ADDRESS}:{port}", f"localhost:{port}"}
         host, origin = self.headers.get("Host"), self.headers.get("Origin")
-        if host in homes and (origin is None or origin.removeprefix("http://") in homes):
+        if host in own and (origin is None or origin.removeprefix("http://") in own):
             return True
-        self._refuse(HTTPStatus.FORBIDDEN, f"only {self.server.url} is answered here")
+        self._refuse(HTTPStatus.FORBIDDEN, f"only requests of {self.server.url} are accepted")
         return False
 
-    def _given(self) -> dict[str, str] | None:
-        """The question, or None if it was refused."""
+    def _body(self) -> dict[str, str] | None:
+        """The JSON object of the request, or None if it was refused."""
         length = self.headers.get("Content-Length", "")
-        # An answer does not arrive where a question was left unread.
-        read = self.rfile.read(min(int(length), LARGEST + 1)) if length.isdecimal() else b""
+        # The browser does not receive the response while the body of its request is unread.
+        read = self.rfile.read(min(int(length), MAX_BYTES + 1)) if length.isdecimal() else b""
         if self.headers.get_content_type() != "application/json":
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a question is asked in JSON")
-        elif len(read) > LARGEST:
-            too_much = f"a question has at most {LARGEST:,} bytes, and this one has {int(length):,}"
+            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a request must be JSON")
+        elif len(read) > MAX_BYTES:
+            too_much = (
+                f"a request has at most {MAX_BYTES:,} bytes, and this one has {int(length):,}"
+            )
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_much)
         else:
             try:
-                given = json.loads(read)
+                body = json.loads(read)
             except ValueError:
-                given = None
-            if isinstance(given, dict) and all(isinstance(one, str) for one in given.values()):
-                return given
-            self._refuse(HTTPStatus.BAD_REQUEST, "a question is an object of JSON, all of strings")
+                body = None
+            if isinstance(body, dict) and all(isinstance(one, str) for one in body.values()):
+                return body
+            self._refuse(HTTPStatus.BAD_REQUEST, "a request must be a JSON object of strings")
         return None
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
@@ -136,4 +138,4 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the page says what happens."""
+        """Log nothing: the page shows what happens."""

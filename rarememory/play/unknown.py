@@ -1,50 +1,49 @@
-"""How like a remembered drawing one must be: a line that holds from the first drawing on."""
+"""The threshold for unknown drawings, usable from the first remembered drawing on."""
 
 import math
 
 from rarememory.classifier import MemoryClassifier
 
-FAR = 0.2
-"""The rate of strangers accepted that `fit_threshold` is asked for."""
-HALFWAY = 20
-"""Remembered drawings at which what was measured and what is fitted count the same."""
+FALSE_ACCEPT_RATE = 0.2
+"""The rate that `fit_threshold` is called with."""
+EQUAL_WEIGHTS_AT = 20
+"""Number of remembered drawings at which prior and fitted threshold have equal weight."""
 
 
-def measured(drawings: int) -> float:
-    """The line for so many remembered drawings, to begin with: 0.46 + 0.05 log(drawings).
+def prior_threshold(drawings: int) -> float:
+    """The threshold before any fitting: 0.46 + 0.05 log(drawings).
 
-    The more is remembered, the nearer a stranger comes to some of it. It was chosen for the shipped
-    encoder by the 423 characters of Omniglot that it has never seen, of all alphabets mixed, one
-    drawing of each remembered, all of them drawn again by `drawing.ink` from thinned strokes. With
-    what `draw_line` makes of it:
+    The more drawings are remembered, the nearer an unknown one comes to some of them. The formula
+    was fitted to the shipped encoder on the 423 characters of Omniglot that it was not trained on,
+    of all alphabets mixed, one drawing of each remembered, all rendered by `drawing.ink` from
+    thinned strokes. Error rates with `set_threshold`:
 
-        remembered drawings                             1     3    10    30
-        the line                                     0.46  0.52  0.59  0.64
-        another hand's drawing, taken for unknown     3 %   6 %  10 %  13 %
-        another character, taken for a known one      3 %   5 %   9 %  14 %
-        a scribble, taken for a known one             1 %   2 %   3 %   3 %
+        remembered drawings                          1     3    10    30
+        threshold                                 0.46  0.52  0.59  0.64
+        known character, rejected as unknown       3 %   6 %  10 %  13 %
+        other character, accepted as known         3 %   5 %   9 %  14 %
+        scribble, accepted as known                1 %   2 %   3 %   3 %
 
-    >>> round(measured(1), 2), round(measured(30), 2)
+    >>> round(prior_threshold(1), 2), round(prior_threshold(30), 2)
     (0.46, 0.63)
     """
     return 0.46 + 0.05 * math.log(drawings)
 
 
-def draw_line(classifier: MemoryClassifier) -> float:
-    """Set the threshold to what was measured, raised towards what the remembered drawings ask for.
+def set_threshold(classifier: MemoryClassifier) -> float:
+    """Set the threshold to prior + max(0, fitted - prior) n / (n + 20) for n drawings.
 
-    With few classes `fit_threshold` has next to nothing to go by, so it has the weight
-    n / (n + 20), and never lowers the line. It matters where all classes look alike, as those of
-    one alphabet do: at 20 of them a third of the other characters are taken for known, in place of
-    a half, and 13 % of the known ones for unknown, in place of 7 %.
+    With few classes `fit_threshold` has little data, hence the weight n / (n + 20). It matters
+    where classes look alike, as those of one alphabet do: with 20 of them it accepts a third of the
+    other characters instead of half, and rejects 13 % of the known ones instead of 7 %.
 
     Returns:
-        The threshold; -1 where nothing is remembered, and all is unknown anyway.
+        The threshold; -1 for an empty memory, which answers unknown anyway.
     """
     drawings = len(classifier.memory)
-    line = measured(drawings) if drawings else -1.0
+    threshold = prior_threshold(drawings) if drawings else -1.0
     if len(classifier.classes) > 1:
-        fitted = classifier.fit_threshold(far=FAR)
-        line += max(0.0, fitted - line) * drawings / (drawings + HALFWAY)
-    classifier.threshold.fill_(line)
-    return line
+        fitted = classifier.fit_threshold(far=FALSE_ACCEPT_RATE)
+        threshold += max(0.0, fitted - threshold) * drawings / (drawings + EQUAL_WEIGHTS_AT)
+    classifier.threshold.fill_(threshold)
+    return threshold

@@ -29,6 +29,12 @@ def test_after_forgetting_a_class_nothing_of_it_remains(tmp_path):
     assert classifier.get_extra_state().numpy().tobytes().count(b"kea") == 0
 
 
+def test_the_examples_that_are_left_are_listed_with_their_slots_and_refs():
+    classifier = birds()
+    classifier.forget_refs("k1.png")
+    assert classifier.examples() == [(1, "weka", ("w.png",)), (2, "kea", ("k2.png",))]
+
+
 def test_several_classes_are_forgotten_at_once():
     classifier = birds()
     assert classifier.forget("kea", "weka") == 3

@@ -1,5 +1,3 @@
-"""The demo runs to its end, and says where its picture is."""
-
 import subprocess
 import sys
 
@@ -10,18 +8,18 @@ from rarememory.__main__ import main
 from rarememory.commands.demo import demo
 
 
-def test_the_demo_prints_accuracy_and_draws_its_picture(tmp_path, capsys):
-    picture = demo(tmp_path, steps=2, episodes=2)
+def test_the_demo_prints_accuracies_and_saves_a_plot(tmp_path, capsys):
+    plot = demo(tmp_path, steps=2, episodes=2, classes=100)
     printed = capsys.readouterr().out
-    assert str(picture) in printed
+    assert str(plot) in printed
     assert [line.split()[0] for line in printed.splitlines() if "±" in line] == [
         "untrained",
         "trained",
     ]
-    assert image.imread(picture).std() > 0.1
+    assert image.imread(plot).std() > 0.1
 
 
-def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
+def test_a_missing_package_is_named_before_the_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "rarememory.commands.demo", raising=False)
     monkeypatch.setattr(sys, "argv", ["rarememory", "demo"])
@@ -29,19 +27,18 @@ def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
         main()
 
 
-def test_without_typer_the_command_line_says_what_it_needs(monkeypatch):
+def test_without_typer_the_command_line_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "rarememory.commands.cli", raising=False)
     with pytest.raises(SystemExit, match=r'needs typer: pip install "rarememory\[cli\]"'):
         main()
 
 
-def test_an_unknown_command_says_so():
-    done = subprocess.run(
+def test_an_unknown_command_is_named():
+    result = subprocess.run(
         [sys.executable, "-m", "rarememory", "dance"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2
-    assert "dance" in done.stderr
+    assert result.returncode == 2 and "dance" in result.stderr
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])

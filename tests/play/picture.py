@@ -9,8 +9,8 @@ from pathlib import Path
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.browsers import chromium, draw, serving
-from tests.hands import letter
+from tests.chromium import chromium, draw, serving
+from tests.drawings import character
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -35,10 +35,10 @@ def main() -> None:
         driver.set_window_size(1000, 940)
         driver.get(server.url)
         for name in ("L", "T", "V", "sun", "O"):
-            draw(driver, letter(name))
+            draw(driver, character(name))
             driver.find_element("id", "name").send_keys(name + Keys.ENTER)
             sees("Learnt", name)
-        draw(driver, letter("sun", 3))
+        draw(driver, character("sun", 3))
         sees("This is", "sun")
         driver.execute_script("document.activeElement.blur()")
         (DOCS / "play.png").write_bytes(driver.get_screenshot_as_png())

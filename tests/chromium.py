@@ -1,4 +1,4 @@
-"""Chromium without a window, as Debian has it, and a hand to draw in it with."""
+"""Headless Chromium as Debian packages it, and drawing in it."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from rarememory.play.server import Server
 from rarememory.play.session import Session
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-# It asks nobody for anything, so that whatever it asks for is the page's doing.
-QUIET = (
+# Chromium itself sends no requests, so that every request seen is the page's.
+ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
@@ -28,9 +28,10 @@ QUIET = (
 
 @contextmanager
 def serving(file):
-    """The page of a session with this file, on any free port."""
+    """A server of a session with this file, on any free port."""
     server = Server(Session(Path(file)))
-    thread = Thread(target=server.serve_forever, daemon=True)
+    # Shutting down waits for the end of a poll.
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
@@ -42,12 +43,12 @@ def serving(file):
 
 @contextmanager
 def chromium(profile):
-    """A driver of Chromium, with a new profile in this folder."""
+    """A Selenium driver of Chromium with a new profile in this folder."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for argument in (*QUIET, f"--user-data-dir={profile}"):
+    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -71,20 +72,20 @@ def draw(driver, strokes, kind="mouse"):
     for stroke in strokes:
         builder = ActionBuilder(driver, mouse=PointerInput(kind, kind), duration=1)
         pointer = builder.pointer_action
-        places = [(round(left + x * side / 256), round(top + y * side / 256)) for x, y in stroke]
-        pointer.move_to_location(*places[0]).pointer_down()
-        for x, y in places[1:]:
+        points = [(round(left + x * side / 256), round(top + y * side / 256)) for x, y in stroke]
+        pointer.move_to_location(*points[0]).pointer_down()
+        for x, y in points[1:]:
             pointer.move_to_location(x, y)
         pointer.pointer_up()
         builder.perform()
 
 
-def asked_for(driver):
-    """Every address that the page has asked for; what Chromium draws itself with is its own."""
+def requested_urls(driver):
+    """The URLs that the page has requested since the last call, without Chromium's own."""
     messages = [json.loads(one["message"])["message"] for one in driver.get_log("performance")]
-    asked = {
+    urls = {
         one["params"]["request"]["url"]
         for one in messages
         if one["method"] == "Network.requestWillBeSent"
     }
-    return {url for url in asked if not url.startswith(("chrome:", "data:"))}
+    return {url for url in urls if not url.startswith(("chrome:", "data:"))}
