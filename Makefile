@@ -18,7 +18,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format learn2learn omniglot evaluation report peers maml ablation sequence generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -41,15 +41,19 @@ test: $(READY) ## run the tests (TESTS=tests/test_layers.py for some)
 	$(PYTEST) $(TESTS)
 
 check: export OMP_WAIT_POLICY := PASSIVE
-check: $(READY) ## format, lint, types, tests: what must be green before a commit
+check: $(READY) ## format, lint, types, documentation, tests: what must be green before a commit
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(MAKE) docs
 	$(PYTEST)
 
 format: $(READY) ## format the code and mend what ruff can
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+docs: $(READY) ## build the documentation into site/; a broken link or a failing notebook is an error
+	NO_MKDOCS_2_WARNING=true $(RUN) mkdocs build --strict --quiet
 
 learn2learn: export OMP_WAIT_POLICY := PASSIVE
 learn2learn: $(L2L)/.installed ## test the door to learn2learn in an environment of its own, made once
@@ -102,12 +106,12 @@ bench: $(READY) ## what a read, a write and a training step cost
 lookup: $(READY) ## every search beside its rivals, checked first (about ten minutes on a CPU)
 	$(RUN) benchmarks.lookup $(LOOKUP)
 
-summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README
+summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README and docs
 	$(RUN) benchmarks.summary
 
 damage: $(READY) ## break the code on purpose, line by line: every break must turn a test red
 	$(RUN) tests.damage
 
 clean: ## remove caches and builds (.venv stays)
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,1 @@
-"""Reproduces every number that README prints."""
+"""Reproduces every number that README and docs print."""

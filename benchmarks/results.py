@@ -48,7 +48,7 @@ def write_result(
     path = folder / f"{name}.json"
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"), parents=True)
-    hint = "; `make summary` brings README up to date with it" if folder == RESULTS else ""
+    hint = "; `make summary` brings README and docs up to date with it" if folder == RESULTS else ""
     print(f"wrote {path}{hint}")
     return path
 

@@ -1,10 +1,12 @@
-"""Gathers every committed result into one flat file, and fills README's tables from it.
+"""Gathers every committed result into one flat file, and fills the tables of the pages from it.
 
-    python -m benchmarks.summary            write benchmarks/results/summary.json and README.md
+    python -m benchmarks.summary            write benchmarks/results/summary.json and the pages
     python -m benchmarks.summary --check    say whether they are what the results make them
 
 A result file is a JSON object: `command`, `commit`, `device` and `seed` say where it came from,
-`figures` maps dotted keys to numbers, and anything else is free.
+`figures` maps dotted keys to numbers, and anything else is free. A page has a table between
+`<!-- table:NAME -->` and `<!-- end:NAME -->`, and a single figure, such as one in a sentence,
+between `<!-- figure:KEY -->` and `<!-- end -->`.
 """
 
 import argparse
@@ -19,10 +21,12 @@ from typing import TypedDict
 from benchmarks.tables import TABLES, Figure, Table
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/results.md")
 PROVENANCE = ("command", "commit", "device", "seed")
 # Lower case, but for the millions of a cell such as b16_m1M_k256.
 DOTTED = re.compile(r"(?:[a-z0-9_]|(?<=\d)M)+(?:\.(?:[a-z0-9_]|(?<=\d)M)+)+")
 BLOCK = re.compile(r"<!-- table:(\w+) -->\n(?:.*?\n)?<!-- end:\1 -->", re.DOTALL)
+INLINE = re.compile(r"<!-- figure:([\w.]+) -->.*?<!-- end -->")
 
 
 class Entry(TypedDict):
@@ -33,7 +37,7 @@ class Entry(TypedDict):
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Write the summary and README, or with `--check` only compare; return the exit status."""
+    """Write the summary and the pages, or with `--check` only compare; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
@@ -55,12 +59,12 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
 
 def outdated(root: Path, tables: Mapping[str, Table] = TABLES) -> dict[Path, str]:
     """The files that are not what the results make them, each with the text it should have."""
-    results, readme = root / "benchmarks" / "results", root / "README.md"
+    results = root / "benchmarks" / "results"
     summary = collect(results)
-    wanted = {
-        results / "summary.json": json.dumps(summary, indent=2) + "\n",
-        readme: fill(readme.read_text(encoding="utf-8"), summary, tables),
-    }
+    pages = {root / page: (root / page).read_text(encoding="utf-8") for page in PAGES}
+    _check_tables(pages, tables)
+    wanted = {results / "summary.json": json.dumps(summary, indent=2) + "\n"}
+    wanted |= {path: fill(text, summary, tables) for path, text in pages.items()}
     return {
         path: text
         for path, text in wanted.items()
@@ -81,24 +85,33 @@ def collect(results: Path) -> dict[str, Entry]:
     return dict(sorted(summary.items()))
 
 
-def fill(readme: str, summary: Mapping[str, Entry], tables: Mapping[str, Table]) -> str:
-    """README with every block `<!-- table:NAME -->` ... `<!-- end:NAME -->` written anew."""
-    opened = sorted(re.findall(r"<!-- table:(\w+) -->", readme))
-    closed = sorted(re.findall(r"<!-- end:(\w+) -->", readme))
-    if not opened == closed == sorted(tables):
-        raise ValueError(
-            f"README.md opens the tables {opened} and closes {closed}, "
-            f"but benchmarks/tables.py declares {sorted(tables)}"
-        )
+def fill(page: str, summary: Mapping[str, Entry], tables: Mapping[str, Table]) -> str:
+    """A page with every table and every single figure written anew."""
 
     def block(found: re.Match[str]) -> str:
         name = found[1]
         return f"<!-- table:{name} -->\n{render(tables[name], summary)}<!-- end:{name} -->"
 
-    filled, count = BLOCK.subn(block, readme)
-    if count != len(tables):
-        raise ValueError(f"README.md: {len(tables) - count} of its tables end before they start")
-    return filled
+    def inline(found: re.Match[str]) -> str:
+        return f"<!-- figure:{found[1]} -->{_cell(Figure(found[1]), summary)}<!-- end -->"
+
+    return INLINE.sub(inline, BLOCK.sub(block, page))
+
+
+def _check_tables(pages: Mapping[Path, str], tables: Mapping[str, Table]) -> None:
+    """Refuse pages that do not hold every declared table exactly once, opened and then closed."""
+    text = "\n".join(pages.values())
+    names = " and ".join(PAGES)
+    opened = sorted(re.findall(r"<!-- table:(\w+) -->", text))
+    closed = sorted(re.findall(r"<!-- end:(\w+) -->", text))
+    if not opened == closed == sorted(tables):
+        raise ValueError(
+            f"{names} open the tables {opened} and close {closed}, "
+            f"but benchmarks/tables.py declares {sorted(tables)}"
+        )
+    whole = sum(len(BLOCK.findall(page)) for page in pages.values())
+    if whole != len(tables):
+        raise ValueError(f"{names}: {len(tables) - whole} of the tables end before they start")
 
 
 def render(table: Table, summary: Mapping[str, Entry]) -> str:

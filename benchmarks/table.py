@@ -1,4 +1,4 @@
-"""A table of README: a cell is a text or the key of a measured figure."""
+"""A table of a page: a cell is a text or the key of a measured figure."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""README's tables about Omniglot and the sequence task, with what others published beside ours."""
+"""The tables about Omniglot and the sequence task, with what others published beside ours."""
 
 from benchmarks.table import Figure, Row, Table, row
 

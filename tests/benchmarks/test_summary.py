@@ -12,7 +12,9 @@ FIVE_WAY = "omniglot.vinyals.sighting.5w1s"
 @pytest.fixture
 def repo(tmp_path):
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"# Title\n\n{BLOCKS}\nThe end.\n")
+    (tmp_path / "docs" / "results.md").write_text("# Results\n")
     return tmp_path
 
 
@@ -29,7 +31,7 @@ def refusal(repo):
     return str(caught.value)
 
 
-def test_readme_and_summary_agree_with_the_committed_results():
+def test_the_pages_and_the_summary_agree_with_the_committed_results():
     stale = [path.relative_to(ROOT).as_posix() for path in outdated(ROOT)]
     assert stale == [], "run make summary"
 
@@ -58,6 +60,18 @@ def test_tables_print_figures_intervals_and_what_was_not_run(repo):
     readme = (repo / "README.md").read_text()
     assert "| the same, sighting | 98.76 ± 0.20 | not run | not run | not run |  |  |\n" in readme
     assert readme.startswith("# Title\n\n<!-- table:") and readme.endswith("\n\nThe end.\n")
+
+
+def test_every_page_has_its_own_tables_and_a_sentence_may_have_a_figure(repo):
+    put(repo, "a.json", {FIVE_WAY: 98.764, "lookup.worst": 1.078})
+    readme, page = repo / "README.md", repo / "docs" / "results.md"
+    speed = "<!-- table:speed -->\n<!-- end:speed -->\n"
+    readme.write_text(readme.read_text().replace(speed, ""))
+    page.write_text(f"{speed}<!-- figure:lookup.worst --><!-- end --> times as fast\n")
+    assert main([], repo) == 0
+    assert "table:speed" not in readme.read_text() and "table:omniglot" in readme.read_text()
+    assert "| --- | ---: |\n" in page.read_text()
+    assert page.read_text().endswith("<!-- figure:lookup.worst -->1.08<!-- end --> times as fast\n")
 
 
 @pytest.mark.parametrize("name", ["command", "commit", "device", "seed"])
@@ -111,7 +125,7 @@ def test_a_torn_file_is_refused_by_name(repo):
         lambda text: text + BLOCKS,
     ],
 )
-def test_a_readme_without_its_blocks_is_refused(repo, damage):
+def test_pages_without_their_blocks_is_refused(repo, damage):
     readme = repo / "README.md"
     readme.write_text(damage(readme.read_text()))
     assert f"benchmarks/tables.py declares {sorted(TABLES)}" in refusal(repo)
@@ -121,7 +135,7 @@ def test_a_block_that_ends_before_it_starts_is_refused(repo):
     readme = repo / "README.md"
     block = "<!-- table:speed -->\n<!-- end:speed -->"
     readme.write_text(readme.read_text().replace(block, "\n".join(reversed(block.split("\n")))))
-    assert refusal(repo) == "README.md: 1 of its tables end before they start"
+    assert refusal(repo) == ("README.md and docs/results.md: 1 of the tables end before they start")
 
 
 def test_a_row_as_wide_as_its_columns_or_none():

@@ -1,81 +1,24 @@
-"""A search of one's own: the code of docs/lookups.md, run as it stands there."""
+"""A search of one's own: the code of docs/howto/lookups.md, run as it stands there."""
 
 import re
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from rarememory import EMPTY, Lookup, Memory
 from rarememory.lookup import IndexedLookup
+from tests.docs import pages
 from tests.lookup.followed import clustered, exact, live_through
 from tests.memories import holding
 
-DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "lookups.md"
-
-
-class Index:
-    """What the docs use of usearch, by brute force: a dictionary of vectors."""
-
-    def __init__(self, ndim: int, metric: str, dtype: str) -> None:
-        assert (metric, dtype) == ("ip", "f32")
-        self.ndim, self.vectors = ndim, {}
-
-    def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        assert vectors.shape == (len(keys), self.ndim) and len(keys)
-        assert not set(keys.tolist()) & self.vectors.keys(), "Duplicate keys not allowed"
-        self.vectors.update(zip(keys.tolist(), vectors.copy(), strict=True))
-
-    def remove(self, keys: np.ndarray) -> None:
-        for key in keys.tolist():
-            del self.vectors[key]
-
-    def search(self, vectors: np.ndarray, count: int) -> SimpleNamespace:
-        stored = np.array(list(self.vectors), dtype=np.uint64)
-        distances = 1 - vectors @ np.array(list(self.vectors.values())).T
-        nearest = distances.argsort(1, kind="stable")[:, :count]
-        keys, distances = stored[nearest], np.take_along_axis(distances, nearest, 1)
-        if len(vectors) == 1:
-            return SimpleNamespace(keys=keys[0], distances=distances[0])
-        # A graph may lose its way: here the last row always finds one neighbour too few.
-        keys[-1, -1], distances[-1, -1] = 0, np.nan
-        return SimpleNamespace(keys=keys, distances=distances)
-
-
-def cagra() -> ModuleType:
-    """What the docs use of cuVS, by brute force: vectors by their place."""
-    module = ModuleType("cagra")
-    module.IndexParams = module.SearchParams = lambda: None
-    module.build = lambda parameters, vectors: vectors.numpy().copy()
-
-    def search(parameters, graph, queries, k):
-        scores = queries.numpy() @ graph.T
-        return None, (-scores).argsort(1, kind="stable")[:, :k].astype(np.uint32)
-
-    module.search = search
-    return module
+PAGE = "docs/howto/lookups.md"
 
 
 @pytest.fixture
-def documented(monkeypatch) -> dict[str, object]:
-    """The names that the code of the docs has defined, when all of it has run."""
-    stand_ins = {
-        "usearch": ModuleType("usearch"),
-        "usearch.index": SimpleNamespace(Index=Index),
-        "cuvs": ModuleType("cuvs"),
-        "cuvs.neighbors": SimpleNamespace(cagra=cagra()),
-    }
-    for name, module in stand_ins.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, str(DOCS), "exec"), names)
-    return names
+def documented(monkeypatch, tmp_path) -> dict[str, object]:
+    """The names that the code of the page has defined, when all of it has run."""
+    pages.stand_ins(monkeypatch)
+    return pages.run(PAGE, tmp_path)
 
 
 def test_the_code_of_the_docs_runs_and_answers(documented):
@@ -100,9 +43,9 @@ def test_a_documented_search_follows_the_memory(documented, name):
 
 
 def test_the_documented_searches_are_about_ten_lines():
-    text = DOCS.read_text(encoding="utf-8")
+    text = pages.python_of(PAGE)
     for name, most in (("Usearch", 15), ("Cagra", 9)):
-        code = re.search(rf"class {name}\(.*?(?=\n\w|```)", text, re.DOTALL)[0]
+        code = re.search(rf"class {name}\(.*?(?=\n\w|\Z)", text, re.DOTALL)[0]
         assert sum(bool(line.strip()) for line in code.splitlines()) <= most
 
 

@@ -5,8 +5,6 @@ runs these in a process without.
 """
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -228,15 +226,3 @@ def test_on_a_gpu_nothing_of_a_step_waits_for_a_number(monkeypatch, mask):
         assert memory(queries, mask=rows).weights.shape == (7, 5)
         with pytest.raises(Exception, match="_local_scalar_dense"):
             recall.loss.item()
-
-
-@pytest.mark.slow
-def test_what_the_page_says_runs():
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    page = (Path(__file__).parents[2] / "docs" / "programs.md").read_text(encoding="utf-8")
-    torch.compiler.reset()
-    names: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(code, "docs/programs.md", "exec"), names)
-    assert names["found"].slots.shape == (5, 8)
-    assert len(names["model"].model.graph.outputs) == 3

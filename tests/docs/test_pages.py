@@ -1,0 +1,95 @@
+"""The documentation is true: its code runs, its commands exist, its reference is complete."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs import pages
+from tests.sources import ROOT
+from tests.test_docstrings import public
+
+# What the code of a page needs that the package does not.
+NEEDS = {
+    "README.md": ("torchvision",),
+    "docs/howto/add-classes.md": ("torchvision",),
+    "docs/howto/export.md": ("onnxscript",),
+}
+
+# Functions that a public package passes on and that are no part of it.
+NOT_REFERENCE = {"rarememory.base.deprecation.renamed_attributes"}
+
+
+@pytest.mark.parametrize("page", [page for page in pages.PAGES if pages.python_of(page)])
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    pages.stand_ins(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    pages.run(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_a_block_of_code_is_python_or_commands(page):
+    """So that none escapes the tests: what a page prints goes into a block called `text`."""
+    assert {language for language, _ in pages.blocks(page)} <= {"python", "sh", "text"}
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_a_command_of_a_page_exists(page):
+    inline = re.findall(r"`([^`\n]+)`", pages.PAGES[page].read_text(encoding="utf-8"))
+    shell = [code for language, code in pages.blocks(page) if language == "sh"]
+    commands = "\n".join([*shell, *inline])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", makefile, re.MULTILINE)
+    assert set(re.findall(r"^make ([a-z]\w*)", commands, re.MULTILINE)) <= set(targets)
+    for module in re.findall(r"^python -m (benchmarks[\w.]*)", commands, re.MULTILINE):
+        assert importlib.util.find_spec(module), module
+
+
+def test_the_commands_of_rarememory_in_the_pages_exist():
+    pytest.importorskip("typer", reason="typer is not installed")
+    written = {
+        name
+        for page in pages.PAGES
+        for language, code in pages.blocks(page)
+        if language == "sh"
+        for name in re.findall(r"^rarememory (\w+)", code, re.MULTILINE)
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "rarememory", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert written and all(re.search(rf"\b{name}\b", done.stdout) for name in written)
+
+
+def test_readme_is_short_and_its_links_lead_somewhere():
+    readme = pages.PAGES["README.md"].read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    links = re.findall(r"\]\(((?!http)[^)#]+)", readme)
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    listed = {f"docs/{name}" for name in re.findall(r"[\w/-]+\.md", navigation)}
+    assert listed == set(pages.PAGES) - {"README.md"}
+
+
+def test_the_reference_has_every_public_name_and_no_other():
+    written = {
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    at_home = set()
+    for name in written:
+        module, _, thing = name.rpartition(".")
+        found = getattr(importlib.import_module(module), thing)
+        at_home.add(f"{found.__module__}.{found.__qualname__}")
+    assert at_home == set(public()) - NOT_REFERENCE
