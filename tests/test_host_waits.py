@@ -45,7 +45,7 @@ def test_no_step_makes_the_host_wait_for_the_device(cleared, monkeypatch):
     # What lies on meta has no numbers to wait for: whoever asks for one raises.
     autocast = torch.autocast
     monkeypatch.setattr(torch, "autocast", lambda *which, **options: autocast("cpu", enabled=False))
-    monkeypatch.setattr(Training, "_own_dropout", lambda training: nullcontext())
+    monkeypatch.setattr(Training, "_seeded_dropout", lambda training: nullcontext())
     recipe = Recipe(
         steps=4, n_way=6, group=3, random_part=0.0, bfloat16=False, cleared=cleared, n_neighbors=4
     )

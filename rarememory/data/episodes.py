@@ -1,4 +1,4 @@
-"""An episode says which drawings of which classes to show, as indices into whatever holds them.
+"""Episodes: which drawings of which classes to show, as indices into whatever holds them.
 
 `characters.images[episode.classes, episode.drawings]` are its images, and the same two indices pick
 from embeddings [classes, drawings, key_dim] that were computed once.
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Int64
 from torch import Generator, Tensor
+
+from rarememory.base.validation import check_count
 
 
 class Episode(NamedTuple):
@@ -37,7 +39,6 @@ def sighting_episode(
     >>> episode.labels.sort(dim=1).values.tolist()
     [[0, 1, 2], [0, 1, 2]]
     """
-    _check_way(n_way, n_classes)
     classes = _choose_classes(n_classes, n_way, generator)
     return sightings_of(classes, n_drawings, n_sightings=n_sightings, generator=generator)
 
@@ -47,14 +48,14 @@ def sightings_of(
 ) -> Episode:
     """A `sighting_episode` of these classes: label w is that of classes[w].
 
-    It lives where the classes do; `generator` lives on the CPU.
+    It is on the device of the classes; `generator` lives on the CPU.
 
     >>> classes = torch.tensor([7, 7, 9])
     >>> episode = sightings_of(classes, 20, n_sightings=2, generator=Generator())
     >>> bool((episode.classes == classes[episode.labels]).all())
     True
     """
-    _check_positive("n_sightings", n_sightings)
+    check_count("n_sightings", n_sightings)
     if n_sightings > n_drawings:
         raise ValueError(
             f"n_sightings is {n_sightings}, but a class has {n_drawings} drawings: ask for fewer"
@@ -83,9 +84,8 @@ def support_query_episode(
     >>> query.labels.tolist()
     [[0, 0, 0], [1, 1, 1]]
     """
-    _check_way(n_way, n_classes)
-    _check_positive("n_shot", n_shot)
-    _check_positive("n_query", n_query)
+    check_count("n_shot", n_shot)
+    check_count("n_query", n_query)
     if n_shot + n_query > n_drawings:
         raise ValueError(
             f"n_shot {n_shot} + n_query {n_query} = {n_shot + n_query}, "
@@ -93,20 +93,29 @@ def support_query_episode(
         )
     classes = _choose_classes(n_classes, n_way, generator)
     drawings = _choose_drawings(n_way, n_drawings, n_shot + n_query, generator)
-    return _rows(classes, drawings[:, :n_shot]), _rows(classes, drawings[:, n_shot:])
+    return episode_of(classes, drawings[:, :n_shot]), episode_of(classes, drawings[:, n_shot:])
 
 
-def _rows(classes: Int64[Tensor, " n_way"], drawings: Int64[Tensor, "n_way columns"]) -> Episode:
-    n_way, columns = drawings.shape
-    labels = torch.arange(n_way)
-    return Episode(
-        classes[:, None].repeat(1, columns),
-        drawings.contiguous(),
-        labels[:, None].repeat(1, columns),
-    )
+def episode_of(
+    classes: Int64[Tensor, " n_way"], drawings: Int64[Tensor, "n_way columns"]
+) -> Episode:
+    """These drawings of these classes; row w is labelled w.
+
+    >>> episode_of(torch.tensor([7, 9]), torch.tensor([[0, 3], [4, 1]])).classes
+    tensor([[7, 7],
+            [9, 9]])
+    """
+    columns = drawings.shape[1]
+    labels = torch.arange(len(classes)).unsqueeze(1).repeat(1, columns)
+    return Episode(classes.unsqueeze(1).repeat(1, columns), drawings.contiguous(), labels)
 
 
 def _choose_classes(n_classes: int, n_way: int, generator: Generator) -> Int64[Tensor, " n_way"]:
+    check_count("n_way", n_way)
+    if n_way > n_classes:
+        raise ValueError(
+            f"n_way is {n_way}, but there are {n_classes} classes: ask for {n_classes} or fewer"
+        )
     return torch.randperm(n_classes, generator=generator)[:n_way]
 
 
@@ -114,16 +123,3 @@ def _choose_drawings(
     n_way: int, n_drawings: int, n_chosen: int, generator: Generator
 ) -> Int64[Tensor, "n_way n_chosen"]:
     return torch.rand(n_way, n_drawings, generator=generator).argsort(dim=1)[:, :n_chosen]
-
-
-def _check_way(n_way: int, n_classes: int) -> None:
-    _check_positive("n_way", n_way)
-    if n_way > n_classes:
-        raise ValueError(
-            f"n_way is {n_way}, but there are {n_classes} classes: ask for {n_classes} or fewer"
-        )
-
-
-def _check_positive(name: str, number: int) -> None:
-    if number < 1:
-        raise ValueError(f"{name} is {number}: an episode needs at least 1")

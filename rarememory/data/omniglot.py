@@ -1,4 +1,4 @@
-"""Omniglot is 1,623 handwritten characters by 20 drawers each: here it is fetched and read.
+"""Downloading and reading Omniglot: 1,623 handwritten characters by 20 drawers each.
 
 By Lake, Salakhutdinov and Tenenbaum (2015): 50 alphabets in two parts, background (964 characters)
 and evaluation (659). Reading needs Pillow and tqdm, downloading needs torchvision.
@@ -8,7 +8,6 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from rarememory.base.progress import progress_bar
 from rarememory.data.characters import Characters
 
 DRAWERS = 20
@@ -100,7 +100,8 @@ def _read_part(folder: Path, part: str, size: int, progress: bool) -> Characters
     files = _read_zip(source) if source.suffix == ".zip" else _read_folder(source)
     classes = _by_class(files, source)
     images = np.zeros((len(classes), DRAWERS, size, size), np.uint8)
-    for index, name in enumerate(_with_bar(sorted(classes), part, progress)):
+    bar = progress_bar(sorted(classes), description=part, unit=" characters", show=progress)
+    for index, name in enumerate(bar):
         for drawing, file in enumerate(classes[name]):
             images[index, drawing] = _decode(files[file], size, f"{file!r} in {str(source)!r}")
     return Characters(tuple(sorted(classes)), torch.from_numpy(images))
@@ -166,15 +167,3 @@ def _decode(png: bytes, size: int, where: str) -> UInt8[np.ndarray, "size size"]
     # Of Pillow's antialiasing filters LANCZOS keeps thin strokes strongest: scaled to 28, the
     # faintest drawing still peaks at 160 of 255, where BOX leaves 143 and BILINEAR 127.
     return np.asarray(ink.resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _with_bar(names: list[str], part: str, progress: bool) -> Iterator[str]:
-    if not progress:
-        return iter(names)
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            _NEEDS.format("the progress bar", "tqdm") + ", or progress=False"
-        ) from error
-    return iter(tqdm(names, desc=part, unit=" characters"))

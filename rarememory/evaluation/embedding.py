@@ -1,4 +1,4 @@
-"""Embeddings made once: every protocol picks from them."""
+"""Embeddings of every drawing, computed once for all protocols."""
 
 from itertools import chain
 
@@ -11,7 +11,7 @@ from rarememory.base.validation import check_count
 from rarememory.data.jitter import Jitter
 
 SMALL_JITTER = Jitter(degrees=6.0, scale=0.06, shear=0.07, shift=0.03)
-"""Less than what an encoder is trained with: a copy should stay what it is."""
+"""Less than that of training: a copy should look like the drawing."""
 
 
 @torch.no_grad()
@@ -21,12 +21,12 @@ def embed(
     *,
     batch_size: int = 512,
 ) -> Float[Tensor, "classes drawings key_dim"]:
-    """What the encoder makes of every drawing, in evaluation mode; its own modes are put back.
+    """The encoder's output for every drawing, in evaluation mode; its modes are restored after.
 
     Args:
         encoder: images [batch, 1, height, width] in [0, 1] to [batch, key_dim].
-        images: ink 255 on 0, in as many drawings a class.
-        batch_size: drawings that it sees at once.
+        images: ink 255 on 0, the same number of drawings for each class.
+        batch_size: drawings in one call of the encoder.
 
     Example:
         >>> from rarememory.backbones import Conv4
@@ -39,7 +39,7 @@ def embed(
     encoder.eval()
     try:
         flat = images.flatten(0, 1).unsqueeze(1)
-        keys = [encoder(some.to(device) / 255) for some in flat.split(batch_size)]
+        keys = [encoder(batch.to(device) / 255) for batch in flat.split(batch_size)]
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -55,13 +55,12 @@ def embed_averaged(
     batch_size: int = 512,
     seed: int = 0,
 ) -> Float[Tensor, "classes drawings key_dim"]:
-    """Of every drawing the mean of what the encoder makes of it and of jittered copies of it.
+    """For every drawing the mean of the embeddings of it and of jittered copies of it.
 
     mean of f(x) / |f(x)|, f(x_1) / |f(x_1)|, ..., f(x_copies) / |f(x_copies)|
 
-    Averaging at test time takes (copies + 1) times as long as `embed`, whose arguments it has, and
-    counts as a row of its own beside it. The jitter has a generator of its own: the same seed and
-    batch_size give the same embeddings.
+    Arguments are as in `embed`, and it takes (copies + 1) times as long: report it as test-time
+    augmentation. The same seed and batch_size give the same embeddings.
 
     Args:
         jitter: of the copies.

@@ -1,7 +1,7 @@
 """The paper's protocol and the field's, for every number of ways and shots."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,11 +18,11 @@ SIGHTINGS = 11
 
 
 class FewShotAccuracies(NamedTuple):
-    """What `few_shot_accuracies` found.
+    """The result of `few_shot_accuracies`.
 
     Attributes:
-        sighting: by number of ways, the accuracy at every sighting; `sighting[20][1]` is 1-shot.
-        support: by number of ways and shots.
+        sighting: by n_way, the accuracy at every sighting; `sighting[20][1]` is 20-way 1-shot.
+        support: by (n_way, n_shot).
 
     Example:
         >>> unseen, once = Accuracy(0.0, 0.0), Accuracy(0.9, 0.02)
@@ -47,17 +47,17 @@ def few_shot_accuracies(
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> FewShotAccuracies:
-    """Both protocols for every number of ways and shots, each with a memory that never overflows.
+    """Both protocols for every n_way and n_shot, each with a memory that never overflows.
 
     Args:
         embeddings: of every drawing of the classes to draw episodes from.
-        ways: numbers of classes of an episode.
-        shots: how often a class was seen before it is asked for.
+        ways: each n_way, the number of classes of an episode.
+        shots: each n_shot, how often a class was seen before it is a query.
         n_episodes: at least 2, for an interval.
         n_sharing: as in `sighting_accuracy`.
         attention: as in `support_query_accuracy`; the memory of a support then keeps every drawing.
         seed: of the episodes.
-        bar: of a name and a unit makes what shows progress.
+        bar: called with a name and a unit, returns what shows progress.
 
     Raises:
         ValueError: there are fewer classes or drawings than asked for, or fewer than 2 episodes.
@@ -75,29 +75,28 @@ def few_shot_accuracies(
     """
     if n_episodes < 2:
         raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
-    figures = FewShotAccuracies({}, {})
+    found = FewShotAccuracies({}, {})
+    asked: dict[str, Any] = {"n_episodes": n_episodes, "seed": seed}
     key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
     update = None if attention is None else FirstInFirstOut()
     for way in ways:
-        figures.sighting[way] = sighting_accuracy(
+        found.sighting[way] = sighting_accuracy(
             Memory(key_dim, way * n_sharing * n_sightings),
             embeddings,
             n_way=way,
             n_sightings=n_sightings,
-            n_episodes=n_episodes,
             n_sharing=n_sharing,
-            seed=seed,
+            **asked,
             bar=bar(f"{way}-way by sighting", "group" if n_sharing > 1 else "episode"),
         )
         for shot in shots:
-            figures.support[way, shot] = support_query_accuracy(
+            found.support[way, shot] = support_query_accuracy(
                 Memory(key_dim, way * shot, update=update),
                 embeddings,
                 n_way=way,
                 n_shot=shot,
-                n_episodes=n_episodes,
                 attention=attention,
-                seed=seed,
+                **asked,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )
-    return figures
+    return found

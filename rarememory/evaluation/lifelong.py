@@ -1,4 +1,4 @@
-"""Lifelong learning: one memory, never cleared, and a stream that it answers and learns from."""
+"""Lifelong learning: one memory, never cleared, answers and then learns a stream of drawings."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.base.state import Recall
 from rarememory.data.streams import Stream
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
@@ -23,9 +22,9 @@ def lifelong_accuracy(
 ) -> list[Accuracy]:
     """Accuracy at the 1st, 2nd, ... sighting of a class, by one memory that is never cleared.
 
-    Each drawing of the stream is first answered, among all that the memory has ever been told,
-    then written with its true label (the paper's lifelong setting: Kaiser et al. 2017, section 1).
-    A class answers once at each sighting, so intervals are over classes.
+    Each drawing of the stream is first answered, among all classes written so far, then written
+    with its true label (the paper's lifelong setting: Kaiser et al. 2017, section 1). A class is
+    asked once at each sighting, so intervals are over classes.
 
     Args:
         memory: is empty when the stream begins, and is afterwards as it was before.
@@ -36,8 +35,8 @@ def lifelong_accuracy(
         bar: shows progress over the stream.
 
     Returns:
-        As many as the class that is seen most often has sightings; at each, those classes count
-        that are seen so often. It is 0 at the first: what was never shown cannot be known.
+        One for each sighting of the class that is seen most often, over the classes that are seen
+        so often. The first is 0, since no class is known before it was shown.
 
     Example:
         >>> import torch
@@ -50,14 +49,13 @@ def lifelong_accuracy(
         >>> found[0].mean, found[1].mean < found[4].mean
         (0.0, True)
     """
-    sightings, right = _sightings(stream.classes), []
+    sightings, correct = _sightings(stream.classes), []
     with memory.snapshot():
         memory.clear()
         for query, label in _queries(embeddings, stream, bar):
-            recall = memory(query, k=memory.k if vote else 1)
-            right.append(_answer(recall, vote) == label)
-            memory.write(recall, label)
-    hits = torch.stack(right).float().cpu()
+            correct.append(_is_correct(memory, query, label, vote))
+            memory.write(query, label)
+    hits = torch.stack(correct).float().cpu()
     return [Accuracy.of(hits[sightings == n]) for n in range(int(sightings.max()) + 1)]
 
 
@@ -70,12 +68,12 @@ def lifelong_forgetting(
     vote: bool = False,
     bar: Bar = iter,
 ) -> Accuracy:
-    """How much of what was known of a class, when it was last shown, is lost at the stream's end.
+    """How much accuracy on a class is lost from its last write to the end of the stream.
 
-    The last drawing of each class is held back from the stream. It is asked right after the class
-    was written for the last time, and again when the stream is over:
+    The last drawing of each class is held out of the stream. It is asked right after the class was
+    written for the last time, and again at the end of the stream:
 
-        forgetting = mean over classes of  right[at once] - right[at the end]
+        forgetting = mean over classes of  correct[at once] - correct[at the end]
 
     This is the forgetting of Chaudhry et al. 2018, as `rarememory.integrations.torchmetrics` has
     it, with a class for a task, the stage in which it was learnt and the last one. It is in
@@ -99,56 +97,49 @@ def lifelong_forgetting(
         True
     """
     sightings = _sightings(stream.classes)
-    last = torch.zeros(len(embeddings), dtype=torch.int64)
-    last.scatter_reduce_(0, stream.classes, sightings, "amax")
-    once = stream.classes[last[stream.classes] == 0]
+    remaining = stream.classes.bincount()[stream.classes] - 1 - sightings
+    once = stream.classes[(remaining == 0) & (sightings == 0)]
     if len(once):
         raise ValueError(f"class {int(once[0])} comes once in the stream: show each at least twice")
-    held = sightings == last[stream.classes]
-    drawing = torch.zeros_like(last).scatter_(0, stream.classes[held], stream.drawings[held])
-    seen = Stream(stream.classes[~held], stream.drawings[~held])
-    latest = (sightings == last[stream.classes] - 1)[~held]
-    at_once, labels = [], []
+    held, written = remaining == 0, Stream(*(part[remaining > 0] for part in stream))
+    held_out = dict(zip(stream.classes[held].tolist(), stream.drawings[held].tolist(), strict=True))
+    is_last = (remaining[remaining > 0] == 1).tolist()
+    at_once, asked = [], []
     with memory.snapshot():
         memory.clear()
-        ends = zip(_queries(embeddings, seen, bar), seen.classes.tolist(), latest, strict=True)
-        for (query, label), of, is_last in ends:
+        for (query, label), last in zip(_queries(embeddings, written, bar), is_last, strict=True):
             memory.write(query, label)
-            if is_last:
-                labels.append(of)
-                at_once.append(_right(memory, embeddings[of, drawing[of]], label, vote))
-        at_end = [
-            _right(memory, embeddings[of, drawing[of]], torch.tensor(of), vote) for of in labels
-        ]
+            if last:
+                asked.append((embeddings[label, held_out[int(label)]], label, vote))
+                at_once.append(_is_correct(memory, *asked[-1]))
+        at_end = [_is_correct(memory, *question) for question in asked]
     return Accuracy.of((torch.stack(at_once).float() - torch.stack(at_end).float()).cpu())
 
 
 def _queries(
     embeddings: Tensor, stream: Stream, bar: Bar
 ) -> Iterator[tuple[Float[Tensor, " key_dim"], Int64[Tensor, ""]]]:
-    """What is shown and its label, one after the other."""
+    """Embeddings and labels, one after the other."""
     labels = stream.classes.to(embeddings.device)
     for place in bar(range(len(labels))):
         yield embeddings[stream.classes[place], stream.drawings[place]], labels[place]
 
 
 def _sightings(classes: Int64[Tensor, " shown"]) -> Int64[Tensor, " shown"]:
-    """How often the class of each had come before."""
+    """How often the class of each came before."""
     by_class = classes.argsort(stable=True)
     counts = classes.bincount()
     places = torch.arange(len(classes)) - (counts.cumsum(0) - counts)[classes[by_class]]
     return torch.empty_like(classes).scatter_(0, by_class, places)
 
 
-def _right(memory: Memory, query: Tensor, label: Tensor, vote: bool) -> Tensor:
-    answer = _answer(memory(query, k=memory.k if vote else 1), vote)
-    return answer == label.to(answer.device)
-
-
-def _answer(recall: Recall, vote: bool) -> Int64[Tensor, ""]:
-    """The value of the nearest, or of the greatest sum of weights, ties to the nearer."""
-    if not vote:
-        return recall.prediction
-    same = recall.values.unsqueeze(-1) == recall.values.unsqueeze(-2)
-    votes = (same * recall.weights.unsqueeze(-2)).sum(-1)
-    return recall.values[votes.argmax(-1)]
+def _is_correct(memory: Memory, query: Tensor, label: Tensor, vote: bool) -> Tensor:
+    """Whether the value of the nearest key, or of the greatest sum of weights, is the label."""
+    recall = memory(query, k=memory.k if vote else 1)
+    answer = recall.prediction
+    if vote:
+        same = recall.values.unsqueeze(-1) == recall.values.unsqueeze(-2)
+        votes = (same * recall.weights.unsqueeze(-2)).sum(-1)
+        # The first of several greatest, which is the nearest.
+        answer = recall.values[votes.argmax(-1)]
+    return torch.eq(answer, label.to(answer.device))

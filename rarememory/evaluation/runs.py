@@ -1,4 +1,4 @@
-"""Given one-shot tasks: told drawings by one hand, asked about drawings by another."""
+"""One-shot tasks that are given: the support drawn by one person, the queries by another."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.data.characters import character_of, is_upright
+from rarememory.data.episodes import Episode, episode_of
 from rarememory.data.runs import Run
 from rarememory.evaluation.accuracy import Accuracy, Bar
+from rarememory.evaluation.support_query import episode_accuracies
 from rarememory.memory import Memory
 
 
@@ -23,9 +25,9 @@ def runs_accuracy(
 ) -> Accuracy:
     """The mean accuracy over runs, such as `published_runs()`, with the interval over them.
 
-    Each run begins with an empty memory: the drawings of the first hand are written, and those of
-    the second are asked, each by itself (Lake et al. 2015, "Human-level concept learning through
-    probabilistic program induction", one-shot classification).
+    Each run begins with an empty memory: the drawings of the support drawer are written, and those
+    of the query drawer are answered, each by itself (Lake et al. 2015, "Human-level concept
+    learning through probabilistic program induction", one-shot classification).
 
     Args:
         memory: is cleared for every run, and is afterwards as it was before.
@@ -45,27 +47,24 @@ def runs_accuracy(
         >>> runs_accuracy(Memory(196, 2), embeddings, ["a", "b", "c"], [run]).mean
         1.0
     """
-    place = {character_of(name): row for row, name in enumerate(names) if is_upright(name)}
+    rows = {character_of(name): row for row, name in enumerate(names) if is_upright(name)}
     for run in runs:
-        _check(run, place, embeddings.shape[1])
-    right = torch.zeros(len(runs))
-    with memory.snapshot():
-        for row in bar(range(len(runs))):
-            characters, support, query = runs[row]
-            classes = torch.tensor([place[name] for name in characters], device=embeddings.device)
-            labels = torch.arange(len(classes), device=embeddings.device)
-            memory.clear()
-            memory.write(embeddings[classes, support - 1], labels)
-            answer = memory(embeddings[classes, query - 1], k=1).prediction
-            right[row] = (answer == labels).float().mean().cpu()
-    return Accuracy.of(right)
+        _check(run, rows, embeddings.shape[1])
+    episodes = (_episode(runs[place], rows) for place in bar(range(len(runs))))
+    return Accuracy.of(torch.stack(list(episode_accuracies(memory, embeddings, episodes))))
 
 
-def _check(run: Run, place: dict[str, int], n_drawings: int) -> None:
-    missing = [name for name in run.characters if name not in place]
+def _episode(run: Run, rows: dict[str, int]) -> tuple[Episode, Episode]:
+    classes = torch.tensor([rows[name] for name in run.characters])
+    drawings = (torch.full((len(classes), 1), drawer - 1) for drawer in run[1:])
+    return episode_of(classes, next(drawings)), episode_of(classes, next(drawings))
+
+
+def _check(run: Run, rows: dict[str, int], n_drawings: int) -> None:
+    missing = [name for name in run.characters if name not in rows]
     if missing:
         raise ValueError(
-            f"a run asks for {missing[0]!r}, which is not among the {len(place)} upright characters"
+            f"a run asks for {missing[0]!r}, which is not among the {len(rows)} upright characters"
         )
     for drawer in (run.support_drawer, run.query_drawer):
         if not 1 <= drawer <= n_drawings:

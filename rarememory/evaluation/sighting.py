@@ -34,9 +34,9 @@ def sighting_accuracy(
         n_way: classes of an episode.
         n_sightings: how often each is seen.
         n_episodes: at least 1,000 for an interval worth printing.
-        n_sharing: episodes that share the memory, their labels set apart, as in the authors' code;
-            harder than one a memory, and quicker. They are not independent, so the interval is
-            then that of the means of such groups.
+        n_sharing: how many episodes share the memory, with labels of their own, as in the authors'
+            code: harder, and faster, than one episode at a time. Since they are not independent,
+            the interval is that of the means of such groups.
         seed: of the episodes.
         bar: shows progress over groups of episodes.
 
@@ -57,18 +57,14 @@ def sighting_accuracy(
     check_count("n_episodes", n_episodes)
     check_count("n_sharing", n_sharing)
     generator = Generator().manual_seed(seed)
-    right = torch.zeros(n_episodes, n_sightings)
+    numbers = {"n_way": n_way, "n_sightings": n_sightings}
+    correct = torch.zeros(n_episodes, n_sightings)
     with memory.snapshot():
         for first in bar(range(0, n_episodes, n_sharing)):
-            shared = range(first, min(first + n_sharing, n_episodes))
+            group = range(first, min(first + n_sharing, n_episodes))
             episodes = [
-                sighting_episode(
-                    *embeddings.shape[:2],
-                    n_way=n_way,
-                    n_sightings=n_sightings,
-                    generator=generator,
-                )
-                for _ in shared
+                sighting_episode(*embeddings.shape[:2], generator=generator, **numbers)
+                for _ in group
             ]
             memory.clear()
             queries = torch.stack([embeddings[e.classes, e.drawings] for e in episodes], dim=2)
@@ -78,11 +74,13 @@ def sighting_accuracy(
                 [_answer_then_write(memory, q, y) for q, y in zip(*row, strict=True)]
                 for row in zip(queries, labels, strict=True)
             ]
-            right[shared] = torch.stack([torch.stack(row).float().mean(0) for row in hits], 1).cpu()
-    groups = torch.stack([group.mean(0) for group in right.split(n_sharing)])
+            correct[group] = torch.stack(
+                [torch.stack(row).float().mean(0) for row in hits], 1
+            ).cpu()
+    groups = torch.stack([group.mean(0) for group in correct.split(n_sharing)])
     return [
         Accuracy(every.mean().item(), Accuracy.of(grouped).interval)
-        for every, grouped in zip(right.T, groups.T, strict=True)
+        for every, grouped in zip(correct.T, groups.T, strict=True)
     ]
 
 

@@ -1,15 +1,13 @@
-"""What a memory of few slots still knows: accuracy against the keys that it holds."""
+"""Accuracy against the number of keys that a memory holds."""
 
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
-from rarememory.base.validation import check_count
-from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
-from rarememory.evaluation.support_query import episode_accuracies
+from rarememory.evaluation.support_query import episode_accuracies, random_episodes
 from rarememory.memory import Memory
 
 
@@ -42,13 +40,11 @@ def storage_accuracy(
     seed: int = 0,
     bar: Bar = iter,
 ) -> Storage:
-    """Show every class n_sightings times, then answer n_query drawings of each: by how many keys?
+    """Accuracy on n_query drawings of each class, after n_sightings of it, and the keys in use.
 
-    Every class is shown once before any is shown twice, all with their labels; drawings that the
-    memory's policy averages, and those that its size leaves no room for, take no key. The memory is
-    cleared for every episode, and is afterwards as it was before. Arguments are as in
-    `support_query_accuracy`. (Ramalho and Garnelo 2019, "Adaptive Posterior Learning", section 4.1,
-    count the items that their memory stores so.)
+    This is `support_query_accuracy`, whose arguments it has, with the number of keys: a drawing
+    takes none if the memory's policy averages it, or if there is no slot left for it. (Ramalho and
+    Garnelo 2019, "Adaptive Posterior Learning", section 4.1, count stored items so.)
 
     Raises:
         ValueError: a number is less than 1, or there are too few classes or drawings.
@@ -66,18 +62,8 @@ def storage_accuracy(
         >>> small.keys < large.keys < 20 and small.accuracy.mean < large.accuracy.mean
         True
     """
-    check_count("n_episodes", n_episodes)
-    generator = Generator().manual_seed(seed)
-    episodes = (
-        support_query_episode(
-            *embeddings.shape[:2],
-            n_way=n_way,
-            n_shot=n_sightings,
-            n_query=n_query,
-            generator=generator,
-        )
-        for _ in bar(range(n_episodes))
-    )
-    found = [(right, len(memory)) for right in episode_accuracies(memory, embeddings, episodes)]
-    right, keys = zip(*found, strict=True)
-    return Storage(Accuracy.of(torch.stack(right)), sum(keys) / len(keys))
+    numbers = {"n_way": n_way, "n_shot": n_sightings, "n_query": n_query}
+    episodes = random_episodes(embeddings, n_episodes, seed, bar, **numbers)
+    found = episode_accuracies(memory, embeddings, episodes)
+    accuracies, keys = zip(*((accuracy, len(memory)) for accuracy in found), strict=True)
+    return Storage(Accuracy.of(torch.stack(accuracies)), sum(keys) / len(keys))

@@ -1,6 +1,6 @@
 """The field's protocol: a support is learnt, then queries are answered."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -30,8 +30,8 @@ def support_query_accuracy(
 ) -> Accuracy:
     """The field's protocol: write n_shot drawings of each class, then answer n_query of each.
 
-    The support is written shot by shot, one drawing of every class at a time, so that averaging
-    has a say (Vinyals et al. 2016, section 4.1, has the episodes). The memory is afterwards as it
+    The support is written shot by shot, one drawing of every class at a time, so that the memory
+    may average (Vinyals et al. 2016, section 4.1, has the episodes). The memory is afterwards as it
     was before. Arguments are as in `sighting_accuracy`; chance is 1 / n_way.
 
     Args:
@@ -55,47 +55,49 @@ def support_query_accuracy(
         >>> accuracy.mean > 1 / 5
         True
     """
+    numbers = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}
+    episodes = random_episodes(embeddings, n_episodes, seed, bar, **numbers)
+    found = episode_accuracies(memory, embeddings, episodes, average=average, attention=attention)
+    return Accuracy.of(torch.stack(list(found)))
+
+
+def random_episodes(
+    embeddings: Tensor, n_episodes: int, seed: int, bar: Bar, **numbers: int
+) -> Iterator[tuple[Episode, Episode]]:
+    """As many as `n_episodes`, drawn one by one as the bar goes on."""
     check_count("n_episodes", n_episodes)
     generator = Generator().manual_seed(seed)
-    episodes = (
-        support_query_episode(
-            *embeddings.shape[:2],
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=n_query,
-            generator=generator,
-        )
+    return (
+        support_query_episode(*embeddings.shape[:2], generator=generator, **numbers)
         for _ in bar(range(n_episodes))
     )
-    right = episode_accuracies(memory, embeddings, episodes, average=average, attention=attention)
-    return Accuracy.of(torch.stack(list(right)))
 
 
 def episode_accuracies(
     memory: Memory,
     embeddings: Float[Tensor, "classes drawings key_dim"],
-    episodes: Iterator[tuple[Episode, Episode]],
+    episodes: Iterable[tuple[Episode, Episode]],
     *,
     average: bool = False,
     attention: Attention | None = None,
 ) -> Iterator[Tensor]:
-    """The accuracy of each episode; as long as it is looked at, the memory holds its support."""
+    """The accuracy of each episode; when it is yielded, the memory still holds its support."""
     with memory.snapshot():
         for support, query in episodes:
             memory.clear()
-            shown = embeddings[support.classes, support.drawings]
+            shots = embeddings[support.classes, support.drawings]
             labels = support.labels.to(embeddings.device)
             if average:
-                memory.write(normalize(shown.float(), dim=-1).mean(1), labels[:, 0])
+                memory.write(normalize(shots.float(), dim=-1).mean(1), labels[:, 0])
             else:
                 for shot in range(labels.shape[1]):
-                    memory.write(shown[:, shot], labels[:, shot])
+                    memory.write(shots[:, shot], labels[:, shot])
             if attention is not None and len(memory) < labels.numel():
                 raise ValueError(
                     f"the memory keeps {len(memory)} of {labels.numel()} drawings to attend to: "
                     "give one with a slot for each and update=FirstInFirstOut(), and do not average"
                 )
-            asked = embeddings[query.classes, query.drawings]
-            found = memory(asked, k=1) if attention is None else attention(memory, asked)
+            queries = embeddings[query.classes, query.drawings]
+            found = memory(queries, k=1) if attention is None else attention(memory, queries)
             answer = found.prediction
             yield (answer == query.labels.to(answer.device)).float().mean().cpu()

@@ -9,8 +9,10 @@ from torch import Generator, Tensor
 
 from rarememory.base.validation import check_count
 from rarememory.data.characters import is_upright
+from rarememory.data.episodes import Episode, episode_of
 from rarememory.data.streams import classes_by_alphabet
 from rarememory.evaluation.accuracy import Accuracy, Bar
+from rarememory.evaluation.support_query import episode_accuracies
 from rarememory.memory import Memory
 
 
@@ -45,11 +47,10 @@ def within_alphabet_accuracy(
     """One drawing each of n_way characters of one alphabet, and as many queries by another drawer.
 
     In a run of an alphabet two drawers and n_way characters are drawn; the first drawer's drawings
-    are written, and the second's, one of each character, are asked (Lake et al. 2015, "Human-level
-    concept learning through probabilistic program induction", one-shot classification; theirs are
-    20 chosen runs, these are drawn). All alphabets have as many runs. Those of one alphabet share
-    characters and drawers, so the interval is over alphabets; one alphabet alone has an infinite
-    one.
+    are written, and the second's, one of each character, are answered (Lake et al. 2015,
+    "Human-level concept learning through probabilistic program induction", one-shot classification;
+    theirs are 20 chosen runs, these are random). All alphabets have as many runs. Those of one
+    alphabet share characters and drawers, so the interval is over alphabets.
 
     Args:
         memory: is cleared for every run, and is afterwards as it was before.
@@ -61,7 +62,7 @@ def within_alphabet_accuracy(
         bar: shows progress over alphabets.
 
     Raises:
-        ValueError: a number is less than 1, the names are not one a class, one of them is turned or
+        ValueError: a number is less than 1, the names are not one a class, one is rotated or
             mirrored, an alphabet has fewer than n_way characters, or there is one drawer.
 
     Example:
@@ -76,30 +77,35 @@ def within_alphabet_accuracy(
     check_count("n_way", n_way)
     check_count("n_runs", n_runs)
     alphabets = _alphabets(names, embeddings, n_way)
-    generator = Generator().manual_seed(seed)
-    labels = torch.arange(n_way, device=embeddings.device)
-    right = torch.zeros(len(alphabets), n_runs)
-    with memory.snapshot():
-        for row, classes in zip(bar(range(len(alphabets))), alphabets.values(), strict=True):
-            for run in range(n_runs):
-                chosen = classes[torch.randperm(len(classes), generator=generator)[:n_way]]
-                shown, asked = torch.randperm(embeddings.shape[1], generator=generator)[:2]
-                memory.clear()
-                memory.write(embeddings[chosen, shown], labels)
-                answer = memory(embeddings[chosen, asked], k=1).prediction
-                right[row, run] = (answer == labels).float().mean().cpu()
-    means = right.mean(1)
+    generator, n_drawers = Generator().manual_seed(seed), embeddings.shape[1]
+    episodes = (
+        _episode(classes, n_way, n_drawers, generator)
+        for _, classes in zip(bar(range(len(alphabets))), alphabets.values(), strict=True)
+        for _ in range(n_runs)
+    )
+    found = torch.stack(list(episode_accuracies(memory, embeddings, episodes)))
+    means = found.view(len(alphabets), n_runs).mean(1)
     return WithinAlphabet(Accuracy.of(means), dict(zip(alphabets, means.tolist(), strict=True)))
+
+
+def _episode(
+    classes: Tensor, n_way: int, n_drawers: int, generator: Generator
+) -> tuple[Episode, Episode]:
+    chosen = classes[torch.randperm(len(classes), generator=generator)[:n_way]]
+    drawers = torch.randperm(n_drawers, generator=generator)[:2].expand(n_way, 2)
+    return episode_of(chosen, drawers[:, :1]), episode_of(chosen, drawers[:, 1:])
 
 
 def _alphabets(names: Sequence[str], embeddings: Tensor, n_way: int) -> dict[str, Tensor]:
     if len(names) != len(embeddings):
         raise ValueError(f"{len(names)} names for {len(embeddings)} classes: give each class one")
     if embeddings.shape[1] < 2:
-        raise ValueError("support and queries are by two drawers, but there is one drawing a class")
-    turned = [name for name in names if not is_upright(name)]
-    if turned:
-        raise ValueError(f"{turned[0]!r} is turned or mirrored: give characters as they were drawn")
+        raise ValueError("support and queries need two drawers, but there is one drawing a class")
+    rotated = [name for name in names if not is_upright(name)]
+    if rotated:
+        raise ValueError(
+            f"{rotated[0]!r} is rotated or mirrored: give characters as they were drawn"
+        )
     alphabets = classes_by_alphabet(names)
     for alphabet, classes in alphabets.items():
         if len(classes) < n_way:

@@ -1,4 +1,4 @@
-"""How an encoder is trained under a memory, as data."""
+"""The settings of a training."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,24 +11,24 @@ FINAL_JITTER_SCALE = 0.4
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: the episodes, the losses, the optimiser.
+    """How to train: the episodes, the losses, the optimizer.
 
     The memory is cleared for every episode, of n_way classes each seen n_sightings times. The loss
     of a sighting is margin_weight times the memory loss plus vote_weight times the negative
-    log-likelihood of the memory's vote. A second memory is kept through the whole training: it
-    holds all classes, and chooses which of them meet in an episode (`HardClassSampler`).
+    log-likelihood of the memory's vote. Which classes meet in an episode is chosen by a second
+    memory, of all classes (`HardClassSampler`).
 
     Args:
-        cleared: empty the memory before every episode, as the authors' code does. With False one
-            memory is kept through the whole training: it holds classes, not places in an episode,
-            every query is asked among all it has ever seen, and `both_ways` is no matter.
-        n_neighbors: whose vote is trained on where the memory is kept, beside the nearest right.
+        cleared: clear the memory before every episode, as the authors' code does. With False one
+            memory lasts for the whole training and holds classes, not places in an episode; every
+            query is asked among all classes so far, and `both_ways` has no effect.
+        n_neighbors: how many vote where `cleared` is False, beside the nearest of the right class.
         group: classes of an episode that are chosen to look alike; with 1 all are random.
         random_part: part of the steps before the first such episode.
-        both_ways: show each episode from its end as well, so that every drawing asks once.
+        both_ways: show each episode in reverse order too, so that every drawing is a query once.
         warmup: part of the steps in which the learning rate rises; then it falls as a cosine.
-        averaging: how slowly the averaged weights follow, exponentially.
-        jitter: of the drawings; None shows them as they are.
+        averaging: decay of the exponential average of the weights.
+        jitter: of the drawings; None leaves them as they are.
         gentle_part: the last part of the steps, in which the jitter is scaled by
             `FINAL_JITTER_SCALE`, so that training ends on drawings close to the real ones.
         bfloat16: encode under bfloat16 autocast; None does so where the device computes in it.

@@ -1,4 +1,4 @@
-"""Averaged weights of an encoder: steadier than the weights of any one step."""
+"""An exponential moving average of an encoder's weights, less noisy than those of any step."""
 
 from itertools import chain
 
@@ -8,16 +8,17 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class AveragedWeights(AveragedModel):
-    """A copy whose weights follow those of the encoder, at each `update_parameters(encoder)`.
+    """A copy of an encoder, averaged with it at each `update_parameters(encoder)`.
 
-    mean <- mean + (1 - min(decay, (1 + n) / (10 + n))) (now - mean) at the n-th update after the
-    first, which copies: an exponential average that forgets its beginning, for it decays faster
-    while it is young. Buffers, such as a norm's, are averaged too; numbers that are not floating
-    are copied. Unlike torch's own update, this does not make the host wait for a GPU.
+    mean <- mean + (1 - min(decay, (1 + n) / (10 + n))) (current - mean)
+
+    at update n = 1, 2, ...; update 0 copies. The decay is smaller at first, so that the early
+    weights are forgotten. Buffers, such as those of batch norm, are averaged too; integers are
+    copied. Unlike torch's own update, this one does not make the host wait for a GPU.
 
     Args:
         encoder: is copied, to `module`.
-        decay: how slowly the copy follows, below 1.
+        decay: part of the mean that stays at each update, below 1.
 
     Example:
         >>> encoder = nn.Linear(1, 1)
@@ -33,15 +34,15 @@ class AveragedWeights(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Follow the encoder by one update."""
-        # The count was made on the host, and stays there unless it is moved.
+        """Average with the encoder's current weights."""
+        # The count is on the CPU, unless it was moved.
         done = int(self.n_averaged)
         part = 1 - min(self.decay, (1 + done) / (10 + done))
         averaged = chain(self.module.parameters(), self.module.buffers())
         current = chain(model.parameters(), model.buffers())
-        for mean, now in zip(averaged, current, strict=True):
+        for mean, value in zip(averaged, current, strict=True):
             if done and mean.is_floating_point():
-                mean.lerp_(now.to(mean.device), part)
+                mean.lerp_(value.to(mean.device), part)
             else:
-                mean.copy_(now)
+                mean.copy_(value)
         self.n_averaged += 1

@@ -1,4 +1,4 @@
-"""Which classes look alike: asked of one memory of them all, kept through the whole training."""
+"""Sampling classes that look alike, by one memory of all classes of a training."""
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,13 +12,13 @@ from rarememory.memory import Memory
 class HardClassSampler(nn.Module):
     """Chooses the classes of an episode so that some of them are hard to tell apart.
 
-    A memory is for hard negatives (Kaiser et al. 2017, section 2: the nearest wrong key): here one
-    holds every class that was ever trained on, and the classes that a key of it is nearest to meet
-    in an episode. Its keys are as old as a class was last seen, which is good enough to choose by.
+    The memory holds every class trained on so far, by its keys of when it was last seen; classes
+    whose keys are nearest to each other meet in an episode. (The same idea as the hard negatives
+    within an episode, Kaiser et al. 2017, section 2: the nearest wrong key.)
 
     Args:
         families: of every class; two classes of one family never meet. The turned and mirrored
-            copies of a character may be the same drawing, and nothing tells those apart.
+            copies of a character may be the same drawing, which nothing tells apart.
         key_dim: width of the embeddings.
         seed: of the memory.
         validate: as in `Memory`; with False the host never waits for a GPU.
@@ -46,9 +46,9 @@ class HardClassSampler(nn.Module):
         validate: bool = True,
     ) -> None:
         super().__init__()
-        names, places = families.unique(return_inverse=True)
+        names, numbers = families.unique(return_inverse=True)
         self.n_families = len(names)
-        self.register_buffer("families", places, persistent=False)
+        self.register_buffer("families", numbers, persistent=False)
         # The paper's policy gives a class a second slot when its first did not answer.
         self.memory = Memory(key_dim, 2 * len(families), seed=seed, validate=validate)
 
@@ -57,16 +57,16 @@ class HardClassSampler(nn.Module):
         embeddings: Float[Tensor, "*batch key_dim"],
         classes: Int64[Tensor, "*batch"],
     ) -> None:
-        """Remember what the classes look like now."""
+        """Remember the current embeddings of these classes."""
         self.memory.write(embeddings.detach(), classes)
 
     def choose(
         self, n_way: int, *, group: int = 1, generator: Generator
     ) -> Int64[Tensor, " n_way"]:
-        """So many classes of as many families, in groups of about so many that look alike.
+        """Choose n_way classes of as many families, in groups of classes that look alike.
 
-        A group is a random class that is known and those whose keys are nearest to its own, of
-        other families. What is missing, because groups meet or nothing is known yet, is random.
+        A group is a random class that has a key and those whose keys are nearest to it, of other
+        families. Where groups share classes, or no class has a key yet, the rest is random.
 
         Args:
             n_way: classes to choose.
@@ -92,23 +92,23 @@ class HardClassSampler(nn.Module):
     def _groups(
         self, order: Int64[Tensor, " classes"], n_groups: int, group: int
     ) -> Int64[Tensor, "groups columns"]:
-        """The first known classes of the order, each followed by its sampler; else EMPTY."""
+        """The first classes of the order that have a key, each before those nearest; else EMPTY."""
         slots = self._slots()
         first = order[(slots[order] == EMPTY).int().argsort(stable=True)[:n_groups]]
-        known = slots[first] != EMPTY
+        has_key = slots[first] != EMPTY
         # Its own slots and those of its family are near as well: more are looked up than needed.
-        near = self.memory(self.memory.keys[slots[first]], k=8 * group, mask=known).values
+        near = self.memory(self.memory.keys[slots[first]], k=8 * group, mask=has_key).values
         candidates = torch.cat([first.unsqueeze(1), near], dim=1)
         families = self.families[candidates].masked_fill(candidates == EMPTY, EMPTY)
-        met = (families.unsqueeze(2) == families.unsqueeze(1)).tril(diagonal=-1).any(dim=2)
-        kept = (candidates != EMPTY) & ~met
-        return candidates.where(kept & (kept.cumsum(dim=1) <= group), EMPTY)
+        repeated = (families.unsqueeze(2) == families.unsqueeze(1)).tril(diagonal=-1).any(dim=2)
+        usable = (candidates != EMPTY) & ~repeated
+        return candidates.where(usable & (usable.cumsum(dim=1) <= group), EMPTY)
 
     def _slots(self) -> Int64[Tensor, " classes"]:
         """A slot of each class, EMPTY of those that have none."""
         values = self.memory.values
         slots = torch.full((len(self.families) + 1,), EMPTY, device=values.device)
-        # What is empty goes to a place of its own, so that no shape depends on how many there are.
+        # Empty slots go to a place of their own, so that no shape depends on their number.
         place = values.where(values != EMPTY, len(self.families))
         slots.scatter_reduce_(0, place, torch.arange(len(values), device=values.device), "amax")
         return slots[:-1]
@@ -116,6 +116,7 @@ class HardClassSampler(nn.Module):
     def _first_of_families(
         self, classes: Int64[Tensor, " candidates"], n_way: int
     ) -> Int64[Tensor, " n_way"]:
+        """The first n_way classes, one of each family; EMPTY is passed over."""
         places = torch.arange(len(classes), device=classes.device)
         families = self.families[classes].where(classes != EMPTY, self.n_families)
         first = torch.full((self.n_families + 1,), len(classes), device=classes.device)

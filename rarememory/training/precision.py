@@ -16,12 +16,12 @@ def encoder_autocast(device: torch.device, bfloat16: bool | None = None) -> torc
         ...     print(torch.nn.functional.linear(torch.ones(1, 2), torch.ones(1, 2)).dtype)
         torch.bfloat16
     """
-    half = computes_in_bfloat16(device) if bfloat16 is None else bfloat16
-    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+    enabled = computes_in_bfloat16(device) if bfloat16 is None else bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the chip has instructions for it; where it has not, bfloat16 is many times slower.
+    """Whether the device has instructions for bfloat16; without, it is many times slower.
 
     Example:
         >>> with encoder_autocast(device := torch.device("cpu")):
@@ -34,13 +34,13 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return True
-    # Older versions of torch cannot tell.
+    # Older versions of torch have no such function.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16", False))
 
 
 class WithoutBfloat16(TorchFunctionMode):
-    """Where torch's own code rounds to bfloat16, a copy as it is: for chips that do not compute so.
+    """Inside, tensors that torch's own code would round to bfloat16 are copied unrounded.
 
     Example:
         >>> with WithoutBfloat16():
@@ -56,7 +56,7 @@ class WithoutBfloat16(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call the function, unless it rounds."""
-        asked = (*args[1:], *(kwargs or {}).values())
-        if function is Tensor.bfloat16 or (function is Tensor.to and torch.bfloat16 in asked):
+        options = (*args[1:], *(kwargs or {}).values())
+        if function is Tensor.bfloat16 or (function is Tensor.to and torch.bfloat16 in options):
             return args[0].clone()
         return function(*args, **(kwargs or {}))

@@ -1,10 +1,10 @@
 """Training an encoder under a memory, episode by episode, with exact resume."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from rarememory.base.files import write_atomically
 from rarememory.base.state import EMPTY, Recall
 from rarememory.data.episodes import Episode, sightings_of
 from rarememory.memory import Memory
@@ -25,10 +26,10 @@ from rarememory.training.precision import encoder_autocast
 
 
 class Step(NamedTuple):
-    """What one step of training saw: `step` are done, this one included.
+    """The loss and accuracy of one step of training: `step` are done, this one included.
 
-    `accuracy` is that of the last sighting of the episode. Both numbers stay on the device: a GPU
-    is waited for only when they are looked at, so look at them now and then.
+    `accuracy` is that of the last sighting of the episode. Both numbers stay on the device:
+    reading them makes the host wait for a GPU, so read them only now and then.
 
     Example:
         >>> done = Step(step=7, loss=torch.tensor(0.125), accuracy=torch.tensor(0.5))
@@ -42,16 +43,16 @@ class Step(NamedTuple):
 
 
 class Training:
-    """An encoder, its averaged weights, the memory over them and the optimiser, step by step.
+    """An encoder, its averaged weights, the memory over them and the optimizer, step by step.
 
     Args:
         encoder: images [batch, 1, height, width] in [0, 1] to [batch, key_dim].
-        memory: of at least n_way * n_sightings slots; it is cleared at every step, or else has
-            room for all classes.
+        memory: at least n_way * n_sightings slots, cleared at every step; with
+            `Recipe(cleared=False)`, slots for all classes.
         images: uint8 drawings of the classes to learn from.
         recipe: how to train.
         families: of the classes; two of one family, such as a character and its mirror image, do
-            not meet in an episode. Each class is one of its own if None.
+            not meet in an episode. If None, each class is a family of its own.
 
     Raises:
         ValueError: the memory has fewer slots than an episode needs, or there are fewer families
@@ -92,7 +93,7 @@ class Training:
         digest = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
         self._digest = f"{list(images.shape)} {digest[:12]}"
         self.recipe = recipe
-        # LambdaLR multiplies: of a rate of 1, what is left is the recipe's own, to the bit.
+        # LambdaLR multiplies the initial rate, 1, by that of the recipe.
         self.optimizer = MuonAndAdamW(
             [*encoder.parameters(), *memory.parameters()], 1.0, weight_decay=recipe.weight_decay
         )
@@ -107,7 +108,7 @@ class Training:
         begin = time.perf_counter()
         episode = self._episode()
         self.encoder.train()
-        with self._own_dropout(), encoder_autocast(self.device, self.recipe.bfloat16):
+        with self._seeded_dropout(), encoder_autocast(self.device, self.recipe.bfloat16):
             embeddings = self.encoder(self._images_of(episode))
         embeddings = embeddings.float().view(*episode.labels.shape, -1)
         labels = episode.labels if self.recipe.cleared else episode.classes
@@ -119,13 +120,12 @@ class Training:
         self.schedule.step()
         self.averaged.update_parameters(self.encoder)
         self.step += 1
-        done = Step(self.step, loss.detach(), accuracy)
         self.seconds += time.perf_counter() - begin
-        return done
+        return Step(self.step, loss.detach(), accuracy)
 
     @contextmanager
-    def _own_dropout(self) -> Iterator[None]:
-        """Dropout draws from torch's own generator: here it depends on seed and step alone."""
+    def _seeded_dropout(self) -> Iterator[None]:
+        """Dropout draws from torch's global generator: here it depends on seed and step alone."""
         with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device]):
             torch.manual_seed(1_000_003 * self.recipe.seed + self.step)
             yield
@@ -136,19 +136,15 @@ class Training:
         classes = self.hard_classes.choose(
             recipe.n_way, group=1 if random else recipe.group, generator=self.generator
         )
-        return sightings_of(
-            classes,
-            self.images.shape[1],
-            n_sightings=recipe.n_sightings,
-            generator=self.generator,
-        )
+        n_drawings, n_sightings = self.images.shape[1], recipe.n_sightings
+        return sightings_of(classes, n_drawings, n_sightings=n_sightings, generator=self.generator)
 
     def _images_of(self, episode: Episode) -> Float[Tensor, "batch 1 height width"]:
-        shown = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1) / 255
+        images = self.images[episode.classes, episode.drawings].flatten(0, 1).unsqueeze(1) / 255
         jitter = self.recipe.jitter_at(self.step)
         if jitter is not None:
-            shown = jitter(shown, self.generator)
-        return shown.contiguous(memory_format=torch.channels_last)
+            images = jitter(images, self.generator)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _episode_loss(
         self,
@@ -156,41 +152,42 @@ class Training:
         labels: Int64[Tensor, "sightings n_way"],
     ) -> tuple[Tensor, Tensor]:
         """The losses of all sightings, and the accuracy at the last."""
-        forth, accuracy = self._pass_loss(embeddings, labels)
+        forward, accuracy = self._pass_loss(embeddings, labels)
         if not self.recipe.both_ways or not self.recipe.cleared:
-            return forth, accuracy
-        back, _ = self._pass_loss(embeddings.flip(0), labels.flip(0))
-        return (forth + back) / 2, accuracy
+            return forward, accuracy
+        backward, _ = self._pass_loss(embeddings.flip(0), labels.flip(0))
+        return (forward + backward) / 2, accuracy
 
     def _pass_loss(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the sightings in this order: each is read, and then written."""
         recipe, loss = self.recipe, embeddings.new_zeros(())
         if recipe.cleared:
             self.memory.clear()
-        for queries, right in zip(embeddings, labels, strict=True):
-            k = len(self.memory.values) if recipe.cleared else recipe.n_neighbors
-            recall = self.memory(queries, right, k=k)
+        k = len(self.memory.values) if recipe.cleared else recipe.n_neighbors
+        for queries, targets in zip(embeddings, labels, strict=True):
+            recall = self.memory(queries, targets, k=k)
             scores, values = recall.scores, recall.values
             if not recipe.cleared:
-                scores, values = self._with_nearest_right(recall, right)
-            vote = vote_loss(scores, values, right, recall.temperature)
+                scores, values = self._with_positive(recall, targets)
+            vote = vote_loss(scores, values, targets, recall.temperature)
             loss = loss + recipe.margin_weight * recall.loss + recipe.vote_weight * vote
-            hits = self.memory.write(recall, right).hits
+            hits = self.memory.write(recall, targets).hits
         return loss, hits.float().mean()
 
-    def _with_nearest_right(self, recall: Recall, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Neighbours to vote, the nearest right one always among them, as in the authors' code."""
-        pair = self.memory(recall.queries, right)
-        wrong = pair.values != right.unsqueeze(1)
-        own = pair.slots.masked_fill(wrong, EMPTY)
-        again = (recall.slots.unsqueeze(2) == own.unsqueeze(1)).any(dim=2)
+    def _with_positive(self, recall: Recall, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of the neighbors and, as in the authors' code, the nearest positive."""
+        pair = self.memory(recall.queries, labels)
+        negative = pair.values != labels.unsqueeze(1)
+        positive = pair.slots.masked_fill(negative, EMPTY)
+        repeated = (recall.slots.unsqueeze(2) == positive.unsqueeze(1)).any(dim=2)
         scores = (
-            pair.scores.masked_fill(wrong, -torch.inf),
-            recall.scores.masked_fill(again, -torch.inf),
+            pair.scores.masked_fill(negative, -torch.inf),
+            recall.scores.masked_fill(repeated, -torch.inf),
         )
         return torch.cat(scores, dim=1), torch.cat([pair.values, recall.values], dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to go on to the bit."""
+        """All that a resumed training needs to give the same result to the bit."""
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -198,6 +195,10 @@ class Training:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "generator": self.generator.get_state(),
         }
+
+    def _identity(self) -> dict[str, str]:
+        """What must be the same for a training to be the same."""
+        return {"recipe": repr(self.recipe), "layers": repr(self.encoder), "images": self._digest}
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -208,10 +209,6 @@ class Training:
             "optimizer": self.optimizer,
             "schedule": self.schedule,
         }
-
-    def _identity(self) -> dict[str, str]:
-        """What must be the same for a training to be the same."""
-        return {"recipe": repr(self.recipe), "layers": repr(self.encoder), "images": self._digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state.
@@ -244,17 +241,17 @@ def train(
     every: int = 50,
     watch: Callable[[Step], None] = lambda step: None,
 ) -> None:
-    """Train to the last step; go on from the checkpoint if there is one, and keep it.
+    """Train to the last step, from the checkpoint if there is one.
 
-    It is written every so many steps and at the end, whole or not at all: an interruption (Ctrl-C)
-    leaves the last one in place, and the same call goes on from there to the same result. As often
-    it is looked whether the weights are still finite.
+    A checkpoint is written every `every` steps and at the end, whole or not at all: after an
+    interruption (Ctrl-C), the same call resumes from the last one and gives the same result.
+    Before each, the weights are checked to be finite.
 
     Args:
         training: what to train.
-        checkpoint: where to keep it; nowhere if None.
+        checkpoint: its file; None writes none.
         every: steps between checkpoints.
-        watch: is told of every step, to show progress.
+        watch: called with every step, to show progress.
 
     Raises:
         ValueError: the checkpoint is of another training.
@@ -278,7 +275,8 @@ def train(
         if step.step % every == 0 or step.step == training.recipe.steps:
             _check_weights(training)
             if checkpoint is not None:
-                _save(training.state_dict(), checkpoint)
+                save = partial(torch.save, training.state_dict())
+                write_atomically(checkpoint, save, parents=True)
 
 
 def _check_weights(training: Training) -> None:
@@ -288,10 +286,3 @@ def _check_weights(training: Training) -> None:
             f"after step {training.step} a weight is not finite: the training has diverged; "
             f"try a lower learning_rate than {training.recipe.learning_rate}"
         )
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".part")
-    torch.save(state, draft)
-    os.replace(draft, path)

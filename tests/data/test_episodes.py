@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rarememory.data import sighting_episode, support_query_episode
 from rarememory.data.episodes import sightings_of
 
-numbers = st.integers(1, 33)
+SEEDS = st.integers(0, 2**32)
 
 
 def generator(seed=0):
@@ -17,33 +17,18 @@ def generator(seed=0):
 
 @st.composite
 def sightings(draw):
-    n_classes, n_drawings = draw(numbers), draw(st.integers(1, 21))
-    n_way = draw(st.integers(1, n_classes))
-    n_sightings = draw(st.integers(1, n_drawings))
-    rng = generator(draw(st.integers(0, 2**32)))
-    asked = dict(n_way=n_way, n_sightings=n_sightings)
-    return (
-        n_classes,
-        n_drawings,
-        asked,
-        sighting_episode(n_classes, n_drawings, **asked, generator=rng),
-    )
+    """Classes and drawings to choose from, what is asked for, and such an episode."""
+    whole = draw(st.integers(1, 33)), draw(st.integers(1, 21))
+    asked = dict(n_way=draw(st.integers(1, whole[0])), n_sightings=draw(st.integers(1, whole[1])))
+    return whole, asked, sighting_episode(*whole, **asked, generator=generator(draw(SEEDS)))
 
 
 @st.composite
 def supports_and_queries(draw):
-    n_classes, n_drawings = draw(numbers), draw(st.integers(2, 21))
-    n_way = draw(st.integers(1, n_classes))
-    n_shot = draw(st.integers(1, n_drawings - 1))
-    n_query = draw(st.integers(1, n_drawings - n_shot))
-    rng = generator(draw(st.integers(0, 2**32)))
-    asked = dict(n_way=n_way, n_shot=n_shot, n_query=n_query)
-    return (
-        n_classes,
-        n_drawings,
-        asked,
-        support_query_episode(n_classes, n_drawings, **asked, generator=rng),
-    )
+    whole = draw(st.integers(1, 33)), draw(st.integers(2, 21))
+    n_way, n_shot = draw(st.integers(1, whole[0])), draw(st.integers(1, whole[1] - 1))
+    asked = dict(n_way=n_way, n_shot=n_shot, n_query=draw(st.integers(1, whole[1] - n_shot)))
+    return whole, asked, support_query_episode(*whole, **asked, generator=generator(draw(SEEDS)))
 
 
 def pairs(left, right):
@@ -60,35 +45,29 @@ def naming(*episodes):
     return {pair for episode in episodes for pair in pairs(episode.classes, episode.labels)}
 
 
+def assert_distinct_and_in_range(whole, count, *episodes):
+    """So many drawings, each of them once."""
+    pairs = [pair for episode in episodes for pair in shown(episode)]
+    assert len(set(pairs)) == len(pairs) == count
+    assert all(0 <= index < whole[0] and 0 <= drawing < whole[1] for index, drawing in pairs)
+
+
 @given(sightings())
-def test_each_row_shows_every_class_exactly_once(case):
-    _, _, asked, episode = case
+def test_each_row_shows_every_class_once_under_one_label_and_no_drawing_twice(case):
+    whole, asked, episode = case
     for field in episode:
         assert field.dtype == torch.int64
         assert field.shape == (asked["n_sightings"], asked["n_way"])
     every_label = torch.arange(asked["n_way"]).expand_as(episode.labels)
     assert torch.equal(episode.labels.sort(dim=1).values, every_label)
     assert all(len(set(row)) == asked["n_way"] for row in episode.classes.tolist())
-
-
-@given(sightings())
-def test_a_class_is_shown_in_as_many_drawings_as_sightings(case):
-    n_classes, n_drawings, asked, episode = case
-    assert len(set(shown(episode))) == asked["n_way"] * asked["n_sightings"]
-    for index, drawing in shown(episode):
-        assert 0 <= index < n_classes
-        assert 0 <= drawing < n_drawings
-
-
-@given(sightings())
-def test_a_class_keeps_one_label_through_its_sightings(case):
-    _, _, asked, episode = case
     assert len(naming(episode)) == asked["n_way"]
+    assert_distinct_and_in_range(whole, asked["n_way"] * asked["n_sightings"], episode)
 
 
 @given(supports_and_queries())
 def test_support_and_query_are_of_the_same_classes_under_the_same_labels(case):
-    _, _, asked, (support, query) = case
+    whole, asked, (support, query) = case
     for episode, columns in ((support, asked["n_shot"]), (query, asked["n_query"])):
         for field in episode:
             assert field.dtype == torch.int64
@@ -97,16 +76,8 @@ def test_support_and_query_are_of_the_same_classes_under_the_same_labels(case):
     named = naming(support, query)
     assert len({name for name, _ in named}) == len(named) == asked["n_way"]
     assert {label for _, label in named} == set(range(asked["n_way"]))
-
-
-@given(supports_and_queries())
-def test_no_drawing_is_in_support_and_query_or_twice_in_one(case):
-    n_classes, n_drawings, asked, (support, query) = case
-    both = shown(support) + shown(query)
-    assert len(set(both)) == asked["n_way"] * (asked["n_shot"] + asked["n_query"])
-    for index, drawing in both:
-        assert 0 <= index < n_classes
-        assert 0 <= drawing < n_drawings
+    count = asked["n_way"] * (asked["n_shot"] + asked["n_query"])
+    assert_distinct_and_in_range(whole, count, support, query)
 
 
 def test_rows_of_support_and_query_belong_to_one_label_each():
@@ -175,44 +146,24 @@ def test_fields_can_be_written_without_one_label_changing_another():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("whole", "asked", "message"),
     [
-        ((4, 20, 5, 1), "n_way is 5, but there are 4 classes"),
-        ((4, 20, 0, 1), "n_way is 0"),
-        ((0, 20, 1, 1), "n_way is 1, but there are 0 classes"),
-        ((4, 3, 2, 4), "n_sightings is 4, but a class has 3 drawings"),
-        ((4, 3, 2, 0), "n_sightings is 0"),
+        ((4, 20), dict(n_way=5, n_sightings=1), "n_way is 5, but there are 4 classes"),
+        ((4, 20), dict(n_way=0, n_sightings=1), "n_way must be .* not 0"),
+        ((0, 20), dict(n_way=1, n_sightings=1), "n_way is 1, but there are 0 classes"),
+        ((4, 3), dict(n_way=2, n_sightings=4), "n_sightings is 4, but a class has 3 drawings"),
+        ((4, 3), dict(n_way=2, n_sightings=0), "n_sightings must be .* not 0"),
+        ((4, 20), dict(n_way=5, n_shot=1, n_query=1), "n_way is 5, but there are 4 classes"),
+        ((4, 20), dict(n_way=-1, n_shot=1, n_query=1), "n_way must be .* not -1"),
+        ((4, 20), dict(n_way=2, n_shot=0, n_query=1), "n_shot must be .* not 0"),
+        ((4, 20), dict(n_way=2, n_shot=1, n_query=0), "n_query must be .* not 0"),
+        ((4, 20), dict(n_way=2, n_shot=5, n_query=16), r"5 \+ n_query 16 = 21, but .* 20 drawings"),
     ],
 )
-def test_sightings_that_cannot_be_are_refused_with_the_numbers(asked, message):
-    n_classes, n_drawings, n_way, n_sightings = asked
+def test_episodes_that_cannot_be_are_refused_with_the_numbers(whole, asked, message):
+    draw = sighting_episode if "n_sightings" in asked else support_query_episode
     with pytest.raises(ValueError, match=message):
-        sighting_episode(
-            n_classes, n_drawings, n_way=n_way, n_sightings=n_sightings, generator=generator()
-        )
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ((4, 20, 5, 1, 1), "n_way is 5, but there are 4 classes"),
-        ((4, 20, -1, 1, 1), "n_way is -1"),
-        ((4, 20, 2, 0, 1), "n_shot is 0"),
-        ((4, 20, 2, 1, 0), "n_query is 0"),
-        ((4, 20, 2, 5, 16), r"n_shot 5 \+ n_query 16 = 21, but a class has 20 drawings"),
-    ],
-)
-def test_supports_and_queries_that_cannot_be_are_refused_with_the_numbers(asked, message):
-    n_classes, n_drawings, n_way, n_shot, n_query = asked
-    with pytest.raises(ValueError, match=message):
-        support_query_episode(
-            n_classes,
-            n_drawings,
-            n_way=n_way,
-            n_shot=n_shot,
-            n_query=n_query,
-            generator=generator(),
-        )
+        draw(*whole, **asked, generator=generator())
 
 
 def test_an_episode_of_given_classes_shows_each_of_them_at_every_sighting():

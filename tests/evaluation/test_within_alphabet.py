@@ -78,8 +78,8 @@ def test_a_run_draws_some_of_the_characters_and_one_drawing_of_each():
         (named(4, 4), 3, "n_way is 5, but 'a' has 4 characters"),
         (named(7), 3, "7 names for 8 classes"),
         (named(8), 1, "there is one drawing a class"),
-        ([*named(7), "a/character09/rot090"], 3, "'a/character09/rot090' is turned or mirrored"),
-        ([*named(7), "a/character09/mirror"], 3, "'a/character09/mirror' is turned or mirrored"),
+        ([*named(7), "a/character09/rot090"], 3, "'a/character09/rot090' is rotated or mirrored"),
+        ([*named(7), "a/character09/mirror"], 3, "'a/character09/mirror' is rotated or mirrored"),
     ],
 )
 def test_what_is_no_such_task_is_refused(names, drawings, said):

@@ -1,4 +1,4 @@
-"""bfloat16 where the chip computes in it, and nowhere else."""
+"""bfloat16 where the device computes in it, and nowhere else."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_an_encoder_of_a_cpu_is_rounded_where_that_has_instructions(has_instructions, monkeypatch):
-    told = {"avx512_bf16": has_instructions}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    found = {"avx512_bf16": has_instructions}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert computes_in_bfloat16(CPU) == has_instructions
     layer, rows = torch.nn.Linear(2, 2), torch.ones(1, 2)
     with precision.encoder_autocast(CPU):
@@ -47,11 +47,11 @@ def test_what_would_be_rounded_is_copied_and_all_else_is_as_it_was():
     assert rows.bfloat16().dtype == torch.bfloat16
 
 
-def test_nobody_rounds_without_asking_the_chip():
-    told = [
+def test_nothing_else_uses_autocast():
+    lines = [
         (path.name, line.strip())
         for path in python_files(*PRODUCT)
         for line in path.read_text(encoding="utf-8").splitlines()
         if ".autocast(" in line and "enabled=False" not in line
     ]
-    assert [name for name, _ in told] == ["precision.py"], told
+    assert [name for name, _ in lines] == ["precision.py"], lines

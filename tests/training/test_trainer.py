@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from rarememory import Memory
 from rarememory.backbones import Conv4, PaperCNN
 from rarememory.data import Jitter, draw_glyphs
-from rarememory.training.trainer import Recipe, Training, _save, train
+from rarememory.training.ema import AveragedWeights
+from rarememory.training.trainer import Recipe, Training, train
 from tests.oracle import PaperMemory
 
 GLYPHS = draw_glyphs(6, 4)
@@ -42,34 +42,33 @@ def assert_same(one, other):
         assert same, path
 
 
-@pytest.mark.parametrize("encoder", [None, lambda: PaperCNN(8)], ids=["conv4", "dropout"])
-@pytest.mark.parametrize("bfloat16", [None, False])
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("encoder", "bfloat16"), [(None, None), (lambda: PaperCNN(8), False)], ids=["conv4", "dropout"]
+)
 def test_an_interrupted_training_ends_where_the_whole_one_does_to_the_bit(
     tmp_path, encoder, bfloat16
 ):
-    whole = training_of(encoder, bfloat16=bfloat16)
+    whole, first, resumed = (training_of(encoder, bfloat16=bfloat16) for _ in range(3))
     train(whole)
+    steps = []
 
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(step):
-        if step.step == 5:
+    def watch(step):
+        steps.append(step.step)
+        if steps == [1, 2, 3, 4, 5]:
             raise Interrupted
 
-    checkpoint = tmp_path / "runs" / "one.pt"
+    checkpoint = {"checkpoint": tmp_path / "runs" / "one.pt", "every": 2, "watch": watch}
     with pytest.raises(Interrupted):
-        train(
-            training_of(encoder, bfloat16=bfloat16), checkpoint=checkpoint, every=2, watch=interrupt
-        )
-    steps = []
-    resumed = training_of(encoder, bfloat16=bfloat16)
+        train(first, **checkpoint)
     # Whatever else drew from torch's own generator meanwhile is no matter.
     torch.rand(7)
-    train(resumed, checkpoint=checkpoint, every=2, watch=lambda step: steps.append(step.step))
-    assert steps == [5, 6]
+    train(resumed, **checkpoint)
+    assert steps == [1, 2, 3, 4, 5, 5, 6]
     assert_same(whole, resumed)
-    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_finished_training_is_not_trained_further(tmp_path):
@@ -81,19 +80,18 @@ def test_a_finished_training_is_not_trained_further(tmp_path):
 
 def test_a_crash_while_saving_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     checkpoint = tmp_path / "one.pt"
-    train(training_of(), checkpoint=checkpoint)
-    before = checkpoint.read_bytes()
 
     def crash(state, path):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(torch, "save", crash)
-    longer = training_of()
-    longer.step = 5
+    def watch(step):
+        if step.step == 3:
+            monkeypatch.setattr(torch, "save", crash)
+
     with pytest.raises(OSError, match="disk full"):
-        _save(longer.state_dict(), checkpoint)
-    assert checkpoint.read_bytes() == before
+        train(training_of(), checkpoint=checkpoint, every=2, watch=watch)
+    assert torch.load(checkpoint, weights_only=True)["step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -128,9 +126,10 @@ def test_a_memory_that_cannot_hold_an_episode_is_refused():
         Training(Conv4(8, width=4), Memory(8, 7), GLYPHS.images, Recipe(n_way=4))
 
 
-@pytest.mark.parametrize("margin_weight", [0.0, 1.0])
-@pytest.mark.parametrize("vote_weight", [0.0, 0.5])
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize(
+    ("margin_weight", "vote_weight", "both_ways"),
+    [(1.0, 0.0, False), (0.0, 0.5, True), (1.0, 0.5, True)],
+)
 def test_the_loss_is_what_the_papers_memory_says_of_each_sighting(
     margin_weight, vote_weight, both_ways
 ):
@@ -142,14 +141,14 @@ def test_the_loss_is_what_the_papers_memory_says_of_each_sighting(
 
     def one_way(queries, labels):
         oracle, total = PaperMemory(8, 8, temperature=0.1), 0.0
-        for shown, right in zip(queries.tolist(), labels.tolist(), strict=True):
-            total += margin_weight * oracle.loss(shown, right)
-            for query, label in zip(shown, right, strict=True):
+        for rows, targets in zip(queries.tolist(), labels.tolist(), strict=True):
+            total += margin_weight * oracle.loss(rows, targets)
+            for query, label in zip(rows, targets, strict=True):
                 answer = oracle.read(query, 8)
                 pairs = zip(answer.weights, answer.values, strict=True)
                 votes = sum(weight for weight, value in pairs if value == label)
                 total -= vote_weight * math.log(votes) / 4 if votes else 0.0
-            oracle.write(shown, right)
+            oracle.write(rows, targets)
         return total
 
     expected = one_way(embeddings, labels)
@@ -174,13 +173,13 @@ def test_the_optimizer_steps_by_the_recipes_rate():
         training.advance()
 
 
-def test_the_jitter_is_gentle_in_the_last_part_of_the_steps():
+def test_the_jitter_is_scaled_down_in_the_last_part_of_the_steps():
     strong = Jitter(degrees=10.0, scale=0.1, shear=0.2, shift=0.3, bend=0.4)
     recipe = Recipe(steps=10, jitter=strong, gentle_part=0.2)
     assert [recipe.jitter_at(step) for step in range(8)] == [strong] * 8
     for step in (8, 9):
-        gentle = recipe.jitter_at(step)
-        assert dataclasses.astuple(gentle) == pytest.approx((4.0, 0.04, 0.08, 0.12, 0.16))
+        scaled = dataclasses.astuple(recipe.jitter_at(step))
+        assert scaled == pytest.approx((4.0, 0.04, 0.08, 0.12, 0.16))
     assert Recipe(jitter=None).jitter_at(5999) is None
     assert dataclasses.replace(recipe, gentle_part=0.0).jitter_at(9) is strong
 
@@ -197,25 +196,19 @@ def test_a_step_shows_drawings_by_the_jitter_of_its_time():
     assert moved[1] < 0.8 * moved[0]
 
 
-def test_the_averaged_weights_forget_their_beginning():
+def test_every_step_averages_the_weights():
     training = training_of(averaging=0.9)
-    weight = training.encoder.head.weight
-    expected = None
-    for done in range(5):
+    again = AveragedWeights(training.encoder, 0.9)
+    for _ in range(3):
         training.advance()
-        now = weight.detach().clone()
-        decay = min(0.9, (1 + done) / (10 + done))
-        expected = now if expected is None else decay * expected + (1 - decay) * now
-    averaged = training.averaged.module
-    torch.testing.assert_close(averaged.head.weight.detach(), expected)
-    batches = [module for module in averaged.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert all(int(module.num_batches_tracked) == 5 for module in batches)
+        again.update_parameters(training.encoder)
+    assert_same(training.averaged, again)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_training_that_diverged_stops_and_leaves_the_last_checkpoint(kept, tmp_path):
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_training_that_diverged_stops_and_leaves_the_last_checkpoint(saved, tmp_path):
     training = training_of()
-    checkpoint = tmp_path / "one.pt" if kept else None
+    checkpoint = tmp_path / "one.pt" if saved else None
 
     def diverge(step):
         if step.step == 3:
@@ -224,7 +217,7 @@ def test_a_training_that_diverged_stops_and_leaves_the_last_checkpoint(kept, tmp
     training.memory.validate = training.hard_classes.memory.validate = False
     with pytest.raises(RuntimeError, match="after step 4 a weight is not finite"):
         train(training, checkpoint=checkpoint, every=2, watch=diverge)
-    if kept:
+    if saved:
         again = training_of()
         again.load_state_dict(torch.load(checkpoint, weights_only=True))
         assert again.step == 2 and again.encoder.head.weight.isfinite().all()
@@ -237,10 +230,11 @@ def test_training_learns():
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
-def test_training_leaves_torchs_own_generator_alone():
+def test_a_step_has_no_gradient_and_leaves_torchs_own_generator_alone():
     training = training_of()
     before = torch.get_rng_state()
-    training.advance()
+    step = training.advance()
+    assert step.loss.shape == step.accuracy.shape == () and not step.loss.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -275,13 +269,7 @@ def test_copies_of_one_character_never_meet_in_an_episode():
         training.hard_classes.write(torch.randn(2, 3, 8), episode.classes)
 
 
-def test_the_numbers_of_a_step_are_left_on_the_device():
-    step = training_of().advance()
-    assert step.loss.shape == step.accuracy.shape == ()
-    assert not step.loss.requires_grad
-
-
-def test_a_memory_that_is_kept_holds_classes_and_is_never_cleared():
+def test_a_memory_that_is_not_cleared_holds_classes():
     torch.manual_seed(1)
     recipe = Recipe(steps=12, n_way=2, group=1, cleared=False, n_neighbors=3)
     training = Training(Conv4(8, width=4), Memory(8, 48, temperature=0.1), GLYPHS.images, recipe)
@@ -298,9 +286,9 @@ def test_the_nearest_right_key_votes_though_it_is_not_among_the_neighbours():
     angles = torch.tensor([0.0, 0.1, 0.2, 1.5])
     memory.write(torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([1, 2, 3, 0]))
     query = torch.tensor([[1.0, 0.0]])
-    for right, voters in ((0, [0, 1, 3]), (1, [0, 1])):
+    for label, voters, positive in ((0, [0, 1, 3], -1), (1, [0, 1], 0)):
         with memory.snapshot():
-            loss, _ = training._pass_loss(query.unsqueeze(0), torch.tensor([[right]]))
+            loss, _ = training._pass_loss(query.unsqueeze(0), torch.tensor([[label]]))
         weights = (angles[voters].cos() / 0.5).exp()
-        chance = weights[-1 if right == 0 else 0] / weights.sum()
-        assert loss.item() == pytest.approx(-math.log(chance), abs=1e-4)
+        expected = -(weights[positive] / weights.sum()).log()
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
