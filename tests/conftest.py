@@ -50,21 +50,21 @@ def unchecked() -> Iterator[None]:
 
 
 @pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def torch_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain torch alone, as on a machine without a compiler."""
-    monkeypatch.setattr("rarememory.native.serves", lambda *tensors: False)
+    monkeypatch.setattr("rarememory.native.is_supported", lambda *tensors: False)
 
 
 @pytest.fixture(autouse=True)
-def torch_means_plain(request: pytest.FixtureRequest) -> None:
+def torch_lookup_means_torch_only(request: pytest.FixtureRequest) -> None:
     """A test that asks for the lookup "torch" gets torch for everything else too."""
     callspec = getattr(request.node, "callspec", None)
     if callspec and "torch" in (callspec.params.get("lookup"), callspec.params.get("make")):
-        request.getfixturevalue("plain")
+        request.getfixturevalue("torch_only")
 
 
-@pytest.fixture(params=["plain", "native"])
+@pytest.fixture(params=["torch", "native"])
 def engine(request: pytest.FixtureRequest) -> None:
     """Once with plain torch, and once with the library in C++."""
-    if request.param == "plain":
-        request.getfixturevalue("plain")
+    if request.param == "torch":
+        request.getfixturevalue("torch_only")

@@ -30,7 +30,7 @@ class Changes:
         weights = torch.empty(keys.shape[1], dtype=torch.int64)
         self._weights = weights.random_(generator=generator).to(keys.device)
         # One place more than there are slots: what is told of EMPTY lands there.
-        self._told = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
+        self._reported = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
         self._following = False
@@ -51,20 +51,20 @@ class Changes:
     ) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
-            self._told[slots] = True
+            self._reported[slots] = True
             self._watch.look(keys)
 
     def since(
         self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
     ) -> Bool[Tensor, " slots"]:
         """The slots that the index does not hold as they are now."""
-        told = self._told[:-1]
+        changed = self._reported[:-1]
         if not self._watch.knows(keys):
-            told |= self._fingerprints(keys) != self._prints
+            changed |= self._fingerprints(keys) != self._prints
             self._watch.look(keys)
-        return told | (occupied ^ self.indexed)
+        return changed | (occupied ^ self.indexed)
 
-    def caught_up(
+    def mark_indexed(
         self,
         keys: Float[Tensor, "slots key_dim"],
         occupied: Bool[Tensor, " slots"],
@@ -73,7 +73,7 @@ class Changes:
         """The index now holds these slots too as they are."""
         self._prints[slots] = self._fingerprints(keys[slots])
         self.indexed = occupied.clone()
-        self._told.zero_()
+        self._reported.zero_()
 
     def _fingerprints(self, keys: Tensor) -> Tensor:
         """sum_i w_i b_i mod 2^64 of the bits b of each key, with random weights w.

@@ -15,7 +15,7 @@ from torch import Tensor
 from rarememory import native
 from rarememory.base.state import EMPTY
 
-APART = 4
+SCORE_OFFSET = 4
 """Scores lie in [-1, 1]: this much added or taken away sets one group of them apart for certain."""
 
 _PAIRS_AT_ONCE = 2**18
@@ -25,9 +25,9 @@ def tolerance(keys: Tensor) -> float:
     """How much lower than the best a slot may score in a matrix product and still be the best.
 
     A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
-    offset adds APART eps, the score itself eps / 2, and two slots may each be off so.
+    offset adds SCORE_OFFSET eps, the score itself eps / 2, and two slots may each be off so.
     """
-    return (keys.shape[1] + 2 * APART + 2) * _eps(keys.dtype)
+    return (keys.shape[1] + 2 * SCORE_OFFSET + 2) * _eps(keys.dtype)
 
 
 @cache
@@ -55,8 +55,8 @@ def score(
 
 def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     queries, slots = queries.contiguous(), slots.contiguous()
-    if native.serves(queries, keys, slots):
-        scores = native.room(*slots.shape, dtype=torch.float32)
+    if native.is_supported(queries, keys, slots):
+        scores = native.empty_output(*slots.shape, dtype=torch.float32)
         native.library().rarememory_score(
             *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
             *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),
@@ -66,7 +66,7 @@ def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     return dot(queries.unsqueeze(1), keys[slots]).masked_fill_(slots == EMPTY, -torch.inf)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     queries, keys, slots = inputs
     # The keys as they are now: a write may change them before the gradient is asked for. Where
     # most of the memory was found by every query, all of it is less than what each has found.
@@ -89,7 +89,7 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
         scores = _score(queries, keys, slots)
-        _keep(ctx, (queries, keys, slots), scores)
+        _setup_context(ctx, (queries, keys, slots), scores)
         return scores
 
     backward = staticmethod(_backward)
@@ -97,7 +97,7 @@ class _Score(torch.autograd.Function):
 
 # The same for programs; to call an operator from Python takes several times as long.
 _score_operator = torch.library.custom_op("rarememory::score", _score, mutates_args=())
-_score_operator.register_autograd(_backward, setup_context=_keep)
+_score_operator.register_autograd(_backward, setup_context=_setup_context)
 
 
 @_score_operator.register_fake
@@ -135,7 +135,7 @@ def _(scores: Tensor, slots: Tensor) -> Tensor:
     return torch.empty_like(slots)
 
 
-def best(
+def k_nearest(
     queries: Float[Tensor, "batch key_dim"],
     keys: Float[Tensor, "slots key_dim"],
     near: Bool[Tensor, "batch slots"],
@@ -163,7 +163,7 @@ def best(
     return chosen
 
 
-def first_best(
+def nearest_slot(
     queries: Float[Tensor, "batch key_dim"],
     keys: Float[Tensor, "slots key_dim"],
     scores: Float[Tensor, "batch slots"],
@@ -180,17 +180,17 @@ def first_best(
     runner_up = scores.scatter_(1, slots, -torch.inf).amax(1, keepdim=True)
     if (runner_up >= threshold).any():
         near = scores.scatter_(1, slots, highest) >= threshold
-        return best(queries, keys, near, 1).squeeze(1)
+        return k_nearest(queries, keys, near, 1).squeeze(1)
     return slots.masked_fill(highest < floor, EMPTY).squeeze(1)
 
 
-def numpy_holds(scores: Tensor) -> bool:
+def numpy_can_read(scores: Tensor) -> bool:
     """Whether NumPy can look at the scores where they are."""
     return scores.device.type == "cpu" and scores.dtype != torch.bfloat16
 
 
 def _argmax(scores: Tensor) -> Tensor:
-    if numpy_holds(scores):
+    if numpy_can_read(scores):
         # NumPy's is vectorised, and five times as fast as torch's.
         return torch.from_numpy(scores.numpy().argmax(1, keepdims=True))
     return scores.argmax(1, keepdim=True)

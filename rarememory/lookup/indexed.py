@@ -148,7 +148,7 @@ class IndexedLookup(Lookup):
             self.remove(cache.index, before)
         if len(now):
             self.add(cache.index, keys, now)
-        cache.changes.caught_up(keys, occupied, slots)
+        cache.changes.mark_indexed(keys, occupied, slots)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: part for name, part in self.__dict__.items() if name != "_cache"}

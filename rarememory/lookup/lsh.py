@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory.base.validation import check_count, check_not_negative, check_seed
-from rarememory.lookup.exact import best
+from rarememory.lookup.exact import k_nearest
 from rarememory.lookup.indexed import IndexedLookup
 from rarememory.lookup.pair import SCORES_AT_ONCE
 from rarememory.lookup.torch import TorchLookup
@@ -155,7 +155,7 @@ class LocalitySensitiveHashing(IndexedLookup):
             everyone = torch.ones_like(fresh, dtype=torch.bool)
             found = fresh[TorchLookup().nearest(queries, keys[fresh], everyone, k)]
             near.scatter_(1, found, True)
-        found = best(queries, keys, near, k)
+        found = k_nearest(queries, keys, near, k)
         if few.any():
             stored = torch.zeros_like(index.gone).index_fill_(0, index.slots[0], True)
             occupied = stored & ~index.gone | index.fresh

@@ -7,7 +7,7 @@ from torch import Tensor
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native_codes import CodeCache
-from rarememory.native import library, room
+from rarememory.native import empty_output, library
 
 _MOST_SLOTS = 2**31
 # What is kept of each query, until the last key has been seen, is a few times k.
@@ -82,17 +82,17 @@ class NativeLookup(Lookup):
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
         queries, keys = _rows(queries, keys)
         occupied, k = occupied.bool().contiguous(), min(k, size)
-        slots = room(batch, k, dtype=torch.int64)
+        slots = empty_output(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
         limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
-        codes = None if self._codes is None else self._codes.of(keys, batch, k)
+        codes = None if self._codes is None else self._codes.codes_for(keys, batch, k)
         if codes is None:
             library().rarememory_nearest(*rows, *limits, slots.data_ptr())
         else:
             coded = (*rows, *codes.pointers, *limits)
             missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
             if missed or codes.missed:
-                codes.served(batch, missed)
+                codes.count_misses(batch, missed)
         return slots
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
@@ -114,14 +114,14 @@ class NativeLookup(Lookup):
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         queries, keys = _rows(queries, keys)
         values, labels = values.long().contiguous(), labels.long().contiguous()
-        right, wrong = torch.empty_like(labels), torch.empty_like(labels)
+        positive, negative = torch.empty_like(labels), torch.empty_like(labels)
         library().rarememory_nearest_pair(
             *(queries.data_ptr(), len(queries)),
             *(keys.data_ptr(), *keys.shape),
             *(values.data_ptr(), labels.data_ptr()),
-            *(tolerance(keys), torch.get_num_threads(), right.data_ptr(), wrong.data_ptr()),
+            *(tolerance(keys), torch.get_num_threads(), positive.data_ptr(), negative.data_ptr()),
         )
-        return right, wrong
+        return positive, negative
 
 
 def _rows(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,21 +9,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.versions import Watch
-from rarememory.native import library, room
+from rarememory.native import empty_output, library
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
 """Whether codes have been measured to pay on such a processor."""
-_ENOUGH = 16
+_QUERIES_BEFORE_CODING = 16
 """Queries after which to code all keys, at the price of searching about ten times, has paid."""
-_PATIENCE = 64
+_MISSES_ALLOWED = 64
 """Queries in vain, beyond those served, after which codes are given up."""
-_REST = 4096
+_QUERIES_BEFORE_RETRY = 4096
 """Queries after which codes that were given up are tried again."""
 _GROUP = 64
 """Slots are coded in groups; a multiple of every processor's, and of those read at a time."""
 
 
-def pays(queries: int, slots: int, k: int) -> bool:
+def worth_coding(queries: int, slots: int, k: int) -> bool:
     """Whether a search by codes is quicker, as measured: among few slots nothing is left to save.
 
     To look at a few more than k keys one by one takes a query alone little beside reading them all;
@@ -41,9 +41,9 @@ class Codes:
     def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         slots, key_dim = keys.shape
         padded = -slots % _GROUP + slots
-        self.bytes = room(padded, (key_dim + 3) // 4 * 4, dtype=torch.uint8)
-        self.steps = room(padded, dtype=torch.float32)
-        self.off = room(padded, dtype=torch.float32)
+        self.bytes = empty_output(padded, (key_dim + 3) // 4 * 4, dtype=torch.uint8)
+        self.steps = empty_output(padded, dtype=torch.float32)
+        self.off = empty_output(padded, dtype=torch.float32)
         self.pointers = (self.bytes.data_ptr(), self.steps.data_ptr(), self.off.data_ptr())
         # Where there is no key, there is a zero.
         for part, nothing in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
@@ -51,14 +51,14 @@ class Codes:
         self.missed = 0
         self._code(keys, None, slots)
 
-    def follow(
+    def update(
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " changed"]
     ) -> None:
         """Code the keys of these slots anew; EMPTY is none."""
         slots = slots.contiguous()
         self._code(keys, slots.data_ptr(), len(slots))
 
-    def served(self, queries: int, missed: int) -> None:
+    def count_misses(self, queries: int, missed: int) -> None:
         """Of these queries so many were left for the search of the keys themselves."""
         self.missed = max(0, self.missed + 2 * missed - queries)
 
@@ -77,24 +77,24 @@ class CodeCache:
     """
 
     def __init__(self) -> None:
-        self._known = _Known()
+        self._seen = _KeysSeen()
         self._following = False
 
-    def of(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
+    def codes_for(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
         """Codes that hold for these keys, or None where they do not pay, or not yet."""
-        if not pays(queries, keys.shape[0], k):
+        if not worth_coding(queries, keys.shape[0], k):
             return None
-        known = self._known
-        if not known.watch.knows(keys):
+        seen = self._seen
+        if not seen.watch.knows(keys):
             # A new object, for there may be readers in other threads, who have other keys.
-            self._known = known = _Known()
-            known.watch.look(keys)
-        if known.codes is not None and known.codes.missed > _PATIENCE:
-            known.codes, known.queries = None, -_REST
-        elif known.codes is None and known.queries >= _ENOUGH and not keys.is_shared():
-            known.codes = Codes(keys)
-        known.queries += queries
-        return known.codes
+            self._seen = seen = _KeysSeen()
+            seen.watch.look(keys)
+        if seen.codes is not None and seen.codes.missed > _MISSES_ALLOWED:
+            seen.codes, seen.queries = None, -_QUERIES_BEFORE_RETRY
+        elif seen.codes is None and seen.queries >= _QUERIES_BEFORE_CODING and not keys.is_shared():
+            seen.codes = Codes(keys)
+        seen.queries += queries
+        return seen.codes
 
     def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
         """A write comes: what happens to the keys from here to `after_write` is told there.
@@ -102,23 +102,23 @@ class CodeCache:
         What a compiled program writes is not told, and seen as any change is.
         """
         compiling = torch.compiler.is_compiling()
-        self._following = not compiling and self._known.watch.knows(keys)
+        self._following = not compiling and self._seen.watch.knows(keys)
 
     def after_write(
         self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
     ) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
-            if self._known.codes is not None:
-                self._known.codes.follow(keys, slots)
-            self._known.watch.look(keys)
+            if self._seen.codes is not None:
+                self._seen.codes.update(keys, slots)
+            self._seen.watch.look(keys)
 
     def __getstate__(self) -> dict[str, Any]:
         return CodeCache().__dict__
 
 
 @dataclass
-class _Known:
+class _KeysSeen:
     """Keys as they were, the queries asked of them since, and their codes once there are any."""
 
     watch: Watch = field(default_factory=Watch)

@@ -31,10 +31,10 @@ def nearest(
     Raises:
         ValueError: why the lookup cannot serve.
     """
-    if _as_operator(lookup):
+    if _use_operator(lookup):
         slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, shadow)
         return slots
-    return _found(lookup, queries, keys, occupied, k, shadow)
+    return _search(lookup, queries, keys, occupied, k, shadow)
 
 
 def nearest_pair(
@@ -50,17 +50,17 @@ def nearest_pair(
     Raises:
         ValueError: why the lookup cannot serve.
     """
-    if _as_operator(lookup):
-        right, wrong = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
-        return right, wrong
-    return _found_pair(lookup, queries, keys, values, labels, shadow)
+    if _use_operator(lookup):
+        positive, negative = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
+        return positive, negative
+    return _search_pair(lookup, queries, keys, values, labels, shadow)
 
 
 @torch.library.custom_op("rarememory::nearest", mutates_args=())
 def _nearest(
     queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
 ) -> Tensor:
-    return _found(_named(lookup), queries, keys, occupied, k, shadow)
+    return _search(_lookup_named(lookup), queries, keys, occupied, k, shadow)
 
 
 @_nearest.register_fake
@@ -79,7 +79,7 @@ def _nearest_pair(
     lookup: str,
     shadow: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return _found_pair(_named(lookup), queries, keys, values, labels, shadow)
+    return _search_pair(_lookup_named(lookup), queries, keys, values, labels, shadow)
 
 
 @_nearest_pair.register_fake
@@ -110,13 +110,13 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         False
     """
     return {
-        torch.ops.rarememory.nearest.default: _nearest_plainly,
-        torch.ops.rarememory.score.default: _score_plainly,
-        torch.ops.rarememory.order.default: _order_plainly,
+        torch.ops.rarememory.nearest.default: _decomposed_nearest,
+        torch.ops.rarememory.score.default: _decomposed_score,
+        torch.ops.rarememory.order.default: _decomposed_order,
     }
 
 
-def _nearest_plainly(
+def _decomposed_nearest(
     queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
 ) -> Tensor:
     scores = (queries @ keys.T.to(queries.dtype)).masked_fill(~occupied, -torch.inf)
@@ -124,12 +124,12 @@ def _nearest_plainly(
     return slots.masked_fill(~(best > -torch.inf), EMPTY)
 
 
-def _score_plainly(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
+def _decomposed_score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     scores = dot(queries.unsqueeze(1), keys[slots.clamp(min=0)])
     return scores.masked_fill(slots == EMPTY, -torch.inf)
 
 
-def _order_plainly(scores: Tensor, slots: Tensor) -> Tensor:
+def _decomposed_order(scores: Tensor, slots: Tensor) -> Tensor:
     # ONNX has no stable sort, but its TopK puts the lower place first in a tie.
     by_slot = slots.argsort(dim=-1)
     by_score = scores.gather(-1, by_slot).topk(slots.shape[1], dim=1).indices
@@ -137,27 +137,27 @@ def _order_plainly(scores: Tensor, slots: Tensor) -> Tensor:
 
 
 @cache
-def _named(lookup: str) -> Lookup:
+def _lookup_named(lookup: str) -> Lookup:
     return choose_lookup(lookup).uncached()
 
 
-def _as_operator(lookup: Lookup) -> bool:
+def _use_operator(lookup: Lookup) -> bool:
     """Whether a program is being made, and the name of the search means just this search."""
     if not torch.compiler.is_compiling():
         return False
     return type(lookup) is AutoLookup or type(lookup) is LOOKUPS.get(lookup.name)
 
 
-def _found(
+def _search(
     lookup: Lookup, queries: Tensor, keys: Tensor, occupied: Tensor, k: int, shadow: Tensor | None
 ) -> Tensor:
-    search, extra = _serving(lookup, queries, keys, k, shadow)
+    search, extra = _search_for(lookup, queries, keys, k, shadow)
     slots = _checked(search, search.nearest(queries, keys, occupied, k, **extra), keys)
     missing = min(k, len(keys)) - slots.shape[1]
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
 
 
-def _found_pair(
+def _search_pair(
     lookup: Lookup,
     queries: Tensor,
     keys: Tensor,
@@ -165,12 +165,12 @@ def _found_pair(
     labels: Tensor,
     shadow: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    search, extra = _serving(lookup, queries, keys, 2, shadow)
-    right, wrong = search.nearest_pair(queries, keys, values, labels, **extra)
-    return _checked(search, right, keys), _checked(search, wrong, keys)
+    search, extra = _search_for(lookup, queries, keys, 2, shadow)
+    positive, negative = search.nearest_pair(queries, keys, values, labels, **extra)
+    return _checked(search, positive, keys), _checked(search, negative, keys)
 
 
-def _serving(
+def _search_for(
     lookup: Lookup, queries: Tensor, keys: Tensor, k: int, shadow: Tensor | None
 ) -> tuple[Lookup, dict[str, Tensor]]:
     """The search that serves this call, and the shadow if it reads it."""

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.lookup.exact import APART, first_best
+from rarememory.lookup.exact import SCORE_OFFSET, nearest_slot
 
 SCORES_AT_ONCE = 2**24
 """Scores of one matrix, 64 MiB in float32. A search holds two; one query may need more."""
@@ -44,10 +44,10 @@ def _pair_of_chunk(
     # and done in place it needs no third matrix.
     right = torch.empty_like(scores)
     torch.eq(values, labels.unsqueeze(1), out=right)
-    scores.sub_(right, alpha=APART)
-    torch.add(scores, right, alpha=2 * APART, out=right)
-    negative = first_best(queries, keys, scores, floor=-2.0)
-    positive = first_best(queries, keys, right, floor=APART - 2.0)
+    scores.sub_(right, alpha=SCORE_OFFSET)
+    torch.add(scores, right, alpha=2 * SCORE_OFFSET, out=right)
+    negative = nearest_slot(queries, keys, scores, floor=-2.0)
+    positive = nearest_slot(queries, keys, right, floor=SCORE_OFFSET - 2.0)
     return positive, negative
 
 
@@ -57,8 +57,8 @@ def occupied_scores(queries: Tensor, keys: Tensor, occupied: Tensor) -> Tensor:
     wide = torch.promote_types(keys.dtype, torch.float32)
     queries, keys = queries.to(wide), keys.to(wide)
     nothing = torch.empty(len(keys), dtype=wide, device=keys.device)
-    torch.logical_not(occupied, out=nothing).mul_(-2 * APART)
+    torch.logical_not(occupied, out=nothing).mul_(-2 * SCORE_OFFSET)
     scores = torch.addmm(nothing, queries, keys.T)
     if queries.device.type != "cpu" or not queries.sum().isfinite():
-        scores.masked_fill_(~queries.isfinite().all(1, keepdim=True), -2 * APART)
+        scores.masked_fill_(~queries.isfinite().all(1, keepdim=True), -2 * SCORE_OFFSET)
     return scores

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
-from rarememory.lookup.exact import best, first_best, numpy_holds, tolerance
+from rarememory.lookup.exact import k_nearest, nearest_slot, numpy_can_read, tolerance
 from rarememory.lookup.pair import SCORES_AT_ONCE, occupied_scores
 
 
@@ -42,7 +42,7 @@ class TorchLookup(Lookup):
 def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -> Tensor:
     scores = occupied_scores(queries, keys, occupied)
     if k == 1:
-        return first_best(queries, keys, scores, floor=-2.0).unsqueeze(1)
+        return nearest_slot(queries, keys, scores, floor=-2.0).unsqueeze(1)
     near = scores >= (_kth_highest(scores, k) - tolerance(keys)).clamp(min=-2)
     # Rounding cannot change the k slots of a row in which just k come near.
     sure = near.sum(1) == k
@@ -50,13 +50,13 @@ def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -
     slots[sure] = near[sure].nonzero()[:, 1].view(-1, k)
     unsure = ~sure
     if unsure.any():
-        slots[unsure] = best(queries[unsure], keys, near[unsure], k)
+        slots[unsure] = k_nearest(queries[unsure], keys, near[unsure], k)
     return slots
 
 
 def _kth_highest(scores: Tensor, k: int) -> Tensor:
     """The k-th highest score of each row, [batch, 1]."""
-    if numpy_holds(scores):
+    if numpy_can_read(scores):
         # NumPy's selection is vectorised and about ten times as fast as torch.topk at k = 256.
         place = scores.shape[1] - k
         return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place, None].copy())

@@ -29,8 +29,8 @@ def slot_noise(
         tensor(True)
     """
     count = memory_size - first if count is None else count
-    if native.serves(seed, clock):
-        noise = native.room(count, dtype=torch.float64)
+    if native.is_supported(seed, clock):
+        noise = native.empty_output(count, dtype=torch.float64)
         begin = sequence_of(seed, clock, memory_size, first)
         native.library().rarememory_noise(begin, count, noise.data_ptr())
         return noise

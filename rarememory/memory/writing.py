@@ -61,7 +61,7 @@ def write(
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    served = native.serves(*state, queries, labels, nearest, averaged, placed, free)
+    served = native.is_supported(*state, queries, labels, nearest, averaged, placed, free)
     put = _put_natively if served else _put
     slots, overwritten = put(state, queries, labels, nearest, averaged, placed, free)
     return Write(slots, hits, overwritten), placed & (slots == EMPTY)
@@ -77,7 +77,7 @@ def eviction_order(
     size = len(state.values)
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
-    if count <= _FEW and native.serves(*state, keep):
+    if count <= _FEW and native.is_supported(*state, keep):
         return _eviction_order_natively(state, update, count, keep)
     # One place more than there are slots: what `keep` holds for "none" lands there.
     gladness = _gladness(state, update, 0, size).nan_to_num()
@@ -109,20 +109,20 @@ def _gladness(state: MemoryState, update: Update, first: int, count: int) -> Ten
 def _eviction_order_natively(
     state: MemoryState, update: Update, count: int, keep: Tensor
 ) -> Tensor:
-    chosen = native.room(count, dtype=torch.int64).fill_(EMPTY)
+    chosen = native.empty_output(count, dtype=torch.int64).fill_(EMPTY)
     size, weights = len(state.values), _weights(update)
     if weights is not None:
-        native.library().rarememory_give_up_oldest(
+        native.library().rarememory_evict_oldest(
             *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
             *(sequence_of(state.seed, state.clock, size), *weights, size),
             *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
         )
         return chosen
-    best = native.room(count, dtype=torch.float64)
+    best = native.empty_output(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
         gladness = _gladness(state, update, first, len(values)).contiguous()
-        native.library().rarememory_give_up(
+        native.library().rarememory_evict(
             *(gladness.data_ptr(), values.data_ptr(), first, len(values)),
             *(keep.data_ptr(), len(keep)),
             *(count, best.data_ptr(), chosen.data_ptr()),

@@ -38,7 +38,7 @@ _SIGNATURES = {
     ],
     "rarememory_code": [
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _integer),  # named, count
+        *(_pointer, _integer),  # coded_slots, count
         *(_pointer, _pointer, _pointer, _count),  # bytes, steps, off, threads
     ],
     "rarememory_nearest_coded": [
@@ -52,15 +52,15 @@ _SIGNATURES = {
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer),  # values, labels
-        *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, right, wrong
+        *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, positive, negative
     ],
     "rarememory_noise": [_integer, _integer, _pointer],  # state, count, noise
-    "rarememory_give_up": [
-        *(_pointer, _pointer, _integer, _integer),  # gladness, values, first, size
+    "rarememory_evict": [
+        *(_pointer, _pointer, _integer, _integer),  # priorities, values, first, size
         *(_pointer, _integer),  # keep, kept
-        *(_integer, _pointer, _pointer),  # count, chosen_gladness, chosen
+        *(_integer, _pointer, _pointer),  # count, chosen_priorities, chosen
     ],
-    "rarememory_give_up_oldest": [
+    "rarememory_evict_oldest": [
         *(_pointer, _pointer, _integer, _integer),  # values, written, clock, state
         *(ctypes.c_double, ctypes.c_double, _integer),  # age_weight, noise_weight, size
         *(_pointer, _integer, _integer, _pointer),  # keep, kept, count, chosen
@@ -68,7 +68,7 @@ _SIGNATURES = {
     "rarememory_write": [
         *(_pointer, _integer, _pointer, _pointer, _pointer),  # keys, dim, values, written, clock
         *(_pointer, _pointer, _integer),  # queries, labels, batch
-        *(_pointer, _pointer, _pointer),  # nearest, averaged, placed
+        *(_pointer, _pointer, _pointer),  # nearest, averaged, inserted
         *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
         *(_pointer, _pointer),  # slots, overwritten
     ],
@@ -82,7 +82,7 @@ _SIGNATURES = {
 _RETURNS = {"rarememory_nearest_coded": _integer}
 
 
-def serves(*tensors: Tensor) -> bool:
+def is_supported(*tensors: Tensor) -> bool:
     """Whether the library can work on these: contiguous, on a CPU, of the types it knows.
 
     What is compiled, traced or exported has to be made of torch's own operations.
@@ -97,7 +97,7 @@ def serves(*tensors: Tensor) -> bool:
     )
 
 
-def room(*shape: int, dtype: torch.dtype) -> Tensor:
+def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:
     """Memory for an answer, whatever torch's default type and device are."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 

@@ -1,4 +1,4 @@
-// The nearest slot of the right value, and the nearest of a wrong one: running maxima in registers.
+// The nearest slot of the positive value, and the nearest of a negative one: running maxima in registers.
 
 #include "vectors.h"
 
@@ -24,18 +24,18 @@ struct Best {
         first = greater(later.first, first);
     }
 
-    /// Lanes in which rounding may have chosen the wrong slot.
+    /// Lanes in which rounding may have chosen the negative slot.
     Ints unsure(float tolerance) const {
         return (first > LOWEST) & (second >= first - tolerance);
     }
 };
 
 struct Pair {
-    Best right, wrong;
+    Best positive, negative;
 
     void join(const Pair& later) {
-        right.join(later.right);
-        wrong.join(later.wrong);
+        positive.join(later.positive);
+        negative.join(later.negative);
     }
 };
 
@@ -60,7 +60,7 @@ struct Search {
     Rows queries, keys;
     const int64_t *values, *labels;
     float tolerance;
-    int64_t *right, *wrong;
+    int64_t *positive, *negative;
 
     Pair between(int64_t begin, int64_t end, const float* lanes, const Labels& asked) const {
         Pair pair;
@@ -69,9 +69,9 @@ struct Search {
                 int64_t value = values[slot + row];
                 if (value == EMPTY) continue;
                 Ints same = asked.are(value);
-                pair.wrong.meet(same ? all(-INFINITE) : scores[row], int32_t(slot + row));
+                pair.negative.meet(same ? all(-INFINITE) : scores[row], int32_t(slot + row));
                 if (bits(same))
-                    pair.right.meet(same ? scores[row] : all(-INFINITE), int32_t(slot + row));
+                    pair.positive.meet(same ? scores[row] : all(-INFINITE), int32_t(slot + row));
             }
         });
         return pair;
@@ -79,10 +79,10 @@ struct Search {
 
     void answer(int64_t first, const float* lanes, const Pair& pair) const {
         for (int lane = 0; lane < LANES && first + lane < queries.count; ++lane) {
-            right[first + lane] = pair.right.slot[lane];
-            wrong[first + lane] = pair.wrong.slot[lane];
+            positive[first + lane] = pair.positive.slot[lane];
+            negative[first + lane] = pair.negative.slot[lane];
         }
-        Ints unsure[2] = {pair.right.unsure(tolerance), pair.wrong.unsure(tolerance)};
+        Ints unsure[2] = {pair.positive.unsure(tolerance), pair.negative.unsure(tolerance)};
         if (bits(unsure[0] | unsure[1])) settle(first, lanes, pair, unsure);
     }
 
@@ -90,8 +90,8 @@ struct Search {
     void settle(int64_t first, const float* lanes, const Pair& pair, const Ints* unsure) const {
         // Nothing reaches the threshold of a lane that is sure.
         Floats never = all(INFINITE);
-        Floats least[2] = {unsure[0] ? pair.right.first - tolerance : never,
-                           unsure[1] ? pair.wrong.first - tolerance : never};
+        Floats least[2] = {unsure[0] ? pair.positive.first - tolerance : never,
+                           unsure[1] ? pair.negative.first - tolerance : never};
         float highest[2][LANES];
         std::fill_n(&highest[0][0], 2 * LANES, -INFINITE);
         stream(keys, 0, keys.count, lanes, [&](int64_t slot, const Floats* scores, auto n) {
@@ -105,7 +105,7 @@ struct Search {
                     float sure = exact_score(queries[first + lane], keys[slot + row], keys.dim);
                     if (!(sure > highest[side][lane])) continue;
                     highest[side][lane] = sure;
-                    (side ? wrong : right)[first + lane] = slot + row;
+                    (side ? negative : positive)[first + lane] = slot + row;
                 }
             }
         });
@@ -117,9 +117,9 @@ struct Search {
 extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
                                         int64_t slots, int64_t dim, const int64_t* values,
                                         const int64_t* labels, float tolerance, int threads,
-                                        int64_t* right, int64_t* wrong) {
+                                        int64_t* positive, int64_t* negative) {
     const Search search{{queries, batch, dim}, {keys, slots, dim}, values, labels,
-                        tolerance,             right,              wrong};
+                        tolerance,             positive,              negative};
     const int64_t groups = (batch + LANES - 1) / LANES;
     threads = worth(threads, batch, slots, dim);
     const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, slots / 512));

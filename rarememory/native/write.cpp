@@ -10,49 +10,49 @@ using namespace rarememory;
 namespace {
 
 /// A slot and how gladly it is given up: the gladder goes first, then the lower slot.
-struct Glad {
-    double gladness;
+struct Candidate {
+    double priority;
     int64_t slot;
 
-    bool operator<(const Glad& other) const {
-        return gladness != other.gladness ? gladness > other.gladness : slot < other.slot;
+    bool operator<(const Candidate& other) const {
+        return priority != other.priority ? priority > other.priority : slot < other.slot;
     }
 };
 
 /// The slots to give up first, best first; never one that is barred.
-class GivenUp {
+class EvictionList {
    public:
-    GivenUp(const int64_t* keep, int64_t kept, int64_t count)
+    EvictionList(const int64_t* keep, int64_t kept, int64_t count)
         : barred_(keep, keep + kept), count_(count) {
         std::sort(barred_.begin(), barred_.end());
     }
 
     /// Below this, or at it and later, a slot comes too late.
-    double least() const { return full() ? best_.back().gladness : -INFINITE; }
+    double least() const { return full() ? best_.back().priority : -INFINITE; }
 
     /// Slots come in ascending order.
-    void offer(double gladness, int64_t slot) {
-        const Glad one{gladness, slot};
+    void offer(double priority, int64_t slot) {
+        const Candidate one{priority, slot};
         if (full() && !(one < best_.back())) return;
         if (std::binary_search(barred_.begin(), barred_.end(), slot)) return;
         if (full()) best_.pop_back();
         best_.insert(std::upper_bound(best_.begin(), best_.end(), one), one);
     }
 
-    void begin_with(const double* gladness, const int64_t* slots) {
+    void begin_with(const double* priorities, const int64_t* slots) {
         for (int64_t i = 0; i < count_ && slots[i] != EMPTY; ++i)
-            best_.push_back({gladness[i], slots[i]});
+            best_.push_back({priorities[i], slots[i]});
     }
 
-    void end_with(double* gladness, int64_t* slots) const {
+    void end_with(double* priorities, int64_t* slots) const {
         for (size_t i = 0; i < best_.size(); ++i) {
-            if (gladness) gladness[i] = best_[i].gladness;
+            if (priorities) priorities[i] = best_[i].priority;
             slots[i] = best_[i].slot;
         }
     }
 
    private:
-    std::vector<Glad> best_;
+    std::vector<Candidate> best_;
     std::vector<int64_t> barred_;
     int64_t count_;
 
@@ -107,27 +107,27 @@ extern "C" void rarememory_noise(uint64_t state, int64_t count, double* numbers)
 
 /// Merges a block of slots into the `count` to give up first: empty slots, then the gladder, then
 /// the lower. `chosen` begins as EMPTY.
-extern "C" void rarememory_give_up(const double* gladness, const int64_t* values, int64_t first,
+extern "C" void rarememory_evict(const double* priorities, const int64_t* values, int64_t first,
                                    int64_t size, const int64_t* keep, int64_t kept, int64_t count,
-                                   double* chosen_gladness, int64_t* chosen) {
-    GivenUp best(keep, kept, count);
-    best.begin_with(chosen_gladness, chosen);
+                                   double* chosen_priorities, int64_t* chosen) {
+    EvictionList best(keep, kept, count);
+    best.begin_with(chosen_priorities, chosen);
     const double most = std::numeric_limits<double>::max();
     for (int64_t i = 0; i < size; ++i) {
         if (values[i] == EMPTY) best.offer(INFINITE, first + i);
-        else if (std::isnan(gladness[i])) best.offer(0.0, first + i);
-        else best.offer(std::clamp(gladness[i], -most, most), first + i);
+        else if (std::isnan(priorities[i])) best.offer(0.0, first + i);
+        else best.offer(std::clamp(priorities[i], -most, most), first + i);
     }
-    best.end_with(chosen_gladness, chosen);
+    best.end_with(chosen_priorities, chosen);
 }
 
-/// The same for gladness = age_weight * age + noise_weight * noise, in one pass: noise is drawn
+/// The same for priority = age_weight * age + noise_weight * noise, in one pass: noise is drawn
 /// only where it could make a slot one of them.
-extern "C" void rarememory_give_up_oldest(const int64_t* values, const int64_t* written,
+extern "C" void rarememory_evict_oldest(const int64_t* values, const int64_t* written,
                                           int64_t clock, uint64_t state, double age_weight,
                                           double noise_weight, int64_t size, const int64_t* keep,
                                           int64_t kept, int64_t count, int64_t* chosen) {
-    GivenUp best(keep, kept, count);
+    EvictionList best(keep, kept, count);
     const double reach = std::abs(noise_weight);
     for (int64_t slot = 0; slot < size; ++slot) {
         const double age = product(age_weight, double(clock - written[slot]));
@@ -142,7 +142,7 @@ extern "C" void rarememory_give_up_oldest(const int64_t* values, const int64_t* 
 extern "C" void rarememory_write(float* keys, int64_t dim, int64_t* values, int64_t* written,
                                  int64_t* clock, const float* query_numbers, const int64_t* labels,
                                  int64_t batch, const int64_t* nearest, const bool* averaged,
-                                 const bool* placed, const int64_t* free, int64_t free_count,
+                                 const bool* inserted, const int64_t* free, int64_t free_count,
                                  double shortest, int64_t* slots, int64_t* overwritten) {
     const Rows queries{query_numbers, batch, dim};
     const std::vector<int64_t> turn = own_order(queries, labels);
@@ -152,7 +152,7 @@ extern "C" void rarememory_write(float* keys, int64_t dim, int64_t* values, int6
         slots[row] = averaged[row] ? nearest[row] : EMPTY;
         overwritten[row] = EMPTY;
         if (averaged[row]) into.emplace_back(slots[row], row);
-        if (!placed[row] || taken == free_count || free[taken] == EMPTY) continue;
+        if (!inserted[row] || taken == free_count || free[taken] == EMPTY) continue;
         slots[row] = free[taken++];
         overwritten[row] = values[slots[row]];
         std::copy_n(queries[row], dim, keys + slots[row] * dim);

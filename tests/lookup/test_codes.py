@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from hypothesis import given, settings
-from tests.test_native import ON_X86, nearly_equal
 
 from rarememory import EMPTY, Memory, native
 from rarememory.lookup import AutoLookup, NativeLookup
@@ -15,18 +14,19 @@ from rarememory.lookup import native_codes as codes_file
 from tests.lookup.followed import STEPS, live_through
 from tests.lookup.test_nearest import KEYS, units
 from tests.memories import bits
+from tests.native.test_native import ON_X86, nearly_equal
 
 
 @pytest.fixture
 def always(monkeypatch):
     """Keys are coded when they are asked for the second time, and for good."""
-    monkeypatch.setattr(codes_file, "pays", lambda queries, slots, k: True)
-    monkeypatch.setattr(codes_file, "_ENOUGH", 0)
-    monkeypatch.setattr(codes_file, "_PATIENCE", 10**9)
+    monkeypatch.setattr(codes_file, "worth_coding", lambda queries, slots, k: True)
+    monkeypatch.setattr(codes_file, "_QUERIES_BEFORE_CODING", 0)
+    monkeypatch.setattr(codes_file, "_MISSES_ALLOWED", 10**9)
 
 
 def codes_of(lookup: NativeLookup) -> codes_file.Codes | None:
-    return lookup._codes._known.codes
+    return lookup._codes._seen.codes
 
 
 def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
@@ -312,7 +312,7 @@ def test_codes_stay_behind_in_copies_and_pickles():
 
 
 def test_codes_that_answer_nothing_are_given_up_and_tried_again_later(monkeypatch):
-    monkeypatch.setattr(codes_file, "_REST", 100)
+    monkeypatch.setattr(codes_file, "_QUERIES_BEFORE_RETRY", 100)
     lookup, keys = NativeLookup(), units(1, 8).repeat(2048, 1)
     occupied = torch.ones(2048, dtype=torch.bool)
     coded = []

@@ -468,7 +468,7 @@ def test_a_write_whose_rows_all_hit_makes_nothing_as_large_as_the_memory():
     assert done.hits.all() and 16 <= new.largest < 1000
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("torch_only")
 def test_a_write_of_misses_looks_at_every_slot_but_at_no_key():
     memory = holding(torch.randn(5000, 8), list(range(5000)))
     recall = memory(torch.randn(16, 8))

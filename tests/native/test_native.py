@@ -17,10 +17,10 @@ from rarememory import (
     Memory,
     Write,
     native,
-    writing,
 )
 from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
 from rarememory.lookup import native as native_file
+from rarememory.memory import writing
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
 
@@ -182,7 +182,7 @@ def test_it_writes_what_torch_writes_to_the_bit(monkeypatch):
 
     writes: list[Write] = []
     natively, count = bits(history()), len(writes)
-    monkeypatch.setattr(native, "serves", lambda *tensors: False)
+    monkeypatch.setattr(native, "is_supported", lambda *tensors: False)
     assert bits(history()) == natively
     for one, other in zip(writes[:count], writes[count:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -217,7 +217,7 @@ def test_slots_are_given_up_block_by_block_as_all_at_once(monkeypatch):
                 renamed = type("Renamed", (type(policy),), {"eviction": evicting(policy)})()
                 assert torch.equal(writing.eviction_order(state, renamed, count, keep), whole)
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
-                small.setattr(native, "serves", lambda *tensors: False)
+                small.setattr(native, "is_supported", lambda *tensors: False)
                 assert torch.equal(writing.eviction_order(state, policy, count, keep), whole)
 
 
