@@ -14,14 +14,18 @@ def python_files(*folders: str) -> list[Path]:
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+def omniglot_folder() -> Path:
+    """Where the real Omniglot is; a test that asks for it is skipped without it."""
+    for place in (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot"):
+        if place.is_dir():
+            return place
+    pytest.skip("no Omniglot in data/ or ../shared/data/omniglot")
+
+
 @cache
 def omniglot() -> Any:
-    """The real Omniglot, read once a process; a test that asks for it is skipped without it."""
+    """It, read once a process."""
     pytest.importorskip("PIL", reason="Pillow is not installed")
-    places = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
-    for place in places:
-        if place.is_dir():
-            from rarememory.data import read_omniglot
+    from rarememory.data import read_omniglot
 
-            return read_omniglot(place, progress=False)
-    pytest.skip("no Omniglot in data/ or ../shared/data/omniglot")
+    return read_omniglot(omniglot_folder(), progress=False)

@@ -1,4 +1,4 @@
-"""Characters are named classes with a few drawings each, as few-shot learning wants them."""
+"""Characters: named classes with a few drawings each."""
 
 import re
 from collections import Counter
@@ -17,9 +17,8 @@ ROTATIONS = ("rot000", "rot090", "rot180", "rot270")
 class Characters:
     """Named classes with the same number of drawings each; ink is 255 on 0.
 
-    Drawing `d` of every class is by the same hand where the source has hands: in Omniglot,
-    `images[c, d]` is class `c` drawn by drawer `d + 1`. There may be no classes at all.
-    A ValueError says so when names and images differ in number, or a name comes twice.
+    In Omniglot, `images[c, d]` is class `c` drawn by drawer `d + 1`. There may be no classes. A
+    ValueError refuses names that differ in number from the images, or are not unique.
 
     >>> images = torch.zeros(2, 20, 28, 28, dtype=torch.uint8)
     >>> characters = Characters(("Greek/character01", "Greek/character02"), images)
@@ -62,7 +61,7 @@ class Characters:
         return self.images.shape[1]
 
     def select(self, names: Sequence[str]) -> "Characters":
-        """The named classes, in the order given; a name that is not here is a KeyError.
+        """The named classes, in the order given; a KeyError for an unknown name.
 
         >>> both = Characters(("a", "b"), torch.zeros(2, 3, 5, 5, dtype=torch.uint8))
         >>> both.select(["b"]).names
@@ -76,7 +75,7 @@ class Characters:
         return Characters(tuple(names), self.images[chosen])
 
     def rotated(self) -> "Characters":
-        """Four classes a character: itself turned by 0, 90, 180 and 270 degrees, counter-clockwise.
+        """Four classes for each: rotated counter-clockwise by 0, 90, 180 and 270 degrees.
 
         The degrees are added to the name. A ValueError refuses classes that are rotated
         already, and drawings that are not square.
@@ -94,14 +93,14 @@ class Characters:
             raise ValueError(
                 f"cannot stack {height} x {width} drawings with their rotations: make them square"
             )
-        turned = [torch.rot90(self.images, quarter, dims=(2, 3)) for quarter in range(4)]
+        rotated = [torch.rot90(self.images, quarter, dims=(2, 3)) for quarter in range(4)]
         names = tuple(f"{name}/{rotation}" for name in self.names for rotation in ROTATIONS)
-        return Characters(names, torch.stack(turned, dim=1).flatten(0, 1))
+        return Characters(names, torch.stack(rotated, dim=1).flatten(0, 1))
 
     def mirrored(self) -> "Characters":
-        """Two classes a class: itself, and its mirror image, with "/mirror" added to the name.
+        """Two classes for each: itself, and its mirror image, with "/mirror" added to the name.
 
-        More classes to train on: no alphabet has them, so they do not belong in a test.
+        For training only: mirror images are in no alphabet, so no test has them.
 
         >>> Characters(("a",), torch.zeros(1, 3, 5, 5, dtype=torch.uint8)).mirrored().names
         ('a', 'a/mirror')
@@ -116,7 +115,7 @@ class Characters:
 
 
 def character_of(name: str) -> str:
-    """The character that a class is made of: its name without rotation and mirror, if it has them.
+    """The name of a class without rotation and mirror.
 
     >>> character_of("Greek/character07/rot090"), character_of("Greek/character07")
     ('Greek/character07', 'Greek/character07')
@@ -125,7 +124,7 @@ def character_of(name: str) -> str:
 
 
 def is_upright(name: str) -> bool:
-    """Whether it is the name of a character as it was drawn, neither turned nor mirrored.
+    """Whether it names a character as it was drawn, neither rotated nor mirrored.
 
     >>> is_upright("Greek/character07"), is_upright("a/rot000"), is_upright("a/rot000/mirror")
     (True, True, False)

@@ -1,4 +1,4 @@
-"""Drawings that differ as hands do: a small random map of every image of a batch."""
+"""Augmentation of drawings: a small random distortion of every image of a batch."""
 
 import math
 from dataclasses import astuple, dataclass
@@ -9,22 +9,22 @@ from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 _COARSE = (4, 4)
-"""Places of the field that bends: a stroke has a few of them, so that it stays one stroke."""
+"""Points of the bending field: so few that a stroke bends smoothly."""
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """Random rotation, scale, shear, shift and bending, drawn anew for every image.
+    """Random rotation, scale, shear, shift and bending, different for every image.
 
-    Bending moves every place by a smooth random field, as hands do that hold a pen (Simard et al.
-    2003, "Best Practices for Convolutional Neural Networks", section 2, has such distortions): a
-    coarse grid of normal draws, made as fine as the image by bicubic interpolation.
+    Bending moves every pixel by a smooth random field: a coarse grid of normal draws, interpolated
+    to the size of the image (elastic distortion; Simard et al. 2003, "Best Practices for
+    Convolutional Neural Networks", section 2).
 
     Args:
-        degrees: of rotation, at most.
-        scale: logarithm of the factor of each axis, at most.
-        shear: at most.
-        shift: part of the image's width, at most.
+        degrees: largest rotation.
+        scale: largest logarithm of the factor of each axis.
+        shear: the largest.
+        shift: the largest, as part of the image's width.
         bend: standard deviation of the draws, as part of the image's width; 0 bends nothing.
 
     Example:
@@ -39,7 +39,7 @@ class Jitter:
     bend: float = 0.0
 
     def scaled(self, factor: float) -> "Jitter":
-        """The same, so many times as strong.
+        """The same with every number multiplied by the factor.
 
         Example:
             >>> Jitter(degrees=12.0).scaled(0.5).degrees
@@ -54,12 +54,12 @@ class Jitter:
         draws = torch.rand(7, len(images), generator=generator) * 2 - 1
         draws = draws.to(images.device, non_blocking=True)
         angle = draws[0] * math.radians(self.degrees)
-        turn = _matrices(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+        rotation = _matrices(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
         wide, high = (draws[1:3] * self.scale).exp()
         stretch = _matrices(wide, draws[3] * self.shear, draws[4] * self.shear, high)
         # affine_grid counts in half widths.
         shift = (draws[5:7] * 2 * self.shift).T.unsqueeze(2)
-        maps = torch.cat([turn @ stretch, shift], dim=2)
+        maps = torch.cat([rotation @ stretch, shift], dim=2)
         grid = affine_grid(maps, list(images.shape), align_corners=False)
         if self.bend:
             grid = grid + self._field(images, generator)
@@ -70,7 +70,7 @@ class Jitter:
     ) -> Float[Tensor, "batch height width 2"]:
         draws = torch.randn(len(images), 2, *_COARSE, generator=generator)
         draws = draws.to(images.device, non_blocking=True)
-        # Along one axis and then the other: a tenth of the time that `interpolate` takes for both.
+        # One axis after the other takes a tenth of the time of `interpolate` on both.
         down, across = (
             _bicubic(coarse, fine, images.device)
             for coarse, fine in zip(_COARSE, images.shape[2:], strict=True)
@@ -79,7 +79,7 @@ class Jitter:
 
 
 def _bicubic(coarse: int, fine: int, device: torch.device) -> Float[Tensor, "coarse fine"]:
-    """What every place of a coarse line adds to those of a fine one."""
+    """The matrix that interpolates a line of `coarse` points to `fine` points."""
     line = torch.eye(coarse, device=device).view(1, coarse, coarse, 1)
     return interpolate(line, size=(fine, 1), mode="bicubic", align_corners=True)[0, :, :, 0]
 

@@ -26,7 +26,7 @@ _NEEDS = '{} needs {}: pip install "rarememory[vision]"'
 
 
 class Omniglot(NamedTuple):
-    """The two parts of Omniglot, as its makers divided it; no alphabet is in both.
+    """The two parts of Omniglot, of different alphabets.
 
     >>> blank = torch.zeros(1, 20, 28, 28, dtype=torch.uint8)
     >>> greek, keble = (Characters((f"{name}/character01",), blank) for name in ("Greek", "Keble"))
@@ -54,11 +54,11 @@ def read_omniglot(folder: str | PathLike[str], size: int = 28, progress: bool = 
     """Every drawing in `folder`, ink 255 on 0, scaled to size x size.
 
     Each part is `images_background.zip` (or `images_evaluation.zip`) or that zip unpacked, in
-    `folder` or, as torchvision lays it out, in `folder/omniglot-py`; where both are, the zip is
-    read. Classes are sorted by name and drawings by drawer, on every machine. A part may hold fewer
-    characters than the original, never a character without its 20 drawings.
+    `folder` or, as torchvision has it, in `folder/omniglot-py`; the zip is preferred. Classes are
+    sorted by name and drawings by drawer. A part may have fewer characters than the original, but
+    each has 20 drawings.
 
-    FileNotFoundError when a part is not there or empty, ValueError when a file is damaged,
+    FileNotFoundError if a part is missing or empty, ValueError if a file is damaged,
     ModuleNotFoundError without Pillow.
 
     >>> read_omniglot("nowhere")
@@ -79,10 +79,9 @@ def read_omniglot(folder: str | PathLike[str], size: int = 28, progress: bool = 
 
 
 def download_omniglot(folder: str | PathLike[str]) -> Path:
-    """Fetch both parts through torchvision into `folder`, which is returned for `read_omniglot`.
+    """Download both parts by torchvision into `folder`, which is returned for `read_omniglot`.
 
-    What torchvision finds there already is not fetched again. ModuleNotFoundError without
-    torchvision.
+    Files that are there already are not downloaded again. ModuleNotFoundError without torchvision.
 
     >>> read_omniglot(download_omniglot("data"))  # doctest: +SKIP
     """
@@ -136,7 +135,7 @@ def _read_zip(path: Path) -> dict[str, bytes]:
 
 
 def _by_class(files: dict[str, bytes], source: Path) -> dict[str, list[str]]:
-    """The files of each class in the order of their drawers, who are 1 to 20."""
+    """The files of each class in the order of their drawers, 1 to 20."""
     drawn: dict[str, list[tuple[int, str]]] = {}
     for file in files:
         if match := _DRAWING.search(file):

@@ -1,4 +1,4 @@
-"""A pen's track as an image: what drawn glyphs and drawn characters have in common."""
+"""The path of a pen as an image, for glyphs and for drawings on a page."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -7,10 +7,10 @@ from jaxtyping import Float, UInt8
 def rasterize(
     places: Float[np.ndarray, "places xy"], radius: float, size: int
 ) -> UInt8[np.ndarray, "size size"]:
-    """Size x size pixels, ink 255 on 0: full within the pen's radius, fading over the next pixel.
+    """Size x size pixels, 255 within the radius of any place, fading to 0 over the next pixel.
 
-    Places are where the pen was, close together, in pixels: (0, 0) is the middle of the first, and
-    what lies outside is cut off.
+    Places are close together, in pixels: (0, 0) is the middle of the first pixel, and what lies
+    outside of the image is cut off.
 
     >>> rasterize(np.array([[1.0, 0.0]]), 0.5, 3).tolist()
     [[0, 255, 0], [0, 0, 0], [0, 0, 0]]

@@ -1,11 +1,11 @@
-"""The 20 one-shot tasks that Omniglot's makers published, as the drawings they are made of."""
+"""The 20 one-shot tasks that the authors of Omniglot published."""
 
 from importlib.resources import files
 from typing import NamedTuple
 
 
 class Run(NamedTuple):
-    """One task: 20 characters of an alphabet, each drawn by one hand and asked in another's.
+    """One task: 20 characters of an alphabet, in a support and a query by two drawers.
 
     Drawers count from 1, as in the names of Omniglot's files: drawer `d` made drawing `d - 1` of
     `Characters`.
@@ -22,8 +22,8 @@ class Run(NamedTuple):
 def published_runs() -> tuple[Run, ...]:
     """The runs of one-shot classification of Lake et al. 2015: two of each of ten alphabets.
 
-    Their drawings are Omniglot's, published once more without their names; which they are is known
-    from their contents (Jack Valmadre, github.com/jvlmdr/omniglot-eval).
+    They were published as copies of Omniglot's drawings without names; Jack Valmadre found the
+    names by comparing the files (github.com/jvlmdr/omniglot-eval).
 
     >>> runs = published_runs()
     >>> len(runs), runs[0].characters[0], runs[0].support_drawer, runs[0].query_drawer

@@ -1,4 +1,4 @@
-"""Which characters to train on, to choose by, and to report on: four splits of Omniglot."""
+"""Splits of Omniglot into characters for training, validation and test."""
 
 import re
 from collections.abc import Sequence
@@ -11,18 +11,17 @@ from rarememory.data.characters import character_of
 from rarememory.data.omniglot import Omniglot
 
 VINYALS = "88c3dac4e5e2"
-"""Checksum of the split that the few-shot papers call Vinyals."""
+"""Checksum of the split of Vinyals et al. 2016, which the few-shot papers use."""
 FIVE_ALPHABETS = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")
-"""Of the background; they have 136 characters."""
+"""Of the background; 136 characters."""
 _LISTED = re.compile(r"[^/]+/character\d+(/rot(000|090|180|270))?")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Class names to train on, to choose by, and to report on; no character is in two of them.
+    """Class names of the three parts; no character is in two of them.
 
-    Rotations count as their character: a character trained on upright and tested on turned is a
-    leak, refused by a ValueError that names it.
+    A ValueError names a character that is, also if its rotation differs.
 
     >>> Split(train=("a/rot000",), validation=(), test=("a/rot090",))
     Traceback (most recent call last):
@@ -34,10 +33,10 @@ class Split:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        met: dict[str, tuple[str, str]] = {}
+        first: dict[str, tuple[str, str]] = {}
         for part in fields(self):
             for name in getattr(self, part.name):
-                other, other_part = met.setdefault(character_of(name), (name, part.name))
+                other, other_part = first.setdefault(character_of(name), (name, part.name))
                 if other_part != part.name:
                     raise ValueError(
                         f"{other!r} in {other_part} and {name!r} in {part.name} are one character: "
@@ -50,10 +49,9 @@ def hashed_split(
 ) -> Split:
     """The default split: characters in the order of the sha256 of their names, cut at `sizes`.
 
-    It depends on no file and no order of `names`; another `seed` gives another split. `sizes`
-    count characters, and the rotations of one follow it into its part; the default is the usual
-    1,200 and 423 of Omniglot, with 172 of the 1,200 for validation. ValueError when they do not add
-    up to the characters there are.
+    It needs no file and does not depend on the order of `names`; another `seed` gives another
+    split. `sizes` count characters, each with its rotations; the default is the usual 1,200 and 423
+    of Omniglot, 172 of the 1,200 for validation. A ValueError if they do not add up.
 
     >>> hashed_split(["a", "b", "c", "d"], sizes=(2, 1, 1))
     Split(train=('c', 'd'), validation=('b',), test=('a',))
@@ -78,10 +76,9 @@ def hashed_split(
 
 
 def folder_split(omniglot: Omniglot) -> Split:
-    """The makers' split: tested on evaluation, trained on background less a hashed 172/1200 of it.
+    """Omniglot's own split: test on evaluation, train on background but for a hashed 172/1200.
 
-    That is 826 characters to train on, 138 to validate and 659 to test, and no alphabet of the test
-    is met before.
+    That is 826 characters for training, 138 for validation and 659 for test, of other alphabets.
 
     >>> import torch
     >>> from rarememory.data import Characters
@@ -97,9 +94,7 @@ def folder_split(omniglot: Omniglot) -> Split:
 
 
 def five_alphabets_split(omniglot: Omniglot) -> Split:
-    """The makers' split with five alphabets to train on, and nothing to choose by.
-
-    As much as a person may have met: Lake et al. 2015 train on so few as well.
+    """Omniglot's own split with five alphabets for training (Lake et al. 2015), no validation.
 
     >>> import torch
     >>> from rarememory.data import Characters
@@ -116,9 +111,9 @@ def five_alphabets_split(omniglot: Omniglot) -> Split:
 def listed_split(folder: str | PathLike[str]) -> Split:
     """The split that `train.txt`, `val.txt` and `test.txt` in `folder` list, one class a line.
 
-    A line is `Alphabet/characterNN`, or with the rotation, `Alphabet/characterNN/rotDDD`: then its
-    names are those of `rotated()`. FileNotFoundError when a list is missing, ValueError for a line
-    that is no class name, a list without any, and a character that is in two lists.
+    A line is `Alphabet/characterNN`, or, as `rotated()` names them, `Alphabet/characterNN/rotDDD`.
+    FileNotFoundError if a list is missing, ValueError for a line that is no class name, an empty
+    list, or a character in two lists.
 
     >>> listed_split("nowhere")
     Traceback (most recent call last):
@@ -130,9 +125,9 @@ def listed_split(folder: str | PathLike[str]) -> Split:
 
 
 def split_called(name: str, omniglot: Omniglot) -> tuple[str, Split]:
-    """A split, and what to call its figures: "hashed", "folders", "five", or a folder of lists.
+    """A split by its name, "hashed", "folders" or "five", or by a folder of lists; and its name.
 
-    Lists are "vinyals" if they are those, and "listed" if not. Rotated classes give rotated ones.
+    Lists are called "vinyals" if they are those of Vinyals et al., and otherwise "listed".
 
     Raises:
         FileNotFoundError: it is neither a name nor a folder of lists.
@@ -148,18 +143,19 @@ def split_called(name: str, omniglot: Omniglot) -> tuple[str, Split]:
         >>> called, split.test
         ('folders', ('b/1', 'b/2'))
     """
-    if name == "hashed":
-        return name, hashed_split(omniglot.characters.names)
-    if name == "folders":
-        return name, folder_split(omniglot)
-    if name == "five":
-        return name, five_alphabets_split(omniglot)
+    named = {
+        "hashed": lambda: hashed_split(omniglot.characters.names),
+        "folders": lambda: folder_split(omniglot),
+        "five": lambda: five_alphabets_split(omniglot),
+    }
+    if name in named:
+        return name, named[name]()
     split = listed_split(name)
     return ("vinyals" if checksum(split) == VINYALS else "listed"), split
 
 
 def checksum(split: Split) -> str:
-    """Twelve hexadecimal digits that tell splits apart; the order inside a part is no matter.
+    """Twelve hexadecimal digits of a split; the order inside a part does not matter.
 
     >>> checksum(Split(("a", "b"), (), ("c",))) == checksum(Split(("b", "a"), (), ("c",)))
     True

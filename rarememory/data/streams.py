@@ -1,4 +1,4 @@
-"""A stream says which drawing of which class comes next, until all have been shown."""
+"""Streams: the order in which all drawings of all classes are shown."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,9 +11,7 @@ from rarememory.data.characters import character_of
 
 
 class Stream(NamedTuple):
-    """Which class, and which of its drawings, one after the other.
-
-    `embeddings[stream.classes, stream.drawings]` are what is shown, in turn.
+    """Classes and drawings in order: `embeddings[stream.classes, stream.drawings]` are shown.
 
     >>> stream = random_stream(3, 2, generator=Generator())
     >>> stream.classes.tolist().count(0)
@@ -35,10 +33,10 @@ def random_stream(n_classes: int, n_drawings: int, *, generator: Generator) -> S
 
 
 def alphabet_stream(names: Sequence[str], n_drawings: int, *, generator: Generator) -> Stream:
-    """Alphabet by alphabet: classes are added as time goes on, and never come again.
+    """One alphabet after another: new classes keep coming, and old ones never come again.
 
-    The alphabets come in random order, and what is in one in random order too. A class that is
-    called "Greek/character07" is of the alphabet "Greek". `generator` lives on the CPU.
+    Alphabets are in random order, and the drawings of each too. The class "Greek/character07" is of
+    the alphabet "Greek". `generator` lives on the CPU.
 
     >>> names = ["Greek/character01", "Keble/character01"]
     >>> stream = alphabet_stream(names, 3, generator=Generator())
@@ -56,7 +54,7 @@ def alphabet_stream(names: Sequence[str], n_drawings: int, *, generator: Generat
 
 
 def classes_by_alphabet(names: Sequence[str]) -> dict[str, Int64[Tensor, " classes"]]:
-    """The places of the names of each alphabet: what stands before the last slash of a character.
+    """The indices of the names of each alphabet, the part of a character before its last slash.
 
     >>> classes_by_alphabet(["Greek/character01", "Keble/character01", "Greek/character02"])
     {'Greek': tensor([0, 2]), 'Keble': tensor([1])}

@@ -58,7 +58,7 @@ class HardClassSampler(nn.Module):
         classes: Int64[Tensor, "*batch"],
     ) -> None:
         """Remember the current embeddings of these classes."""
-        self.memory.write(embeddings.detach(), classes)
+        self.memory.write(embeddings, classes)
 
     def choose(
         self, n_way: int, *, group: int = 1, generator: Generator

@@ -20,12 +20,18 @@ from rarememory.backbones import (
     stored_encoder,
     unseen_characters,
 )
-from rarememory.data import character_of, folder_split, listed_split, read_omniglot
+from rarememory.data import character_of, folder_split, listed_split
 from rarememory.evaluation import embed, support_query_accuracy
+from tests.sources import omniglot, omniglot_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
-OMNIGLOT = next((place for place in PLACES if place.is_dir()), PLACES[0])
+SHIPPED = ROOT / "rarememory" / "weights" / "omniglot.safetensors"
+IMAGES = torch.rand(2, 1, 28, 28)
+
+
+def read_back(weights, folder):
+    save_file(weights, folder / "weights.safetensors")
+    return stored_encoder(folder / "weights.safetensors")
 
 
 @pytest.mark.parametrize("backbone", [Conv4, PaperCNN, Residual])
@@ -37,14 +43,15 @@ def test_an_encoder_makes_keys_of_images(backbone, size):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_an_encoder_says_how_large_it_takes_its_drawings_and_is_read_back_as_it_was(name, tmp_path):
+@pytest.mark.parametrize("half", [False, True])
+def test_a_stored_encoder_is_read_back_with_the_size_of_its_drawings(name, half, tmp_path):
     encoder = BACKBONES[name](12).eval()
     assert encoder.size == (56 if name == "residual56" else 28)
-    save_file(encoder.state_dict(), tmp_path / "weights.safetensors")
-    stored = stored_encoder(tmp_path / "weights.safetensors")
+    weights = encoder.state_dict()
+    read = read_back({k: v.half() if half else v for k, v in weights.items()}, tmp_path)
+    assert type(read) is type(encoder) and read.size == encoder.size and not read.training
     images = torch.rand(2, 1, encoder.size, encoder.size)
-    assert stored.size == encoder.size and not stored.training
-    assert torch.equal(stored(images), encoder(images))
+    torch.testing.assert_close(read(images), encoder(images), atol=1e-2 * half, rtol=0)
 
 
 def test_the_papers_cnn_has_the_papers_layers():
@@ -58,42 +65,19 @@ def test_conv_4_has_four_convolutions_of_64():
     assert counts == [9 * 64, *[9 * 64 * 64] * 3]
 
 
-def test_the_shipped_encoder_is_at_most_2_mb():
-    import rarememory
-
-    weights = Path(rarememory.__file__).parent / "weights" / "omniglot.safetensors"
-    assert weights.stat().st_size <= 2_000_000
-
-
-def test_the_shipped_encoder_is_the_one_that_the_committed_result_tested():
-    import rarememory
-
-    weights = Path(rarememory.__file__).parent / "weights" / "omniglot.safetensors"
-    result = Path(__file__).parents[2] / "benchmarks" / "results" / "omniglot_shipped.json"
+def test_the_shipped_encoder_is_small_and_the_one_that_the_committed_result_tested():
+    assert SHIPPED.stat().st_size <= 2_000_000
+    result = ROOT / "benchmarks" / "results" / "omniglot_shipped.json"
     tested = json.loads(result.read_text(encoding="utf-8"))["weights_sha256"]
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == tested
+    assert hashlib.sha256(SHIPPED.read_bytes()).hexdigest() == tested
 
 
-@pytest.mark.skipif(not OMNIGLOT.exists(), reason="no Omniglot in data/ or ../shared/data/omniglot")
 def test_the_shipped_encoder_knows_new_characters_from_one_drawing():
-    omniglot = read_omniglot(OMNIGLOT, progress=False)
-    # Characters that the Vinyals split has for testing are all among the evaluation characters.
-    names = folder_split(omniglot).test[::7]
-    keys = embed(omniglot_encoder(), omniglot.characters.select(names).images)
+    # The test characters of the Vinyals split are all among the evaluation characters.
+    names = folder_split(omniglot()).test[::7]
+    keys = embed(omniglot_encoder(), omniglot().characters.select(names).images)
     accuracy = support_query_accuracy(Memory(128, 20), keys, n_way=20, n_shot=1, n_episodes=100)
     assert accuracy.mean > 0.95
-
-
-@pytest.mark.parametrize("backbone", [Conv4, PaperCNN, Residual])
-@pytest.mark.parametrize("half", [False, True])
-def test_a_stored_encoder_is_read_whichever_it_is(tmp_path, backbone, half):
-    encoder = backbone(12).eval()
-    stored = {name: each.half() if half else each for name, each in encoder.state_dict().items()}
-    save_file(stored, tmp_path / "e.safetensors")
-    read = stored_encoder(tmp_path / "e.safetensors")
-    images = torch.rand(2, 1, 28, 28)
-    assert type(read) is backbone and not read.training
-    torch.testing.assert_close(read(images), encoder(images), atol=1e-2 if half else 1e-5, rtol=0)
 
 
 def test_a_cosine_of_an_ensemble_is_the_mean_of_its_members_cosines():
@@ -114,11 +98,9 @@ def test_an_ensemble_is_of_encoders_of_images_of_one_size():
 def test_a_stored_ensemble_is_read_with_its_members_in_their_order(tmp_path):
     # More than ten: as text, 10 comes before 2.
     encoder = Ensemble([*(Conv4(n) for n in range(1, 12)), PaperCNN(5)]).eval()
-    save_file(encoder.state_dict(), tmp_path / "e.safetensors")
-    read = stored_encoder(tmp_path / "e.safetensors")
-    images = torch.rand(2, 1, 28, 28)
+    read = read_back(encoder.state_dict(), tmp_path)
     assert type(read) is Ensemble and read.size == 28 and not read.encoders[-1].training
-    assert torch.equal(read(images), encoder(images))
+    assert torch.equal(read(IMAGES), encoder(IMAGES))
 
 
 def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
@@ -133,14 +115,10 @@ def test_what_is_no_encoder_of_ours_is_refused(tmp_path):
         *({}, {"weight": torch.zeros(3, 3)}, Conv4(12, size=56).state_dict()),
         *(member | {"weight": torch.zeros(3, 3)}, {"encoders.1.weight": torch.zeros(3, 3)}),
     ):
-        save_file(other, path)
         with pytest.raises(ValueError, match="none of residual, residual56, conv4, paper"):
-            stored_encoder(path)
+            read_back(other, tmp_path)
 
 
-@pytest.mark.skipif(
-    not (OMNIGLOT / "splits_vinyals").is_dir(), reason="no splits_vinyals beside Omniglot"
-)
 def test_the_characters_never_seen_are_the_test_of_vinyals_split_in_its_order():
-    listed = listed_split(OMNIGLOT / "splits_vinyals").test
+    listed = listed_split(omniglot_folder() / "splits_vinyals").test
     assert unseen_characters() == tuple(dict.fromkeys(character_of(name) for name in listed))

@@ -12,15 +12,14 @@ def pixel_accuracy(characters, episodes=60):
     """Nearest neighbour of raw pixels, 20-way 1-shot."""
     pixels = torch.nn.functional.normalize(characters.images.flatten(2).double(), dim=2)
     rng = torch.Generator().manual_seed(0)
-    right = 0
+    correct = 0
     for _ in range(episodes):
-        support, query = support_query_episode(
-            len(characters), characters.drawings, n_way=20, n_shot=1, n_query=1, generator=rng
+        episode = support_query_episode(
+            *pixels.shape[:2], n_way=20, n_shot=1, n_query=1, generator=rng
         )
-        shown = pixels[support.classes, support.drawings].flatten(0, 1)
-        asked = pixels[query.classes, query.drawings].flatten(0, 1)
-        right += ((asked @ shown.T).argmax(dim=1) == torch.arange(20)).sum().item()
-    return right / (20 * episodes)
+        support, query = (pixels[part.classes, part.drawings].flatten(0, 1) for part in episode)
+        correct += ((query @ support.T).argmax(dim=1) == torch.arange(20)).sum().item()
+    return correct / (20 * episodes)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +75,9 @@ def test_the_same_drawing_at_four_times_the_size_looks_the_same():
     torch.testing.assert_close(ink[1], ink[0], rtol=0.1, atol=0.0)
 
 
-def test_a_hand_moves_every_point_by_itself():
-    glyph = module._invent(np.random.default_rng(0))
-    moved = module._shaken(glyph, np.random.default_rng(1)) - glyph
+def test_a_drawing_moves_every_point_by_itself():
+    glyph = module._random_glyph(np.random.default_rng(0))
+    moved = module._perturbed(glyph, np.random.default_rng(1)) - glyph
     assert len(np.unique(moved)) == glyph.size
     assert 0.01 < moved.std() < 0.2
 
@@ -88,14 +87,9 @@ def test_raw_pixels_tell_most_glyphs_apart_and_not_all():
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"n_classes": 0}, "n_classes is 0"),
-        ({"n_classes": 1, "n_drawings": 0}, "n_drawings is 0"),
-        ({"n_classes": 1, "size": -2}, "size is -2"),
-        ({"n_classes": 1, "seed": -1}, "seed is -1: it must be 0 or more"),
-    ],
+    "wrong", [{"n_classes": 0}, {"n_drawings": 0}, {"size": -2}, {"seed": -1}], ids=str
 )
-def test_numbers_that_cannot_be_are_refused(asked, message):
-    with pytest.raises(ValueError, match=message):
-        draw_glyphs(**asked)
+def test_numbers_that_cannot_be_are_refused(wrong):
+    [(name, number)] = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} must be .* not {number}"):
+        draw_glyphs(**{"n_classes": 1, **wrong})

@@ -21,6 +21,7 @@ from rarememory.data import (
     listed_split,
     read_omniglot,
 )
+from tests.sources import omniglot, omniglot_folder
 
 PARTS = {
     "images_background": [
@@ -30,12 +31,6 @@ PARTS = {
     ],
     "images_evaluation": ["Keble/character01", "Atlantean/character01"],
 }
-ROOT = Path(__file__).resolve().parents[2]
-PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
-REAL = next((place for place in PLACES if place.is_dir()), PLACES[0])
-real = pytest.mark.skipif(
-    not REAL.is_dir(), reason="no Omniglot in data/ or ../shared/data/omniglot"
-)
 
 
 def png(seed, size=105):
@@ -73,20 +68,25 @@ def write_zip(folder, part, files):
             archive.writestr(path, data)
 
 
-@pytest.fixture
-def zips(tmp_path):
-    folder = tmp_path / "zips"
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The same drawings as zips and as folders."""
+    folder = tmp_path_factory.mktemp("both")
     for part in PARTS:
-        write_zip(folder, part, drawings(part))
+        files = drawings(part)
+        write_zip(folder / "zips", part, files)
+        write_folder(folder / "folders", files)
     return folder
 
 
 @pytest.fixture
-def folders(tmp_path):
-    folder = tmp_path / "folders"
-    for part in PARTS:
-        write_folder(folder, drawings(part))
-    return folder
+def zips(both, tmp_path):
+    return shutil.copytree(both / "zips", tmp_path / "zips")
+
+
+@pytest.fixture
+def folders(both, tmp_path):
+    return shutil.copytree(both / "folders", tmp_path / "folders")
 
 
 def read(folder, size=28):
@@ -122,10 +122,8 @@ def test_drawing_d_is_by_drawer_d_plus_one_with_ink_255_on_0(zips):
 
 
 @pytest.mark.parametrize("size", [28, 33, 129])
-def test_scaling_keeps_the_ink_of_a_thin_stroke(tmp_path, size):
-    for part in PARTS:
-        write_zip(tmp_path, part, drawings(part))
-    full, small = read(tmp_path, 105).characters, read(tmp_path, size).characters
+def test_scaling_keeps_the_ink_of_a_thin_stroke(zips, size):
+    full, small = read(zips, 105).characters, read(zips, size).characters
     assert small.images.shape[2:] == (size, size)
     means = [some.images.float().mean(dim=(2, 3)) for some in (full, small)]
     torch.testing.assert_close(means[1], means[0], rtol=0.15, atol=0.5)
@@ -136,26 +134,20 @@ def test_a_drawing_can_be_one_pixel(zips):
     assert read(zips, size=1).characters.images.shape == (5, 20, 1, 1)
 
 
-def test_zip_and_folder_read_the_same(zips, folders):
-    assert all(same(a, b) for a, b in zip(read(zips), read(folders), strict=True))
-
-
-def test_the_layout_of_torchvision_reads_the_same(zips, folders, tmp_path):
-    shutil.copytree(zips, tmp_path / "fetched" / "omniglot-py")
-    shutil.copytree(folders, tmp_path / "unpacked" / "omniglot-py")
-    for name in ("fetched", "unpacked"):
-        found = read(tmp_path / name)
-        assert all(same(a, b) for a, b in zip(read(zips), found, strict=True))
-
-
-def test_one_part_may_be_a_zip_and_the_other_a_folder(zips, folders):
-    shutil.rmtree(folders / "images_background")
-    shutil.copy(zips / "images_background.zip", folders)
-    assert same(read(folders).characters, read(zips).characters)
-
-
-def test_a_string_names_the_folder_as_well_as_a_path(zips):
-    assert same(read(str(zips)).characters, read(zips).characters)
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda zips, folders: folders,
+        lambda zips, folders: shutil.copytree(zips, zips / "new" / "omniglot-py").parent,
+        lambda zips, folders: shutil.copytree(folders, zips / "new" / "omniglot-py").parent,
+        lambda zips, folders: Path(shutil.copy(zips / "images_background.zip", folders)).parent,
+        lambda zips, folders: str(zips),
+    ],
+    ids=["folders", "torchvision's zips", "torchvision's folders", "one of each", "str"],
+)
+def test_every_layout_reads_the_same(zips, folders, moved):
+    expected = read(zips)
+    assert all(same(*parts) for parts in zip(read(moved(zips, folders)), expected, strict=True))
 
 
 def test_what_an_archiver_left_beside_the_drawings_is_passed_over(zips, folders):
@@ -190,63 +182,59 @@ def test_a_missing_part_is_named(zips, part):
         read(zips)
 
 
-def test_a_folder_without_drawings_is_refused(folders):
-    shutil.rmtree(folders / "images_evaluation")
-    (folders / "images_evaluation" / "Keble" / "character01").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"no drawings in .*images_evaluation"):
-        read(folders)
-
-
-def test_a_zip_without_drawings_is_refused(zips):
+def test_a_folder_or_zip_without_drawings_is_refused(zips, folders):
+    shutil.rmtree(folders / "images_evaluation/Keble")
+    shutil.rmtree(folders / "images_evaluation/Atlantean")
     write_zip(zips, "images_evaluation", {"README.md": b"nothing here"})
-    with pytest.raises(FileNotFoundError, match=r"no drawings in .*images_evaluation\.zip"):
-        read(zips)
+    for folder, name in ((folders, "images_evaluation'"), (zips, r"images_evaluation\.zip'")):
+        with pytest.raises(FileNotFoundError, match=f"no drawings in .*{name}"):
+            read(folder)
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
-def test_a_zip_cut_short_is_named(zips, kept):
-    path = zips / "images_evaluation.zip"
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ValueError, match=r"images_evaluation\.zip' is damaged or cut short"):
-        read(zips)
+def zeroed(data):
+    return data[:1000] + bytes(100) + data[1100:]
 
 
-def test_a_zip_with_changed_bytes_is_named(zips):
-    path = zips / "images_evaluation.zip"
-    data = bytearray(path.read_bytes())
-    data[1000:1100] = bytes(100)
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"images_evaluation\.zip' is damaged or cut short"):
-        read(zips)
-
-
-def test_a_zip_packed_in_a_way_unknown_is_named(zips):
-    path = zips / "images_evaluation.zip"
-    data = bytearray(path.read_bytes())
+def packed_in_an_unknown_way(data):
+    changed = bytearray(data)
     local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
-    data[local + 8] = data[central + 10] = 99
-    path.write_bytes(data)
+    changed[local + 8] = changed[central + 10] = 99
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 3],
+        lambda data: data[: int(0.999 * len(data))],
+        zeroed,
+        packed_in_an_unknown_way,
+    ],
+    ids=["empty", "cut", "cut at the end", "zeroed", "unknown"],
+)
+def test_a_damaged_zip_is_named(zips, damage):
+    path = zips / "images_evaluation.zip"
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"images_evaluation\.zip' is damaged or cut short"):
         read(zips)
 
 
-def test_a_drawing_that_is_lacking_is_refused_with_the_character(folders):
-    (folders / "images_background/Greek/character01/0002_07.png").unlink()
-    with pytest.raises(ValueError, match=r"19 drawings of Greek/character01 in .*images_b"):
-        read(folders)
-
-
-def test_a_drawing_too_many_is_refused_with_the_character(folders):
-    write_folder(folders, {"images_background/Greek/character01/0002_21.png": png(1)})
-    with pytest.raises(ValueError, match="21 drawings of Greek/character01"):
-        read(folders)
-
-
-def test_twenty_drawings_not_by_twenty_drawers_are_refused(folders):
-    greek = folders / "images_background/Greek/character01"
-    (greek / "0002_07.png").rename(greek / "0003_08.png")
-    with pytest.raises(ValueError, match="one by each of 20 drawers"):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda greek: (greek / "0002_07.png").unlink(),
+            "19 drawings of Greek/character01 in .*_b",
+        ),
+        (lambda greek: (greek / "0002_21.png").write_bytes(png(1)), "21 drawings of Greek/char"),
+        (lambda greek: (greek / "0002_07.png").rename(greek / "0003_08.png"), "each of 20 drawers"),
+    ],
+    ids=["missing", "too many", "a drawer twice"],
+)
+def test_other_than_one_drawing_by_each_drawer_is_refused_with_the_character(folders, change, said):
+    change(folders / "images_background/Greek/character01")
+    with pytest.raises(ValueError, match=said):
         read(folders)
 
 
@@ -301,32 +289,25 @@ def test_download_asks_torchvision_for_both_parts_and_gives_the_folder(monkeypat
     ]
 
 
-@pytest.fixture(scope="module")
-def omniglot():
-    return read_omniglot(REAL, progress=False)
-
-
-@real
-def test_the_real_omniglot_has_964_and_659_characters_by_20_drawers(omniglot):
-    assert omniglot.background.images.shape == (964, 20, 28, 28)
-    assert omniglot.evaluation.images.shape == (659, 20, 28, 28)
-    assert len({name.split("/")[0] for name in omniglot.characters.names}) == 50
+def test_the_real_omniglot_has_964_and_659_characters_by_20_drawers():
+    real = omniglot()
+    assert real.background.images.shape == (964, 20, 28, 28)
+    assert real.evaluation.images.shape == (659, 20, 28, 28)
+    assert len({name.split("/")[0] for name in real.characters.names}) == 50
     # The faintest drawing of all keeps a visible stroke.
-    assert omniglot.characters.images.amax(dim=(2, 3)).min() >= 150
+    assert real.characters.images.amax(dim=(2, 3)).min() >= 150
 
 
-@real
-def test_the_lists_of_vinyals_fit_the_real_characters(omniglot):
-    split = listed_split(REAL / "splits_vinyals")
-    rotated = omniglot.characters.rotated()
+def test_the_lists_of_vinyals_fit_the_real_characters():
+    split = listed_split(omniglot_folder() / "splits_vinyals")
+    rotated = omniglot().characters.rotated()
     for part, n_characters in ((split.train, 1028), (split.validation, 172), (split.test, 423)):
         assert len(rotated.select(part)) == 4 * n_characters
         assert len({character_of(name) for name in part}) == n_characters
 
 
-@real
-def test_the_default_split_of_the_real_characters_has_its_printed_checksum(omniglot):
-    split = hashed_split(omniglot.characters.names)
+def test_the_default_split_of_the_real_characters_has_its_printed_checksum():
+    split = hashed_split(omniglot().characters.names)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [1028, 172, 423]
     assert checksum(split) == "443c6f479f26"
-    assert checksum(folder_split(omniglot)) == "c771a41682d7"
+    assert checksum(folder_split(omniglot())) == "c771a41682d7"

@@ -24,36 +24,33 @@ def names(n_characters, rotations=("",)):
     return [f"Greek/character{i:02d}{turn}" for i in range(n_characters) for turn in rotations]
 
 
-def test_a_hashed_split_has_the_sizes_asked_and_leaves_no_class_out():
+def characters(names):
+    return Characters(tuple(names), torch.zeros(len(names), 20, 3, 3, dtype=torch.uint8))
+
+
+def test_a_hashed_split_has_the_sizes_asked_whatever_the_order_of_names():
     every = names(33)
-    split = hashed_split(every, (20, 6, 7))
+    split, backward = (hashed_split(order, (20, 6, 7)) for order in (every, every[::-1]))
     assert [len(part) for part in (split.train, split.validation, split.test)] == [20, 6, 7]
     assert sorted(split.train + split.validation + split.test) == every
+    # Printed numbers depend on it.
+    assert checksum(split) == checksum(backward) == "5c63f2e64eef"
+    assert split != hashed_split(every, (20, 6, 7), seed=1)
 
 
-def test_a_hashed_split_does_not_depend_on_the_order_of_names():
-    every = names(33)
-    forward, backward = (hashed_split(order, (20, 6, 7)) for order in (every, every[::-1]))
-    assert set(forward.test) == set(backward.test)
-    assert checksum(forward) == checksum(backward)
+def assert_rotations_follow(upright, rotated):
+    for part in ("train", "validation"):
+        characters = {character_of(name) for name in getattr(rotated, part)}
+        assert characters == set(getattr(upright, part))
+        assert len(getattr(rotated, part)) == 4 * len(characters)
 
 
-def test_a_hashed_split_is_the_same_today_as_when_numbers_were_printed():
-    assert checksum(hashed_split(names(33), (20, 6, 7))) == "5c63f2e64eef"
-
-
-def test_another_seed_hashes_another_split():
-    some = names(33)
-    splits = [hashed_split(some, (20, 6, 7), seed=seed) for seed in (0, 1, 1)]
-    assert splits[0] != splits[1] == splits[2]
-
-
-def test_rotations_follow_their_character_through_a_hashed_split():
-    turned = names(33, ("/rot000", "/rot090", "/rot180", "/rot270"))
-    plain, rotated = hashed_split(names(33), (20, 6, 7)), hashed_split(turned, (20, 6, 7))
-    for part in ("train", "validation", "test"):
-        assert {character_of(name) for name in getattr(rotated, part)} == set(getattr(plain, part))
-        assert len(getattr(rotated, part)) == 4 * len(getattr(plain, part))
+def test_rotations_follow_their_character():
+    turns = (("",), ROTATIONS)
+    assert_rotations_follow(*(hashed_split(names(33, some), (20, 6, 7)) for some in turns))
+    evaluation = characters(["Keble/character01"])
+    of_folders = (folder_split(Omniglot(characters(names(12, t)), evaluation)) for t in turns)
+    assert_rotations_follow(*of_folders)
 
 
 @pytest.mark.parametrize("sizes", [(20, 6, 6), (20, 6, 8), (40, -14, 7)])
@@ -63,39 +60,24 @@ def test_sizes_that_do_not_add_up_are_refused_with_both_numbers(sizes):
 
 
 def test_a_folder_split_tests_on_evaluation_and_validates_on_a_share_of_background():
-    blank = torch.zeros(100, 20, 1, 1, dtype=torch.uint8)
-    background = Characters(tuple(names(100)), blank)
-    evaluation = Characters(tuple(f"Keble/character{i:02d}" for i in range(7)), blank[:7])
+    background = characters(names(100))
+    evaluation = characters([f"Keble/character{i:02d}" for i in range(7)])
     split = folder_split(Omniglot(background, evaluation))
     assert split.test == evaluation.names
     assert (len(split.train), len(split.validation)) == (86, 14)
     assert sorted(split.train + split.validation) == sorted(background.names)
 
 
-def test_a_folder_split_takes_the_rotations_of_a_character_along():
-    plain, turned = (
-        folder_split(
-            Omniglot(
-                Characters(tuple(names(12, turns)), torch.zeros(12 * len(turns), 20, 1, 1).byte()),
-                Characters(("Keble/character01",), torch.zeros(1, 20, 1, 1).byte()),
-            )
-        )
-        for turns in (("",), ROTATIONS)
-    )
-    for part in ("train", "validation"):
-        characters = {character_of(name) for name in getattr(turned, part)}
-        assert characters == set(getattr(plain, part))
-        assert len(getattr(turned, part)) == 4 * len(characters)
-
-
-def test_a_split_may_not_hold_a_class_twice_in_two_parts():
-    with pytest.raises(ValueError, match="'a' in validation and 'a' in test are one character"):
-        Split(train=(), validation=("b", "a"), test=("a",))
-
-
-def test_a_rotation_of_a_training_character_is_a_leak():
-    with pytest.raises(ValueError, match="'a/rot000' in train and 'a/rot270' in validation"):
-        Split(train=("a/rot000", "b"), validation=("a/rot270",), test=())
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (((), ("b", "a"), ("a",)), "'a' in validation and 'a' in test are one character"),
+        ((("a/rot000", "b"), ("a/rot270",), ()), "'a/rot000' in train and 'a/rot270' in valid"),
+    ],
+)
+def test_a_character_in_two_parts_is_a_leak(parts, said):
+    with pytest.raises(ValueError, match=said):
+        Split(*parts)
 
 
 def test_rotations_of_one_character_may_be_in_one_part():
@@ -161,25 +143,16 @@ def test_a_list_of_nothing_is_refused(tmp_path):
 
 def test_a_listed_name_that_is_not_in_the_data_is_refused_when_selected(tmp_path):
     write_lists(tmp_path, "Greek/character01", "Greek/character02", "Greek/character99")
-    split = listed_split(tmp_path)
-    names = ("Greek/character01", "Greek/character02")
-    every = Characters(names, torch.zeros(2, 20, 3, 3, dtype=torch.uint8))
-    assert every.select(split.train).names == ("Greek/character01",)
     with pytest.raises(KeyError, match="no class 'Greek/character99' among these 2"):
-        every.select(split.test)
+        characters(["Greek/character01", "Greek/character02"]).select(listed_split(tmp_path).test)
 
 
-def test_of_five_alphabets_nothing_else_is_learnt_and_all_is_tested():
-    background = [
-        f"{alphabet}/character01" for alphabet in (*FIVE_ALPHABETS, "Tifinagh", "Futurama")
-    ]
-    evaluation = ["Keble/character01", "Tengwar/character01"]
-    blank = torch.zeros(7, 20, 5, 5, dtype=torch.uint8)
-    omniglot = Omniglot(
-        Characters(tuple(background), blank).rotated(), Characters(tuple(evaluation), blank[:2])
-    )
+def test_the_split_of_five_alphabets_trains_on_no_other_and_tests_on_evaluation():
+    background = [f"{name}/character01" for name in (*FIVE_ALPHABETS, "Tifinagh", "Futurama")]
+    evaluation = characters(["Keble/character01", "Tengwar/character01"])
+    omniglot = Omniglot(characters(background).rotated(), evaluation)
     name, split = split_called("five", omniglot)
     assert name == "five" and split == five_alphabets_split(omniglot)
     assert len(split.train) == 5 * 4 and not split.validation
     assert {each.partition("/")[0] for each in split.train} == set(FIVE_ALPHABETS)
-    assert split.test == tuple(evaluation)
+    assert split.test == evaluation.names
