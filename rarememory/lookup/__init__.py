@@ -1,10 +1,20 @@
-"""Finding the nearest keys: the searches, and choosing one by name, by object or by "auto"."""
+"""Searches for the nearest keys, and how one is chosen: by name, by object or by "auto"."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import (
+    Keys,
+    Labels,
+    Neighbors,
+    Occupied,
+    Pair,
+    Queries,
+    SlotList,
+    Values,
+)
 from rarememory.lookup.base import Lookup as Lookup
 from rarememory.lookup.faiss import FaissLookup as FaissLookup
 from rarememory.lookup.indexed import IndexedLookup as IndexedLookup
@@ -20,14 +30,14 @@ LOOKUPS: dict[str, Callable[[], Lookup]] = {
     "faiss": FaissLookup,
     "torch": TorchLookup,
 }
-"""In the order of "auto": the fastest first."""
+"""Exact searches by name, the fastest first: the order in which "auto" tries them."""
 
 
 class AutoLookup(Lookup):
-    """The first search of an ordered list that can serve the call.
+    """The first search of `LOOKUPS` that supports the call.
 
-    The list is that of `LOOKUPS`, less those whose package is not installed; it is asked at every
-    call, so a memory that moves to a GPU is searched there by what searches there.
+    Searches whose package is not installed are left out. The choice is made at every call, so a
+    memory that moves to a GPU is searched by a search for GPUs.
 
     Example:
         >>> import torch
@@ -41,27 +51,13 @@ class AutoLookup(Lookup):
     def __init__(self) -> None:
         self.lookups: list[Lookup] = []
         for make in LOOKUPS.values():
-            try:
+            with suppress(ImportError):
                 self.lookups.append(make())
-            except ImportError:
-                continue
 
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         return self.first(queries, keys, k).nearest(queries, keys, occupied, k)
 
-    def nearest_pair(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        values: Int64[Tensor, " slots"],
-        labels: Int64[Tensor, " batch"],
-    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+    def nearest_pair(self, queries: Queries, keys: Keys, values: Values, labels: Labels) -> Pair:
         return self.first(queries, keys, 2).nearest_pair(queries, keys, values, labels)
 
     def uncached(self) -> "AutoLookup":
@@ -69,21 +65,19 @@ class AutoLookup(Lookup):
         auto.lookups = [lookup.uncached() for lookup in self.lookups]
         return auto
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def before_write(self, keys: Keys) -> None:
         for lookup in self.lookups:
             lookup.before_write(keys)
 
-    def after_write(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
+    def after_write(self, keys: Keys, slots: SlotList) -> None:
         for lookup in self.lookups:
             lookup.after_write(keys, slots)
 
     def first(self, queries: Tensor, keys: Tensor, k: int) -> Lookup:
-        """The search that serves this call.
+        """The first search that supports this call.
 
         Raises:
-            ValueError: there is none; every refusal is listed.
+            ValueError: there is none; the reason of every search is listed.
         """
         reasons = []
         for lookup in self.lookups:
@@ -91,7 +85,7 @@ class AutoLookup(Lookup):
             if reason is None:
                 return lookup
             reasons.append(reason)
-        raise ValueError("no lookup can serve this: " + "; ".join(reasons))
+        raise ValueError("no lookup supports this call: " + "; ".join(reasons))
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         try:

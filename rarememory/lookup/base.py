@@ -1,17 +1,26 @@
-"""What a lookup is: something that finds slots, and can say why it cannot."""
+"""The interface of a search: it finds slots, or says why it cannot."""
 
 from abc import ABC, abstractmethod
 
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import (
+    Keys,
+    Labels,
+    Neighbors,
+    Occupied,
+    Pair,
+    Queries,
+    SlotList,
+    Values,
+)
 from rarememory.lookup.pair import nearest_pair
 
 
 class Lookup(ABC):
-    """A search over the keys. It returns slots and nothing else; the memory scores and orders them.
+    """A search over the keys. It returns slots only; the memory computes and sorts their scores.
 
-    To bring a search of one's own, write `nearest` and pass the object as `Memory(lookup=...)`.
+    To add a search of your own, write `nearest` and pass the object as `Memory(lookup=...)`.
 
     Example:
         >>> import torch
@@ -28,53 +37,39 @@ class Lookup(ABC):
 
     name: str
     reads_shadow = False
-    """Whether the searches take a keyword `shadow`, the keys in float16, to read in their place."""
+    """Whether both searches take a keyword `shadow`, a float16 copy of the keys to read instead."""
 
     @abstractmethod
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         """The k occupied slots nearest to each query, in any order.
 
-        `queries` and `keys` have unit length, one dtype and no gradient. At the edge of the k, of
-        equal scores the lower slot is in. At most k columns; EMPTY where there is none, or where a
-        query is not finite.
+        `queries` and `keys` have unit length, one dtype and no gradient. Among slots with equal
+        scores the lower ones are chosen. At most k columns; EMPTY where there are fewer occupied
+        slots, and in the whole row of a query that is not finite.
         """
 
-    def nearest_pair(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        values: Int64[Tensor, " slots"],
-        labels: Int64[Tensor, " batch"],
-    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+    def nearest_pair(self, queries: Queries, keys: Keys, values: Values, labels: Labels) -> Pair:
         """The nearest slot with the label, and the nearest occupied slot with another."""
         return nearest_pair(queries, keys, values, labels)
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:  # noqa: B027
-        """The memory is about to write; only a search that keeps an index has to listen."""
+    def before_write(self, keys: Keys) -> None:  # noqa: B027
+        """Called before the memory writes. Only a search that keeps an index needs it."""
 
-    def after_write(  # noqa: B027
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
-        """The memory has changed these slots, and no other, since `before_write`; EMPTY is none.
+    def after_write(self, keys: Keys, slots: SlotList) -> None:  # noqa: B027
+        """Called when the memory has changed these slots and no others; EMPTY stands for no slot.
 
-        Other changes (a checkpoint, a snapshot undone, an edit by hand) are not told: see
-        `IndexedLookup` for an index that follows them all the same.
+        Other changes (a checkpoint, the end of a snapshot, an edit by hand) are not reported:
+        `IndexedLookup` detects them.
         """
 
     def uncached(self) -> "Lookup":
-        """The same search, keeping nothing of the keys from one call to the next.
+        """The same search without a cache, for compiled programs.
 
-        For compiled programs: they change a tensor when its count of changes has moved already, so
-        that a cache made inside one would be taken for one of the keys that come after.
+        A program changes a tensor at another time than torch counts the change, so a cache could
+        hold keys that are no longer there.
         """
         return self
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        """One sentence that says why this call cannot be served, or None if it can."""
+        """One sentence that says why this call is not supported, or None if it is."""
         return None

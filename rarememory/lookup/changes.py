@@ -1,9 +1,9 @@
 """What has changed in the keys since an index last looked, without comparing all each time."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Occupied, SlotList
 from rarememory.base.versions import Watch
 
 _NUMBERS_AT_ONCE = 2**22
@@ -23,9 +23,7 @@ class Changes:
     from its new neighbours, but makes no score wrong: the memory computes those from its own keys.
     """
 
-    def __init__(
-        self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
-    ) -> None:
+    def __init__(self, keys: Keys, occupied: Occupied) -> None:
         generator = torch.Generator().manual_seed(0)
         weights = torch.empty(keys.shape[1], dtype=torch.int64)
         self._weights = weights.random_(generator=generator).to(keys.device)
@@ -37,26 +35,22 @@ class Changes:
         self._watch = Watch()
         self._watch.look(keys)
 
-    def fits(self, keys: Float[Tensor, "slots key_dim"]) -> bool:
+    def fits(self, keys: Keys) -> bool:
         """Whether the keys can be compared with those of the index at all."""
         here = keys.device == self.indexed.device
         return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def before_write(self, keys: Keys) -> None:
         """A write comes: what happens to the keys from here to `after_write` is told there."""
         self._following = self._watch.knows(keys)
 
-    def after_write(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
+    def after_write(self, keys: Keys, slots: SlotList) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
             self._reported[slots] = True
             self._watch.look(keys)
 
-    def since(
-        self, keys: Float[Tensor, "slots key_dim"], occupied: Bool[Tensor, " slots"]
-    ) -> Bool[Tensor, " slots"]:
+    def since(self, keys: Keys, occupied: Occupied) -> Occupied:
         """The slots that the index does not hold as they are now."""
         changed = self._reported[:-1]
         if not self._watch.knows(keys):
@@ -64,12 +58,7 @@ class Changes:
             self._watch.look(keys)
         return changed | (occupied ^ self.indexed)
 
-    def mark_indexed(
-        self,
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        slots: Int64[Tensor, " changed"],
-    ) -> None:
+    def mark_indexed(self, keys: Keys, occupied: Occupied, slots: SlotList) -> None:
         """The index now holds these slots too as they are."""
         self._prints[slots] = self._fingerprints(keys[slots])
         self.indexed = occupied.clone()

@@ -1,8 +1,8 @@
-"""Scores of given slots, computed in one place, and the one order: higher first, then lower slot.
+"""Exact scores of given slots, and the order of neighbours: higher score first, then lower slot.
 
-A matrix product may round the same dot product differently in its last columns than in its first,
-so two equal keys can get unequal scores. Here a score is a sum in float64, rounded once: the same
-for the same key wherever it lies. Every backend's neighbours are ordered by these scores.
+A matrix product may round one dot product differently in its last columns than in its first, so
+that equal keys get unequal scores. Here a score is a sum in float64, rounded once: the same for the
+same key in every slot. The neighbours that any search finds are ordered by these scores.
 """
 
 from functools import cache
@@ -13,19 +13,20 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
+from rarememory.base.shapes import Keys, Queries
 from rarememory.base.state import EMPTY
 
 SCORE_OFFSET = 4
-"""Scores lie in [-1, 1]: this much added or taken away sets one group of them apart for certain."""
+"""Added to scores, which lie in [-1, 1], it puts a group of them above or below all others."""
 
 _PAIRS_AT_ONCE = 2**18
 
 
 def tolerance(keys: Tensor) -> float:
-    """How much lower than the best a slot may score in a matrix product and still be the best.
+    """How far below the highest score of a matrix product the best slot may be found.
 
-    A dot product of unit vectors is within d eps / 2 of the truth (Higham 2002, section 3.1), an
-    offset adds SCORE_OFFSET eps, the score itself eps / 2, and two slots may each be off so.
+    The error of a dot product of unit vectors is at most d eps / 2 (Higham 2002, section 3.1), an
+    offset adds SCORE_OFFSET eps, and rounding the exact score eps / 2: all twice, for two slots.
     """
     return (keys.shape[1] + 2 * SCORE_OFFSET + 2) * _eps(keys.dtype)
 
@@ -36,9 +37,7 @@ def _eps(dtype: torch.dtype) -> float:
 
 
 def score(
-    queries: Float[Tensor, "batch key_dim"],
-    keys: Float[Tensor, "slots key_dim"],
-    slots: Int64[Tensor, "batch k"],
+    queries: Queries, keys: Keys, slots: Int64[Tensor, "batch k"]
 ) -> Float[Tensor, "batch k"]:
     """Cosine of each query with the keys of its slots, with gradient to the queries.
 
@@ -62,14 +61,14 @@ def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
             *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),
         )
         return scores
-    # Slot EMPTY takes the last key, and is struck out.
+    # EMPTY is -1, the last key; its score is replaced.
     return dot(queries.unsqueeze(1), keys[slots]).masked_fill_(slots == EMPTY, -torch.inf)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     queries, keys, slots = inputs
-    # The keys as they are now: a write may change them before the gradient is asked for. Where
-    # most of the memory was found by every query, all of it is less than what each has found.
+    # Copies, since a write may change the keys before the backward pass: of all keys, if these and
+    # the dense gradient, [batch, slots], are no larger than the keys found, [batch, k, key_dim].
     ctx.whole = len(keys) <= slots.shape[1] * min(queries.shape)
     ctx.save_for_backward(keys.clone() if ctx.whole else keys[slots], slots)
 
@@ -95,7 +94,7 @@ class _Score(torch.autograd.Function):
     backward = staticmethod(_backward)
 
 
-# The same for programs; to call an operator from Python takes several times as long.
+# For compiled programs only: calling an operator from Python takes several times as long.
 _score_operator = torch.library.custom_op("rarememory::score", _score, mutates_args=())
 _score_operator.register_autograd(_backward, setup_context=_setup_context)
 
@@ -106,14 +105,14 @@ def _(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
 
 
 def dot(one: Float[Tensor, "*#rows key_dim"], other: Float[Tensor, "*#rows key_dim"]) -> Tensor:
-    """Sums over the last axis in float64, where the device has it, rounded once, to float32."""
+    """sum_d one_d other_d in float64 where the device has it, rounded once, to float32 or wider."""
     wide = torch.float32 if one.device.type == "mps" else torch.float64
     rounded = torch.promote_types(one.dtype, torch.float32)
     return (one.to(wide) * other.to(wide)).sum(-1).to(rounded)
 
 
 def order(scores: Float[Tensor, "batch k"], slots: Int64[Tensor, "batch k"]) -> Tensor:
-    """Places of the neighbours in the one order, EMPTY last."""
+    """Columns of the neighbours, sorted by higher score, then lower slot; EMPTY comes last."""
     in_order: Tensor = (
         _order(scores, slots) if torch.compiler.is_compiling() else _sorted(scores, slots)
     )
@@ -126,7 +125,7 @@ def _sorted(scores: Tensor, slots: Tensor) -> Tensor:
     return by_slot.gather(-1, by_score)
 
 
-# An operator, because a program that leaves torch has to say a stable sort in another way.
+# An operator, because an exported program needs another form of it: ONNX has no stable sort.
 _order = torch.library.custom_op("rarememory::order", _sorted, mutates_args=())
 
 
@@ -136,47 +135,35 @@ def _(scores: Tensor, slots: Tensor) -> Tensor:
 
 
 def k_nearest(
-    queries: Float[Tensor, "batch key_dim"],
-    keys: Float[Tensor, "slots key_dim"],
-    near: Bool[Tensor, "batch slots"],
-    k: int,
+    queries: Queries, keys: Keys, near: Bool[Tensor, "batch slots"], k: int
 ) -> Int64[Tensor, "batch k"]:
-    """The k best of the slots marked `near` for each query, in the one order, EMPTY after them."""
-    # Row by row, then slot by slot: the stable sorts below keep the lower slot first in a tie.
+    """The k best of the slots marked `near` for each query, best first, then EMPTY."""
+    # Slots ascend in each row: the stable sorts below keep the lower slot first in a tie.
     rows, slots = near.nonzero(as_tuple=True)
-    scores = torch.cat(
-        [
-            dot(queries[some], keys[slots_of_some])
-            for some, slots_of_some in zip(
-                rows.split(_PAIRS_AT_ONCE), slots.split(_PAIRS_AT_ONCE), strict=True
-            )
-        ]
-    )
+    parts = zip(rows.split(_PAIRS_AT_ONCE), slots.split(_PAIRS_AT_ONCE), strict=True)
+    scores = torch.cat([dot(queries[row], keys[slot]) for row, slot in parts])
     by_score = scores.argsort(descending=True, stable=True)
     in_order = by_score[rows[by_score].argsort(stable=True)]
     rows, slots = rows[in_order], slots[in_order]
-    found = near.sum(1)
-    place = torch.arange(len(rows), device=rows.device) - (found.cumsum(0) - found)[rows]
-    kept = place < k
-    chosen = slots.new_full((len(queries), k), EMPTY)
-    chosen[rows[kept], place[kept]] = slots[kept]
-    return chosen
+    counts = near.sum(1)
+    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    chosen = rank < k
+    found = slots.new_full((len(queries), k), EMPTY)
+    found[rows[chosen], rank[chosen]] = slots[chosen]
+    return found
 
 
 def nearest_slot(
-    queries: Float[Tensor, "batch key_dim"],
-    keys: Float[Tensor, "slots key_dim"],
-    scores: Float[Tensor, "batch slots"],
-    floor: float,
+    queries: Queries, keys: Keys, scores: Float[Tensor, "batch slots"], floor: float
 ) -> Int64[Tensor, " batch"]:
     """The best slot of each row of rounded scores, or EMPTY where all are below the floor.
 
-    The scores are used up.
+    Changes `scores` in place.
     """
     highest = scores.amax(1, keepdim=True)
     slots = _argmax(scores)
     threshold = (highest - tolerance(keys)).clamp(min=floor)
-    # A runner-up within rounding is rare; without one, the matrix product has decided rightly.
+    # Exact scores are needed only if a second slot is within rounding of the best, which is rare.
     runner_up = scores.scatter_(1, slots, -torch.inf).amax(1, keepdim=True)
     if (runner_up >= threshold).any():
         near = scores.scatter_(1, slots, highest) >= threshold
@@ -185,12 +172,12 @@ def nearest_slot(
 
 
 def numpy_can_read(scores: Tensor) -> bool:
-    """Whether NumPy can look at the scores where they are."""
+    """Whether NumPy can read the scores without a copy."""
     return scores.device.type == "cpu" and scores.dtype != torch.bfloat16
 
 
 def _argmax(scores: Tensor) -> Tensor:
     if numpy_can_read(scores):
-        # NumPy's is vectorised, and five times as fast as torch's.
+        # NumPy's argmax is five times as fast as torch's.
         return torch.from_numpy(scores.numpy().argmax(1, keepdims=True))
     return scores.argmax(1, keepdim=True)

@@ -1,28 +1,28 @@
-"""Faiss over the memory's own keys: `faiss.knn` reads the tensor, so there is no index to keep."""
+"""Exact search by `faiss.knn`, which reads the keys where they are: there is no index to keep."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Neighbors, Occupied, Queries
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import order, score, tolerance
 from rarememory.lookup.package import faiss_is_missing, faiss_package
 from rarememory.lookup.torch import TorchLookup
 
-# Neighbours fetched beyond k, so that near-equal scores at its edge can be told apart exactly.
+# Neighbours fetched beyond k: exact scores decide between those that are nearly equal to the k-th.
 _SLACK = 16
 
 
 class FaissLookup(Lookup):
-    """Exact search by Faiss on a CPU, in float32, on the tensor's own memory.
+    """Exact search by Faiss on a CPU, in float32, without a copy of the keys.
 
-    After forgetting in the middle it copies the occupied keys for every search, until the holes
-    are written again, as they are before any other slot. The nearest pair is found in plain torch.
+    While an empty slot lies before an occupied one, as after forgetting, every search copies the
+    occupied keys. The memory fills such slots first. The nearest pair is found by torch.
 
     Raises:
         ImportError: Faiss is not installed.
@@ -48,13 +48,7 @@ class FaissLookup(Lookup):
             return f"faiss searches float32 keys, and these are {keys.dtype}"
         return faiss_is_missing()
 
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         stored, slots_of_stored = _without_holes(keys, occupied)
         fetched = min(k + _SLACK, len(stored))
         if fetched == 0:
@@ -64,11 +58,11 @@ class FaissLookup(Lookup):
         slots = slots.masked_fill(~queries.isfinite().all(1, keepdim=True), EMPTY)
         if fetched <= k:
             return slots
-        return _cut(queries, keys, occupied, scores, slots, k)
+        return _k_best(queries, keys, occupied, scores, slots, k)
 
 
 def _without_holes(keys: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The keys of occupied slots and, unless those are the first ones, their slots."""
+    """The keys of the occupied slots, and these slots, or None if they are 0, 1, 2, ..."""
     count = int(occupied.sum())
     if bool(occupied[:count].all()):
         return keys[:count], None
@@ -76,10 +70,13 @@ def _without_holes(keys: Tensor, occupied: Tensor) -> tuple[Tensor, Tensor | Non
     return keys[slots], slots
 
 
-def _cut(
+def _k_best(
     queries: Tensor, keys: Tensor, occupied: Tensor, scores: Tensor, slots: Tensor, k: int
 ) -> Tensor:
-    """The k best of the fetched neighbours; where even those leave a doubt, the definition's."""
+    """The k best of the fetched neighbours, by exact scores where rounding could decide.
+
+    Where all fetched neighbours are nearly equal to the k-th, `TorchLookup` searches again.
+    """
     last = scores[:, k - 1] - tolerance(keys)
     chosen = slots[:, :k].clone()
     unsure = scores[:, k] >= last
@@ -104,7 +101,7 @@ def _knn(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _blas_from(faiss: Any, threshold: int) -> Iterator[None]:
-    """Let Faiss use its matrix product from `threshold` numbers on: its default is far too late."""
+    """Make Faiss use BLAS from `threshold` numbers on; its default is far too high."""
     before = faiss.cvar.distance_compute_blas_threshold
     faiss.cvar.distance_compute_blas_threshold = threshold
     try:

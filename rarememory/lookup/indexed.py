@@ -1,13 +1,13 @@
-"""A search with an index of its own: a cache of the keys that follows them and is never saved."""
+"""A search with an index: a cache of the keys that is kept up to date and never saved."""
 
 import threading
 from abc import abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Neighbors, Occupied, Queries, SlotList
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.changes import Changes
@@ -15,23 +15,22 @@ from rarememory.lookup.torch import TorchLookup
 
 
 class IndexedLookup(Lookup):
-    """A search by an index that is built at the first search and brought up to date before each.
+    """A search by an index that is built at the first search and updated before each.
 
-    The index is a cache: copies and pickles of a memory leave it behind, and build their own. Write
-    `build` and `search`, and every change of the memory builds the index anew. Write `add` and
-    `remove` as well, and set `rebuild_after`, and only what changed goes to it (`Changes` says how
-    that is known). Everywhere `keys` are those of the whole memory, and there is at least one slot
-    or query. One object serves one memory; for two in turns it would begin again each time.
+    With only `build` and `search`, every change of the memory builds the index again. With `add`
+    and `remove` too, and `rebuild_after` set, only the changed slots are updated (`Changes` finds
+    them). `keys` are always those of the whole memory, and no list of slots or queries is empty.
+    Use one object for one memory: two would build it again in turn. Copies and pickles of a memory
+    do not contain the index.
 
-    The answers may miss neighbours, but no slot is ever wrong: none is empty, and the memory scores
-    them by its own keys. A write that has not read looks the nearest slot up here too, so an answer
-    missed there makes a second slot of a class that was known. The nearest pair, and with it the
-    loss, stays exact: training under neighbours that are not the nearest would learn from the wrong
-    negatives, and the exact search for two needs no sorting.
+    A search may miss neighbours, but every slot found is occupied, and its score is exact. `write`
+    uses the search too: where it misses the nearest slot, a known class gets a second one. The
+    nearest pair, and so the loss, is exact: neighbours that are not the nearest would give wrong
+    negatives.
 
     Attributes:
         exact_below: with fewer occupied slots than this the search is exact, and builds no index.
-        rebuild_after: build anew when more than this share of the slots changed since the last
+        rebuild_after: build again when more than this share of the slots changed since the last
             time; infinity never does.
 
     Raises:
@@ -58,42 +57,25 @@ class IndexedLookup(Lookup):
     _cache: "_Cache | None" = None
 
     @abstractmethod
-    def build(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
+    def build(self, keys: Keys, slots: SlotList) -> Any:
         """An index of the keys of these slots, each under the number of its slot."""
 
-    def add(
-        self,
-        index: Any,
-        keys: Float[Tensor, "slots key_dim"],
-        slots: Int64[Tensor, " stored"],
-    ) -> None:
-        """Put the keys of these slots into the index, which does not hold them."""
+    def add(self, index: Any, keys: Keys, slots: SlotList) -> None:
+        """Add the keys of these slots, which are not in the index."""
         raise NotImplementedError(f"{self.name} has rebuild_after > 0, and no add")
 
-    def remove(self, index: Any, slots: Int64[Tensor, " stored"]) -> None:
-        """Take out of the index slots that it holds."""
+    def remove(self, index: Any, slots: SlotList) -> None:
+        """Remove these slots, which are in the index."""
         raise NotImplementedError(f"{self.name} has rebuild_after > 0, and no remove")
 
     @abstractmethod
-    def search(
-        self,
-        index: Any,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def search(self, index: Any, queries: Queries, keys: Keys, k: int) -> Neighbors:
         """At most k distinct slots near to each query, in any order; EMPTY where there is none.
 
         All queries are finite, and the index holds at least k slots.
         """
 
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         count = int(occupied.sum())
         if count < max(1, self.exact_below):
             return TorchLookup().nearest(queries, keys, occupied, k)
@@ -102,17 +84,15 @@ class IndexedLookup(Lookup):
         found = queries.new_full((len(queries), k), EMPTY, dtype=torch.int64)
         if finite.any():
             slots = self._found(queries[finite], keys, occupied, k)
-            # Whatever the index says, an empty slot answers nothing.
+            # An empty slot is never found, even if the index names it.
             found[finite, : slots.shape[1]] = slots.masked_fill(~occupied[slots], EMPTY)
         return found
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def before_write(self, keys: Keys) -> None:
         if self._cache is not None:
             self._cache.changes.before_write(keys)
 
-    def after_write(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
+    def after_write(self, keys: Keys, slots: SlotList) -> None:
         if self._cache is not None:
             self._cache.changes.after_write(keys, slots)
 
@@ -120,13 +100,13 @@ class IndexedLookup(Lookup):
         cache = self._cache
         if cache is None or not cache.changes.fits(keys):
             cache = self._cache = self._built(keys, occupied)
-        # Reading changes no memory, but it changes a cache: readers in threads take turns.
+        # Reading changes the cache, so only one thread at a time may search.
         with cache.lock:
             try:
                 self._bring_up_to_date(cache, keys, occupied)
                 return self.search(cache.index, queries, keys, k)
             except BaseException:
-                # It may be half up to date.
+                # The index may be partly updated.
                 self._cache = None
                 raise
 

@@ -1,45 +1,44 @@
-"""Faiss's inverted file: keys in lists around centroids, of which a search scans only a few."""
+"""Approximate search by Faiss's inverted file: keys in lists, of which a search scans a few."""
 
 import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Neighbors, Queries, SlotList
 from rarememory.base.validation import check_count, check_not_negative
 from rarememory.lookup.exact import order, score
 from rarememory.lookup.indexed import IndexedLookup
 from rarememory.lookup.package import faiss_is_missing, faiss_package
 
-# Faiss wants as many keys a centroid to train on, and warns if there are fewer.
+# Faiss warns if it trains a centroid on fewer keys.
 _KEYS_PER_LIST = 39
-# Neighbours fetched beyond k, so that near-equal scores at its edge can be told apart exactly.
+# Neighbours fetched beyond k: exact scores decide between those that are nearly equal to the k-th.
 _SLACK = 16
 
 
 class FaissIVF(IndexedLookup):
     """Approximate search on a CPU: the lists of the `n_probe` centroids nearest to a query.
 
-    Made for large memories and a k of at most about ten; measure the recall on keys of your own
-    (`python -m benchmarks.approximate`), for it falls with k and where keys do not cluster. Passed
-    as an object, it is never chosen by "auto". With `n_probe >= n_lists` it finds what the exact
-    search finds, save for more than 16 equal scores at the edge of the k.
+    For large memories and a k of at most about ten. The recall falls with k, and where keys form no
+    clusters: measure it on your own keys (`python -m benchmarks.approximate`). "auto" never chooses
+    this search; pass the object. With `n_probe >= n_lists` it finds what the exact search finds,
+    except where more than 16 further scores equal the k-th.
 
-    Faiss can change keys of an inverted file in place (`update_vectors`) only if the slots in it
-    are 0 ... n - 1 and none is ever removed. So here it keeps a hash table of slots, from which
-    keys are removed and added at the cost of the batch, and empty slots are not in the lists, which
-    hold a copy of the others' keys in float32.
+    The lists hold a float32 copy of the keys of occupied slots, and a hash table of the slots, so
+    that a write costs time in proportion to its batch. (`update_vectors` of Faiss would need slots
+    0 ... n - 1, none of them ever removed.)
 
     Args:
-        n_lists: centroids, at most one for 39 keys; four times the root of their number if None.
-        n_probe: lists scanned for each query; more find more, and take longer.
-        rebuild_after: train anew when more than this share of the slots changed since last time.
+        n_lists: centroids, at most one for 39 keys; if None, 4 sqrt(keys).
+        n_probe: lists scanned for each query; more raise the recall and the time.
+        rebuild_after: train again when more than this share of the slots changed since last time.
         exact_below: with fewer occupied slots than this the search is exact.
 
     Raises:
         ImportError: Faiss is not installed.
-        ValueError: the number that was wrong and the choice that is right.
+        ValueError: a number out of range.
 
     Example:
         >>> import torch
@@ -79,7 +78,7 @@ class FaissIVF(IndexedLookup):
             return f"{self.name} searches on the cpu, and the keys are on {keys.device}"
         return faiss_is_missing()
 
-    def build(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " stored"]) -> Any:
+    def build(self, keys: Keys, slots: SlotList) -> Any:
         faiss = faiss_package()
         lists = self.n_lists or int(4 * math.sqrt(len(slots)))
         lists = max(1, min(lists, len(slots) // _KEYS_PER_LIST))
@@ -92,24 +91,13 @@ class FaissIVF(IndexedLookup):
         self.add(index, keys, slots)
         return index
 
-    def add(
-        self,
-        index: Any,
-        keys: Float[Tensor, "slots key_dim"],
-        slots: Int64[Tensor, " stored"],
-    ) -> None:
+    def add(self, index: Any, keys: Keys, slots: SlotList) -> None:
         index.add_with_ids(keys[slots].float().numpy(), slots.numpy())
 
-    def remove(self, index: Any, slots: Int64[Tensor, " stored"]) -> None:
+    def remove(self, index: Any, slots: SlotList) -> None:
         index.remove_ids(slots.numpy())
 
-    def search(
-        self,
-        index: Any,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def search(self, index: Any, queries: Queries, keys: Keys, k: int) -> Neighbors:
         faiss = faiss_package()
         probes = faiss.SearchParametersIVF(nprobe=min(self.n_probe, index.nlist))
         fetched = min(k + _SLACK, index.ntotal)

@@ -1,4 +1,4 @@
-"""Locality-sensitive hashing: only keys that share a bucket with the query are scored."""
+"""Approximate search by locality-sensitive hashing: only keys in a query's buckets are scored."""
 
 import math
 from itertools import combinations
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Neighbors, Queries, SlotList
 from rarememory.base.validation import check_count, check_not_negative, check_seed
 from rarememory.lookup.exact import k_nearest
 from rarememory.lookup.indexed import IndexedLookup
@@ -20,14 +21,14 @@ _KEYS_PER_BUCKET = 8
 
 
 class Buckets(NamedTuple):
-    """Hash tables as sorted tensors, and what has changed since they were sorted.
+    """Hash tables as sorted tensors, and the changes since they were sorted.
 
     Attributes:
         planes: normals of the hyperplanes, `n_bits` for each table.
         codes: of the keys in each table, ascending.
         slots: of those codes.
-        gone: slots whose place in the tables means nothing any more.
-        fresh: slots that are in no table yet, and are compared one by one.
+        gone: slots whose entries in the tables are out of date.
+        fresh: slots changed since, which every query is compared with.
     """
 
     planes: Float[Tensor, "tables bits key_dim"]
@@ -38,29 +39,28 @@ class Buckets(NamedTuple):
 
 
 class LocalitySensitiveHashing(IndexedLookup):
-    """Approximate search by random hyperplanes, in plain torch, on any device.
+    """Approximate search by random hyperplanes, in torch, on any device.
 
     h(x)_i = [r_i.x > 0] with r_i drawn from N(0, 1): two vectors at an angle t share a bit with
-    probability 1 - t / pi (Charikar 2002, section 3). What the paper names for memories too large
-    to search exactly (Kaiser et al. 2017, section 2). A query looks into the buckets within
-    `radius` bits of its own in every table, and all it finds there is scored exactly. A query that
-    finds fewer than k there, as in an empty bucket, is searched exactly: no answer is short.
+    probability 1 - t / pi (Charikar 2002, section 3). Kaiser et al. (2017, section 2) name it for
+    memories too large to search exactly. In every table the keys of all buckets whose code differs
+    from the query's in at most `radius` bits are scored exactly. A query with fewer than k keys
+    there is searched exactly, so no result is short.
 
-    What the memory writes is not sorted into the tables at once: changed slots are compared one by
-    one, which finds them for certain, until they are more than `rebuild_after` of all. With
-    `radius = n_bits` it looks into every bucket, and finds what the exact search finds.
+    Changed slots are not sorted into the tables at once. Every query is compared with them, so they
+    are always found, until they are more than `rebuild_after` of all slots. With `radius = n_bits`
+    every bucket is searched, and the result is exact.
 
     Args:
-        n_bits: hyperplanes of a table, 1 to 62; more make smaller buckets. If None, as many as make
-            buckets of about eight keys.
-        n_tables: more find more, and take longer.
+        n_bits: hyperplanes of a table, 1 to 62; if None, as many as give buckets of about 8 keys.
+        n_tables: more raise the recall and the time.
         radius: bits in which a bucket may differ from the query's.
         seed: of the hyperplanes.
-        rebuild_after: sort anew when more than this share of the slots changed since last time.
+        rebuild_after: sort again when more than this share of the slots changed since last time.
         exact_below: with fewer occupied slots than this the search is exact.
 
     Raises:
-        ValueError: the number that was wrong and the choice that is right.
+        ValueError: a number out of range.
 
     Example:
         >>> import torch
@@ -112,36 +112,21 @@ class LocalitySensitiveHashing(IndexedLookup):
         self.rebuild_after = rebuild_after
         self.exact_below = exact_below
 
-    def build(
-        self,
-        keys: Float[Tensor, "slots key_dim"],
-        slots: Int64[Tensor, " stored"],
-    ) -> Buckets:
+    def build(self, keys: Keys, slots: SlotList) -> Buckets:
         planes = self._planes(keys, self.n_bits or _bits(len(slots)))
         codes, by_code = _codes(keys[slots], planes).sort(dim=1)
         none = torch.zeros(len(keys), dtype=torch.bool, device=keys.device)
         return Buckets(planes, codes, slots[by_code], none, none.clone())
 
-    def add(
-        self,
-        index: Buckets,
-        keys: Float[Tensor, "slots key_dim"],
-        slots: Int64[Tensor, " stored"],
-    ) -> None:
+    def add(self, index: Buckets, keys: Keys, slots: SlotList) -> None:
         index.fresh[slots] = True
 
-    def remove(self, index: Buckets, slots: Int64[Tensor, " stored"]) -> None:
+    def remove(self, index: Buckets, slots: SlotList) -> None:
         index.fresh[slots] = False
         index.gone[slots] = True
 
-    def search(
-        self,
-        index: Buckets,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
-        # At worst every key is in every bucket that is looked into.
+    def search(self, index: Buckets, queries: Queries, keys: Keys, k: int) -> Neighbors:
+        # At worst every key is in a bucket of every table.
         at_once = max(1, SCORES_AT_ONCE // (len(keys) * self.n_tables))
         return torch.cat([self._nearest(index, some, keys, k) for some in queries.split(at_once)])
 
@@ -152,8 +137,8 @@ class LocalitySensitiveHashing(IndexedLookup):
         few = near.sum(1) < k
         fresh = index.fresh.nonzero().squeeze(1)
         if len(fresh):
-            everyone = torch.ones_like(fresh, dtype=torch.bool)
-            found = fresh[TorchLookup().nearest(queries, keys[fresh], everyone, k)]
+            occupied = torch.ones_like(fresh, dtype=torch.bool)
+            found = fresh[TorchLookup().nearest(queries, keys[fresh], occupied, k)]
             near.scatter_(1, found, True)
         found = k_nearest(queries, keys, near, k)
         if few.any():
@@ -163,7 +148,7 @@ class LocalitySensitiveHashing(IndexedLookup):
         return found
 
     def _in_buckets(self, index: Buckets, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the queries, and the slots in their buckets, pair by pair."""
+        """Pairs of a query's row and a slot in one of its buckets, as two tensors."""
         flips = self._flips(index.planes)
         wanted = _codes(queries, index.planes).unsqueeze(2) ^ flips
         wanted = wanted.flatten(1)  # [tables, batch * flips]
@@ -171,7 +156,7 @@ class LocalitySensitiveHashing(IndexedLookup):
         counts = (torch.searchsorted(index.codes, wanted, right=True) - first).flatten()
         tables = torch.arange(self.n_tables, device=wanted.device).unsqueeze(1)
         first = (first + tables * index.codes.shape[1]).flatten()
-        # The places first, first + 1, ... of every bucket, one bucket after the other.
+        # The indices first, first + 1, ... of every bucket, one bucket after the other.
         before = counts.cumsum(0) - counts
         places = torch.arange(int(counts.sum()), device=counts.device)
         places += (first - before).repeat_interleave(counts)
@@ -185,18 +170,15 @@ class LocalitySensitiveHashing(IndexedLookup):
         return planes.to(keys.device)
 
     def _flips(self, planes: Tensor) -> Tensor:
-        """What to change in a code to have those of the buckets within the radius."""
-        n_bits = planes.shape[1]
-        flips = [
-            sum(1 << bit for bit in bits)
-            for size in range(self.radius + 1)
-            for bits in combinations(range(n_bits), size)
-        ]
-        return torch.tensor(flips, device=planes.device)
+        """Masks: a code XOR one of them is the code of a bucket within the radius."""
+        bits = [1 << bit for bit in range(planes.shape[1])]
+        sizes = range(self.radius + 1)
+        masks = [sum(chosen) for size in sizes for chosen in combinations(bits, size)]
+        return torch.tensor(masks, device=planes.device)
 
 
 def _bits(stored: int) -> int:
-    """Bits enough to share the stored keys out among buckets, _KEYS_PER_BUCKET to each."""
+    """log2(stored / _KEYS_PER_BUCKET), at least 1."""
     return max(1, round(math.log2(stored / _KEYS_PER_BUCKET)))
 
 

@@ -1,30 +1,38 @@
-"""The searches in C++ (rarememory/native): the engine for CPUs."""
+"""The searches in C++ (rarememory/native), the fastest on a CPU."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import (
+    Keys,
+    Labels,
+    Neighbors,
+    Occupied,
+    Pair,
+    Queries,
+    SlotList,
+    Values,
+)
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native_codes import CodeCache
 from rarememory.native import empty_output, library
 
 _MOST_SLOTS = 2**31
-# What is kept of each query, until the last key has been seen, is a few times k.
+# Until the last key is read, a few times k candidates are held for each query.
 _ROWS_AT_ONCE = 1024
 
 
 class NativeLookup(Lookup):
-    """Exact search in C++ on a CPU, in float32, which holds the scores of a few keys at a time.
+    """Exact search in C++ on a CPU, in float32, with torch's number of threads.
 
-    It is compiled for the processor when it is first asked for (see `rarememory.native`), shares
-    torch's threads, and decides near ties in float64.
+    It is compiled for the processor at the first use (see `rarememory.native`). Scores that are
+    nearly equal are compared in float64.
 
-    Where the same keys are asked again and again it reads codes of them, a byte for each number,
-    and of the keys themselves only the few that the codes leave in question: the answer is the
-    same. Codes are a cache of a quarter of the keys' size and a little; they follow what the memory
-    writes, are built anew after any other change that torch counts (see `Watch`), and stay behind
-    in copies and pickles.
+    When the same keys are searched often, it reads codes of them, one byte for each number, and
+    then only the keys that the codes cannot rule out: the result is the same. The codes are a cache
+    of about a quarter of the keys' size. A write updates them; any other change of the keys that
+    torch counts builds them again. Copies and pickles do not contain them.
 
     Args:
         codes: whether to keep codes of the keys.
@@ -63,24 +71,18 @@ class NativeLookup(Lookup):
         if len(keys) >= _MOST_SLOTS:
             return f"native searches fewer than {_MOST_SLOTS} slots, and here are {len(keys)}"
         try:
-            # Asked at every search: a memory may be unpickled where there is no compiler.
+            # Checked at every search: a memory may be unpickled where there is no compiler.
             library()
         except ImportError as error:
             return str(error)
         return None
 
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         (batch, key_dim), size = queries.shape, keys.shape[0]
         if batch > _ROWS_AT_ONCE:
             parts = queries.split(_ROWS_AT_ONCE)
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
-        queries, keys = _rows(queries, keys)
+        queries, keys = _contiguous(queries, keys)
         occupied, k = occupied.bool().contiguous(), min(k, size)
         slots = empty_output(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
@@ -95,24 +97,16 @@ class NativeLookup(Lookup):
                 codes.count_misses(batch, missed)
         return slots
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def before_write(self, keys: Keys) -> None:
         if self._codes is not None:
             self._codes.before_write(keys)
 
-    def after_write(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
+    def after_write(self, keys: Keys, slots: SlotList) -> None:
         if self._codes is not None:
             self._codes.after_write(keys, slots)
 
-    def nearest_pair(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        values: Int64[Tensor, " slots"],
-        labels: Int64[Tensor, " batch"],
-    ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-        queries, keys = _rows(queries, keys)
+    def nearest_pair(self, queries: Queries, keys: Keys, values: Values, labels: Labels) -> Pair:
+        queries, keys = _contiguous(queries, keys)
         values, labels = values.long().contiguous(), labels.long().contiguous()
         positive, negative = torch.empty_like(labels), torch.empty_like(labels)
         library().rarememory_nearest_pair(
@@ -124,8 +118,8 @@ class NativeLookup(Lookup):
         return positive, negative
 
 
-def _rows(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as they lie in memory row by row.
+def _contiguous(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Both, contiguous.
 
     Raises:
         ValueError: one has another width than the other.

@@ -1,65 +1,63 @@
-"""Codes of the keys for the search in C++: a cache that follows them and is never saved."""
+"""Codes of the keys for the search in C++: a cache that is kept up to date and never saved."""
 
 import platform
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, SlotList
 from rarememory.base.versions import Watch
 from rarememory.native import empty_output, library
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
-"""Whether codes have been measured to pay on such a processor."""
+"""Whether codes were measured to be quicker on this kind of processor."""
 _QUERIES_BEFORE_CODING = 16
-"""Queries after which to code all keys, at the price of searching about ten times, has paid."""
+"""Queries before the keys are coded, which takes as long as about ten searches."""
 _MISSES_ALLOWED = 64
-"""Queries in vain, beyond those served, after which codes are given up."""
+"""Queries that codes did not answer, less those they did, after which codes are dropped."""
 _QUERIES_BEFORE_RETRY = 4096
-"""Queries after which codes that were given up are tried again."""
+"""Queries after which dropped codes are tried again."""
 _GROUP = 64
-"""Slots are coded in groups; a multiple of every processor's, and of those read at a time."""
+"""Slots are coded in groups: a multiple of the lanes of every processor."""
 
 
 def worth_coding(queries: int, slots: int, k: int) -> bool:
-    """Whether a search by codes is quicker, as measured: among few slots nothing is left to save.
+    """Whether a search by codes was measured to be quicker for so many queries, slots and k.
 
-    To look at a few more than k keys one by one takes a query alone little beside reading them all;
-    several queries share that reading.
+    One query saves most of the reading of the keys. Several queries share that reading, so they
+    save less.
     """
     return _MEASURED and slots >= max(1024, k * (2 if queries == 1 else 32))
 
 
 class Codes:
-    """A byte for each number of each key, and what the codes of a key are off by (codes.h).
+    """One byte for each number of each key, and the error of each coded key (codes.h).
 
-    A key that is not finite, or longer than unit length, counts as off by anything.
+    The error of a key that is not finite, or longer than unit length, counts as unbounded.
     """
 
-    def __init__(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def __init__(self, keys: Keys) -> None:
         slots, key_dim = keys.shape
         padded = -slots % _GROUP + slots
         self.bytes = empty_output(padded, (key_dim + 3) // 4 * 4, dtype=torch.uint8)
         self.steps = empty_output(padded, dtype=torch.float32)
         self.off = empty_output(padded, dtype=torch.float32)
         self.pointers = (self.bytes.data_ptr(), self.steps.data_ptr(), self.off.data_ptr())
-        # Where there is no key, there is a zero.
-        for part, nothing in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
-            part.fill_(nothing)
+        # Slots added by the padding have the code of a zero vector.
+        for part, zero in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
+            part.fill_(zero)
         self.missed = 0
         self._code(keys, None, slots)
 
-    def update(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " changed"]
-    ) -> None:
-        """Code the keys of these slots anew; EMPTY is none."""
+    def update(self, keys: Keys, slots: SlotList) -> None:
+        """Code the keys of these slots again; EMPTY stands for no slot."""
         slots = slots.contiguous()
         self._code(keys, slots.data_ptr(), len(slots))
 
     def count_misses(self, queries: int, missed: int) -> None:
-        """Of these queries so many were left for the search of the keys themselves."""
+        """Record that codes did not answer `missed` of these queries."""
         self.missed = max(0, self.missed + 2 * missed - queries)
 
     def _code(self, keys: Tensor, named: int | None, count: int) -> None:
@@ -80,7 +78,7 @@ class CodeCache:
         self._seen = _KeysSeen()
         self._following = False
 
-    def codes_for(self, keys: Float[Tensor, "slots key_dim"], queries: int, k: int) -> Codes | None:
+    def codes_for(self, keys: Keys, queries: int, k: int) -> Codes | None:
         """Codes that hold for these keys, or None where they do not pay, or not yet."""
         if not worth_coding(queries, keys.shape[0], k):
             return None
@@ -96,7 +94,7 @@ class CodeCache:
         seen.queries += queries
         return seen.codes
 
-    def before_write(self, keys: Float[Tensor, "slots key_dim"]) -> None:
+    def before_write(self, keys: Keys) -> None:
         """A write comes: what happens to the keys from here to `after_write` is told there.
 
         What a compiled program writes is not told, and seen as any change is.
@@ -104,9 +102,7 @@ class CodeCache:
         compiling = torch.compiler.is_compiling()
         self._following = not compiling and self._seen.watch.knows(keys)
 
-    def after_write(
-        self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " rows"]
-    ) -> None:
+    def after_write(self, keys: Keys, slots: SlotList) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
             if self._seen.codes is not None:

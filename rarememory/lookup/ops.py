@@ -1,7 +1,7 @@
-"""The searches as operators of torch, which compiled and exported programs can call.
+"""The searches as operators of torch, for compiled and exported programs.
 
-`torch.ops.rarememory.nearest` and `nearest_pair` name their search, since a program cannot hold an
-object. Slots have no gradient; that of the scores is with `torch.ops.rarememory.score`.
+`torch.ops.rarememory.nearest` and `nearest_pair` take the name of a search, since a program cannot
+hold an object. Slots have no gradient; scores have that of `torch.ops.rarememory.score`.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,19 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
 from rarememory.base.host_reads import may_look
+from rarememory.base.shapes import (
+    HalfPrecisionKeys,
+    Keys,
+    Labels,
+    Neighbors,
+    Occupied,
+    Pair,
+    Queries,
+    Values,
+)
 from rarememory.base.state import EMPTY
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
@@ -20,16 +29,16 @@ from rarememory.lookup.exact import dot
 
 def nearest(
     lookup: Lookup,
-    queries: Float[Tensor, "batch key_dim"],
-    keys: Float[Tensor, "slots key_dim"],
-    occupied: Bool[Tensor, " slots"],
+    queries: Queries,
+    keys: Keys,
+    occupied: Occupied,
     k: int,
-    shadow: Float16[Tensor, "slots key_dim"] | None = None,
-) -> Int64[Tensor, "batch k"]:
-    """The k nearest slots by this lookup, in any order; EMPTY fills up k or, if fewer, all slots.
+    shadow: HalfPrecisionKeys | None = None,
+) -> Neighbors:
+    """The k nearest slots by this lookup, in any order, [batch, min(k, slots)], filled with EMPTY.
 
     Raises:
-        ValueError: why the lookup cannot serve.
+        ValueError: why the lookup does not support the call.
     """
     if _use_operator(lookup):
         slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, shadow)
@@ -39,16 +48,16 @@ def nearest(
 
 def nearest_pair(
     lookup: Lookup,
-    queries: Float[Tensor, "batch key_dim"],
-    keys: Float[Tensor, "slots key_dim"],
-    values: Int64[Tensor, " slots"],
-    labels: Int64[Tensor, " batch"],
-    shadow: Float16[Tensor, "slots key_dim"] | None = None,
-) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-    """By this lookup the nearest slot with the label, and the nearest occupied one with another.
+    queries: Queries,
+    keys: Keys,
+    values: Values,
+    labels: Labels,
+    shadow: HalfPrecisionKeys | None = None,
+) -> Pair:
+    """The nearest slot with the label, and the nearest occupied slot with another, by this lookup.
 
     Raises:
-        ValueError: why the lookup cannot serve.
+        ValueError: why the lookup does not support the call.
     """
     if _use_operator(lookup):
         positive, negative = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
@@ -64,9 +73,7 @@ def _nearest(
 
 
 @_nearest.register_fake
-def _(
-    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
-) -> Tensor:
+def _(queries: Tensor, keys: Tensor, occupied: Tensor, k: int, *_: Any) -> Tensor:
     return queries.new_empty(queries.shape[0], min(k, keys.shape[0]), dtype=torch.int64)
 
 
@@ -84,21 +91,16 @@ def _nearest_pair(
 
 @_nearest_pair.register_fake
 def _(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    labels: Tensor,
-    lookup: str,
-    shadow: Tensor | None,
+    queries: Tensor, keys: Tensor, values: Tensor, labels: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(labels), torch.empty_like(labels)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """The operators of a read in torch's own, for programs that leave torch, as by ONNX.
+    """The operators of a read, written with torch's own operators, for export to ONNX.
 
-    Scores of all slots are held at once, and where a product rounds equal keys apart, or different
-    ones together, the order may differ from the package's own.
+    The scores of all slots are held at once. They are those of a matrix product, so the order of
+    slots with nearly equal scores may differ from that of the package.
 
     Example:
         >>> import torch
@@ -116,9 +118,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def _decomposed_nearest(
-    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
-) -> Tensor:
+def _decomposed_nearest(queries: Tensor, keys: Tensor, occupied: Tensor, k: int, *_: Any) -> Tensor:
     scores = (queries @ keys.T.to(queries.dtype)).masked_fill(~occupied, -torch.inf)
     best, slots = scores.topk(min(k, len(keys)), dim=1)
     return slots.masked_fill(~(best > -torch.inf), EMPTY)
@@ -130,7 +130,7 @@ def _decomposed_score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
 
 
 def _decomposed_order(scores: Tensor, slots: Tensor) -> Tensor:
-    # ONNX has no stable sort, but its TopK puts the lower place first in a tie.
+    # ONNX has no stable sort, but its TopK puts the lower index first in a tie.
     by_slot = slots.argsort(dim=-1)
     by_score = scores.gather(-1, by_slot).topk(slots.shape[1], dim=1).indices
     return by_slot.gather(-1, by_score)
@@ -142,7 +142,7 @@ def _lookup_named(lookup: str) -> Lookup:
 
 
 def _use_operator(lookup: Lookup) -> bool:
-    """Whether a program is being made, and the name of the search means just this search."""
+    """Whether a program is compiled, and the name of the search stands for this very search."""
     if not torch.compiler.is_compiling():
         return False
     return type(lookup) is AutoLookup or type(lookup) is LOOKUPS.get(lookup.name)
@@ -173,7 +173,7 @@ def _search_pair(
 def _search_for(
     lookup: Lookup, queries: Tensor, keys: Tensor, k: int, shadow: Tensor | None
 ) -> tuple[Lookup, dict[str, Tensor]]:
-    """The search that serves this call, and the shadow if it reads it."""
+    """The search that supports this call, with `shadow` as a keyword argument if it reads one."""
     search = lookup
     if isinstance(lookup, AutoLookup):
         search = lookup.first(queries, keys, k)
@@ -183,7 +183,7 @@ def _search_for(
 
 
 def _checked(search: Lookup, slots: Tensor, keys: Tensor) -> Tensor:
-    """Slots that a search of one's own has found, refused if there are no such slots."""
+    """The slots found; those of a search from outside the package are checked to exist."""
     if type(search) is LOOKUPS.get(search.name):
         return slots
     slots = slots.long()

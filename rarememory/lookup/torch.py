@@ -1,10 +1,10 @@
-"""The definition of the search in plain torch: a matrix product, a threshold, an exact finish."""
+"""The search that defines the result: a matrix product, a threshold, exact scores near it."""
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.shapes import Keys, Neighbors, Occupied, Queries
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import k_nearest, nearest_slot, numpy_can_read, tolerance
@@ -12,10 +12,10 @@ from rarememory.lookup.pair import SCORES_AT_ONCE, occupied_scores
 
 
 class TorchLookup(Lookup):
-    """Exact search wherever torch runs, in a bounded chunk of scores at a time.
+    """Exact search on every device and dtype, with a bounded number of scores at a time.
 
-    argmax_k q.K[n], by a matrix product (Kaiser et al. 2017, section 2). It defines what the other
-    searches have to find. It serves every device and type of keys, and needs no package.
+    argmax_k q.K[n], by a matrix product (Kaiser et al. 2017, section 2). The other exact searches
+    must find what this one finds.
 
     Example:
         >>> keys, occupied = torch.eye(3), torch.tensor([True, True, False])
@@ -25,13 +25,7 @@ class TorchLookup(Lookup):
 
     name = "torch"
 
-    def nearest(
-        self,
-        queries: Float[Tensor, "batch key_dim"],
-        keys: Float[Tensor, "slots key_dim"],
-        occupied: Bool[Tensor, " slots"],
-        k: int,
-    ) -> Int64[Tensor, "batch found"]:
+    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
         k = min(k, len(keys))
         at_once = max(1, SCORES_AT_ONCE // max(1, len(keys)))
         return torch.cat(
@@ -44,7 +38,7 @@ def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -
     if k == 1:
         return nearest_slot(queries, keys, scores, floor=-2.0).unsqueeze(1)
     near = scores >= (_kth_highest(scores, k) - tolerance(keys)).clamp(min=-2)
-    # Rounding cannot change the k slots of a row in which just k come near.
+    # With exactly k slots above the threshold, rounding cannot change which they are.
     sure = near.sum(1) == k
     slots = queries.new_full((len(queries), k), EMPTY, dtype=torch.int64)
     slots[sure] = near[sure].nonzero()[:, 1].view(-1, k)
@@ -57,7 +51,7 @@ def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -
 def _kth_highest(scores: Tensor, k: int) -> Tensor:
     """The k-th highest score of each row, [batch, 1]."""
     if numpy_can_read(scores):
-        # NumPy's selection is vectorised and about ten times as fast as torch.topk at k = 256.
+        # NumPy's selection is about ten times as fast as torch.topk at k = 256.
         place = scores.shape[1] - k
         return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place, None].copy())
     return scores.topk(k, dim=1).values[:, -1:]

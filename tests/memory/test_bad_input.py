@@ -296,7 +296,7 @@ def test_auto_that_cannot_serve_lists_every_refusal():
 
     filled = memory()
     filled.lookup.lookups = [Never("one"), Never("two")]
-    sentence = "no lookup can serve this: one will not find 3 of 9; two will not find 3 of 9"
+    sentence = "no lookup supports this call: one will not find 3 of 9; two will not find 3 of 9"
     refused(filled, lambda: filled(ROWS), sentence)
     with pytest.raises(ValueError, match=sentence):
         filled.lookup.nearest(ROWS, filled.keys, filled.values >= 0, 3)
