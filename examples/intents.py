@@ -39,7 +39,7 @@ intents.learn(
     ],
     ["weather", "weather", "weather", "music", "music", "alarm", "alarm"],
 )
-intents.fit_threshold(far=0.1)  # no example of anything else is needed
+intents.fit_threshold(false_accept_rate=0.1)  # no example of anything else is needed
 
 for text in ("will the weather be warm", "play a song", "an alarm at six", "quarks have a spin"):
     nearest = intents.explain(text, k=1)[0]

@@ -60,6 +60,6 @@ print("new classes:        ", accuracy(NEW))
 print(f"confidence is off by {report.error:.1%} on average; it was by {report.error_before:.1%}")
 
 # What it has never met it calls unknown, at a rate of one's own choice.
-model.fit_threshold(unknown=drawings(STRANGE, range(10))[0], far=0.05)
+model.fit_threshold(unknown=drawings(STRANGE, range(10))[0], false_accept_rate=0.05)
 answers = model.predict(drawings(STRANGE, range(10, 20))[0])
 print(f"strangers taken for known: {sum(a != 'unknown' for a in answers) / len(answers):.0%}")

@@ -30,6 +30,6 @@ def hosted(weight: Tensor, memory_size: int = 8, **options: object) -> MemoryCla
 
 
 def everything(classifier: MemoryClassifier) -> tuple[object, ...]:
-    """All that the classifier knows, to the bit."""
-    buffers = {name: b.tolist() for name, b in classifier.named_buffers(recurse=False)}
-    return bits(classifier.memory), buffers, classifier._book()
+    """The whole state of the classifier, except its model."""
+    buffers = {name: b.tolist() for name, b in classifier.ensembler.named_buffers()}
+    return bits(classifier.memory), buffers, bytes(classifier.get_extra_state().tolist())

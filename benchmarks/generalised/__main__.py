@@ -36,7 +36,7 @@ from benchmarks.generalised.memory import answers, prepared, taught
 from benchmarks.generalised.openset import open_set
 from benchmarks.generalised.rivals import RIVALS, Seen, Task, fitted, tested
 from benchmarks.results import RESULTS, write_result
-from rarememory.classifier.host import Host
+from rarememory.classifier.feature_extractor import FeatureExtractor
 from rarememory.data import Characters
 
 SHOTS = (1, 5)
@@ -142,8 +142,8 @@ def _task(
 
 @torch.no_grad()
 def _seen(host: nn.Module, drawings: Drawings, numbers: dict[str, int]) -> Seen:
-    listener = Host(host, "fc", answers=True)
-    features, logits = zip(*(listener(inputs) for inputs, _ in drawings.batches()), strict=True)
+    extractor = FeatureExtractor(host, "fc", has_logits=True)
+    features, logits = zip(*(extractor(inputs) for inputs, _ in drawings.batches()), strict=True)
     classes = torch.tensor([numbers[name] for name in drawings.names])
     return Seen(torch.cat(features), torch.cat(logits), classes)
 

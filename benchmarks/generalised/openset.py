@@ -30,7 +30,9 @@ def open_set(host: nn.Module, kinds: Kinds, seed: int) -> dict[str, float]:
     }
     figures = {f"openset.auroc.{name}": 100 * _auroc(*pair) for name, pair in scores.items()}
     for rate in RATES:
-        classifier.fit_threshold(unknown=drawn(kinds.rehearsed, FIT).batches(), far=rate)
+        classifier.fit_threshold(
+            unknown=drawn(kinds.rehearsed, FIT).batches(), false_accept_rate=rate
+        )
         accepted = [100 * _share_above(part, classifier.threshold) for part in scores["memory"]]
         key = f"openset.far{round(100 * rate)}"
         figures |= {f"{key}.known_accepted": accepted[0], f"{key}.measured": accepted[1]}

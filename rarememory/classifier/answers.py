@@ -1,4 +1,4 @@
-"""Nouns: what learning did, what an answer is, what it rests on."""
+"""Data types: what learning did, what an answer is, and which examples it is based on."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,9 +14,9 @@ class Learnt(NamedTuple):
     """What learning did with every example.
 
     Attributes:
-        slots: where it went.
-        hits: whether the nearest remembered example had its label already.
-        lost: labels of the examples that were given up for it, one each.
+        slots: the slot that it was written to.
+        hits: whether the nearest remembered example had the same label.
+        lost: labels of the slots that were overwritten, one each.
 
     Example:
         >>> from rarememory import Memory, wrap
@@ -42,15 +42,15 @@ class Learnt(NamedTuple):
 
 
 class Probabilities(NamedTuple):
-    """How likely each class is, as memory and host have it together.
+    """The probability of each class, from memory and host together.
 
     Attributes:
         classes: their labels.
-        values: one row an example; a single example has no rows.
+        values: one row for each example; one dimension for a single example.
 
     Example:
-        >>> chances = Probabilities(["kea", "kakapo"], torch.tensor([0.25, 0.75]))
-        >>> chances.top(1), chances.confidence.item(), chances.margin.item()
+        >>> birds = Probabilities(["kea", "kakapo"], torch.tensor([0.25, 0.75]))
+        >>> birds.top(1), birds.confidence.item(), birds.margin.item()
         ([('kakapo', 0.75)], 0.75, 0.5)
     """
 
@@ -59,17 +59,17 @@ class Probabilities(NamedTuple):
 
     @property
     def confidence(self) -> Float[Tensor, "*batch"]:
-        """Probability of the likeliest class; 0 where nothing is known."""
+        """Probability of the likeliest class; 0 where there is no class."""
         return torch.nn.functional.pad(self.values, (0, 1)).amax(-1)
 
     @property
     def margin(self) -> Float[Tensor, "*batch"]:
-        """By how much the likeliest class is ahead of the next."""
+        """Probability of the likeliest class minus that of the next."""
         best = torch.nn.functional.pad(self.values, (0, 2)).topk(2, dim=-1).values
         return best[..., 0] - best[..., 1]
 
     def top(self, n: int = 5) -> list[tuple[Label, float]] | list[list[tuple[Label, float]]]:
-        """The n likeliest classes, best first: a list an example, or one list for a single one."""
+        """The n likeliest classes, best first; a list of such lists for a batch."""
         best = self.values.topk(min(n, len(self.classes)), dim=-1)
         if self.values.dim() == 1:
             return self._named(best.values.tolist(), best.indices.tolist())
@@ -81,15 +81,15 @@ class Probabilities(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """A remembered example that answered.
+    """A remembered example that contributed to an answer.
 
     Attributes:
         label: its class.
-        score: its cosine with the example asked about.
-        weight: its part of the answer, in [0, 1]; what is missing to 1 is the host's, and that of
-            neighbours farther away.
+        score: its cosine with the input.
+        weight: its share of the answer, in [0, 1]; the rest is that of the host and of neighbours
+            farther away.
         refs: of the examples averaged into it, the latest last.
-        slot: its place in the memory.
+        slot: its index in the memory.
         age: writes since it was last written.
 
     Example:
@@ -118,7 +118,7 @@ class StoredExample(NamedTuple):
     """What an occupied slot of a classifier's memory holds.
 
     Attributes:
-        slot: its place in the memory.
+        slot: its index in the memory.
         label: its class.
         refs: of the examples averaged into it, the latest last.
 

@@ -1,4 +1,4 @@
-"""Confidence that means what it says: the weighing fitted by likelihood, the error measured."""
+"""Calibration: blend weights fitted by likelihood, and the error of confidence measured."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,29 +7,29 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.blending import Weighing
+from rarememory.classifier.blend import BlendWeights
 
-Chances = Callable[[Weighing], Tensor]
-"""The probabilities [batch, classes] under a weighing."""
+ProbabilitiesOf = Callable[[BlendWeights], Tensor]
+"""The probabilities [batch, classes] of some examples under given weights."""
 
 
-class Alone(NamedTuple):
-    """Which examples are of the host's own classes, and which it gets right by itself."""
+class HostAlone(NamedTuple):
+    """Which examples are of the host's classes, and which the host alone predicts correctly."""
 
-    own: Bool[Tensor, " batch"]
-    right: Bool[Tensor, " batch"]
+    of_host: Bool[Tensor, " batch"]
+    correct: Bool[Tensor, " batch"]
 
 
 class Calibration(NamedTuple):
-    """What calibrating did: the expected calibration error before and after, and mean log-loss.
+    """What calibrating changed: expected calibration error, log-loss, accuracy of old classes.
 
     Attributes:
         error_before: in [0, 1]; 0.05 means that confidence is off by five points on average.
         error: the same after fitting.
-        loss_before: mean of -log p(right class).
+        loss_before: mean of -log p(label).
         loss: the same after fitting.
-        examples: how many there were to fit.
-        base_alone: accuracy of the host by itself on its own classes; None if there were none.
+        examples: how many there were to fit to.
+        base_alone: accuracy of the host alone on its own classes; None without examples of them.
         base: the same of host and memory together, after fitting.
 
     Example:
@@ -52,124 +52,124 @@ class Calibration(NamedTuple):
 
 
 def expected_calibration_error(
-    confidences: Float[Tensor, " batch"], right: Bool[Tensor, " batch"], bins: int = 15
+    confidences: Float[Tensor, " batch"], correct: Bool[Tensor, " batch"], bins: int = 15
 ) -> float:
     """sum over bins of |bin| / n * |accuracy(bin) - confidence(bin)| (Guo et al. 2017, equation 3).
 
     The bins are of equal width.
 
     Example:
-        >>> sure, right = torch.tensor([0.9, 0.9]), torch.tensor([True, False])
-        >>> round(expected_calibration_error(sure, right), 3)
+        >>> confidences, correct = torch.tensor([0.9, 0.9]), torch.tensor([True, False])
+        >>> round(expected_calibration_error(confidences, correct), 3)
         0.4
     """
     confidences = confidences.double()
-    places = (confidences * bins).ceil().clamp(1, bins).long() - 1
-    gaps = confidences.new_zeros(bins).index_add_(0, places, right.double() - confidences)
+    indices = (confidences * bins).ceil().clamp(1, bins).long() - 1
+    gaps = confidences.new_zeros(bins).index_add_(0, indices, correct.double() - confidences)
     return gaps.abs().sum().item() / max(1, len(confidences))
 
 
 def log_loss(
-    chances: Float[Tensor, "batch classes"], columns: Int64[Tensor, " batch"]
+    probabilities: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
-    """Mean of -log p(right class); one that has no chance at all counts as 1e-12."""
-    return -chances.gather(1, columns.unsqueeze(1)).clamp(min=1e-12).log().mean()
+    """Mean of -log p(label); a probability below 1e-12 counts as 1e-12."""
+    return -probabilities.gather(1, labels.unsqueeze(1)).clamp(min=1e-12).log().mean()
 
 
-def fitted(
-    chances: Chances, columns: Int64[Tensor, " batch"], start: Weighing
-) -> tuple[Weighing, Calibration]:
-    """The weighing under which the right classes are likeliest, and what it changed.
+def fit_weights(
+    probabilities: ProbabilitiesOf, labels: Int64[Tensor, " batch"], start: BlendWeights
+) -> tuple[BlendWeights, Calibration]:
+    """The weights that maximise the likelihood of the labels, and what they changed.
 
-    The search begins at the best point of a coarse grid, since where the share is nearly 0 or 1 the
-    likelihood is flat. Temperatures and width are fitted as logarithms, so that they stay positive;
-    a weak pull towards where they start keeps them finite where a class is told apart without an
-    error. If fitting makes it worse, the start is kept.
+    L-BFGS begins at the best point of a coarse grid, because the likelihood is flat where all of
+    the answer comes from the host or from the memory. Temperature and host weight are fitted as
+    logarithms, so they stay positive. An L2 penalty on the distance from `start` keeps them finite
+    where the classes are separable. If the loss did not fall, `start` is returned.
     """
-    origin = torch.stack(_free(start)).double()
-    nearby = [start, *(start._replace(host_score=s, host_weight=w) for s, w in _grid(start))]
-    best = min(nearby, key=lambda weighing: log_loss(chances(weighing), columns).item())
-    free = torch.stack(_free(best)).double().requires_grad_()
+    origin = torch.stack(_to_free(start)).double()
+    candidates = [start, *(start._replace(host_score=s, host_weight=w) for s, w in _grid(start))]
+    best = min(candidates, key=lambda weights: log_loss(probabilities(weights), labels).item())
+    free = torch.stack(_to_free(best)).double().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [free], max_iter=50, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
-    def step() -> float:
+    def closure() -> float:
         optimizer.zero_grad()
-        # Scaled so that cosines and logarithms move at the same pace.
-        pull = ((free - origin) ** 2).sum() / 1000
-        loss = log_loss(chances(_bound(free)), columns) + pull
+        penalty = ((free - origin) ** 2).sum() / 1000
+        loss = log_loss(probabilities(_from_free(free)), labels) + penalty
         loss.backward()
         return loss.item()
 
     with torch.enable_grad():
-        optimizer.step(step)
-    weighing = _bound(free.detach())
-    before, after = chances(start), chances(weighing)
-    if not log_loss(after, columns) <= log_loss(before, columns):
-        weighing, after = start, before
-    return weighing, Calibration(
-        _error(before, columns),
-        _error(after, columns),
-        log_loss(before, columns).item(),
-        log_loss(after, columns).item(),
-        len(columns),
+        optimizer.step(closure)
+    weights = _from_free(free.detach())
+    before, after = probabilities(start), probabilities(weights)
+    if not log_loss(after, labels) <= log_loss(before, labels):
+        weights, after = start, before
+    return weights, Calibration(
+        _error(before, labels),
+        _error(after, labels),
+        log_loss(before, labels).item(),
+        log_loss(after, labels).item(),
+        len(labels),
     )
 
 
-def kept(
-    chances: Chances,
-    columns: Int64[Tensor, " batch"],
-    weighing: Weighing,
+def protect_host_classes(
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    weights: BlendWeights,
     report: Calibration,
-    alone: Alone,
-    keep: float,
-) -> tuple[Weighing, Calibration]:
-    """The least `host_bias`, from the fitted one on, with which the host's own classes keep theirs.
+    host: HostAlone,
+    max_loss: float,
+) -> tuple[BlendWeights, Calibration]:
+    """The least `host_bias`, from the fitted one upwards, that keeps the host's accuracy.
 
-    They may lose `keep`, in [0, 1], of the accuracy that the host by itself has on them. Where no
-    bias is enough, the fitted one stays.
+    The host's classes may lose `max_loss`, in [0, 1], of the accuracy that the host alone has on
+    them. Where no bias is enough, the fitted one stays.
     """
-    if not alone.own.any():
-        return weighing, report
-    wanted = alone.right[alone.own].double().mean().item()
+    if not host.of_host.any():
+        return weights, report
+    alone = host.correct[host.of_host].double().mean().item()
 
-    def base(bias: Tensor) -> float:
-        best = chances(weighing._replace(host_bias=bias)).argmax(1)
-        return (best == columns)[alone.own].double().mean().item()
+    def accuracy(bias: Tensor) -> float:
+        predicted = probabilities(weights._replace(host_bias=bias)).argmax(1)
+        return (predicted == labels)[host.of_host].double().mean().item()
 
-    # From the lowest cosine to the highest there are 2 / T.
-    low, high = weighing.host_bias, weighing.host_bias + 2 / weighing.temperature
-    if base(low) < wanted - keep <= base(high):
+    # Between the lowest and the highest cosine there is a difference of 2 / T in z.
+    low, high = weights.host_bias, weights.host_bias + 2 / weights.temperature
+    if accuracy(low) < alone - max_loss <= accuracy(high):
         for _ in range(20):
             middle = (low + high) / 2
-            low, high = (middle, high) if base(middle) < wanted - keep else (low, middle)
-        weighing = weighing._replace(host_bias=high)
-    after = chances(weighing)
-    return weighing, report._replace(
-        error=_error(after, columns),
-        loss=log_loss(after, columns).item(),
-        base_alone=wanted,
-        base=base(weighing.host_bias),
+            low, high = (middle, high) if accuracy(middle) < alone - max_loss else (low, middle)
+        weights = weights._replace(host_bias=high)
+    after = probabilities(weights)
+    return weights, report._replace(
+        error=_error(after, labels),
+        loss=log_loss(after, labels).item(),
+        base_alone=alone,
+        base=accuracy(weights.host_bias),
     )
 
 
-def _grid(start: Weighing) -> list[tuple[Tensor, Tensor]]:
-    """Scores that a class of the host may be worth, and weights of its preference among them."""
+def _grid(start: BlendWeights) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of host_score and host_weight to begin from."""
     scores = torch.linspace(-1, 1, 11).to(start.host_score)
     return [(score, weight) for score in scores for weight in scores.new_tensor([0.1, 1.0])]
 
 
-def _error(chances: Tensor, columns: Tensor) -> float:
-    best = chances.max(1)
-    return expected_calibration_error(best.values, best.indices == columns)
+def _error(probabilities: Tensor, labels: Tensor) -> float:
+    best = probabilities.max(1)
+    return expected_calibration_error(best.values, best.indices == labels)
 
 
-def _free(weighing: Weighing) -> list[Tensor]:
-    temperature, host_score, host_weight, host_bias = weighing
+def _to_free(weights: BlendWeights) -> list[Tensor]:
+    """The weights as unconstrained parameters."""
+    temperature, host_score, host_weight, host_bias = weights
     return [temperature.log(), host_score, host_weight.log(), host_bias]
 
 
-def _bound(free: Tensor) -> Weighing:
+def _from_free(free: Tensor) -> BlendWeights:
     temperature, host_score, host_weight, host_bias = free
-    return Weighing(temperature.exp(), host_score, host_weight.exp(), host_bias)
+    return BlendWeights(temperature.exp(), host_score, host_weight.exp(), host_bias)

@@ -1,4 +1,4 @@
-"""A look at what is remembered: what will answer badly, and what to do about it."""
+"""The doctor: finds what makes answers bad in a memory, and says what to do about it."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.labels import Label, Names
-from rarememory.classifier.refs import Refs
+from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labels import Label
 from rarememory.memory import Memory
 
 
@@ -28,14 +28,14 @@ class Report:
     """What `MemoryClassifier.doctor` found; it prints as a table.
 
     Attributes:
-        slots: of the memory.
-        occupied: those that hold something.
-        classes: labels that at least one slot holds.
-        few: labels with fewer slots than asked for, and how many they have.
-        dead: occupied slots whose key is not of unit length, which no query finds as it should.
+        slots: number of slots.
+        occupied: number of occupied slots.
+        classes: number of labels in occupied slots.
+        few: labels with fewer slots than `few`, and how many they have.
+        dead: occupied slots whose key is not of unit length, so that its cosines are wrong.
         clashes: nearly equal keys of different labels, the nearest first.
-        idle: occupied slots that answered none of the inputs given; None if none were given.
-        nameless: occupied slots without a ref, which `refresh` and `forget_refs` cannot reach.
+        idle: occupied slots that are nearest to none of the given inputs; None without inputs.
+        nameless: number of occupied slots without a ref; `refresh` and `forget_refs` need refs.
 
     Example:
         >>> from rarememory import wrap
@@ -61,11 +61,11 @@ class Report:
 
     @property
     def well(self) -> bool:
-        """Whether no answer suffers: there are no dead slots and no clashes."""
+        """Whether there are no dead slots and no clashes."""
         return not self.dead and not self.clashes
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain lists and dicts; a label that JSON has not is its `repr`."""
+        """The report as lists and dicts for JSON."""
         return {"well": self.well, **asdict(self)}
 
     def __str__(self) -> str:
@@ -119,18 +119,17 @@ class Report:
 
 
 @torch.no_grad()
-def examined(
-    memory: Memory, names: Names, refs: Refs, asked: Tensor | None, few: int, near: float
+def examine(
+    memory: Memory, book: LabelBook, queries: Tensor | None, few: int, near: float
 ) -> Report:
-    """Look at every slot of a memory.
+    """Examine every slot of a memory.
 
     Args:
-        memory: what to look at.
-        names: of its values.
-        refs: of its slots.
-        asked: features to find idle slots by.
-        few: fewer slots than this are few.
-        near: a cosine from which two keys are nearly equal.
+        memory: to examine.
+        book: of the memory.
+        queries: features to find idle slots by.
+        few: classes with fewer slots than this are reported.
+        near: keys of different labels with at least this cosine are reported.
     """
     slots = memory.state.occupied.nonzero().squeeze(1)
     lengths = memory.keys[slots].float().norm(dim=1)
@@ -141,15 +140,15 @@ def examined(
         slots=len(memory.values),
         occupied=len(slots),
         classes=len(counts),
-        few=[(names.label(value), count) for value, count in sorted(counts.items()) if count < few],
+        few=[(book.label(value), count) for value, count in sorted(counts.items()) if count < few],
         dead=slots[~alive].tolist(),
-        clashes=_clashes(memory, names, slots[alive], near),
-        idle=None if asked is None else _idle(memory, slots, asked),
-        nameless=len(set(slots.tolist()) - set(refs)),
+        clashes=_clashes(memory, book, slots[alive], near),
+        idle=None if queries is None else _idle(memory, slots, queries),
+        nameless=sum(not book.refs(slot) for slot in slots.tolist()),
     )
 
 
-def _clashes(memory: Memory, names: Names, slots: Tensor, near: float) -> list[Clash]:
+def _clashes(memory: Memory, book: LabelBook, slots: Tensor, near: float) -> list[Clash]:
     found: dict[tuple[int, int], Clash] = {}
     for some in slots.split(1024):
         labels = memory.values[some]
@@ -159,17 +158,17 @@ def _clashes(memory: Memory, names: Names, slots: Tensor, near: float) -> list[C
             slot, other = some[row].item(), recall.slots[row, column].item()
             clash = Clash(
                 int(slot),
-                names.label(int(labels[row])),
+                book.label(int(labels[row])),
                 int(other),
-                names.label(int(recall.values[row, column])),
+                book.label(int(recall.values[row, column])),
                 recall.scores[row, column].item(),
             )
             found.setdefault((min(slot, other), max(slot, other)), clash)
     return sorted(found.values(), key=lambda clash: (-clash.score, clash.slot))
 
 
-def _idle(memory: Memory, slots: Tensor, asked: Tensor) -> list[int]:
-    answered = memory(asked, k=1).slots.unique()
+def _idle(memory: Memory, slots: Tensor, queries: Tensor) -> list[int]:
+    answered = memory(queries, k=1).slots.unique()
     idle: list[int] = slots[~torch.isin(slots, answered)].tolist()
     return idle
 

@@ -1,4 +1,4 @@
-"""Learning a batch: the memory, the names and the refs are written in step, or not at all."""
+"""Writing examples: the memory and the label book change together, or neither does."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,23 +8,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.answering import Answering
 from rarememory.classifier.answers import Learnt
-from rarememory.classifier.examples import Batch, check_dims, chunks, dims_of
-from rarememory.classifier.labels import Label, check_nameable
+from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labels import Label
+from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
 
-class Encoded(NamedTuple):
-    """Examples as the host sees them, with their labels, their refs, and dimensions before."""
+class LabelledFeatures(NamedTuple):
+    """Features of examples, with one label and one ref each, and the dimensions of an example."""
 
     features: Float[Tensor, "examples key_dim"]
     labels: list[Label]
     refs: list[Label]
-    dims: int | None
+    example_dims: int | None
 
     @classmethod
-    def joined(cls, batches: Iterable["Encoded"]) -> "Encoded":
+    def joined(cls, batches: Iterable["LabelledFeatures"]) -> "LabelledFeatures":
         """All batches as one.
 
         Raises:
@@ -35,84 +35,69 @@ class Encoded(NamedTuple):
             raise ValueError("this needs labelled examples, and the loader yields none")
         labels = [label for part in parts for label in part.labels]
         refs = [ref for part in parts for ref in part.refs]
-        return cls(torch.cat([part.features for part in parts]), labels, refs, parts[-1].dims)
+        features = torch.cat([part.features for part in parts])
+        return cls(features, labels, refs, parts[-1].example_dims)
 
 
-def encoded(classifier: Answering, batch: Batch) -> Encoded:
-    """The examples of a batch as the host sees them.
+def write_examples(
+    memory: Memory, book: LabelBook, examples: LabelledFeatures, average: bool = False
+) -> Learnt:
+    """Write examples into the memory, their labels and refs into the book.
 
-    Raises:
-        ValueError: they have other dimensions than those learnt, or a label cannot be one.
-    """
-    check_dims(batch.inputs, classifier._example_dims)
-    check_nameable(batch.labels, classifier.unknown)
-    if not batch.labels:
-        nothing = classifier.memory.keys.new_zeros(0, classifier.memory.keys.shape[1])
-        return Encoded(nothing, [], [], classifier._example_dims)
-    features, _ = classifier._seen(batch.inputs)
-    return Encoded(features, batch.labels, batch.refs, dims_of(batch.inputs))
-
-
-def learnt(classifier: Answering, examples: Encoded, average: bool = False) -> Learnt:
-    """Remember examples; with `average` of each class their mean, in one slot.
+    Args:
+        memory: to write to.
+        book: of the memory.
+        examples: any number.
+        average: write of each class one row, the mean direction of its examples.
 
     Raises:
-        ValueError: they cannot be learnt; then none of them is.
+        ValueError: features are zero or not finite; then nothing is written.
     """
     if not examples.labels:
         return Learnt.joined([])
-    _refuse_bad(examples.features)
-    # A row is what goes into one slot: an example, or all those of a class.
-    names = list(dict.fromkeys(examples.labels)) if average else examples.labels
-    row_of = {name: row for row, name in enumerate(names)}
+    _check_features(examples.features)
+    # A row is written into one slot: one example, or all those of a class.
+    labels = list(dict.fromkeys(examples.labels)) if average else examples.labels
+    row_of = {label: row for row, label in enumerate(labels)}
     rows = [row_of[label] if average else row for row, label in enumerate(examples.labels)]
-    refs: list[list[Label]] = [[] for _ in names]
+    refs: list[list[Label]] = [[] for _ in labels]
     for row, ref in zip(rows, examples.refs, strict=True):
         refs[row].append(ref)
     places = torch.tensor(rows, device=examples.features.device)
-    features = _means(examples.features, places) if average else examples.features
-    done = _all_written(classifier, features, names, refs)
-    classifier._example_dims = examples.dims
-    return done._replace(slots=done.slots[places], hits=done.hits[places])
+    features = _mean_directions(examples.features, places) if average else examples.features
+    ids = torch.tensor(book.ids(labels), device=features.device)
+    size = len(memory.values)
+    parts = [
+        _write(memory, book, features[i : i + size], ids[i : i + size], refs[i : i + size])
+        for i in range(0, len(labels), size)
+    ]
+    book.add(labels)
+    slots, hits, lost = zip(*parts, strict=True)
+    labels_lost = [book.label(number) for numbers in lost for number in numbers]
+    return Learnt(torch.cat(slots)[places], torch.cat(hits)[places], labels_lost)
 
 
-def _means(features: Tensor, rows: Tensor) -> Tensor:
-    """The mean direction of the features of each row."""
+def _write(
+    memory: Memory, book: LabelBook, features: Tensor, ids: Tensor, refs: list[list[Label]]
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Write at most as many rows as there are slots: slots, hits, and overwritten integers."""
+    occupied = memory.state.occupied
+    write = memory.write(features, ids)
+    averaged = occupied[write.slots] & (write.overwritten == EMPTY)
+    book.note_refs(write.slots.tolist(), averaged.logical_not().tolist(), refs)
+    lost: list[int] = write.overwritten[write.overwritten != EMPTY].tolist()
+    return write.slots, write.hits, lost
+
+
+def _mean_directions(features: Tensor, rows: Tensor) -> Tensor:
+    """The mean of the unit vectors of each row."""
     units, _ = normalized(features, features.dtype)
     return units.new_zeros(int(rows.max()) + 1, units.shape[1]).index_add_(0, rows, units)
 
 
-def _all_written(
-    classifier: Answering, features: Tensor, names: list[Label], refs: list[list[Label]]
-) -> Learnt:
-    ids = torch.tensor(classifier._names.ids(names), device=features.device)
-    size = len(classifier.memory.values)
-    pieces = zip(features.split(size), ids.split(size), chunks(refs, size), strict=True)
-    parts = [_written(classifier, *piece) for piece in pieces]
-    classifier._names.add(names)
-    lost = [classifier._names.label(number) for _, _, gone in parts for number in gone]
-    if lost:
-        classifier._tidy()
-    return Learnt(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), lost)
-
-
-def _written(
-    classifier: Answering, features: Tensor, ids: Tensor, refs: list[list[Label]]
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Write at most as many rows as there are slots: slots, hits, and the values given up."""
-    occupied = classifier.memory.state.occupied
-    write = classifier.memory.write(features, ids)
-    averaged = occupied[write.slots] & (write.overwritten == EMPTY)
-    classifier._refs.note(write.slots.tolist(), averaged.logical_not().tolist(), refs)
-    gone: list[int] = write.overwritten[write.overwritten != EMPTY].tolist()
-    return write.slots, write.hits, gone
-
-
-def _refuse_bad(features: Tensor) -> None:
-    """Refuse features without a direction before any piece of the batch is written."""
+def _check_features(features: Tensor) -> None:
+    # Checked for the whole batch, since its first part may be written before the memory sees all.
     bad = ~features.isfinite().all(1) | ~features.any(1)
     if bad.any():
         rows = bad.nonzero().squeeze(1).tolist()
-        raise ValueError(
-            f"the model makes nothing of examples {rows[:8]}: their features are zero or not finite"
-        )
+        raise ValueError(f"the features of examples {rows[:8]} are zero or not finite")

@@ -1,62 +1,93 @@
-"""Knowing that one does not know: how familiar an example is, and where to draw the line."""
+"""Unknown classes: how familiar an example is, and the threshold below which it is unknown."""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.blending import FORGOTTEN, Classes, Evidence, Weighing, weighed
+from rarememory.base.state import EMPTY, Recall
+from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits
 
 
 def familiarity(
-    evidence: Evidence, weighing: Weighing, classes: Classes
+    evidence: Evidence, weights: BlendWeights, classes: Classes
 ) -> Float[Tensor, " batch"]:
-    """How much speaks for the class that most speaks for; any number, greater is surer.
+    """The evidence for the best class: any number, greater is surer.
 
-    Without a host it is the cosine of the nearest remembered example. With one it is a cosine as
-    well, of an example that alone would say as much: T max_y z_y, with z_y as in `blending` but for
-    the host's log-odds log(p / (1 - p)) in place of log p, which do not saturate where p does; -inf
-    where nothing speaks for any class.
+    Without a host it is the cosine of the nearest remembered example. With a host it is on the same
+    scale, as the cosine of an example that alone would give as much evidence: T max_y z_y, with z_y
+    as in `blend`, but the host's log-odds log(p / (1 - p)) in place of log p, because log-odds do
+    not saturate as p does near 1. It is -inf where no class has any evidence.
     """
     if evidence.logits is None:
         return evidence.scores[:, 0]
-    z = weighed(evidence, weighing, classes)
+    z = class_logits(evidence, weights, classes)
     columns = classes.columns(classes.host_ids).expand(len(z), -1)
-    odds = torch.nn.functional.pad(torch.zeros_like(z), (0, 1))
-    odds = odds.scatter(1, columns, _log_of_others(evidence.logits).to(z.dtype))
-    best = torch.nn.functional.pad(z - weighing.host_weight * odds[:, :-1], (1, 0), value=FORGOTTEN)
-    best = best.amax(1)
-    return (weighing.temperature * best).masked_fill(best <= FORGOTTEN / 2, -torch.inf)
+    others = torch.nn.functional.pad(torch.zeros_like(z), (0, 1))
+    others = others.scatter(1, columns, _log_of_others(evidence.logits).to(z.dtype))
+    z = z - weights.host_weight * others[:, :-1]
+    best = torch.nn.functional.pad(z, (1, 0), value=EXCLUDED).amax(1)
+    return (weights.temperature * best).masked_fill(best <= EXCLUDED / 2, -torch.inf)
 
 
 def _log_of_others(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, "batch n_host"]:
-    """log(1 - p) of every class; not below -100, as where there is no other."""
+    """log(1 - p) of every class, at least -100."""
     likeliest = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
-    # Of the likeliest from the others, for 1 - p rounds to 0 where the host is sure.
+    # For the likeliest from the logits of the others: 1 - p rounds to 0 where p is near 1.
     rest = logits.masked_fill(likeliest, -torch.inf).logsumexp(1, keepdim=True)
-    surest = (rest - logits.logsumexp(1, keepdim=True)).clamp(min=-100.0)
-    return torch.log1p(-logits.softmax(1).masked_fill(likeliest, 0.0)).where(~likeliest, surest)
+    of_likeliest = (rest - logits.logsumexp(1, keepdim=True)).clamp(min=-100.0)
+    of_rest = torch.log1p(-logits.softmax(1).masked_fill(likeliest, 0.0))
+    return of_rest.where(~likeliest, of_likeliest)
 
 
-def threshold_at(strangers: Float[Tensor, " batch"], far: float) -> float:
-    """The least familiarity above which at most a fraction `far` of the strangers lies.
+def leave_one_class_out(
+    nearest: Recall,
+    pair: Recall,
+    logits: Float[Tensor, "batch n_host"] | None,
+    own_ids: Int64[Tensor, " batch"],
+    host_ids: Int64[Tensor, " n_host"],
+) -> Evidence:
+    """The evidence for each example as if its own class had never been learnt.
 
-    It is the ceil((1 - far)(n + 1))-th smallest of the n, the quantile of split conformal
-    prediction (Vovk et al. 2005): a stranger to come, exchangeable with these, lies above it with a
-    probability of at most `far`. Too few strangers for so small a rate (n < 1 / far - 1) give the
-    greatest of them, which is the most that they can say.
+    Args:
+        nearest: the k nearest neighbours of each example.
+        pair: the nearest neighbour of its own class, and the nearest of another class.
+        logits: of the host's classes, if there is a host.
+        own_ids: the integer of each example's own class.
+        host_ids: the integers of the host's classes.
+    """
+    scores = torch.cat([nearest.scores, pair.scores], 1).float()
+    values = torch.cat([nearest.values, pair.values], 1)
+    own, k = values == own_ids.unsqueeze(1), nearest.values.shape[1]
+    # The pair is needed only where all k neighbours are of the example's own class.
+    enough = ((nearest.values != EMPTY) & ~own[:, :k]).any(1)
+    own[:, k:] |= enough.unsqueeze(1)
+    scores, order = scores.masked_fill(own, -torch.inf).sort(1, descending=True)
+    values = values.masked_fill(own, EMPTY).gather(1, order)
+    if logits is not None:
+        logits = logits.masked_fill(host_ids == own_ids.unsqueeze(1), EXCLUDED)
+    return Evidence(scores, values, logits)
+
+
+def threshold_at(unknown: Float[Tensor, " batch"], false_accept_rate: float) -> float:
+    """The least threshold that at most `false_accept_rate` of unknown examples exceed.
+
+    It is the ceil((1 - rate)(n + 1))-th smallest of their n familiarities, the quantile of split
+    conformal prediction (Vovk et al. 2005): a new unknown example, exchangeable with these, exceeds
+    it with a probability of at most `false_accept_rate`. Too few examples for so small a rate
+    (n < 1 / rate - 1) give the greatest of them.
 
     Raises:
-        ValueError: `far` is not between 0 and 1, there are no strangers, or nothing they could be
-            taken for.
+        ValueError: the rate is not between 0 and 1, there are no examples, or no class has evidence
+            for any of them.
     """
-    if not 0 < far < 1:
-        raise ValueError(f"far, the false-accept rate, must be between 0 and 1, not {far}")
-    if not len(strangers):
+    if not 0 < false_accept_rate < 1:
+        raise ValueError(f"false_accept_rate must be between 0 and 1, not {false_accept_rate}")
+    if not len(unknown):
         raise ValueError("a threshold needs examples, and there are 0")
-    if (strangers == -torch.inf).all():
+    if (unknown == -torch.inf).all():
         raise ValueError("nothing is known beside each example's own class: give unknown=")
-    # (1 - 0.7) * 10 is a little more than 3, and must not be 4.
-    place = math.ceil((1 - far) * (len(strangers) + 1) - 1e-9)
-    return strangers.sort().values[min(place, len(strangers)) - 1].item()
+    # (1 - 0.7) * 10 is a little more than 3 in floating point, and must give 3.
+    rank = math.ceil((1 - false_accept_rate) * (len(unknown) + 1) - 1e-9)
+    return unknown.sort().values[min(rank, len(unknown)) - 1].item()

@@ -1,12 +1,9 @@
-"""One safetensors file for all of a classifier but its host: no pickle, and never half a file.
+"""The file format: one safetensors file, written whole or not at all, without pickle.
 
-Tensors are tensors; everything else is JSON in the file's own header.
+Tensors are tensors; everything else is JSON in the file's header.
 """
 
 import json
-import os
-import tempfile
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +11,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-FORMAT = "rarememory.classifier"
-VERSION = 1
+from rarememory.base.files import StrPath, write_atomically
 
-StrPath = str | PathLike[str]
+FORMAT = "rarememory.classifier"
+VERSION = 2
+"""Version 1 had other names for some tensors, and did not name the class of the memory."""
 
 
 def write_file(path: StrPath, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write a file whole or not at all: a crash leaves the old one as it was.
-
-    It is written beside its place, flushed to the disk, then put there in one step.
-    """
+    """Write a file whole or not at all: a crash leaves the old file unchanged."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
-    _replace(Path(path), save(stored, metadata))
+    content = save(stored, metadata)
+    # Not `save_file`, which gives a new file no permissions but its owner's.
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_file(path: StrPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -35,7 +32,7 @@ def read_file(path: StrPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is truncated, of another kind, or of a newer version.
+        ValueError: it is truncated, of another format, or of a newer version.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}")
@@ -57,37 +54,3 @@ def read_file(path: StrPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     header: dict[str, Any] = json.loads(metadata["header"])
     return tensors, header
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, _mode_of(path))
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
-    _flush_folder(path.parent)
-
-
-def _mode_of(path: Path) -> int:
-    """Permissions of the file that is replaced, or those a new file has."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _flush_folder(folder: Path) -> None:
-    # Windows cannot open a folder, and does not need to.
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,28 +1,25 @@
-"""Stale keys: after the encoder has moved, remembered examples are encoded again."""
+"""Stale keys: after the encoder has changed, remembered examples are encoded again."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.answering import Answering
-from rarememory.classifier.examples import gathered, with_bar
 from rarememory.classifier.labels import Label
-from rarememory.classifier.refs import plain_ref
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
 
 class Drift(NamedTuple):
-    """How far the keys of remembered examples lie from what the encoder makes of them today.
+    """How far the keys of remembered examples are from what the encoder gives for them now.
 
     Attributes:
-        cosine: mean cosine between a key and its new encoding; 1 if nothing moved.
-        lowest: that of the slot that moved farthest.
-        slots: how many slots were met.
-        unmet: occupied slots of which no example was met.
+        cosine: mean cosine between a key and its new encoding; 1 if the encoder did not change.
+        lowest: the least of these cosines.
+        slots: how many slots were compared.
+        unmet: occupied slots of which the loader had no example.
 
     Example:
         >>> import rarememory
@@ -42,63 +39,51 @@ class Drift(NamedTuple):
     unmet: int
 
 
-class Encoded(NamedTuple):
-    """New keys, and the slots that they belong to."""
+class NewKeys(NamedTuple):
+    """New keys, and their slots."""
 
     slots: Int64[Tensor, " met"]
     keys: Float[Tensor, "met key_dim"]
 
 
 @torch.no_grad()
-def encoded_again(classifier: Answering, loader: Iterable[Any], progress: bool | None) -> Encoded:
-    """The new key of every slot of which an example is met.
+def new_keys(
+    memory: Memory,
+    slots_by_ref: dict[Label, list[int]],
+    batches: Iterable[tuple[Tensor, list[Label]]],
+) -> NewKeys:
+    """The new key of every slot that a batch has an example of.
 
-    A slot that several examples were averaged into gets the mean of those that are met, of unit
-    length.
+    The key of a slot with several examples is the mean of those in the batches, at unit length.
 
     Args:
-        classifier: whose host encodes, and whose slots are met.
-        loader: yields (inputs, refs) or (inputs, labels, refs).
-        progress: as in `MemoryClassifier.learn`.
+        memory: whose keys are compared.
+        slots_by_ref: the slots of every ref.
+        batches: features and refs of examples.
 
     Raises:
-        ValueError: no ref of the loader is remembered.
+        ValueError: no slot has any of the refs.
     """
-    keys = classifier.memory.keys
-    sums = torch.zeros_like(keys)
-    met = torch.zeros_like(classifier.memory.values, dtype=torch.bool)
-    slots_of = classifier._refs.by_ref()
-    for batch in with_bar(loader, progress):
-        inputs, refs = _inputs_and_refs(batch)
-        rows, _ = normalized(_mapped(classifier._seen(inputs)[0], classifier.memory), keys.dtype)
+    sums = torch.zeros_like(memory.keys)
+    met = torch.zeros_like(memory.values, dtype=torch.bool)
+    for features, refs in batches:
+        projected = features if memory.projection is None else memory.projection(features)
+        rows, _ = normalized(projected, sums.dtype)
         for row, ref in zip(rows, refs, strict=True):
-            there = slots_of.get(ref, [])
-            sums[there] += row
-            met[there] = True
-    slots = met.nonzero().squeeze(1)
-    if not len(slots):
+            slots = slots_by_ref.get(ref, [])
+            sums[slots] += row
+            met[slots] = True
+    found = met.nonzero().squeeze(1)
+    if not len(found):
         raise ValueError(
             "no remembered example has a ref of this loader: it must yield (inputs, refs), with "
             "the refs that were given to learn"
         )
-    return Encoded(slots, normalized(sums[slots], keys.dtype)[0])
+    return NewKeys(found, normalized(sums[found], sums.dtype)[0])
 
 
-def _mapped(features: Tensor, memory: Memory) -> Tensor:
-    if memory.projection is None:
-        return features
-    mapped: Tensor = memory.projection(features)
-    return mapped
-
-
-def drift_of(encoded: Encoded, memory: Memory) -> Drift:
-    """How far the keys are from their new encodings."""
-    cosines = (encoded.keys.float() * memory.keys[encoded.slots].float()).sum(1)
+def drift_of(new: NewKeys, memory: Memory) -> Drift:
+    """How far the memory's keys are from the new ones."""
+    cosines = (new.keys.float() * memory.keys[new.slots].float()).sum(1)
     met = len(cosines)
     return Drift(cosines.mean().item(), cosines.min().item(), met, len(memory) - met)
-
-
-def _inputs_and_refs(batch: Any) -> tuple[Any, list[Label]]:
-    if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
-        raise ValueError("a loader must yield (inputs, refs) or (inputs, labels, refs)")
-    return gathered(batch[0]), [plain_ref(ref) for ref in batch[-1]]

@@ -1,13 +1,11 @@
-"""A classifier as a file, and back: what has to be in it beside the tensors."""
+"""What a memory, and a model that is not there, are in a file; and tensors by their older names."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rarememory.classifier.answering import Answering
-from rarememory.classifier.labels import decoded, encoded
-from rarememory.classifier.persistence import StrPath, read_file, write_file
+from rarememory.base.files import StrPath
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import (
@@ -16,52 +14,31 @@ from rarememory.memory.updates import (
     FirstInFirstOut,
     Update,
 )
+from rarememory.variants.mean import MeanMemory
 
 POLICIES = {p.__name__: p for p in (AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut)}
+MEMORIES: dict[str, type[Memory]] = {kind.__name__: kind for kind in (Memory, MeanMemory)}
 
-AnyMemory = TypeVar("AnyMemory", bound=Memory)
-Classifier = TypeVar("Classifier", bound=Answering)
-
-
-def save_classifier(classifier: Answering, path: StrPath) -> None:
-    """Write all of it but the host."""
-    header = {
-        "host": {"at": classifier.host.at, "answers": classifier.host.answers},
-        **settings_of(classifier.memory),
-        "unknown": encoded(classifier.unknown),
-        "batch_size": classifier.batch_size,
-        "book": classifier._book(),
-    }
-    write_file(path, _own_tensors(classifier), header)
+OLD_NAMES = {
+    "weighing": "ensembler.weights",
+    "threshold": "ensembler.threshold",
+    "host_ids": "ensembler.host_ids",
+    "host.": "extractor.",
+}
+"""Names of tensors, or beginnings of them, until version 0.1; and what they are now."""
 
 
-def load_classifier(
-    kind: type[Classifier],
-    path: StrPath,
-    model: nn.Module | None,
-    update: Update | None,
-    lookup: str | Lookup,
-) -> Classifier:
-    """A classifier of this kind as it was saved, around its host or around nothing."""
-    tensors, header = read_file(path)
-    memory: Memory = memory_with(header, _under("memory.", tensors), update, lookup)
-    answers, n_host = header["host"]["answers"], len(tensors["host_ids"])
-    classifier = kind(
-        _nobody(header["host"]["at"]) if model is None else model,
-        at=header["host"]["at"],
-        host=answers,
-        classes=range(n_host) if answers else None,
-        memory=memory,
-        unknown=decoded(header["unknown"]),
-        batch_size=header["batch_size"],
-    )
-    fill(_own_tensors(classifier), tensors, path)
-    classifier._read_book(header["book"])
-    return classifier
+def rename_old(tensors: dict[str, Any], prefix: str = "") -> None:
+    """Give tensors that have names of version 0.1 their present names, in place."""
+    for name in list(tensors):
+        for old, new in OLD_NAMES.items():
+            whole = name == prefix + old
+            if whole or (old.endswith(".") and name.startswith(prefix + old)):
+                tensors[prefix + new + name[len(prefix + old) :]] = tensors.pop(name)
 
 
-def settings_of(memory: Memory) -> dict[str, Any]:
-    """What a memory is beside its tensors, as JSON can hold it; the search is not in it."""
+def memory_settings(memory: Memory) -> dict[str, Any]:
+    """What a memory is beside its tensors, as JSON; without its lookup."""
     settings = {
         "key_dim": memory.keys.shape[1],
         "memory_size": memory.keys.shape[0],
@@ -73,82 +50,71 @@ def settings_of(memory: Memory) -> dict[str, Any]:
         "validate": memory.validate,
         "shadow": memory.shadow is not None,
     }
-    return {"memory": settings, "update": _policy_as_json(memory.update)}
+    policy = memory.update
+    fields = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}
+    return {
+        "memory_class": type(memory).__name__,
+        "memory": settings,
+        "update": {"name": type(policy).__name__, "fields": fields},
+    }
 
 
-def memory_with(
+def empty_memory(
     settings: dict[str, Any],
     tensors: dict[str, Tensor],
     update: Update | None,
     lookup: str | Lookup,
-    kind: type[AnyMemory] = Memory,  # type: ignore[assignment]
-) -> AnyMemory:
-    """An empty memory with these settings, whose tensors have the dtypes of these."""
-    update = _policy(settings["update"]) if update is None else update
+    memory_class: type[Memory] | None = None,
+) -> Memory:
+    """An empty memory with these settings, whose tensors have the dtypes of the given ones.
+
+    Raises:
+        ValueError: the class of the memory or its policy is not of this package, and not given.
+    """
+    # Version 1 did not name the class; only a memory of means has lengths.
+    kind = settings.get("memory_class", "MeanMemory" if "lengths" in tensors else "Memory")
+    memory_class = MEMORIES.get(kind) if memory_class is None else memory_class
+    if memory_class is None:
+        raise ValueError(f"the memory is a {kind}, which is not ours: give memory_class=")
+    policy = settings["update"]
+    if update is None and policy["name"] not in POLICIES:
+        raise ValueError(f"it was learnt by a {policy['name']}, which is not ours: give update=")
+    update = POLICIES[policy["name"]](**policy["fields"]) if update is None else update
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     key_dtype = dtypes.get("keys", torch.float32)
-    memory = kind(**settings["memory"], update=update, lookup=lookup, key_dtype=key_dtype)
+    memory = memory_class(**settings["memory"], update=update, lookup=lookup, key_dtype=key_dtype)
     if memory.projection is not None:
         memory.projection.to(dtypes.get("projection.weight"))
     return memory
 
 
-def fill(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
+def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
     """Copy what was stored into our own tensors, all of it or nothing.
 
     Raises:
-        ValueError: a tensor is not there, or has another shape.
+        ValueError: a tensor is missing, or has another shape.
     """
     for name, tensor in own.items():
-        _check_shape(name, stored.get(name), tensor, path)
+        if name not in stored or stored[name].shape != tensor.shape:
+            there = list(stored[name].shape) if name in stored else "nothing"
+            raise ValueError(
+                f"{str(path)!r} has {there} for {name}, and it must be {list(tensor.shape)}: the "
+                "file is damaged, or belongs to another model"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(stored[name])
 
 
-class _Nobody(nn.Module):
+class _MissingModel(nn.Module):
     def forward(self, _: Any) -> Tensor:
-        raise ValueError("this classifier was loaded without its model, and sees nothing")
+        raise ValueError("this classifier was loaded without its model, and cannot take inputs")
 
 
-def _nobody(at: str | None) -> nn.Module:
-    """A model that is not there, with a layer of this name."""
-    model = layer = _Nobody()
+def missing_model(at: str | None) -> nn.Module:
+    """A model that refuses every input, with a layer of this name."""
+    model = layer = _MissingModel()
     for name in at.split(".") if at else ():
-        layer.add_module(name, deeper := _Nobody())
+        layer.add_module(name, deeper := _MissingModel())
         layer = deeper
     return model
-
-
-def _own_tensors(classifier: Answering) -> dict[str, Tensor]:
-    """Everything but the host, by the name it has in a state_dict; the tensors themselves."""
-    own = {"memory." + name: tensor for name, tensor in classifier.memory.state_dict().items()}
-    return own | dict(classifier.named_buffers(recurse=False))
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = len(prefix)
-    return {name[start:]: part for name, part in tensors.items() if name.startswith(prefix)}
-
-
-def _check_shape(name: str, stored: Tensor | None, tensor: Tensor, path: StrPath) -> None:
-    if stored is None or stored.shape != tensor.shape:
-        there = "nothing" if stored is None else list(stored.shape)
-        raise ValueError(
-            f"{str(path)!r} has {there} for {name}, and it must be {list(tensor.shape)}: the file "
-            "is damaged, or belongs to another model"
-        )
-
-
-def _policy_as_json(policy: Update) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if isinstance(policy, tuple(POLICIES.values())):
-        fields = vars(policy)
-    return {"name": type(policy).__name__, "fields": fields}
-
-
-def _policy(stored: dict[str, Any]) -> Update:
-    if stored["name"] not in POLICIES:
-        raise ValueError(f"it was learnt by a {stored['name']}, which is not ours: give update=")
-    policy: Update = POLICIES[stored["name"]](**stored["fields"])
-    return policy

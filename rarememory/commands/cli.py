@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rarememory.classifier import MemoryClassifier
-from rarememory.classifier.labels import encoded
+from rarememory.classifier.labels import label_to_json
 from rarememory.commands.images import Encoder, batches, encoder_by_name, labelled_files, open_image
 from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_text
@@ -60,11 +60,11 @@ def learn(
         classifier, used_encoder = _load_or_create(memory, encoder, slots)
         learnt = classifier.learn(batches(files, used_encoder))
         if len(classifier.classes) > 1:
-            classifier.fit_threshold(far=far)
+            classifier.fit_threshold(false_accept_rate=far)
         classifier.save(memory)
     counts = Counter(label for _, label in files)
     if as_json:
-        classes = [encoded(label) for label in classifier.classes]
+        classes = [label_to_json(label) for label in classifier.classes]
         print(json.dumps({"learnt": counts, "classes": classes, "lost": len(learnt.lost)}))
         return
     print_text(f"learnt {len(files)} images of {len(counts)} classes into {memory}")
@@ -104,10 +104,10 @@ def _answer(classifier: MemoryClassifier, encoder: Encoder, path: Path, k: int) 
     known = label != classifier.unknown
     return {
         "picture": path.as_posix(),
-        "label": encoded(label),
+        "label": label_to_json(label),
         "confidence": classifier.predict_proba(image).confidence.item() if known else None,
         "because": [
-            {"label": encoded(one.label), "score": one.score, "ref": encoded(one.ref)}
+            {"label": label_to_json(one.label), "score": one.score, "ref": label_to_json(one.ref)}
             for one in because
         ],
     }
@@ -118,8 +118,8 @@ def inspect(file: MemoryFile, as_json: AsJson = False) -> None:
     """List the classes of a memory, and how many slots each has."""
     with errors_as_text():
         classifier = MemoryClassifier.load(file, None)
-    counts = Counter(json.dumps(encoded(one.label)) for one in classifier.examples())
-    labels = [encoded(label) for label in classifier.classes]
+    counts = Counter(json.dumps(label_to_json(one.label)) for one in classifier.examples())
+    labels = [label_to_json(label) for label in classifier.classes]
     classes = [{"label": label, "slots": counts[json.dumps(label)]} for label in labels]
     slots, width = classifier.memory.keys.shape
     about = {
@@ -166,7 +166,7 @@ def forget(
         slots = classifier.forget(*(by_text.get(label, label) for label in labels))
         classifier.save(file)
     if as_json:
-        classes = [encoded(label) for label in classifier.classes]
+        classes = [label_to_json(label) for label in classifier.classes]
         print(json.dumps({"slots": slots, "classes": classes}))
         return
     print_text(f"forgot {slots} examples; {len(classifier.classes)} classes are left")

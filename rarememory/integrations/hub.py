@@ -1,4 +1,4 @@
-"""The door to the Hugging Face Hub: a memory, alone or a classifier's, as a repository and back."""
+"""The Hugging Face Hub: a memory, alone or with a classifier, as a repository and back."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rarememory.classifier import MemoryClassifier
-from rarememory.classifier.saving import fill, memory_with, settings_of
+from rarememory.classifier.saving import copy_tensors, empty_memory, memory_settings
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import Update
@@ -41,21 +41,25 @@ class _OnHub(
     tags=["few-shot-learning", "memory"],
     model_card_template=CARD,
 ):
-    """What goes to the Hub: tensors, a config that says what they are, and a card for people."""
+    """What is pushed to the Hub: tensors, a config with the settings, and a model card."""
 
     kind: ClassVar[str]
-    _loaded: ClassVar[Callable[..., Any]]
+    _load_tensors: ClassVar[Callable[..., Any]]
 
-    def _saved(self, path: Path) -> dict[str, Any]:
-        """Write the tensors; return what the config has to say of them."""
+    def _save_tensors(self, path: Path) -> dict[str, Any]:
+        """Write the tensors; return the settings for the config."""
         raise NotImplementedError
 
-    def _presented(self) -> dict[str, str]:
-        """What the card says: what it `holds`, and the `usage`."""
+    def _card_fields(self) -> dict[str, str]:
+        """What the model card says: what it `holds`, and the `usage`."""
         raise NotImplementedError
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        ours = {"kind": self.kind, "version": VERSION, **self._saved(save_directory / TENSORS)}
+        ours = {
+            "kind": self.kind,
+            "version": VERSION,
+            **self._save_tensors(save_directory / TENSORS),
+        }
         text = json.dumps({"rarememory": ours}, indent=2)
         (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -91,11 +95,11 @@ class _OnHub(
             )
         if not path.is_file():
             raise FileNotFoundError(f"there is no {TENSORS} in {model_id!r}: save it again")
-        return cls._loaded(path, ours, **options)
+        return cls._load_tensors(path, ours, **options)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card, with what it holds and how to use it; keywords go to its template."""
-        return super().generate_model_card(*args, **{**self._presented(), **kwargs})
+        return super().generate_model_card(*args, **{**self._card_fields(), **kwargs})
 
 
 class HubMemory(Memory, _OnHub):
@@ -123,13 +127,13 @@ class HubMemory(Memory, _OnHub):
 
     kind = "memory"
 
-    def _saved(self, path: Path) -> dict[str, Any]:
+    def _save_tensors(self, path: Path) -> dict[str, Any]:
         tensors = {name: part.cpu().contiguous() for name, part in self.state_dict().items()}
         save_file(tensors, path)
-        return settings_of(self)
+        return memory_settings(self)
 
     @classmethod
-    def _loaded(
+    def _load_tensors(
         cls,
         path: Path,
         config: dict[str, Any],
@@ -143,11 +147,12 @@ class HubMemory(Memory, _OnHub):
             raise ValueError(
                 f"{str(path)!r} is no safetensors file, or only a part of one ({error}): restore it"
             ) from error
-        memory = memory_with(config, tensors, update, lookup, cls)
-        fill(memory.state_dict(), tensors, path)
+        memory = empty_memory(config, tensors, update, lookup, cls)
+        assert isinstance(memory, cls)
+        copy_tensors(memory.state_dict(), tensors, path)
         return memory
 
-    def _presented(self) -> dict[str, str]:
+    def _card_fields(self) -> dict[str, str]:
         size, key_dim = self.keys.shape
         classes = len(self.values[self.state.occupied].unique())
         return {
@@ -164,8 +169,8 @@ class HubClassifier(MemoryClassifier, _OnHub):
 
     All but the wrapped model is saved, names and refs with it: whoever may read the repository
     reads them. `from_pretrained(folder or repository, model=...)` takes the model that it was
-    learnt with, and `update=` and `lookup=` as `load` does. A file of `MemoryClassifier.save`
-    becomes one by `HubClassifier.load(path, model)`.
+    learnt with, and `update=`, `lookup=` and `memory_class=` as `load` does. A file of
+    `MemoryClassifier.save` becomes one by `HubClassifier.load(path, model)`.
 
     Raises:
         ValueError: in `from_pretrained`: what is there is no classifier's, newer, or fits another
@@ -186,28 +191,27 @@ class HubClassifier(MemoryClassifier, _OnHub):
 
     kind = "classifier"
 
-    def _saved(self, path: Path) -> dict[str, Any]:
+    def _save_tensors(self, path: Path) -> dict[str, Any]:
         self.save(path)
         return {}
 
     @classmethod
-    def _loaded(
+    def _load_tensors(
         cls,
         path: Path,
         config: dict[str, Any],
         *,
         model: nn.Module | None = None,
-        update: Update | None = None,
-        lookup: str | Lookup = "auto",
-    ) -> MemoryClassifier:
-        return cls.load(path, model, update=update, lookup=lookup)
+        **options: Any,
+    ) -> "HubClassifier":
+        return cls.load(path, model, **options)
 
-    def _presented(self) -> dict[str, str]:
+    def _card_fields(self) -> dict[str, str]:
         size, key_dim = self.memory.keys.shape
         return {
             "holds": f"{len(self.memory)} of its {size} slots hold features of width {key_dim}; "
-            f"it knows {len(self.classes)} classes. The model that makes the features is not in "
-            "here.",
+            f"it knows {len(self.classes)} classes. The model that makes the features is not "
+            "included.",
             "usage": "from rarememory.integrations.hub import HubClassifier\n\n"
             'birds = HubClassifier.from_pretrained("<this repository>", model=model)\n'
             "birds.predict(image)",

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Generator, Tensor, nn
 
 from rarememory.base.validation import check_count
-from rarememory.classifier.host import evaluating
+from rarememory.classifier.feature_extractor import evaluation_mode
 from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation import Accuracy
 from rarememory.memory import Memory
@@ -64,7 +64,7 @@ def task_accuracy(
     if n_tasks is None and getattr(tasks, "num_tasks", None) == -1:
         raise ValueError("num_tasks is -1, so these tasks have no end: say how many with n_tasks=")
     right = []
-    with memory.snapshot(), evaluating(encoder):
+    with memory.snapshot(), evaluation_mode(encoder):
         for number, (data, labels) in enumerate(islice(tasks, n_tasks)):
             parts = parted(labels, n_shot, f"task {number}")
             _refuse_leaks(data, parts, f"task {number}")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from rarememory.base.validation import check_count
-from rarememory.classifier.host import evaluating, last_linear
+from rarememory.classifier.feature_extractor import evaluation_mode, last_linear
 from rarememory.memory import Memory
 
 
@@ -234,7 +234,11 @@ class MemoryCallback(Callback):
 
     def _made(self, inputs: Any, trainer: Trainer, pl_module: LightningModule) -> Tensor:
         """What the module makes of the inputs, in evaluation mode."""
-        with evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.val_step_context():
+        with (
+            evaluation_mode(pl_module),
+            torch.no_grad(),
+            trainer.precision_plugin.val_step_context(),
+        ):
             if callable(self.features):
                 return self._checked(self.features(pl_module, inputs))
             with self._listening(pl_module) as caught:

@@ -43,7 +43,7 @@ def set_threshold(classifier: MemoryClassifier) -> float:
     drawings = len(classifier.memory)
     threshold = prior_threshold(drawings) if drawings else -1.0
     if len(classifier.classes) > 1:
-        fitted = classifier.fit_threshold(far=FALSE_ACCEPT_RATE)
+        fitted = classifier.fit_threshold(false_accept_rate=FALSE_ACCEPT_RATE)
         threshold += max(0.0, fitted - threshold) * drawings / (drawings + EQUAL_WEIGHTS_AT)
     classifier.threshold.fill_(threshold)
     return threshold

@@ -103,9 +103,9 @@ def test_mapped_keys_cannot_play_the_stranger():
     classifier = of_space()
     classifier.whiten(*streaks(4, 50))
     classifier.learn(*streaks(8, 1))
-    with pytest.raises(ValueError, match="its keys are mapped already: give inputs"):
-        classifier.fit_threshold(far=0.1)
-    assert classifier.fit_threshold(*streaks(8, 5, seed=4), far=0.1) > 0
+    with pytest.raises(ValueError, match="its keys are projected already: give inputs"):
+        classifier.fit_threshold(false_accept_rate=0.1)
+    assert classifier.fit_threshold(*streaks(8, 5, seed=4), false_accept_rate=0.1) > 0
 
 
 @pytest.mark.parametrize("bias", [False, True])

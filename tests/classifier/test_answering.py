@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarememory import EMPTY
-from rarememory.classifier.blending import (
-    FORGOTTEN,
+from rarememory.classifier.blend import (
+    EXCLUDED,
+    BlendWeights,
     Classes,
     Evidence,
-    Weighing,
-    blended,
+    class_logits,
     example_weights,
-    weighed,
+    probabilities,
 )
 
 COSINE = st.floats(-1, 1)
@@ -24,7 +24,7 @@ COSINE = st.floats(-1, 1)
 
 def weighing(temperature=0.1, host_score=0.5, host_weight=0.7, host_bias=0.3):
     numbers = (temperature, host_score, host_weight, host_bias)
-    return Weighing(*(torch.tensor(number, dtype=torch.float64) for number in numbers))
+    return BlendWeights(*(torch.tensor(number, dtype=torch.float64) for number in numbers))
 
 
 def by_hand(scores, values, logits, number, host_ids):
@@ -51,17 +51,17 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
         [[-math.inf if v == EMPTY else s for s, v in neighbours]], dtype=torch.float64
     )
     heard = torch.tensor([logits], dtype=torch.float64)
-    heard = heard.masked_fill(torch.tensor(forgotten), FORGOTTEN)
+    heard = heard.masked_fill(torch.tensor(forgotten), EXCLUDED)
     evidence = Evidence(
         scores, torch.tensor([[v for _, v in neighbours]]), None if all(forgotten) else heard
     )
     ids = [0, 1, 5, 9]
     classes = Classes(torch.tensor(ids), torch.tensor(host_ids))
-    chances = blended(evidence, weighing(), classes)[0]
+    chances = probabilities(evidence, weighing(), classes)[0]
     parts = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
     wanted = torch.tensor(parts, dtype=torch.float64)
     torch.testing.assert_close(chances, wanted / max(wanted.sum(), 1e-300))
-    z = weighed(evidence, weighing(), classes)[0]
+    z = class_logits(evidence, weighing(), classes)[0]
     torch.testing.assert_close(z[wanted > 0], wanted[wanted > 0].log())
     weights = example_weights(evidence, weighing(), classes)[0]
     for weight, (score, value) in zip(weights, neighbours, strict=True):
@@ -101,11 +101,11 @@ def test_gradients_come_back_whole_past_empty_places_and_forgotten_classes():
     evidence = Evidence(
         torch.tensor([[0.9, -math.inf], [-math.inf, -math.inf]]).requires_grad_(),
         torch.tensor([[0, EMPTY], [EMPTY, EMPTY]]),
-        torch.tensor([[1.0, FORGOTTEN], [1.0, FORGOTTEN]]).requires_grad_(),
+        torch.tensor([[1.0, EXCLUDED], [1.0, EXCLUDED]]).requires_grad_(),
     )
     numbers = [number.clone().requires_grad_() for number in weighing()]
     classes = Classes(torch.tensor([0, 1]), torch.tensor([0, EMPTY]))
-    chances = blended(evidence, Weighing(*numbers), classes)
+    chances = probabilities(evidence, BlendWeights(*numbers), classes)
     assert torch.equal(chances[:, 1], torch.zeros(2).double())
     (chances.double() ** 2).sum().backward()
     for tensor in (evidence.scores, evidence.logits, *numbers):
@@ -116,15 +116,13 @@ def test_without_a_host_the_examples_are_all_of_the_answer_or_there_is_none():
     evidence = Evidence(torch.tensor([[0.1], [-math.inf]]), torch.tensor([[3], [EMPTY]]), None)
     classes = Classes(torch.tensor([3]), torch.tensor([], dtype=torch.int64))
     assert example_weights(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
-    assert blended(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
+    assert probabilities(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
 
 
 def test_what_the_host_may_not_say_the_memory_says_alone():
-    evidence = Evidence(
-        torch.tensor([[0.4]]), torch.tensor([[0]]), torch.tensor([[FORGOTTEN, 1.0]])
-    )
+    evidence = Evidence(torch.tensor([[0.4]]), torch.tensor([[0]]), torch.tensor([[EXCLUDED, 1.0]]))
     classes = Classes(torch.tensor([0, 1]), torch.tensor([0, 1]))
-    z = weighed(evidence, weighing(), classes)[0].tolist()
+    z = class_logits(evidence, weighing(), classes)[0].tolist()
     assert z == pytest.approx([0.4 / 0.1, 0.5 / 0.1 + 0.3])
 
 

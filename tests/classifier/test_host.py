@@ -108,7 +108,7 @@ def test_an_answer_with_logits_inside_is_a_host_too():
 def test_a_resnet_of_torchvision_is_wrapped_at_its_head():
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     classifier = wrap(models.resnet18(num_classes=4), memory_size=10)
-    assert classifier.host.at == "fc" and classifier.memory.keys.shape == (10, 512)
+    assert classifier.extractor.at == "fc" and classifier.memory.keys.shape == (10, 512)
     classifier.learn(torch.rand(2, 3, 32, 32), ["kea", "kakapo"])
     assert classifier.classes == [0, 1, 2, 3, "kea", "kakapo"]
 
@@ -145,7 +145,7 @@ def test_a_model_without_a_linear_says_what_it_needs():
         wrap(nn.ReLU())
     with pytest.raises(ValueError, match=r"memory=Memory\(key_dim=...\)"):
         wrap(nn.ReLU(), host=False)
-    with pytest.raises(ValueError, match="no Linear to listen at"):
+    with pytest.raises(ValueError, match="no Linear to take features from"):
         wrap(nn.ReLU(), classes=["a"])
 
 
@@ -191,5 +191,5 @@ def test_all_of_it_follows_the_model():
     model.double()
     assert classifier.predict(IMAGES) == classifier.predict(IMAGES.double())
     model.to("meta")
-    assert classifier._follow().device.type == "meta"
-    assert classifier.memory.keys.device.type == "meta" == classifier.weighing.device.type
+    assert classifier._reference().device.type == "meta"
+    assert classifier.memory.keys.device.type == "meta" == classifier.ensembler.weights.device.type

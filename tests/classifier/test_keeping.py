@@ -13,7 +13,7 @@ from classifiers import at, bare, everything, hosted
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rarememory import AverageOrReplace, FirstInFirstOut, Memory, MemoryClassifier
+from rarememory import AverageOrReplace, FirstInFirstOut, MeanMemory, Memory, MemoryClassifier
 from rarememory.classifier import persistence
 from rarememory.classifier.persistence import read_file, write_file
 
@@ -26,7 +26,7 @@ def lived(memory_size=8, **options):
     classifier.learn(at(*range(0, 360, 60)), LABELS, [1, "p", ("q", 2), None, 2.5, False])
     classifier.learn(at(10)[0], "kea", "averaged")
     classifier.forget(7, "b")
-    classifier.fit_threshold(unknown=at(45, 46, 100), far=0.3)
+    classifier.fit_threshold(unknown=at(45, 46, 100), false_accept_rate=0.3)
     classifier.calibrate(at(5, 110), ["kea", True])
     return classifier
 
@@ -36,7 +36,7 @@ def test_a_file_brings_everything_back(tmp_path):
     classifier.save(path)
     again = MemoryClassifier.load(path, classifier.model)
     assert everything(again) == everything(classifier)
-    assert again.unknown == ("no", 1) and again.batch_size == 3 and again.host.at == "1"
+    assert again.unknown == ("no", 1) and again.batch_size == 3 and again.extractor.at == "1"
     inputs = at(*range(0, 360, 15))
     assert again.predict(inputs) == classifier.predict(inputs)
     assert again.explain(inputs) == classifier.explain(inputs)
@@ -92,7 +92,7 @@ def test_the_file_holds_no_weight_of_the_model(tmp_path):
     lived().save(tmp_path / "birds")
     assert set(load_file(tmp_path / "birds")) == {
         "memory.keys", "memory.values", "memory.written", "memory.clock", "memory.seed",
-        "weighing", "threshold", "host_ids",
+        "ensembler.weights", "ensembler.threshold", "ensembler.host_ids",
     }  # fmt: skip
 
 
@@ -120,10 +120,10 @@ def test_a_foreign_file_is_refused_in_a_sentence(tmp_path):
 
 
 def test_a_newer_file_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(persistence, "VERSION", 2)
+    monkeypatch.setattr(persistence, "VERSION", 3)
     lived().save(tmp_path / "birds")
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="of version 2, and this rarememory reads up to 1"):
+    with pytest.raises(ValueError, match="of version 3, and this rarememory reads up to 2"):
         MemoryClassifier.load(tmp_path / "birds", nn.Identity())
 
 
@@ -231,6 +231,94 @@ def test_the_header_is_json_and_nothing_else(tmp_path):
     content = (tmp_path / "birds").read_bytes()
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    assert metadata["format"] == "rarememory.classifier" and metadata["version"] == "1"
+    assert metadata["format"] == "rarememory.classifier" and metadata["version"] == "2"
     names = json.loads(metadata["header"])["book"]["names"]["labels"]
     assert [name for _, name in names][:3] == ["a", "c", "kea"]
+
+
+@pytest.mark.parametrize("read", ["state_dict", "get_extra_state", "save"])
+def test_reading_the_state_changes_nothing(tmp_path, read):
+    classifier = lived()
+    classes = classifier.classes
+    with classifier.memory.snapshot():
+        classifier.memory.forget(slots=0)
+        assert classifier.classes == [label for label in classes if label != "kea"]
+        arguments = [tmp_path / "birds"] if read == "save" else []
+        getattr(classifier, read)(*arguments)
+    assert classifier.classes == classes
+    assert classifier.explain(at(10)[0], k=1)[0].refs == (1, "averaged")
+
+
+def of_means():
+    classifier = MemoryClassifier(nn.Identity(), host=False, memory=MeanMemory(2, 4))
+    classifier.learn(at(0, 40, 90), ["kea", "kea", "weka"])
+    return classifier
+
+
+def from_state_dict(classifier, _):
+    again = MemoryClassifier(nn.Identity(), host=False, memory=MeanMemory(2, 4))
+    again.load_state_dict(classifier.state_dict())
+    return again
+
+
+def from_file(classifier, path):
+    classifier.save(path)
+    return MemoryClassifier.load(path, nn.Identity())
+
+
+def from_file_of_version_1(classifier, path):
+    return MemoryClassifier.load(version_1(classifier, path), nn.Identity())
+
+
+def version_1(classifier, path):
+    """Rewrite a file with the names that version 0.1 had, which did not name the memory's class."""
+    classifier.save(path)
+    tensors, header = read_file(path)
+    header.pop("memory_class")
+    old = {"weights": "weighing", "threshold": "threshold", "host_ids": "host_ids"}
+    for new, name in old.items():
+        tensors[name] = tensors.pop(f"ensembler.{new}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(persistence, "VERSION", 1)
+        write_file(path, tensors, header)
+    return path
+
+
+@pytest.mark.parametrize("copied", [from_state_dict, from_file, from_file_of_version_1])
+def test_a_memory_of_means_comes_back_as_one_and_learns_on(tmp_path, copied):
+    classifier = of_means()
+    again = copied(classifier, tmp_path / "birds")
+    assert type(again.memory) is MeanMemory
+    for one in (classifier, again):
+        one.learn(at(170, 100), ["kea", "weka"])
+    torch.testing.assert_close(again.memory.lengths, classifier.memory.lengths, rtol=0, atol=0)
+    assert everything(again) == everything(classifier)
+
+
+class OwnMemory(Memory):
+    pass
+
+
+def test_a_memory_of_ones_own_has_to_be_named_again(tmp_path):
+    classifier = MemoryClassifier(nn.Identity(), host=False, memory=OwnMemory(2, 4))
+    classifier.save(tmp_path / "birds")
+    with pytest.raises(ValueError, match="a OwnMemory, which is not ours: give memory_class="):
+        MemoryClassifier.load(tmp_path / "birds", nn.Identity())
+    again = MemoryClassifier.load(tmp_path / "birds", nn.Identity(), memory_class=OwnMemory)
+    assert type(again.memory) is OwnMemory
+
+
+def test_a_file_and_a_state_dict_of_version_1_load(tmp_path):
+    classifier = lived()
+    path = version_1(classifier, tmp_path / "birds")
+    assert everything(MemoryClassifier.load(path, classifier.model)) == everything(classifier)
+    old = {
+        name.replace("ensembler.weights", "weighing")
+        .removeprefix("ensembler.")
+        .replace("extractor.", "host."): part
+        for name, part in classifier.state_dict().items()
+    }
+    again = hosted(torch.zeros(3, 2), classes=["x", "y", "z"])
+    again.load_state_dict(old)
+    assert everything(again) == everything(classifier)
+    assert torch.equal(again.model[1].weight, classifier.model[1].weight)

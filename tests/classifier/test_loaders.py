@@ -100,14 +100,14 @@ def test_a_loader_fits_as_its_examples_do():
             (other, (at(*ANGLES), NAMES), at(*ANGLES)),
         ):
             if fit == "threshold":
-                classifier.fit_threshold(*known, far=0.3)
+                classifier.fit_threshold(*known, false_accept_rate=0.3)
             elif fit == "strangers":
-                classifier.fit_threshold(unknown=unknown, far=0.3)
+                classifier.fit_threshold(unknown=unknown, false_accept_rate=0.3)
             else:
                 assert classifier.calibrate(*known).examples == len(NAMES)
         assert math.isfinite(one.threshold) == (fit != "calibration")
         assert torch.allclose(one.threshold, other.threshold)
-        assert torch.allclose(one.weighing, other.weighing)
+        assert torch.allclose(one.ensembler.weights, other.ensembler.weights)
 
 
 def test_every_bar_is_shown_when_it_is_wanted(capsys):
@@ -167,7 +167,7 @@ TOKENS = {
 def test_a_model_of_several_arguments_takes_a_dict_of_them(batch_size):
     classifier = MemoryClassifier(Masked(), classes=["a", "b"], batch_size=batch_size)
     classifier.learn(TOKENS, ["kea", "weka", "moa"], ["1", "2", "3"])
-    classifier.weighing[1] = -1.0
+    classifier.ensembler.weights[1] = -1.0
     assert classifier.predict(TOKENS) == ["kea", "weka", "moa"]
     assert classifier.predict({"input_ids": torch.tensor([[1]])}) == ["kea"]
     assert [row[0].ref for row in classifier.explain(TOKENS)] == ["1", "2", "3"]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarememory import EMPTY, Memory, wrap
-from rarememory.classifier.blending import FORGOTTEN, Classes, Evidence, Weighing
-from rarememory.classifier.calibration import expected_calibration_error, fitted
+from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+from rarememory.classifier.calibration import expected_calibration_error, fit_weights
 from rarememory.classifier.openset import familiarity, threshold_at
 
 FAR = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
@@ -39,14 +39,22 @@ def test_the_threshold_is_the_conformal_quantile():
 
 @pytest.mark.parametrize("far", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_that_is_none_is_refused(far):
-    with pytest.raises(ValueError, match="far, the false-accept rate"):
+    with pytest.raises(ValueError, match="false_accept_rate must be between 0 and 1"):
         threshold_at(torch.ones(3), far)
     with pytest.raises(ValueError, match="needs examples, and there are 0"):
         threshold_at(torch.ones(0), 0.1)
 
 
+def test_the_old_name_of_the_rate_still_works():
+    classifier = bare()
+    classifier.learn(at(0, 30, 90), ["kea", "weka", "kiwi"])
+    with pytest.warns(DeprecationWarning, match="fit_threshold.false_accept_rate=."):
+        old = classifier.fit_threshold(far=0.5)
+    assert old == classifier.fit_threshold(false_accept_rate=0.5)
+
+
 def weighing():
-    return Weighing(*map(torch.tensor, (0.1, 0.5, 0.7, 0.3)))
+    return BlendWeights(*map(torch.tensor, (0.1, 0.5, 0.7, 0.3)))
 
 
 def familiar(nearest, logits, value=7):
@@ -81,7 +89,7 @@ def test_familiarity_tells_apart_where_chances_round_to_one():
 
 def test_a_host_whose_classes_are_all_left_out_adds_nothing():
     for n_host in (1, 2):
-        logits = torch.full((2, n_host), FORGOTTEN)
+        logits = torch.full((2, n_host), EXCLUDED)
         assert familiar([0.4, -math.inf], logits) == [pytest.approx(0.4), -math.inf]
 
 
@@ -95,7 +103,7 @@ def test_before_a_threshold_only_an_empty_memory_says_unknown():
 def test_unknown_examples_draw_the_line():
     classifier = bare()
     classifier.learn(at(0, 90), ["kea", "weka"])
-    threshold = classifier.fit_threshold(unknown=at(*range(120, 330, 2)), far=0.05)
+    threshold = classifier.fit_threshold(unknown=at(*range(120, 330, 2)), false_accept_rate=0.05)
     assert classifier.threshold.item() == threshold
     assert classifier.predict(at(0, 20, 90, 200, 250)) == [
         "kea", "kea", "weka", "unknown", "unknown"
@@ -108,14 +116,14 @@ def test_a_single_class_cannot_play_the_stranger():
     classifier = bare()
     classifier.learn(at(0, 10), ["kea", "kea"])
     with pytest.raises(ValueError, match="give unknown="):
-        classifier.fit_threshold(far=0.1)
+        classifier.fit_threshold(false_accept_rate=0.1)
     assert classifier.threshold == -math.inf
 
 
 def test_what_lies_on_the_line_is_unknown():
     classifier = bare()
     classifier.learn(at(0), ["kea"])
-    classifier.fit_threshold(unknown=at(60), far=0.5)
+    classifier.fit_threshold(unknown=at(60), false_accept_rate=0.5)
     assert classifier.predict(at(60, 59)) == ["unknown", "kea"]
 
 
@@ -123,9 +131,11 @@ def test_without_unknown_examples_every_class_plays_the_stranger():
     classifier = bare()
     classifier.learn(at(0, 30, 90), ["kea", "weka", "kiwi"])
     # The others are 30, 30 and 60 degrees away: cosines .866, .866 and .5.
-    assert classifier.fit_threshold(far=0.5) == pytest.approx(math.cos(math.pi / 6))
-    assert classifier.fit_threshold(far=0.75) == pytest.approx(0.5)
-    held_out = classifier.fit_threshold(at(1, 29, 95), ["kea", "weka", "kiwi"], far=0.75)
+    assert classifier.fit_threshold(false_accept_rate=0.5) == pytest.approx(math.cos(math.pi / 6))
+    assert classifier.fit_threshold(false_accept_rate=0.75) == pytest.approx(0.5)
+    held_out = classifier.fit_threshold(
+        at(1, 29, 95), ["kea", "weka", "kiwi"], false_accept_rate=0.75
+    )
     assert held_out == pytest.approx(math.cos(math.radians(65)), abs=1e-5)
 
 
@@ -134,7 +144,7 @@ def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
     whole, without = hosted(weight), hosted(weight)
     whole.learn(at(0, 20, 30, 90), ["kea", "weka", "weka", "kiwi"])
     without.learn(at(20, 30, 90), ["weka", "weka", "kiwi"])
-    threshold = whole.fit_threshold(at(5), ["kea"], far=0.5)
+    threshold = whole.fit_threshold(at(5), ["kea"], false_accept_rate=0.5)
     assert threshold == pytest.approx(without.familiarity(at(5)).item(), abs=1e-6)
 
 
@@ -143,18 +153,18 @@ def test_without_labels_the_class_that_answers_plays_the_stranger():
     for classifier in (one, other):
         classifier.learn(at(0, 30, 90), ["kea", "weka", "kiwi"])
     inputs = at(1, 29, 95)
-    labelled = one.fit_threshold(inputs, one.predict(inputs), far=0.4)
-    assert other.fit_threshold(inputs, far=0.4) == labelled
+    labelled = one.fit_threshold(inputs, one.predict(inputs), false_accept_rate=0.4)
+    assert other.fit_threshold(inputs, false_accept_rate=0.4) == labelled
 
 
 def test_a_class_left_out_is_left_out_of_the_host_too():
     classifier = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0]]), classes=["right", "up"])
-    left_in = classifier._familiarity(classifier._evidence(*next(classifier._batches(at(0))[1])))
-    left_out = classifier.fit_threshold(at(0), ["right"], far=0.5)
+    left_in = classifier.familiarity(at(0))
+    left_out = classifier.fit_threshold(at(0), ["right"], false_accept_rate=0.5)
     # One class is left, and is all the host can say.
     assert left_out == pytest.approx(0.8 + 0.025 * 100) and left_in < 1
     three = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]]))
-    assert three.fit_threshold(at(0), [0], far=0.5) == pytest.approx(0.8)
+    assert three.fit_threshold(at(0), [0], false_accept_rate=0.5) == pytest.approx(0.8)
 
 
 def test_a_host_needs_examples_for_a_threshold():
@@ -176,7 +186,7 @@ def test_the_measured_rate_of_new_strangers_is_near_the_requested_one():
     classifier = wrap(torch.nn.Identity(), host=False, memory=Memory(16, 400))
     classifier.learn(drawn(known), known)
     for far in (0.05, 0.1, 0.2):
-        classifier.fit_threshold(drawn(known.repeat(10)), known.repeat(10), far=far)
+        classifier.fit_threshold(drawn(known.repeat(10)), known.repeat(10), false_accept_rate=far)
         answers = classifier.predict(drawn(strange.repeat(40)))
         measured = sum(answer != "unknown" for answer in answers) / len(answers)
         assert far / 1.5 < measured < far * 1.5
@@ -212,7 +222,7 @@ def noisy(count, seed, spread=40.0):
 def test_calibrating_makes_confidence_mean_what_it_says():
     classifier = hosted(20 * at(0, 90), memory_size=400)
     classifier.learn(*noisy(200, seed=1))
-    classifier.weighing[0] = 1e-4
+    classifier.ensembler.weights[0] = 1e-4
     inputs, labels = noisy(600, seed=3)
 
     def error():
@@ -233,11 +243,11 @@ def test_calibrating_finds_where_the_host_should_be_heard():
     classifier.learn(at(180, 270), ["left", "down"])
     inputs = at(10, -10, 80, 100, 170, 190, 260, 280)
     labels = [name for name in ("right", "up", "left", "down") for _ in range(2)]
-    classifier.weighing[1] = -0.9
+    classifier.ensembler.weights[1] = -0.9
     assert classifier.predict(inputs) != labels
     classifier.calibrate(inputs, labels)
     assert classifier.predict(inputs) == labels
-    assert (classifier.weighing[[0, 2]] > 0).all()
+    assert (classifier.ensembler.weights[[0, 2]] > 0).all()
 
 
 def test_a_fit_that_makes_it_worse_is_not_kept():
@@ -247,7 +257,7 @@ def test_a_fit_that_makes_it_worse_is_not_kept():
         better = torch.stack([1 - one.temperature, one.temperature]).unsqueeze(0)
         return better if one is start else better * float("nan")
 
-    kept, report = fitted(chances, torch.tensor([0]), start)
+    kept, report = fit_weights(chances, torch.tensor([0]), start)
     assert kept is start and report.loss == report.loss_before
 
 
@@ -256,10 +266,10 @@ def test_calibrating_touches_nothing_but_the_weighing():
     classifier.learn(at(0, 90), ["kea", "weka"])
     before = everything(classifier)
     classifier.calibrate(at(20, 50, 80), ["kea", "kea", "weka"])
-    weights = classifier.weighing.clone()
-    classifier.weighing.copy_(torch.tensor([0.025, 0.8, 1.0, 0.0]))
+    weights = classifier.ensembler.weights.clone()
+    classifier.ensembler.weights.copy_(torch.tensor([0.025, 0.8, 1.0, 0.0]))
     assert everything(classifier) == before
-    assert weights[0] != 0.025 and torch.equal(weights[1:], classifier.weighing[1:])
+    assert weights[0] != 0.025 and torch.equal(weights[1:], classifier.ensembler.weights[1:])
 
 
 def test_calibrating_lets_the_hosts_classes_lose_no_more_than_they_may():

@@ -55,7 +55,7 @@ def test_characters_are_known_explained_and_refused(characters):
     assert report.error < 0.05 and report.error <= report.error_before
     strangers = drawings(characters, strange, range(3))[0]
     for far in (0.05, 0.1):
-        classifier.fit_threshold(*drawings(characters, known, range(6, 9)), far=far)
+        classifier.fit_threshold(*drawings(characters, known, range(6, 9)), false_accept_rate=far)
         accepted = 1 - share_of(["unknown"] * len(strangers), classifier.predict(strangers))
         assert far / 2 < accepted < 2 * far
         assert share_of(["unknown"] * len(asked), classifier.predict(asked)) < 0.6

@@ -170,7 +170,7 @@ def test_a_memory_from_python_can_be_inspected_but_not_queried(shapes):
     assert labels == ["a", "b", 7, {"tuple": ["kea", 1]}, "7b"]
     assert run_json("forget", "p.safetensors", 7, "b")["slots"] == 1
     again = MemoryClassifier.load("p.safetensors", classifier.model)
-    assert again.classes == ["a", ("kea", 1), "7b"] and again.host.at == ""
+    assert again.classes == ["a", ("kea", 1), "7b"] and again.extractor.at == ""
     assert "load it in Python, with its model" in run(
         "predict", "ring.png", "-m", "p.safetensors", code=1
     )

@@ -20,7 +20,7 @@ from memories import bits
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rarememory import AverageOrReplace, FirstInFirstOut, Memory
+from rarememory import AverageOrReplace, FirstInFirstOut, MeanMemory, Memory
 from rarememory.integrations import hub
 from rarememory.integrations.hub import HubClassifier, HubMemory
 
@@ -46,7 +46,7 @@ def birds():
     birds = HubClassifier(head, classes=["a", "b", "c"], memory_size=8, unknown=("no", 1))
     birds.learn(at(0, 60, 120), ["kea", 7, None], ["1.png", ("q", 2), None])
     birds.forget("b")
-    birds.fit_threshold(unknown=at(45, 46, 100), far=0.3)
+    birds.fit_threshold(unknown=at(45, 46, 100), false_accept_rate=0.3)
     birds.about["camera"] = "mine"
     return birds
 
@@ -101,6 +101,16 @@ def test_a_classifier_comes_back_with_names_refs_and_remarks(tmp_path, birds):
     assert again.explain(at(60)[0], k=1)[0].ref == ("q", 2)
     seen = HubClassifier.from_pretrained(tmp_path)
     assert seen.classes == ["a", "c", "kea", 7, None]
+
+
+def test_a_classifier_over_a_memory_of_means_comes_back_with_one(tmp_path):
+    birds = HubClassifier(nn.Identity(), host=False, memory=MeanMemory(2, 4))
+    birds.learn(at(0, 40, 90), ["kea", "kea", "weka"])
+    birds.save_pretrained(tmp_path)
+    again = HubClassifier.from_pretrained(tmp_path, model=birds.model)
+    for one in (birds, again):
+        one.learn(at(170), ["kea"])
+    assert everything(again) == everything(birds) and type(again.memory) is MeanMemory
 
 
 def test_a_file_of_a_plain_classifier_becomes_one_for_the_hub(tmp_path, birds):

@@ -1,0 +1,127 @@
+"""Memory and host combined into one answer: the sum of what each says of every class.
+
+    z_y      = log([y in host] exp(host_score / T) + sum_{i: V[n_i] = y} exp(s_i / T))
+               + [y in host] (host_weight log p_host(y | x) + host_bias)
+    p(y | x) = exp(z_y) / sum_c exp(z_c)
+
+with the scores s_i = q.K[n_i] of the neighbours and p_host = softmax(logits). Logarithms are added,
+as Tip-Adapter adds a cache to a classifier's logits (Zhang et al. 2022, equation 6), so the two are
+multiplied, and either can veto: a product of experts (Hinton 2002). kNN-LM takes the weighted mean
+of a memory and a model instead (Khandelwal et al. 2020, equation 3); with it the host's classes
+lost more accuracy, or new ones had less (benchmarks.generalised).
+
+A class of the host counts as if an example of it were remembered at the cosine `host_score`: it can
+be predicted without an example, and a remembered example of another class that is nearer outweighs
+it. Without a host this is the vote of Kaiser et al. 2017, section 2; with an empty memory the host
+alone answers.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rarememory.base.state import EMPTY
+
+EXCLUDED = -1e30
+"""The logit of a class that may not be predicted; finite, so that gradients are finite."""
+
+
+class BlendWeights(NamedTuple):
+    """The four numbers of the formula above: T, host_score, host_weight, host_bias."""
+
+    temperature: Tensor
+    host_score: Tensor
+    host_weight: Tensor
+    host_bias: Tensor
+
+
+class Evidence(NamedTuple):
+    """What memory and host say of each example.
+
+    Attributes:
+        scores: of the neighbours, best first; -inf where there is none.
+        values: their integers; EMPTY where there is none.
+        logits: of the host's classes; EXCLUDED for a forgotten one; None without a host.
+    """
+
+    scores: Float[Tensor, "batch k"]
+    values: Int64[Tensor, "batch k"]
+    logits: Float[Tensor, "batch n_host"] | None
+
+
+class Classes(NamedTuple):
+    """The classes that may be predicted.
+
+    Attributes:
+        ids: their integers, ascending.
+        host_ids: the integer of each of the host's classes, EMPTY for a forgotten one.
+    """
+
+    ids: Int64[Tensor, " classes"]
+    host_ids: Int64[Tensor, " n_host"]
+
+    def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
+        """The index of each integer among the ids; len(ids) for EMPTY."""
+        columns = torch.searchsorted(self.ids, values)
+        return columns.where(values != EMPTY, len(self.ids))
+
+
+def class_logits(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> Float[Tensor, "batch classes"]:
+    """The z of every class; EXCLUDED for a class without any evidence."""
+    z, _ = _class_logits(evidence, weights, classes)
+    return z[:, :-1]
+
+
+def probabilities(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> Float[Tensor, "batch classes"]:
+    """The probability of every class; all are 0 where no class has any evidence."""
+    z = class_logits(evidence, weights, classes)
+    # One more column, because there may be no class.
+    p = torch.nn.functional.pad(z, (0, 1), value=EXCLUDED).softmax(1)[:, :-1]
+    return p * (z > EXCLUDED / 2)
+
+
+def example_weights(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> Float[Tensor, "batch k"]:
+    """Each neighbour's share of the answer: its term of exp(z_y), over the sum of all exp(z_c)."""
+    z, host = _class_logits(evidence, weights, classes)
+    columns = classes.columns(evidence.values)
+    shares = _exponents(evidence, weights) + host.gather(1, columns) - z.logsumexp(1, keepdim=True)
+    return shares.masked_fill(evidence.values == EMPTY, EXCLUDED).exp()
+
+
+def _class_logits(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> tuple[Tensor, Tensor]:
+    """z of every class, and the host's term in it; the last column collects empty neighbours."""
+    columns, exponents = classes.columns(evidence.values), _exponents(evidence, weights)
+    host = exponents.new_zeros(len(exponents), len(classes.ids) + 1)
+    if evidence.logits is not None:
+        host_columns = classes.columns(classes.host_ids).expand(len(host), -1)
+        allowed = evidence.logits > EXCLUDED / 2
+        term = weights.host_weight * evidence.logits.log_softmax(1) + weights.host_bias
+        host = host.scatter(1, host_columns, term.masked_fill(~allowed, 0.0).to(host.dtype))
+        prior = (weights.host_score / weights.temperature).to(host.dtype)
+        columns = torch.cat([columns, host_columns], 1)
+        exponents = torch.cat([exponents, prior.where(allowed, EXCLUDED)], 1)
+    # The log-sum-exp of each class; its maximum is subtracted, so that no sum underflows.
+    highest = torch.full_like(host, EXCLUDED)
+    highest = highest.scatter_reduce(1, columns, exponents.detach(), "amax")
+    terms = (exponents - highest.gather(1, columns)).exp()
+    sums = torch.zeros_like(host).scatter_add(1, columns, terms)
+    has_evidence = highest > EXCLUDED / 2
+    z = sums.where(has_evidence, 1.0).log() + highest + host
+    return z.where(has_evidence, EXCLUDED), host
+
+
+def _exponents(evidence: Evidence, weights: BlendWeights) -> Float[Tensor, "batch k"]:
+    """s_i / T; EXCLUDED where there is no neighbour."""
+    # There the score is -inf, whose gradient would be NaN.
+    scores = evidence.scores.masked_fill(evidence.values == EMPTY, 0.0)
+    return (scores / weights.temperature).masked_fill(evidence.values == EMPTY, EXCLUDED)

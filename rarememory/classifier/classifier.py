@@ -1,0 +1,728 @@
+"""A classifier with a memory: learn, predict, explain, reject unknown classes, forget."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from rarememory.backbones.whitening import whitening
+from rarememory.base.deprecation import renamed_keywords
+from rarememory.base.files import StrPath
+from rarememory.base.state import EMPTY, MemoryState
+from rarememory.classifier import doctor, examples, refreshing
+from rarememory.classifier.answers import (
+    Forgotten,
+    Learnt,
+    Probabilities,
+    Remembered,
+    StoredExample,
+)
+from rarememory.classifier.blend import BlendWeights, Evidence
+from rarememory.classifier.calibration import Calibration
+from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.feature_extractor import feature_extractor
+from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labels import (
+    Label,
+    check_labels,
+    label_from_json,
+    label_to_json,
+    python_label,
+    python_ref,
+)
+from rarememory.classifier.learning import LabelledFeatures, write_examples
+from rarememory.classifier.persistence import read_file, write_file
+from rarememory.classifier.saving import (
+    copy_tensors,
+    empty_memory,
+    memory_settings,
+    missing_model,
+    rename_old,
+)
+from rarememory.lookup import Lookup
+from rarememory.memory import Memory
+from rarememory.memory.losses import vote_loss
+from rarememory.memory.resizing import resized
+from rarememory.memory.updates import Update
+
+AnyClassifier = TypeVar("AnyClassifier", bound="MemoryClassifier")
+
+
+class MemoryClassifier(nn.Module):
+    """An existing model, and a memory of the features that enter its last Linear.
+
+    The model is called as it is: its weights, methods and mode are not changed, and it can be taken
+    back as `classifier.model`. Learning writes features into the memory, in evaluation mode and
+    without gradient; nothing is trained. An answer combines the remembered examples with the
+    model's own logits; `rarememory.classifier.blend` has the formula, after Tip-Adapter (Zhang et
+    al. 2022).
+
+    `state_dict` holds the whole state: the memory, the numbers of the formula, labels and refs.
+    The memory itself is `classifier.memory`. Write through the classifier, which keeps labels and
+    refs up to date.
+
+    Args:
+        model: any module; its own classes are kept if it is a classifier.
+        at: name of the layer whose input are the features; the last Linear if None.
+        host: whether the model is a classifier, whose logits count too. With False the features are
+            the model's output (or the input of the layer `at`), and only the memory answers.
+        classes: labels of the model's outputs; 0, 1, 2, ... if None.
+        memory_size: number of slots.
+        memory: an empty memory to use in place of `Memory(key_dim, memory_size)`.
+        host_score: cosine of a remembered example that counts as much as the host does; the lower,
+            the more the memory counts. `calibrate` fits it.
+        unknown: what `predict` returns for an example of an unknown class.
+        batch_size: examples that the model gets at once.
+
+    Attributes:
+        memory: the `Memory`.
+        about: remarks of your own, text by text; they are saved too.
+
+    Raises:
+        ValueError: there is no such layer, or a number does not fit the model.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+        >>> birds = MemoryClassifier(model, classes=["sparrow", "finch"])
+        >>> images = torch.eye(4)[:2]
+        >>> birds.learn(images, ["kea", "kakapo"], refs=["1.png", "2.png"]).slots
+        tensor([0, 1])
+        >>> birds.predict(images[0]), birds.explain(images[0], k=1)[0].ref
+        ('kea', '1.png')
+        >>> birds.forget("kea"), birds.classes
+        (1, ['sparrow', 'finch', 'kakapo'])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        at: str | None = None,
+        host: bool = True,
+        classes: Sequence[Label] | None = None,
+        memory_size: int = 8192,
+        memory: Memory | None = None,
+        host_score: float = 0.8,
+        unknown: Label = "unknown",
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__()
+        n_classes = None if classes is None else len(classes)
+        key_dim = None if memory is None else memory.keys.shape[1]
+        self.extractor, key_dim, n_host = feature_extractor(model, at, host, n_classes, key_dim)
+        self.memory = Memory(key_dim, memory_size) if memory is None else memory
+        if len(self.memory):
+            raise ValueError(
+                f"the memory holds {len(self.memory)} examples already, whose labels and refs are "
+                "not known here: give an empty one, and learn()"
+            )
+        self.unknown = python_label(unknown)
+        self.batch_size = batch_size
+        labels = range(n_host) if classes is None else classes
+        self._book = LabelBook(labels if host else ())
+        if len(self._book) != n_host:
+            raise ValueError(
+                f"{len(self._book)} different classes for {n_host} outputs: name each once"
+            )
+        check_labels(self._book, self.unknown)
+        self.ensembler = Ensembler(n_host, self.memory.temperature, host_score)
+        self.about: dict[str, str] = {}
+        self._example_dims: int | None = None
+        self._reference()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that was wrapped."""
+        return self.extractor.model
+
+    @property
+    def classes(self) -> list[Label]:
+        """Labels that can be predicted: the model's own, then those learnt, in their order."""
+        return [self._book.label(number) for number in self._class_ids().tolist()]
+
+    @property
+    def threshold(self) -> Tensor:
+        """Familiarity at or below which `predict` returns `unknown`; the buffer itself."""
+        return self.ensembler.threshold
+
+    @property
+    def blend_weights(self) -> BlendWeights:
+        """The numbers that weigh host against memory; `calibrate` fits them."""
+        return self.ensembler.blend_weights
+
+    # Predicting
+
+    def forward(self, inputs: Any) -> Float[Tensor, "batch classes"]:
+        """Probabilities of a batch over `classes`, in the present mode and with gradient."""
+        features, logits = self.extractor(examples.to_device(inputs, self._reference()))
+        evidence = self._evidence(features, self.ensembler.host_logits(logits))
+        return self.ensembler.probabilities(evidence, self._class_ids())
+
+    @torch.no_grad()
+    def features(self, inputs: Any) -> Float[Tensor, "batch key_dim"]:
+        """The features of a batch, in evaluation mode and without gradient."""
+        return self._extract(inputs)[0]
+
+    @torch.no_grad()
+    def predict(self, inputs: Any, *, progress: bool | None = None) -> Any:
+        """The likeliest class of each example, or `unknown` at or below the threshold.
+
+        A list of labels for a batch, a label for a single example (one with as many dimensions as
+        those learnt have). Before `fit_threshold` the answer is `unknown` only where no class is
+        known.
+
+        Args:
+            inputs: a batch, a single example, or a loader of batches; it yields inputs, or tuples
+                whose first part are inputs. A loader is read one batch at a time.
+            progress: whether to show a progress bar over the batches of a loader, as in `learn`.
+        """
+        single, batches = self._batches(inputs, progress)
+        ids, names = self._class_ids(), [*self.classes, self.unknown]
+        found = (self.ensembler.decide(self._evidence(*batch), ids) for batch in batches)
+        labels = [names[column] for columns in found for column in columns.tolist()]
+        return labels[0] if single else labels
+
+    @torch.no_grad()
+    def predict_proba(self, inputs: Any, *, progress: bool | None = None) -> Probabilities:
+        """The probability of every class; `unknown` is not among them.
+
+        Arguments are as in `predict`.
+        """
+        single, batches = self._batches(inputs, progress)
+        ids = self._class_ids()
+        rows = [self.ensembler.probabilities(self._evidence(*batch), ids) for batch in batches]
+        values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
+        return Probabilities(self.classes, values[0] if single else values)
+
+    @torch.no_grad()
+    def explain(self, inputs: Any, k: int = 5, *, progress: bool | None = None) -> list[Any]:
+        """The remembered examples that an answer is based on, at most k, as `Remembered`.
+
+        A list with the nearest first; a list of such lists for a batch. Arguments are as in
+        `predict`.
+        """
+        single, batches = self._batches(inputs, progress)
+        rows = [row for batch in batches for row in self._explain(*batch, k)]
+        return rows[0] if single else rows
+
+    def _explain(self, features: Tensor, logits: Tensor | None, k: int) -> list[list[Remembered]]:
+        recall = self.memory(features, k=max(k, self.memory.k))
+        evidence = Evidence(recall.scores.float(), recall.values, logits)
+        weights = self.ensembler.example_weights(evidence, self._class_ids())
+        ages = self.memory.ages[recall.slots]
+        parts = (recall.slots, recall.values, recall.scores, weights, ages)
+        return [
+            [
+                Remembered(self._book.label(value), score, weight, self._book.refs(slot), slot, age)
+                for slot, value, score, weight, age in zip(*row, strict=True)
+                if slot != EMPTY
+            ]
+            for row in zip(*(part[:, :k].tolist() for part in parts), strict=True)
+        ]
+
+    @torch.no_grad()
+    def familiarity(self, inputs: Any, *, progress: bool | None = None) -> Float[Tensor, "*batch"]:
+        """The evidence that an example is of a known class; `predict` compares it with `threshold`.
+
+        `rarememory.classifier.openset` has the formula. A number for a single example; arguments
+        are as in `predict`.
+        """
+        single, batches = self._batches(inputs, progress)
+        values = self._familiarities(batches)
+        return values[0] if single else values
+
+    # Learning
+
+    @torch.no_grad()
+    def learn(
+        self,
+        inputs: Any,
+        labels: Any = None,
+        refs: Any = None,
+        *,
+        average: bool = False,
+        progress: bool | None = None,
+    ) -> Learnt:
+        """Remember examples under their labels, known or new; nothing is trained.
+
+        Args:
+            inputs: a batch, as the model takes it (a dict of tensors for a model of several
+                arguments); or one example, with one label; or a loader that yields (inputs, labels)
+                or (inputs, labels, refs).
+            labels: any hashable things, in a list, an array or a tensor; a tuple is one label.
+            refs: where each example comes from (a path, an id); None for none.
+            average: remember of each class the mean of its examples, in one slot.
+            progress: whether to show a bar over the batches of a loader; None shows it on a
+                terminal if tqdm is installed.
+
+        Raises:
+            ValueError: numbers do not fit, a feature is zero or not finite, or a label cannot be
+                one. Nothing of a batch that is refused is learnt.
+        """
+        batches: Iterable[LabelledFeatures] = self._to_learn(inputs, labels, refs, progress)
+        if average:
+            batches = [LabelledFeatures.joined(batches)]
+        return Learnt.joined([self._write(batch, average) for batch in batches])
+
+    def _to_learn(
+        self, inputs: Any, labels: Any, refs: Any, progress: bool | None
+    ) -> Iterator[LabelledFeatures]:
+        for batch in examples.labelled_batches(inputs, labels, refs, progress):
+            examples.check_dims(batch.inputs, self._example_dims)
+            check_labels(batch.labels, self.unknown)
+            if batch.labels:
+                dims = examples.example_dims(batch.inputs)
+                yield LabelledFeatures(
+                    self._extract(batch.inputs)[0], batch.labels, batch.refs, dims
+                )
+
+    def _write(self, batch: LabelledFeatures, average: bool) -> Learnt:
+        learnt = write_examples(self.memory, self._book, batch, average)
+        self._example_dims = batch.example_dims
+        if learnt.lost:
+            self._tidy()
+        return learnt
+
+    @torch.no_grad()
+    def whiten(
+        self,
+        inputs: Any,
+        labels: Any = None,
+        *,
+        shrinkage: float = 0.1,
+        progress: bool | None = None,
+    ) -> None:
+        """Map features so that examples of one class vary equally in all directions.
+
+        `rarememory.backbones.whitening` has the formula. Directions in which examples of one class
+        vary much tell classes apart badly; they count less from here on, for classes that are
+        learnt later too. The examples, best those that the model was trained with, are not
+        remembered. The map becomes the memory's `projection`, saved and trained with it.
+
+        Args:
+            inputs: examples, as in `learn`, several of most classes.
+            labels: as in `learn`; classes need not be known.
+            shrinkage: of the covariance towards a multiple of the identity, as a fraction.
+            progress: as in `learn`.
+
+        Raises:
+            ValueError: something is remembered already, whose keys would be wrong; or no class has
+                two examples.
+        """
+        if len(self.memory):
+            raise ValueError(
+                f"the memory holds {len(self.memory)} examples, whose keys would not fit any more: "
+                "whiten before learning"
+            )
+        known = LabelledFeatures.joined(self._to_learn(inputs, labels, None, progress))
+        matrix = whitening(known.features, known.labels, shrinkage)
+        projection = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
+        projection.weight.copy_(matrix)
+        self.memory.projection = projection
+
+    # Fitting threshold and weights
+
+    @torch.no_grad()
+    @renamed_keywords(far="false_accept_rate")
+    def fit_threshold(
+        self,
+        inputs: Any = None,
+        labels: Any = None,
+        *,
+        unknown: Any = None,
+        false_accept_rate: float = 0.01,
+        progress: bool | None = None,
+    ) -> float:
+        """Set the threshold below which `predict` returns `unknown`, for a false-accept rate.
+
+        With `unknown`, examples of classes that it should not know, the threshold is a quantile of
+        their familiarity. Otherwise it is leave-one-class-out: a quantile of the familiarity that
+        examples of known classes would have if their own class had never been learnt. Unknown
+        examples like these are then accepted at a rate of at most `false_accept_rate`. Fit it again
+        after learning many classes: the more is remembered, the nearer an unknown example is to
+        some of it.
+
+        Args:
+            inputs: a batch of known classes, not the examples that were learnt, or a loader as in
+                `learn`; if None the remembered examples, which is possible without a host.
+            labels: of the inputs; if None the predicted classes.
+            unknown: a batch of unknown classes, or a loader; then nothing else is needed.
+            false_accept_rate: the rate at which unknown examples may be accepted.
+            progress: as in `learn`.
+
+        Returns:
+            The threshold; `classifier.threshold` is the buffer that holds it.
+
+        Raises:
+            ValueError: there are no examples, or the rate is not between 0 and 1.
+        """
+        if unknown is not None:
+            found = self._familiarities(self._batches(unknown, progress)[1])
+        else:
+            ids = self._class_ids()
+            rows = [
+                self.ensembler.familiarity_without_own_class(
+                    self.memory(features), self.memory(features, own_ids), logits, own_ids, ids
+                )
+                for features, logits, own_ids in self._known(inputs, labels, progress)
+            ]
+            found = torch.cat([self.threshold.new_zeros(0), *rows])
+        return self.ensembler.fit_threshold(found, false_accept_rate)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        inputs: Any,
+        labels: Any = None,
+        *,
+        keep: float = 0.005,
+        progress: bool | None = None,
+    ) -> Calibration:
+        """Fit the weights of host and memory by the likelihood of held-out examples.
+
+        It sets the four numbers of `rarememory.classifier.blend`, so that a confidence of 0.9 is
+        correct nine times in ten; then it raises the host's bias as far as its own classes need to
+        keep their accuracy. Give examples of old and of new classes, none of them learnt; then fit
+        the threshold again. With too few examples of new classes, learn other classes that the host
+        does not know, calibrate with them, and forget them.
+
+        Args:
+            inputs: examples, as in `learn`.
+            labels: as in `learn`.
+            keep: accuracy that the host's own classes may lose among these examples; 0.005 is half
+                a point, and 1 lets them lose any.
+            progress: as in `learn`.
+
+        Returns:
+            The expected calibration error, the log-loss, and the accuracy of the host's own
+            classes, before and after.
+
+        Raises:
+            ValueError: numbers do not fit, or a label is not known.
+        """
+        batches = list(self._labelled(inputs, labels, progress))
+        if not batches:
+            raise ValueError("this needs labelled examples, and the loader yields none")
+        features, logits, label_ids = zip(*batches, strict=True)
+        has_logits = logits[0] is not None
+        evidence = self._evidence(torch.cat(features), torch.cat(logits) if has_logits else None)
+        return self.ensembler.calibrate(evidence, torch.cat(label_ids), self._class_ids(), keep)
+
+    def _labelled(
+        self, inputs: Any, labels: Any, progress: bool | None
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Features, logits and label integers of every batch; labels must be known."""
+        book = self._remembered_book()
+        for batch in examples.labelled_batches(inputs, labels, None, progress):
+            examples.check_dims(batch.inputs, self._example_dims)
+            features, logits = self._extract(batch.inputs)
+            ids = torch.tensor(book.known_ids(batch.labels), device=features.device)
+            yield features, self.ensembler.host_logits(logits), ids.long()
+
+    def _known(
+        self, inputs: Any, labels: Any, progress: bool | None
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """As `_labelled`; without labels the predicted ones, without inputs the remembered ones."""
+        if labels is not None or examples.is_loader(inputs):
+            yield from self._labelled(inputs, labels, progress)
+        elif inputs is not None:
+            ids = self._class_ids()
+            for features, logits in self._batches(inputs)[1]:
+                best = self.ensembler.probabilities(self._evidence(features, logits), ids).argmax(1)
+                yield features, logits, ids[best]
+        elif self.memory.projection is not None:
+            raise ValueError(
+                "the memory projects its queries, and its keys are projected already: give inputs, "
+                "or unknown="
+            )
+        elif self.extractor.has_logits:
+            raise ValueError(
+                "the model has logits too, and those of the remembered examples are not stored: "
+                "give inputs, or unknown="
+            )
+        else:
+            occupied = self.memory.state.occupied
+            yield self.memory.keys[occupied], None, self.memory.values[occupied]
+
+    # Training
+
+    def loss(self, inputs: Any, labels: Any) -> Float[Tensor, ""]:
+        """The loss that trains the model under the memory: margin loss + vote loss of the labels.
+
+        Gradients reach the parameters of the model that come before the features, in the model's
+        present mode; never the keys. Nothing is learnt: `learn` after training, or `refresh`. Take
+        other examples than those remembered, whose nearest neighbour is the example itself.
+
+        Raises:
+            ValueError: numbers do not fit.
+        """
+        batch = examples.labelled_batch(inputs, labels, None)
+        features, _ = self.extractor(examples.to_device(batch.inputs, self._reference()))
+        ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
+        recall = self.memory(features, ids, k=self.memory.k)
+        assert recall.loss is not None
+        vote = vote_loss(recall.scores, recall.values, ids, self.memory.temperature)
+        loss: Tensor = recall.loss + vote
+        return loss
+
+    def drift(self, loader: Iterable[Any], *, progress: bool | None = None) -> refreshing.Drift:
+        """How far remembered keys are from what the encoder gives for their examples now.
+
+        Args:
+            loader: yields (inputs, refs) or (inputs, labels, refs); other refs are ignored.
+            progress: as in `learn`.
+
+        Raises:
+            ValueError: no ref of the loader is remembered.
+        """
+        return refreshing.drift_of(self._new_keys(loader, progress), self.memory)
+
+    @torch.no_grad()
+    def refresh(self, loader: Iterable[Any], *, progress: bool | None = None) -> refreshing.Drift:
+        """Encode remembered examples again, after the encoder has changed; return the drift.
+
+        The key of a slot becomes the mean of the new encodings of its examples, at unit length;
+        labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
+        refs cannot be found: forget their classes, and learn them again.
+        """
+        self.memory._refuse_if_read_only("refresh")
+        new = self._new_keys(loader, progress)
+        drift = refreshing.drift_of(new, self.memory)
+        self.memory.keys[new.slots] = new.keys
+        return drift
+
+    def _new_keys(self, loader: Iterable[Any], progress: bool | None) -> refreshing.NewKeys:
+        batches = examples.batches_with_refs(loader, progress)
+        features = ((self._extract(inputs)[0], refs) for inputs, refs in batches)
+        slots_by_ref = self._remembered_book().slots_by_ref()
+        return refreshing.new_keys(self.memory, slots_by_ref, features)
+
+    # Forgetting
+
+    def forget(self, *labels: Label) -> int:
+        """Forget classes; return how many slots were emptied.
+
+        Their keys, labels and refs are removed. One of the model's own classes is never predicted
+        again, though the model's weights stay as they are.
+
+        Raises:
+            ValueError: a label is not known; then nothing is forgotten.
+        """
+        ids = self._remembered_book().known_ids(labels)
+        count = self.memory.forget(labels=ids)
+        self.ensembler.forget_classes(ids)
+        self._tidy()
+        return count
+
+    def forget_refs(self, *refs: Any) -> Forgotten:
+        """Forget the slots that these examples were written to.
+
+        A slot that other examples were averaged into is emptied too, because an average cannot be
+        taken apart; the result names those, to be learnt again. A slot has the refs of its latest
+        32 examples.
+
+        Raises:
+            ValueError: a ref is not known; then nothing is forgotten.
+        """
+        wanted = [python_ref(ref) for ref in refs]
+        slots_by_ref = self._remembered_book().slots_by_ref()
+        for ref in wanted:
+            if ref not in slots_by_ref:
+                raise ValueError(f"no remembered example has the ref {ref!r}")
+        slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
+        beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
+        count = self.memory.forget(slots=slots)
+        self._tidy()
+        return Forgotten(count, beside)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Undo at the end of the block whatever was learnt, forgotten or fitted in it."""
+        buffers = {name: buffer.clone() for name, buffer in self.ensembler.named_buffers()}
+        before = deepcopy((self._book, self._example_dims))
+        with self.memory.snapshot():
+            try:
+                yield
+            finally:
+                self._book, self._example_dims = before
+                for name, buffer in self.ensembler.named_buffers():
+                    buffer.copy_(buffers[name])
+
+    # The memory as a whole
+
+    def examples(self) -> list[StoredExample]:
+        """The label and the refs of every occupied slot, in the order of the slots."""
+        state = self.memory.state
+        slots = state.occupied.nonzero().squeeze(1)
+        pairs = zip(slots.tolist(), state.values[slots].tolist(), strict=True)
+        return [StoredExample(s, self._book.label(v), self._book.refs(s)) for s, v in pairs]
+
+    def resize(self, memory_size: int) -> None:
+        """Change the number of slots; a smaller memory keeps the youngest."""
+        old_slots = self.memory.resize(memory_size)
+        self._book.move_refs(old_slots.tolist())
+        self._tidy()
+
+    def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:
+        """Find what makes answers bad; print the report to read it.
+
+        Args:
+            inputs: a batch, or a loader as in `predict`, to find slots that it never needs.
+            few: classes with fewer slots than this are reported.
+            near: keys of different labels with at least this cosine are reported.
+        """
+        queries = None
+        if inputs is not None:
+            _, batches = self._batches(inputs)
+            queries = torch.cat([self.memory.keys[:0], *(features for features, _ in batches)])
+        return doctor.examine(self.memory, self._book, queries, few, near)
+
+    # Saving
+
+    def save(self, path: StrPath) -> None:
+        """Write everything except the model into one safetensors file, whole or not at all.
+
+        Raises:
+            ValueError: a label or a ref is not of a kind that JSON can hold.
+        """
+        header = {
+            "host": {"at": self.extractor.at, "answers": self.extractor.has_logits},
+            **memory_settings(self.memory),
+            "unknown": label_to_json(self.unknown),
+            "batch_size": self.batch_size,
+            "book": self._to_json(),
+        }
+        write_file(path, self._own_tensors(), header)
+
+    @classmethod
+    def load(
+        cls: type[AnyClassifier],
+        path: StrPath,
+        model: nn.Module | None,
+        *,
+        update: Update | None = None,
+        lookup: str | Lookup = "auto",
+        memory_class: type[Memory] | None = None,
+    ) -> AnyClassifier:
+        """A classifier as it was saved, around the model that it was learnt with.
+
+        Args:
+            path: of the file.
+            model: as it was wrapped; its weights are not in the file. With None the classifier can
+                forget and list what it remembers, but not take inputs.
+            update: the policy of writing, if it was one of your own.
+            lookup: the search, which is not in the file either.
+            memory_class: the class of the memory, if it was one of your own.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is truncated, of another format or newer, or fits another model.
+        """
+        tensors, header = read_file(path)
+        rename_old(tensors)
+        of_memory = {
+            name.removeprefix("memory."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("memory.")
+        }
+        at, has_logits = header["host"]["at"], header["host"]["answers"]
+        classifier = cls(
+            missing_model(at) if model is None else model,
+            at=at,
+            host=has_logits,
+            classes=range(len(tensors["ensembler.host_ids"])) if has_logits else None,
+            memory=empty_memory(header, of_memory, update, lookup, memory_class),
+            unknown=label_from_json(header["unknown"]),
+            batch_size=header["batch_size"],
+        )
+        copy_tensors(classifier._own_tensors(), tensors, path)
+        classifier._from_json(header["book"])
+        return classifier
+
+    def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
+        """Labels, refs and remarks: JSON as bytes, which safetensors and checkpoints can hold."""
+        text = json.dumps(self._to_json())
+        return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+
+    def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
+        """Set what `get_extra_state` returned."""
+        self._from_json(json.loads(state.cpu().numpy().tobytes()))
+
+    def _to_json(self) -> dict[str, Any]:
+        book = self._remembered_book().to_json()
+        return {**book, "example_dims": self._example_dims, "about": self.about}
+
+    def _from_json(self, stored: dict[str, Any]) -> None:
+        self._book = LabelBook.from_json(stored)
+        self._example_dims = stored["example_dims"]
+        self.about = stored["about"]
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """Every tensor except the model's, by its name in a state_dict; not copied."""
+        parts = {"memory.": self.memory, "ensembler.": self.ensembler}
+        return {
+            prefix + name: tensor
+            for prefix, part in parts.items()
+            for name, tensor in part.state_dict().items()
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rename_old(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        names = [f"{prefix}memory.{name}" for name in MemoryState._fields]
+        size = len(self.memory.values)
+        # The memory keeps the youngest slots of a larger one, at other places: the refs follow.
+        if state_dict.keys() >= set(names) and len(state_dict[names[1]]) > size:
+            _, old_slots = resized(MemoryState(*(state_dict[name] for name in names)), size)
+            self._book.move_refs(old_slots.tolist())
+
+    # Helpers
+
+    def _reference(self) -> Tensor:
+        """A tensor of the model's device and dtype; everything else is moved to that device."""
+        like = next(self.extractor.parameters(), self.memory.keys)
+        if like.device != self.memory.keys.device or like.device != self.threshold.device:
+            self.to(like.device)
+        return like
+
+    def _extract(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
+        return self.extractor.extract(inputs, self.batch_size, self._reference())
+
+    def _batches(
+        self, inputs: Any, progress: bool | None = None
+    ) -> tuple[bool, Iterator[tuple[Tensor, Tensor | None]]]:
+        """Whether this is a single example; and features and host logits of every batch."""
+        single, batches = examples.input_batches(inputs, self._example_dims, progress)
+        outputs = map(self._extract, batches)
+        return single, ((features, self.ensembler.host_logits(raw)) for features, raw in outputs)
+
+    def _evidence(self, features: Tensor, logits: Tensor | None) -> Evidence:
+        recall = self.memory(features)
+        return Evidence(recall.scores.float(), recall.values, logits)
+
+    def _familiarities(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
+        ids = self._class_ids()
+        rows = [self.ensembler.familiarity(self._evidence(*batch), ids) for batch in batches]
+        return torch.cat([self.threshold.new_zeros(0), *rows])
+
+    def _class_ids(self) -> Tensor:
+        """The integers of `classes`, ascending."""
+        return self._book.present(self.memory.values, self.ensembler.host_ids)
+
+    def _remembered_book(self) -> LabelBook:
+        """The part of the label book that memory and host still use."""
+        return self._book.restricted(self.memory.values, self.ensembler.host_ids)
+
+    def _tidy(self) -> None:
+        self._book = self._remembered_book()
+
+
+wrap = MemoryClassifier
+"""Give an existing classifier a memory: `wrap(model)` is `MemoryClassifier(model)`, as a verb."""

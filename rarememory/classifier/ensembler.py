@@ -1,0 +1,124 @@
+"""The ensembler: from what memory and host say to probabilities, familiarity and a decision."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from rarememory.base.state import EMPTY, Recall
+from rarememory.classifier import blend, calibration, openset
+from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+
+
+class Ensembler(nn.Module):
+    """Combines memory and host; it sees scores and logits, neither of the two themselves.
+
+    Args:
+        n_host: number of the host's classes; 0 without a host.
+        temperature: divides cosines, as in `Memory`.
+        host_score: cosine of a remembered example that counts as much as the host does.
+
+    Attributes:
+        weights: the four numbers of `BlendWeights`, in that order.
+        threshold: familiarity at or below which an example is unknown; -inf until it is fitted.
+        host_ids: the integer of each of the host's classes, EMPTY for a forgotten one.
+
+    Example:
+        >>> ensembler = Ensembler(n_host=2, temperature=0.1, host_score=0.5)
+        >>> logits = ensembler.host_logits(torch.tensor([[2.0, 1.0]]))
+        >>> evidence = Evidence(torch.tensor([[0.9]]), torch.tensor([[1]]), logits)
+        >>> ensembler.decide(evidence, torch.arange(2))
+        tensor([1])
+    """
+
+    weights: Tensor
+    threshold: Tensor
+    host_ids: Tensor
+
+    def __init__(self, n_host: int, temperature: float, host_score: float) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor([temperature, host_score, 1.0, 0.0]))
+        self.register_buffer("threshold", torch.tensor(-torch.inf))
+        self.register_buffer("host_ids", torch.arange(n_host))
+
+    @property
+    def blend_weights(self) -> BlendWeights:
+        """The weights by name."""
+        return BlendWeights(*self.weights)
+
+    def host_logits(self, logits: Tensor | None) -> Tensor | None:
+        """The host's logits, EXCLUDED for forgotten classes; None if no class is left.
+
+        Raises:
+            ValueError: there are more or fewer logits than classes.
+        """
+        forgotten = self.host_ids == EMPTY
+        if logits is None or forgotten.all():
+            return None
+        if logits.shape[1:] != forgotten.shape:
+            raise ValueError(
+                f"the model answers with {list(logits.shape[1:])} numbers, and its classes are "
+                f"{len(forgotten)}: name them with classes="
+            )
+        return logits.float().masked_fill(forgotten, EXCLUDED)
+
+    def probabilities(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, "batch classes"]:
+        """The probability of every class; `ids` are the integers of all classes, ascending."""
+        return blend.probabilities(evidence, self.blend_weights, Classes(ids, self.host_ids))
+
+    def example_weights(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, "batch k"]:
+        """Each neighbour's share of the answer."""
+        return blend.example_weights(evidence, self.blend_weights, Classes(ids, self.host_ids))
+
+    def familiarity(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, " batch"]:
+        """The evidence for the best class, as a cosine."""
+        return openset.familiarity(evidence, self.blend_weights, Classes(ids, self.host_ids))
+
+    def decide(self, evidence: Evidence, ids: Tensor) -> Int64[Tensor, " batch"]:
+        """The index of the likeliest class among `ids`; len(ids) for an unknown example."""
+        # One more column, because there may be no class.
+        best = nn.functional.pad(self.probabilities(evidence, ids), (0, 1)).argmax(1)
+        return best.where(self.familiarity(evidence, ids) > self.threshold, len(ids))
+
+    def familiarity_without_own_class(
+        self, nearest: Recall, pair: Recall, logits: Tensor | None, own_ids: Tensor, ids: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """The familiarity of each example if its own class were not known.
+
+        Arguments are as in `openset.leave_one_class_out`.
+        """
+        evidence = openset.leave_one_class_out(nearest, pair, logits, own_ids, self.host_ids)
+        return self.familiarity(evidence, ids)
+
+    def fit_threshold(self, unknown: Float[Tensor, " batch"], false_accept_rate: float) -> float:
+        """Set the threshold from the familiarities of unknown examples, and return it."""
+        self.threshold.fill_(openset.threshold_at(unknown, false_accept_rate))
+        return self.threshold.item()
+
+    def calibrate(
+        self, evidence: Evidence, label_ids: Int64[Tensor, " batch"], ids: Tensor, max_loss: float
+    ) -> calibration.Calibration:
+        """Fit the weights to labelled examples; the host's classes may lose `max_loss` accuracy."""
+        logits = None if evidence.logits is None else evidence.logits.double()
+        evidence = Evidence(evidence.scores.double(), evidence.values, logits)
+        classes = Classes(ids, self.host_ids)
+        labels = classes.columns(label_ids)
+
+        def probabilities(weights: BlendWeights) -> Tensor:
+            return blend.probabilities(evidence, weights, classes)
+
+        start = BlendWeights(*self.weights.double())
+        weights, report = calibration.fit_weights(probabilities, labels, start)
+        if logits is not None:
+            host = calibration.HostAlone(
+                of_host=torch.isin(label_ids, self.host_ids),
+                correct=self.host_ids[logits.argmax(1)] == label_ids,
+            )
+            weights, report = calibration.protect_host_classes(
+                probabilities, labels, weights, report, host, max_loss
+            )
+        self.weights.copy_(torch.stack(weights))
+        return report
+
+    def forget_classes(self, ids: list[int]) -> None:
+        """Never predict these classes from the host's logits again."""
+        self.host_ids[torch.isin(self.host_ids, self.host_ids.new_tensor(ids))] = EMPTY
