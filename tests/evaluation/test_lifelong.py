@@ -7,15 +7,11 @@ from torch import Generator
 from rarememory import AverageOrReplace, FirstInFirstOut, Memory
 from rarememory.data import Stream, random_stream
 from rarememory.evaluation import Accuracy, lifelong_accuracy, lifelong_forgetting
+from tests.evaluation.embeddings import noisy
 from tests.memories import bits
 from tests.oracle import PaperMemory
 
 SLOTS = 6
-
-
-def noisy(classes=8, drawings=5, key_dim=5):
-    centres = torch.randn(classes, 1, key_dim)
-    return centres + 0.5 * torch.randn(classes, drawings, key_dim)
 
 
 def stream_of(embeddings, seed=0):
@@ -31,23 +27,22 @@ def shown(stream):
 
 
 def test_each_drawing_is_answered_and_then_learnt_by_one_memory_that_is_never_cleared():
-    embeddings = noisy()
+    embeddings = noisy(8, 5, spread=0.5)
     stream, oracle = stream_of(embeddings), PaperMemory(5, SLOTS)
-    right = {n: [] for n in range(5)}
+    correct = {n: [] for n in range(5)}
     seen = [0] * 8
     for label, drawing in shown(stream):
         query = embeddings[label, drawing].tolist()
-        right[seen[label]].append(float(oracle.read(query, 1).prediction == label))
+        correct[seen[label]].append(float(oracle.read(query, 1).prediction == label))
         oracle.write([query], [label])
         seen[label] += 1
     found = lifelong_accuracy(paper_memory(), embeddings, stream)
-    assert found == [Accuracy.of(torch.tensor(every)) for every in right.values()]
-    # Neither too easy nor too hard to tell right from wrong, and over classes.
-    assert found[0].mean == 0 < found[2].mean < 1 and len(right[3]) == 8
+    assert found == [Accuracy.of(torch.tensor(every)) for every in correct.values()]
+    assert found[0].mean == 0 < found[2].mean < 1 and len(correct[3]) == 8
 
 
 def test_forgetting_is_what_was_known_after_the_last_writing_and_is_not_at_the_end():
-    embeddings = noisy()
+    embeddings = noisy(8, 5, spread=0.5)
     stream, oracle = stream_of(embeddings), PaperMemory(5, SLOTS)
     places = {label: [d for c, d in shown(stream) if c == label] for label in range(8)}
     lost, seen = {}, [0] * 8
@@ -75,12 +70,12 @@ def test_forgetting_means_what_the_metric_of_that_name_means():
     embeddings = torch.eye(3).unsqueeze(1).expand(-1, 3, -1)
     stream = Stream(torch.arange(3).repeat_interleave(3), torch.arange(3).repeat(3))
     memory = Memory(3, 2, update=AverageOrReplace(age_noise=0.0))
-    metric, right = Forgetting(), torch.tensor([1])
+    metric, label = Forgetting(), torch.tensor([1])
     for task, (at_once, at_end) in enumerate([(1, 0), (1, 1), (1, 1)]):
-        metric.update(right * at_once, right, task=torch.tensor([task]))
+        metric.update(label * at_once, label, task=torch.tensor([task]))
         metric.next_stage()
         metric.stage = torch.tensor(9)
-        metric.update(right * at_end, right, task=torch.tensor([task]))
+        metric.update(label * at_end, label, task=torch.tensor([task]))
         metric.stage = torch.tensor(task + 1)
     found = lifelong_forgetting(memory, embeddings, stream)
     assert found.mean == pytest.approx(float(metric.compute())) == pytest.approx(1 / 3)
@@ -88,7 +83,7 @@ def test_forgetting_means_what_the_metric_of_that_name_means():
 
 @pytest.mark.parametrize("measure", [lifelong_accuracy, lifelong_forgetting])
 def test_a_stream_leaves_the_memory_as_it_was_and_starts_from_nothing(measure):
-    embeddings = noisy()
+    embeddings = noisy(8, 5, spread=0.5)
     memory, empty = paper_memory(), paper_memory()
     memory.write(embeddings[0, 0], torch.tensor(0))
     before = bits(memory)
@@ -133,7 +128,7 @@ def test_where_classes_come_unequally_often_those_count_that_come_so_often():
 
 
 def test_the_bar_sees_the_whole_stream():
-    embeddings, seen = noisy(), []
+    embeddings, seen = noisy(8, 5, spread=0.5), []
     bar = lambda places: (seen.append(place) or place for place in places)  # noqa: E731
     lifelong_accuracy(paper_memory(), embeddings, stream_of(embeddings), bar=bar)
     assert seen == list(range(40))

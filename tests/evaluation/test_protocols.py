@@ -16,18 +16,14 @@ from rarememory.evaluation import (
     sighting_accuracy,
     support_query_accuracy,
 )
+from tests.evaluation.embeddings import noisy
 from tests.oracle import PaperMemory, attended_scores
-
-
-def noisy(classes=9, drawings=7, key_dim=5):
-    centres = torch.randn(classes, 1, key_dim)
-    return centres + 0.9 * torch.randn(classes, drawings, key_dim)
 
 
 @pytest.mark.parametrize("n_way", [2, 5])
 def test_sighting_accuracy_is_what_loops_over_the_papers_memory_say(n_way):
     embeddings, generator = noisy(), torch.Generator().manual_seed(3)
-    right = torch.zeros(20, 4)
+    correct = torch.zeros(20, 4)
     for episode in range(20):
         oracle = PaperMemory(5, 4 * n_way)
         shown = sighting_episode(9, 7, n_way=n_way, n_sightings=4, generator=generator)
@@ -36,76 +32,68 @@ def test_sighting_accuracy_is_what_loops_over_the_papers_memory_say(n_way):
                 at = row, column
                 query = embeddings[shown.classes[at], shown.drawings[at]].tolist()
                 label = int(shown.labels[at])
-                right[episode, row] += (oracle.read(query, 1).prediction == label) / n_way
+                correct[episode, row] += (oracle.read(query, 1).prediction == label) / n_way
                 oracle.write([query], [label])
     found = sighting_accuracy(
         Memory(5, 4 * n_way), embeddings, n_way=n_way, n_sightings=4, n_episodes=20, seed=3
     )
-    assert [accuracy.mean for accuracy in found] == pytest.approx(right.mean(0).tolist())
-    assert 0 < found[1].mean < 1  # neither too easy nor too hard to tell right from wrong
+    assert [accuracy.mean for accuracy in found] == pytest.approx(correct.mean(0).tolist())
+    assert 0 < found[1].mean < 1
 
 
-@pytest.mark.parametrize("n_shot", [1, 3])
-def test_support_query_accuracy_is_what_loops_over_the_papers_memory_say(n_shot):
-    embeddings, generator = noisy(), torch.Generator().manual_seed(5)
-    right = []
-    for _ in range(20):
-        oracle = PaperMemory(5, 12)
-        support, query = support_query_episode(
-            9, 7, n_way=4, n_shot=n_shot, n_query=2, generator=generator
-        )
-        for shot in range(n_shot):
-            shown = embeddings[support.classes[:, shot], support.drawings[:, shot]]
-            oracle.write(shown.tolist(), support.labels[:, shot].tolist())
-        asked = embeddings[query.classes, query.drawings].flatten(0, 1).tolist()
-        answers = [oracle.read(one, 1).prediction for one in asked]
-        labels = query.labels.flatten().tolist()
-        right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
-    found = support_query_accuracy(
-        Memory(5, 12), embeddings, n_way=4, n_shot=n_shot, n_query=2, n_episodes=20, seed=5
-    )
-    assert found.mean == pytest.approx(sum(right) / 20)
-    assert 0 < found.mean < 1
+def by_the_papers_memory(shots, labels, queries):
+    oracle = PaperMemory(5, 12)
+    for shot in range(shots.shape[1]):
+        oracle.write(shots[:, shot].tolist(), labels[:, shot].tolist())
+    return [oracle.read(query, 1).prediction for query in queries.tolist()]
 
 
-def test_an_averaged_support_is_one_key_a_class_the_mean_of_its_drawings_at_unit_length():
+def by_means(shots, labels, queries):
+    means = nn.functional.normalize(nn.functional.normalize(shots, dim=-1).sum(1), dim=1)
+    return (queries @ means.T).argmax(-1).tolist()
+
+
+def by_attention(shots, labels, queries):
+    keys, values = shots.flatten(0, 1).tolist(), labels.flatten().tolist()
+    scores = [attended_scores(keys, values, query, 0.5, 0.3) for query in queries.tolist()]
+    return [max(found, key=found.get) for found in scores]
+
+
+TASK = {"n_way": 4, "n_query": 2}
+RUN = {"n_episodes": 20, "seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("answer", "memory", "options"),
+    [
+        (by_the_papers_memory, Memory(5, 12), {"n_shot": 1}),
+        (by_the_papers_memory, Memory(5, 12), {"n_shot": 3}),
+        # There is room for four keys: what is averaged needs no more.
+        (by_means, Memory(5, 4), {"n_shot": 3, "average": True}),
+        (
+            by_attention,
+            Memory(5, 12, update=FirstInFirstOut()),
+            {"n_shot": 3, "attention": partial(attended, temperature=0.5, crowding=0.3)},
+        ),
+    ],
+    ids=["1 shot", "3 shots", "averaged", "attention"],
+)
+def test_support_query_accuracy_is_what_loops_over_the_drawings_say(answer, memory, options):
+    # Of any length: a mean is of directions.
     embeddings = noisy() * torch.rand(9, 7, 1).add(0.1)
-    ask = {"n_way": 4, "n_shot": 3, "n_query": 2}
-    generator, right = torch.Generator().manual_seed(5), []
+    generator, correct = torch.Generator().manual_seed(5), []
     for _ in range(20):
-        support, query = support_query_episode(9, 7, generator=generator, **ask)
-        shown = nn.functional.normalize(embeddings[support.classes, support.drawings], dim=-1)
-        asked = embeddings[query.classes, query.drawings]
-        means = nn.functional.normalize(shown.sum(1), dim=1)
-        right.append(((asked @ means.T).argmax(-1) == query.labels).float().mean().item())
-    # There is room for four keys: what is averaged needs no more.
-    found = support_query_accuracy(
-        Memory(5, 4), embeddings, n_episodes=20, seed=5, average=True, **ask
-    )
-    by_shot = support_query_accuracy(Memory(5, 12), embeddings, n_episodes=20, seed=5, **ask)
-    assert found.mean == pytest.approx(sum(right) / 20)
-    assert found != by_shot
-
-
-def test_an_attended_support_is_what_loops_over_its_drawings_say():
-    embeddings, right = noisy(), []
-    ask = {"n_way": 4, "n_shot": 3, "n_query": 2}
-    generator = torch.Generator().manual_seed(5)
-    for _ in range(20):
-        support, query = support_query_episode(9, 7, generator=generator, **ask)
-        keys = embeddings[support.classes, support.drawings].flatten(0, 1).tolist()
-        values = support.labels.flatten().tolist()
-        asked = embeddings[query.classes, query.drawings].flatten(0, 1).tolist()
-        scores = [attended_scores(keys, values, one, 0.5, 0.3) for one in asked]
-        answers = [max(found, key=found.get) for found in scores]
-        labels = query.labels.flatten().tolist()
-        right.append(sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels))
-    memory = Memory(5, 12, update=FirstInFirstOut())
-    ask |= {"n_episodes": 20, "seed": 5}
-    attention = partial(attended, temperature=0.5, crowding=0.3)
-    found = support_query_accuracy(memory, embeddings, attention=attention, **ask)
-    assert found.mean == pytest.approx(sum(right) / 20)
-    assert found != support_query_accuracy(memory, embeddings, **ask)
+        support, query = support_query_episode(
+            9, 7, n_shot=options["n_shot"], generator=generator, **TASK
+        )
+        shots, queries = (embeddings[part.classes, part.drawings] for part in (support, query))
+        answers = torch.tensor(answer(shots, support.labels, queries.flatten(0, 1)))
+        correct.append((answers == query.labels.flatten()).float().mean().item())
+    found = support_query_accuracy(memory, embeddings, **options, **TASK, **RUN)
+    assert 0 < found.mean < 1 and found.mean == pytest.approx(sum(correct) / 20)
+    if len(options) > 1:
+        nearest = {"n_shot": options["n_shot"]}
+        assert found != support_query_accuracy(Memory(5, 12), embeddings, **nearest, **TASK, **RUN)
 
 
 @pytest.mark.parametrize(
@@ -122,20 +110,13 @@ def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
     embeddings = torch.eye(5).unsqueeze(1).expand(-1, 7, -1)
     with pytest.raises(ValueError, match=f"the memory keeps {kept} drawings"):
         support_query_accuracy(
-            memory,
-            embeddings,
-            n_way=4,
-            n_shot=3,
-            n_query=2,
-            n_episodes=1,
-            average=average,
-            attention=attended,
+            memory, embeddings, n_shot=3, average=average, attention=attended, **TASK, **RUN
         )
     assert len(memory) == 0
 
 
-def test_both_protocols_give_what_is_attended_to_a_memory_of_every_drawing():
-    embeddings, ask = noisy(drawings=18), {"n_episodes": 20, "seed": 5}
+def test_few_shot_accuracies_give_what_is_attended_to_a_memory_of_every_drawing():
+    embeddings, ask = noisy(drawings=18), {"n_episodes": 3, "seed": 5}
     found = few_shot_accuracies(embeddings, ways=[4], shots=[3], attention=attended, **ask)
     memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
     expected = support_query_accuracy(memory, embeddings, attention=attended, **task, **ask)

@@ -5,13 +5,8 @@ import torch
 
 from rarememory import FirstInFirstOut, MeanMemory, Memory
 from rarememory.evaluation import storage_accuracy, support_query_accuracy
+from tests.evaluation.embeddings import noisy
 from tests.memories import bits
-
-
-def noisy(classes=9, drawings=7, key_dim=5):
-    centres = torch.randn(classes, 1, key_dim)
-    return centres + 0.9 * torch.randn(classes, drawings, key_dim)
-
 
 ASK = {"n_way": 4, "n_query": 2, "n_episodes": 6, "seed": 3}
 
