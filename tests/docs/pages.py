@@ -44,6 +44,12 @@ def run(page: str, folder: Path) -> dict[str, object]:
         return names
     script = folder / "page.py"
     script.write_text(code, encoding="utf-8")
+    run_script(script, folder)
+    return {}
+
+
+def run_script(script: Path, folder: Path) -> None:
+    """Run a script in a folder, every warning an error."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
         capture_output=True,
@@ -53,7 +59,6 @@ def run(page: str, folder: Path) -> dict[str, object]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    return {}
 
 
 class Index:

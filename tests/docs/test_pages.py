@@ -2,8 +2,7 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -16,6 +15,7 @@ NEEDS = {
     "README.md": ("torchvision",),
     "docs/howto/add-classes.md": ("torchvision",),
     "docs/howto/export.md": ("onnxscript",),
+    "docs/extending/integration.md": ("torchmetrics",),
 }
 
 # Functions that a public package passes on and that are no part of it.
@@ -51,21 +51,22 @@ def test_a_command_of_a_page_exists(page):
 
 def test_the_commands_of_rarememory_in_the_pages_exist():
     pytest.importorskip("typer", reason="typer is not installed")
-    written = {
-        name
-        for page in pages.PAGES
-        for language, code in pages.blocks(page)
-        if language == "sh"
-        for name in re.findall(r"^rarememory (\w+)", code, re.MULTILINE)
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "rarememory", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
+    from rarememory.commands.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    shell = "\n".join(
+        code for page in pages.PAGES for language, code in pages.blocks(page) if language == "sh"
     )
-    assert written and all(re.search(rf"\b{name}\b", done.stdout) for name in written)
+    written = set(re.findall(r"^rarememory (\w+)", shell, re.MULTILINE))
+    assert written and written <= known
+
+
+def test_the_pictures_of_the_concepts_are_drawn_by_their_script(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    script = ROOT / "docs" / "pictures" / "draw.py"
+    runpy.run_path(str(script))["main"](tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 5
 
 
 def test_readme_is_short_and_its_links_lead_somewhere():

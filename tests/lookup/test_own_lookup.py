@@ -1,4 +1,4 @@
-"""A search of one's own: the code of docs/howto/lookups.md, run as it stands there."""
+"""A search of one's own: the code of docs/extending/lookup.md, run as it stands there."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.docs import pages
 from tests.lookup.followed import clustered, exact, live_through
 from tests.memories import holding
 
-PAGE = "docs/howto/lookups.md"
+PAGE = "docs/extending/lookup.md"
 
 
 @pytest.fixture
