@@ -1,5 +1,6 @@
 """A memory for classifiers that already exist: learn a class from one example, explain, forget."""
 
+from rarememory.base.deprecation import renamed_attributes
 from rarememory.base.state import EMPTY as EMPTY
 from rarememory.base.state import MemoryState as MemoryState
 from rarememory.base.state import Recall as Recall
@@ -14,10 +15,14 @@ from rarememory.memory import Memory as Memory
 from rarememory.memory import Update as Update
 from rarememory.memory import margin_loss as margin_loss
 from rarememory.memory import vote_loss as vote_loss
-from rarememory.variants import Attended as Attended
+from rarememory.variants import ClassScores as ClassScores
 from rarememory.variants import MeanMemory as MeanMemory
 from rarememory.variants import VectorMemory as VectorMemory
 from rarememory.variants import VectorRecall as VectorRecall
-from rarememory.variants import attended as attended
+from rarememory.variants import class_attention as class_attention
+
+__getattr__ = renamed_attributes(
+    __name__, {"attended": "class_attention", "Attended": "ClassScores"}
+)
 
 __version__ = "0.1.0"

@@ -200,7 +200,7 @@ class PaperMemory:
         self.ages = [self.ages[slot] for slot in kept] + [0] * new
 
 
-def crowded(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, float]:
+def hubness(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, float]:
     """Conneau et al. 2018, section 2.3, r of a class's mean among the keys of the other classes.
 
     All classes have as many neighbours, so no more than any of them has.
@@ -218,15 +218,19 @@ def crowded(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, 
 
 
 def attended_scores(
-    keys: Vectors, values: list[int], query: Vector, temperature: float, crowding: float = 0.0
+    keys: Vectors,
+    values: list[int],
+    query: Vector,
+    temperature: float,
+    hubness_correction: float = 0.0,
 ) -> dict[int, float]:
     """Ours: the cosine of a query and the mean of each class's keys, those like it weighing more.
 
     The support is that of Snell et al. 2017, equation 1, and the weights are a softmax over cosines
-    as in Vinyals et al. 2016, section 2.1.1, but within each class. Of how `crowded` a class is,
-    crowding is taken off.
+    as in Vinyals et al. 2016, section 2.1.1, but within each class. The hubness of a class, times
+    hubness_correction, is taken off.
     """
-    crowd = crowded(keys, values)
+    hubs = hubness(keys, values)
     scores: dict[int, float] = {}
     for value in sorted(set(values)):
         own = [unit(key) for key, its in zip(keys, values, strict=True) if its == value]
@@ -235,5 +239,5 @@ def attended_scores(
             math.fsum(weight * key[i] for weight, key in zip(weights, own, strict=True))
             for i in range(len(query))
         ]
-        scores[value] = dot(unit(query), unit(mean)) - crowding * crowd[value]
+        scores[value] = dot(unit(query), unit(mean)) - hubness_correction * hubs[value]
     return scores

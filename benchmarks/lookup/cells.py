@@ -52,7 +52,7 @@ class Inputs:
     labels: Tensor
 
     @cached_property
-    def shadow(self) -> Tensor:
+    def half_keys(self) -> Tensor:
         """The keys in float16."""
         return self.keys.half()
 

@@ -112,8 +112,8 @@ def _search(name: str, verb: str, inputs: Inputs, cell: Cell) -> Callable[..., A
     if reason is not None:
         raise Refused(reason)
     search: Callable[..., Any] = getattr(lookup, verb)
-    if inputs.keys.is_cuda and _wants_shadow(lookup, verb):
-        return partial(search, shadow=inputs.shadow)
+    if inputs.keys.is_cuda and _reads_half_keys(lookup, verb):
+        return partial(search, half_keys=inputs.half_keys)
     return search
 
 
@@ -122,8 +122,8 @@ def _reads(name: str, verb: str, device: str) -> str:
         lookup = choose_lookup(name)
     except ImportError:
         return "float32"
-    return "float16" if device == "cuda" and _wants_shadow(lookup, verb) else "float32"
+    return "float16" if device == "cuda" and _reads_half_keys(lookup, verb) else "float32"
 
 
-def _wants_shadow(lookup: Lookup, verb: str) -> bool:
-    return "shadow" in inspect.signature(getattr(lookup, verb)).parameters
+def _reads_half_keys(lookup: Lookup, verb: str) -> bool:
+    return "half_keys" in inspect.signature(getattr(lookup, verb)).parameters

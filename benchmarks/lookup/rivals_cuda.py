@@ -67,7 +67,7 @@ def _torch(dtype: str, search: Search, compiled: bool, inputs: Inputs, cell: Cel
 
 def _rounded(inputs: Inputs, dtype: str) -> Tensor:
     if dtype == "float16":
-        return inputs.shadow
+        return inputs.half_keys
     return inputs.bfloat16 if dtype == "bfloat16" else inputs.keys
 
 

@@ -110,13 +110,13 @@ def _prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[
 
     asked = torch.nn.functional.normalize(queries.detach(), dim=1)
     search: Callable[..., object] = memory.lookup.nearest_pair
-    shadow = _shadow(memory)
-    if shadow is not None:
-        search = partial(search, shadow=shadow)
+    half_keys = _half_keys(memory)
+    if half_keys is not None:
+        search = partial(search, half_keys=half_keys)
     return step, lambda: search(asked, memory.keys, memory.values, labels)
 
 
-def _shadow(memory: Memory) -> Tensor | None:
+def _half_keys(memory: Memory) -> Tensor | None:
     """The half-precision copy of the keys, if the memory keeps one and so searches it."""
     return next(
         (

@@ -22,7 +22,7 @@ from rarememory.evaluation import (
     support_query_accuracy,
 )
 from rarememory.evaluation.accuracy import student_t
-from rarememory.variants.class_attention import CROWDING, Attention, attended
+from rarememory.variants.attention import HUBNESS_CORRECTION, ClassAttention, class_attention
 
 WAYS = (5, 20)
 SHOTS = (1, 5)
@@ -35,10 +35,10 @@ class Read(TypedDict, total=False):
     """How queries are answered, as `support_query_accuracy` takes it."""
 
     average: bool
-    attention: Attention
+    attention: ClassAttention
 
 
-ATTENDED = Read(attention=partial(attended, crowding=CROWDING))
+ATTENDED = Read(attention=partial(class_attention, hubness_correction=HUBNESS_CORRECTION))
 """By what the query attends to, of all keys."""
 MEAN = Read(average=True)
 """By the nearest key, of one a class, the mean."""

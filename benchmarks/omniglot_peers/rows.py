@@ -30,7 +30,7 @@ from benchmarks.omniglot_peers.training import Course, PeerTraining, train
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy, embed
 from rarememory.training import Recipe
-from rarememory.variants.class_attention import attended
+from rarememory.variants.attention import class_attention
 
 Grid = Mapping[str, Sequence[Any]]
 
@@ -143,7 +143,7 @@ def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:
 
 
 def _attending(temperature: float) -> Read:
-    return Read(attention=partial(attended, temperature=temperature))
+    return Read(attention=partial(class_attention, temperature=temperature))
 
 
 def _chosen_attention(validation: Embeddings) -> float:

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 
-def may_look(tensor: Tensor) -> bool:
+def host_may_read(tensor: Tensor) -> bool:
     """Whether what comes next may depend on the numbers in a tensor.
 
     On a GPU the host would have to wait for them, and a compiled program has none yet.
 
     Example:
-        >>> may_look(torch.ones(2)), may_look(torch.ones(2, device="meta"))
+        >>> host_may_read(torch.ones(2)), host_may_read(torch.ones(2, device="meta"))
         (True, False)
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

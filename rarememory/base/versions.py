@@ -1,4 +1,4 @@
-"""Whether a tensor has changed since it was last looked at."""
+"""Whether a tensor has changed since it was last recorded."""
 
 import weakref
 from typing import Any
@@ -7,33 +7,36 @@ import torch
 from torch import Tensor
 
 
-class Watch:
-    """One tensor as it was: who has a copy of it asks here whether the copy still holds.
+class VersionTracker:
+    """Records one tensor, and says later whether a copy of it is still valid.
 
     Torch counts the in-place changes of a tensor. Changes that it does not count, through NumPy or
-    `.data[...]`, are not seen; in inference mode it counts none, and nothing is known there. A
-    compiled program has no count to ask, and takes it for unchanged. Copies know nothing yet.
+    `.data[...]`, are not seen; in inference mode it counts none, and every tensor counts as
+    changed. A compiled program has no counts, and takes any tensor for unchanged. A copy or pickle
+    of a tracker has recorded nothing.
 
     Example:
-        >>> keys, watch = torch.zeros(2), Watch()
-        >>> watch.look(keys)
-        >>> watch.knows(keys), watch.knows(keys.clone()), watch.knows(keys.add_(1))
-        (True, False, False)
+        >>> keys, tracker = torch.zeros(2), VersionTracker()
+        >>> tracker.record(keys)
+        >>> tracker.is_unchanged(keys), tracker.is_unchanged(keys.clone())
+        (True, False)
+        >>> tracker.is_unchanged(keys.add_(1))
+        False
     """
 
     def __init__(self) -> None:
         self._tensor: weakref.ref[Tensor] | None = None
         self._stamp: tuple[int, int] | None = None
 
-    def look(self, tensor: Tensor) -> None:
-        """From now on this is the tensor, as it is."""
+    def record(self, tensor: Tensor) -> None:
+        """Record this tensor as it is now."""
         if torch.compiler.is_compiling():
             return
         self._tensor = weakref.ref(tensor)
         self._stamp = _stamp(tensor)
 
-    def knows(self, tensor: Tensor) -> bool:
-        """Whether it is the same tensor, and nothing has happened to it."""
+    def is_unchanged(self, tensor: Tensor) -> bool:
+        """Whether this is the recorded tensor, and it has not changed since."""
         if torch.compiler.is_compiling():
             return True
         same = self._tensor is not None and self._tensor() is tensor
@@ -44,5 +47,5 @@ class Watch:
 
 
 def _stamp(tensor: Tensor) -> tuple[int, int] | None:
-    """Where it lies and how often it changed there; None where torch does not count."""
+    """Its address and its count of in-place changes; None where torch does not count."""
     return None if tensor.is_inference() else (tensor.data_ptr(), tensor._version)

@@ -48,7 +48,7 @@ def memory_settings(memory: Memory) -> dict[str, Any]:
         "projection": memory.projection is not None,
         "subtract_margin": memory.subtract_margin,
         "validate": memory.validate,
-        "shadow": memory.shadow is not None,
+        "half_precision_copy": memory.half_precision_copy is not None,
     }
     policy = memory.update
     fields = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}
@@ -82,7 +82,11 @@ def empty_memory(
     update = POLICIES[policy["name"]](**policy["fields"]) if update is None else update
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     key_dtype = dtypes.get("keys", torch.float32)
-    memory = memory_class(**settings["memory"], update=update, lookup=lookup, key_dtype=key_dtype)
+    own = dict(settings["memory"])
+    if "shadow" in own:
+        # Files of an older version say it so.
+        own["half_precision_copy"] = own.pop("shadow")
+    memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
     if memory.projection is not None:
         memory.projection.to(dtypes.get("projection.weight"))
     return memory

@@ -14,7 +14,7 @@ from rarememory.base.progress import progress_bar
 from rarememory.commands.output import AsJson, errors_as_text, print_text
 from rarememory.data import Characters, Omniglot, download_omniglot, read_omniglot, split_called
 from rarememory.evaluation import Bar, FewShotAccuracies, embed, few_shot_accuracies
-from rarememory.variants.class_attention import CROWDING, attended
+from rarememory.variants.attention import HUBNESS_CORRECTION, class_attention
 
 
 def omniglot(
@@ -56,7 +56,7 @@ def omniglot(
             ways=way or (5, 20),
             shots=shot or (1, 5),
             n_episodes=episodes,
-            attention=partial(attended, crowding=CROWDING),
+            attention=partial(class_attention, hubness_correction=HUBNESS_CORRECTION),
             seed=seed,
             bar=partial(_bar, show=False if as_json else None),
         )

@@ -11,7 +11,7 @@ from rarememory.evaluation.sighting import sighting_accuracy
 from rarememory.evaluation.support_query import support_query_accuracy
 from rarememory.memory import Memory
 from rarememory.memory.updates import FirstInFirstOut
-from rarememory.variants.class_attention import Attention
+from rarememory.variants.attention import ClassAttention
 
 SIGHTINGS = 11
 """How often a class is seen in an episode by sighting, unless more shots are asked for."""
@@ -43,7 +43,7 @@ def few_shot_accuracies(
     shots: Sequence[int] = (1, 5),
     n_episodes: int = 1000,
     n_sharing: int = 1,
-    attention: Attention | None = None,
+    attention: ClassAttention | None = None,
     seed: int = 0,
     bar: Callable[[str, str], Bar] = lambda name, unit: iter,
 ) -> FewShotAccuracies:

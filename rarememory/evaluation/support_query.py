@@ -11,7 +11,7 @@ from rarememory.base.validation import check_count
 from rarememory.data.episodes import Episode, support_query_episode
 from rarememory.evaluation.accuracy import Accuracy, Bar
 from rarememory.memory import Memory
-from rarememory.variants.class_attention import Attention
+from rarememory.variants.attention import ClassAttention
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def support_query_accuracy(
     n_query: int = 15,
     n_episodes: int = 1000,
     average: bool = False,
-    attention: Attention | None = None,
+    attention: ClassAttention | None = None,
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
@@ -37,7 +37,7 @@ def support_query_accuracy(
     Args:
         average: write of each class one key, the mean of its drawings at unit length (the prototype
             of Snell et al. 2017, equation 1), as `MemoryClassifier.learn(average=True)` does.
-        attention: answer by it, `attended` or a partial of that, not by the nearest key: give a
+        attention: answer by `class_attention` or a partial of it, not by the nearest key: give a
             memory that keeps all drawings, by `FirstInFirstOut`.
 
     Raises:
@@ -79,7 +79,7 @@ def episode_accuracies(
     episodes: Iterable[tuple[Episode, Episode]],
     *,
     average: bool = False,
-    attention: Attention | None = None,
+    attention: ClassAttention | None = None,
 ) -> Iterator[Tensor]:
     """The accuracy of each episode; when it is yielded, the memory still holds its support."""
     with memory.snapshot():

@@ -36,8 +36,8 @@ class Lookup(ABC):
     """
 
     name: str
-    reads_shadow = False
-    """Whether both searches take a keyword `shadow`, a float16 copy of the keys to read instead."""
+    reads_half_keys = False
+    """Whether both searches take a keyword `half_keys`, the keys in float16, to read instead."""
 
     @abstractmethod
     def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:

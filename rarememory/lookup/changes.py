@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rarememory.base.shapes import Keys, Occupied, SlotList
-from rarememory.base.versions import Watch
+from rarememory.base.versions import VersionTracker
 
 _NUMBERS_AT_ONCE = 2**22
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -32,8 +32,8 @@ class Changes:
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
         self._following = False
-        self._watch = Watch()
-        self._watch.look(keys)
+        self._tracker = VersionTracker()
+        self._tracker.record(keys)
 
     def fits(self, keys: Keys) -> bool:
         """Whether the keys can be compared with those of the index at all."""
@@ -42,20 +42,20 @@ class Changes:
 
     def before_write(self, keys: Keys) -> None:
         """A write comes: what happens to the keys from here to `after_write` is told there."""
-        self._following = self._watch.knows(keys)
+        self._following = self._tracker.is_unchanged(keys)
 
     def after_write(self, keys: Keys, slots: SlotList) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
             self._reported[slots] = True
-            self._watch.look(keys)
+            self._tracker.record(keys)
 
     def since(self, keys: Keys, occupied: Occupied) -> Occupied:
         """The slots that the index does not hold as they are now."""
         changed = self._reported[:-1]
-        if not self._watch.knows(keys):
+        if not self._tracker.is_unchanged(keys):
             changed |= self._fingerprints(keys) != self._prints
-            self._watch.look(keys)
+            self._tracker.record(keys)
         return changed | (occupied ^ self.indexed)
 
     def mark_indexed(self, keys: Keys, occupied: Occupied, slots: SlotList) -> None:

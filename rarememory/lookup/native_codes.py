@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rarememory.base.shapes import Keys, SlotList
-from rarememory.base.versions import Watch
+from rarememory.base.versions import VersionTracker
 from rarememory.native import empty_output, library
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
@@ -83,10 +83,10 @@ class CodeCache:
         if not worth_coding(queries, keys.shape[0], k):
             return None
         seen = self._seen
-        if not seen.watch.knows(keys):
+        if not seen.tracker.is_unchanged(keys):
             # A new object, for there may be readers in other threads, who have other keys.
             self._seen = seen = _KeysSeen()
-            seen.watch.look(keys)
+            seen.tracker.record(keys)
         if seen.codes is not None and seen.codes.missed > _MISSES_ALLOWED:
             seen.codes, seen.queries = None, -_QUERIES_BEFORE_RETRY
         elif seen.codes is None and seen.queries >= _QUERIES_BEFORE_CODING and not keys.is_shared():
@@ -100,14 +100,14 @@ class CodeCache:
         What a compiled program writes is not told, and seen as any change is.
         """
         compiling = torch.compiler.is_compiling()
-        self._following = not compiling and self._seen.watch.knows(keys)
+        self._following = not compiling and self._seen.tracker.is_unchanged(keys)
 
     def after_write(self, keys: Keys, slots: SlotList) -> None:
         """The write has changed these slots and no other; EMPTY is none."""
         if self._following:
             if self._seen.codes is not None:
                 self._seen.codes.update(keys, slots)
-            self._seen.watch.look(keys)
+            self._seen.tracker.record(keys)
 
     def __getstate__(self) -> dict[str, Any]:
         return CodeCache().__dict__
@@ -117,6 +117,6 @@ class CodeCache:
 class _KeysSeen:
     """Keys as they were, the queries asked of them since, and their codes once there are any."""
 
-    watch: Watch = field(default_factory=Watch)
+    tracker: VersionTracker = field(default_factory=VersionTracker)
     queries: int = 0
     codes: Codes | None = None

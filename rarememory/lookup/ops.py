@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rarememory.base.host_reads import may_look
+from rarememory.base.host_reads import host_may_read
 from rarememory.base.shapes import (
     HalfPrecisionKeys,
     Keys,
@@ -33,7 +33,7 @@ def nearest(
     keys: Keys,
     occupied: Occupied,
     k: int,
-    shadow: HalfPrecisionKeys | None = None,
+    half_keys: HalfPrecisionKeys | None = None,
 ) -> Neighbors:
     """The k nearest slots by this lookup, in any order, [batch, min(k, slots)], filled with EMPTY.
 
@@ -41,9 +41,9 @@ def nearest(
         ValueError: why the lookup does not support the call.
     """
     if _use_operator(lookup):
-        slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, shadow)
+        slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, half_keys)
         return slots
-    return _search(lookup, queries, keys, occupied, k, shadow)
+    return _search(lookup, queries, keys, occupied, k, half_keys)
 
 
 def nearest_pair(
@@ -52,7 +52,7 @@ def nearest_pair(
     keys: Keys,
     values: Values,
     labels: Labels,
-    shadow: HalfPrecisionKeys | None = None,
+    half_keys: HalfPrecisionKeys | None = None,
 ) -> Pair:
     """The nearest slot with the label, and the nearest occupied slot with another, by this lookup.
 
@@ -60,16 +60,16 @@ def nearest_pair(
         ValueError: why the lookup does not support the call.
     """
     if _use_operator(lookup):
-        positive, negative = _nearest_pair(queries, keys, values, labels, lookup.name, shadow)
+        positive, negative = _nearest_pair(queries, keys, values, labels, lookup.name, half_keys)
         return positive, negative
-    return _search_pair(lookup, queries, keys, values, labels, shadow)
+    return _search_pair(lookup, queries, keys, values, labels, half_keys)
 
 
 @torch.library.custom_op("rarememory::nearest", mutates_args=())
 def _nearest(
-    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, shadow: Tensor | None
+    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, half_keys: Tensor | None
 ) -> Tensor:
-    return _search(_lookup_named(lookup), queries, keys, occupied, k, shadow)
+    return _search(_lookup_named(lookup), queries, keys, occupied, k, half_keys)
 
 
 @_nearest.register_fake
@@ -84,9 +84,9 @@ def _nearest_pair(
     values: Tensor,
     labels: Tensor,
     lookup: str,
-    shadow: Tensor | None,
+    half_keys: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return _search_pair(_lookup_named(lookup), queries, keys, values, labels, shadow)
+    return _search_pair(_lookup_named(lookup), queries, keys, values, labels, half_keys)
 
 
 @_nearest_pair.register_fake
@@ -149,9 +149,14 @@ def _use_operator(lookup: Lookup) -> bool:
 
 
 def _search(
-    lookup: Lookup, queries: Tensor, keys: Tensor, occupied: Tensor, k: int, shadow: Tensor | None
+    lookup: Lookup,
+    queries: Tensor,
+    keys: Tensor,
+    occupied: Tensor,
+    k: int,
+    half_keys: Tensor | None,
 ) -> Tensor:
-    search, extra = _search_for(lookup, queries, keys, k, shadow)
+    search, extra = _search_for(lookup, queries, keys, k, half_keys)
     slots = _checked(search, search.nearest(queries, keys, occupied, k, **extra), keys)
     missing = min(k, len(keys)) - slots.shape[1]
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
@@ -163,23 +168,25 @@ def _search_pair(
     keys: Tensor,
     values: Tensor,
     labels: Tensor,
-    shadow: Tensor | None,
+    half_keys: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    search, extra = _search_for(lookup, queries, keys, 2, shadow)
+    search, extra = _search_for(lookup, queries, keys, 2, half_keys)
     positive, negative = search.nearest_pair(queries, keys, values, labels, **extra)
     return _checked(search, positive, keys), _checked(search, negative, keys)
 
 
 def _search_for(
-    lookup: Lookup, queries: Tensor, keys: Tensor, k: int, shadow: Tensor | None
+    lookup: Lookup, queries: Tensor, keys: Tensor, k: int, half_keys: Tensor | None
 ) -> tuple[Lookup, dict[str, Tensor]]:
-    """The search that supports this call, with `shadow` as a keyword argument if it reads one."""
+    """The search that supports this call, with `half_keys` as a keyword if it reads it."""
     search = lookup
     if isinstance(lookup, AutoLookup):
         search = lookup.first(queries, keys, k)
     elif (reason := lookup.why_not(queries, keys, k)) is not None:
         raise ValueError(reason)
-    return search, {} if shadow is None or not search.reads_shadow else {"shadow": shadow}
+    return search, {} if half_keys is None or not search.reads_half_keys else {
+        "half_keys": half_keys
+    }
 
 
 def _checked(search: Lookup, slots: Tensor, keys: Tensor) -> Tensor:
@@ -187,7 +194,7 @@ def _checked(search: Lookup, slots: Tensor, keys: Tensor) -> Tensor:
     if type(search) is LOOKUPS.get(search.name):
         return slots
     slots = slots.long()
-    if may_look(slots) and slots.numel():
+    if host_may_read(slots) and slots.numel():
         lowest, highest = (int(slot) for slot in slots.aminmax())
         if lowest < EMPTY or highest >= len(keys):
             raise ValueError(

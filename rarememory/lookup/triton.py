@@ -46,7 +46,7 @@ class TritonLookup(Lookup):
     """
 
     name = "triton"
-    reads_shadow = True
+    reads_half_keys = True
 
     def __init__(self, *, interpret: bool = False) -> None:
         if not _installed():
@@ -74,13 +74,13 @@ class TritonLookup(Lookup):
         occupied: Bool[Tensor, " slots"],
         k: int,
         *,
-        shadow: Float16[Tensor, "slots key_dim"] | None = None,
+        half_keys: Float16[Tensor, "slots key_dim"] | None = None,
     ) -> Int64[Tensor, "batch found"]:
         """As `Lookup.nearest`; a float16 copy of the keys, if given, is streamed in their place."""
         k = min(k, len(keys))
         queries, occupied = queries.contiguous(), occupied.contiguous()
-        plan = _plan(queries, keys, shadow, k)
-        search = partial(_first if k == 1 else _top, plan, keys, shadow)
+        plan = _plan(queries, keys, half_keys, k)
+        search = partial(_first if k == 1 else _top, plan, keys, half_keys)
         parts = [search(some, occupied) for some in queries.split(_rows_at_once(plan))]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
@@ -91,14 +91,14 @@ class TritonLookup(Lookup):
         values: Int64[Tensor, " slots"],
         labels: Int64[Tensor, " batch"],
         *,
-        shadow: Float16[Tensor, "slots key_dim"] | None = None,
+        half_keys: Float16[Tensor, "slots key_dim"] | None = None,
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         """As `Lookup.nearest_pair`; a float16 copy of the keys is streamed in their place."""
         queries, values, labels = queries.contiguous(), values.contiguous(), labels.contiguous()
-        plan = _plan(queries, keys, shadow, 1, pair=True)
+        plan = _plan(queries, keys, half_keys, 1, pair=True)
         at_once = _rows_at_once(plan)
         parts = [
-            _first(plan, keys, shadow, some, values, labels_of_some)
+            _first(plan, keys, half_keys, some, values, labels_of_some)
             for some, labels_of_some in zip(
                 queries.split(at_once), labels.split(at_once), strict=True
             )
@@ -112,14 +112,16 @@ def _installed() -> bool:
     return sys.modules.get("triton") is not None or importlib.util.find_spec("triton") is not None
 
 
-def _plan(queries: Tensor, keys: Tensor, shadow: Tensor | None, k: int, pair: bool = False) -> Plan:
-    assert keys.is_contiguous() and (shadow is None or shadow.is_contiguous())
+def _plan(
+    queries: Tensor, keys: Tensor, half_keys: Tensor | None, k: int, pair: bool = False
+) -> Plan:
+    assert keys.is_contiguous() and (half_keys is None or half_keys.is_contiguous())
     return planned(
         batch=len(queries),
         slots=len(keys),
         key_dim=keys.shape[1],
         k=k,
-        streamed=keys.dtype if shadow is None else shadow.dtype,
+        streamed=keys.dtype if half_keys is None else half_keys.dtype,
         pair=pair,
         chip=_chip(keys.device),
     )
@@ -140,7 +142,7 @@ def _rows_at_once(plan: Plan) -> int:
 def _first(
     plan: Plan,
     keys: Tensor,
-    shadow: Tensor | None,
+    half_keys: Tensor | None,
     queries: Tensor,
     marks: Tensor,
     labels: Tensor | None = None,
@@ -150,7 +152,7 @@ def _first(
 
     planes = 1 if labels is None else 2
     found = torch.empty(len(queries), planes, dtype=torch.int64, device=keys.device)
-    maxima = _maxima(plan, keys, shadow, queries, marks, labels)
+    maxima = _maxima(plan, keys, half_keys, queries, marks, labels)
     _launch(
         best_of_bins,
         (len(queries), planes),
@@ -177,13 +179,13 @@ def _first(
 
 
 def _top(
-    plan: Plan, keys: Tensor, shadow: Tensor | None, queries: Tensor, occupied: Tensor
+    plan: Plan, keys: Tensor, half_keys: Tensor | None, queries: Tensor, occupied: Tensor
 ) -> Tensor:
     """The k nearest slots of every query, [rows, k], k > 1."""
     from rarememory.lookup import triton_topk
 
     rows = len(queries)
-    maxima = _maxima(plan, keys, shadow, queries, occupied, None)
+    maxima = _maxima(plan, keys, half_keys, queries, occupied, None)
     new = partial(torch.empty, dtype=torch.int32, device=keys.device)
     # An empty list still needs an address.
     singles, wholes = new(rows, max(1, plan.singles)), new(rows, plan.wholes)
@@ -229,7 +231,7 @@ def _top(
 def _maxima(
     plan: Plan,
     keys: Tensor,
-    shadow: Tensor | None,
+    half_keys: Tensor | None,
     queries: Tensor,
     marks: Tensor,
     labels: Tensor | None,
@@ -242,7 +244,7 @@ def _maxima(
     _launch(
         bin_maxima,
         (-(-rows // tile.rows), plan.bins // tile.slots),
-        *(queries, keys if shadow is None else shadow),
+        *(queries, keys if half_keys is None else half_keys),
         *(marks, marks if labels is None else labels, maxima),
         *(rows, len(keys), plan.bins, plan.tiles, plan.low_bits),
         KEY_DIM=keys.shape[1],

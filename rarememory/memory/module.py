@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
+from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.base.validation import (
     check_count,
@@ -20,10 +21,10 @@ from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import score
 from rarememory.memory import reading, updates, writing
 from rarememory.memory.forgetting import Integers, empty, meets
-from rarememory.memory.half_precision import Shadow
+from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.losses import margin_loss
 from rarememory.memory.queries import Rows, recalled_rows, rows_of
-from rarememory.memory.resizing import become, fitted, resized
+from rarememory.memory.resizing import copy_into, resize_checkpoint, resized
 
 
 class Memory(nn.Module):
@@ -47,8 +48,8 @@ class Memory(nn.Module):
         lookup: "auto", "triton", "native", "faiss", "torch", or an object of one's own.
         key_dtype: of the keys as they are kept; float16 or bfloat16 take half the room, and put
             scores off by up to 2^-11 or 2^-8. Queries and scores stay in float32.
-        shadow: keep a float16 copy of the keys too, for a GPU's searches to read in their place:
-            they are twice as fast where reading is what takes the time, and as exact.
+        half_precision_copy: keep a float16 copy of the keys too, for a GPU's searches to read in
+            their place: twice as fast where reading is what takes the time, and as exact.
         projection: learn a linear map of the queries, as the authors' code does.
         subtract_margin: report `loss - margin`, as the authors' code does.
         validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
@@ -76,6 +77,7 @@ class Memory(nn.Module):
     clock: Tensor
     seed: Tensor
 
+    @renamed_keywords(shadow="half_precision_copy")
     def __init__(
         self,
         key_dim: int,
@@ -87,7 +89,7 @@ class Memory(nn.Module):
         update: updates.Update | None = None,
         lookup: str | Lookup = "auto",
         key_dtype: torch.dtype = torch.float32,
-        shadow: bool = False,
+        half_precision_copy: bool = False,
         projection: bool = False,
         subtract_margin: bool = False,
         validate: bool = True,
@@ -117,7 +119,7 @@ class Memory(nn.Module):
         self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
         self.register_buffer("clock", torch.tensor(0))
         self.register_buffer("seed", torch.tensor(seed))
-        self.shadow = Shadow(self.keys) if shadow else None
+        self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self._read_only = False
 
     # Reading
@@ -149,7 +151,7 @@ class Memory(nn.Module):
         rows, state = self._rows(queries, labels, mask), self.state
         loss = None
         if rows.labels is not None:
-            slots = reading.pair_of_slots(rows, state, self._shadow(), self.lookup)
+            slots = reading.pair_of_slots(rows, state, self._half_keys(), self.lookup)
             scores = score(rows.queries, state.keys, slots)
             loss = self._loss(scores, rows.mask)
         if rows.labels is None or k is not None:
@@ -166,10 +168,10 @@ class Memory(nn.Module):
 
     def _nearest(self, rows: Rows, k: int) -> Tensor:
         check_count("k", k)
-        return reading.nearest_slots(rows, self.state, self._shadow(), self.lookup, k)
+        return reading.nearest_slots(rows, self.state, self._half_keys(), self.lookup, k)
 
-    def _shadow(self) -> Tensor | None:
-        return None if self.shadow is None else self.shadow.of(self.keys)
+    def _half_keys(self) -> Tensor | None:
+        return None if self.half_precision_copy is None else self.half_precision_copy.of(self.keys)
 
     # Writing
 
@@ -225,15 +227,16 @@ class Memory(nn.Module):
         return write
 
     def _before_write(self) -> None:
-        for follower in self._followers():
-            follower.before_write(self.keys)
+        for cache in self._caches():
+            cache.before_write(self.keys)
 
     def _after_write(self, slots: Tensor) -> None:
-        for follower in self._followers():
-            follower.after_write(self.keys, slots)
+        for cache in self._caches():
+            cache.after_write(self.keys, slots)
 
-    def _followers(self) -> tuple[Lookup | Shadow, ...]:
-        return (self.lookup,) if self.shadow is None else (self.lookup, self.shadow)
+    def _caches(self) -> tuple[Lookup | HalfPrecisionCopy, ...]:
+        copy = self.half_precision_copy
+        return (self.lookup,) if copy is None else (self.lookup, copy)
 
     # Forgetting
 
@@ -267,7 +270,7 @@ class Memory(nn.Module):
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
         self._refuse_if_read_only("clear")
         empty(self.state, self.state.occupied)
-        self._shadow()
+        self._half_keys()
 
     def _refuse_if_read_only(self, verb: str) -> None:
         if self._read_only:
@@ -309,8 +312,8 @@ class Memory(nn.Module):
         try:
             yield
         finally:
-            become(self.state, before)
-            self._shadow()
+            copy_into(self.state, before)
+            self._half_keys()
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
@@ -323,8 +326,8 @@ class Memory(nn.Module):
         self._refuse_if_read_only("resize")
         check_count("memory_size", memory_size)
         state, old_slots = resized(self.state, memory_size)
-        become(self.state, state)
-        self._shadow()
+        copy_into(self.state, state)
+        self._half_keys()
         return old_slots
 
     def __getstate__(self) -> dict[str, Any]:
@@ -337,12 +340,14 @@ class Memory(nn.Module):
         error_msgs: list[str] = args[-1]
         try:
             self._refuse_if_read_only("load")
-            fitted(state_dict, prefix, self.state, projection=self.projection is not None)
+            resize_checkpoint(
+                state_dict, prefix, self.state, projection=self.projection is not None
+            )
         except (RuntimeError, ValueError) as error:
             error_msgs.append(str(error))
             return
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._shadow()
+        self._half_keys()
 
     def extra_repr(self) -> str:
         shape = f"key_dim={self.keys.shape[1]}, memory_size={len(self.keys)}"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from rarememory.base.host_reads import may_look
+from rarememory.base.host_reads import host_may_read
 from rarememory.base.state import EMPTY, Recall
 
 # Between these a squared length neither overflows nor loses digits in float32.
@@ -86,7 +86,7 @@ def recalled_rows(
     units = recall.queries.reshape(-1, keys.shape[1]).to(_wide(keys))
     labels = _labels(labels, recall.queries)
     mask = None if mask is None else _mask(mask, recall.queries)
-    if may_look(recall.slots) and recall.slots.numel():
+    if host_may_read(recall.slots) and recall.slots.numel():
         lowest, highest = (int(slot) for slot in recall.slots.aminmax())
         if highest >= len(keys) or lowest < EMPTY:
             raise ValueError(
@@ -96,7 +96,7 @@ def recalled_rows(
     # Queries that the read left out have no length.
     lengths = torch.linalg.vector_norm(units, dim=1)
     good = (lengths > 0) & (lengths < torch.inf)
-    if not may_look(good) or not good.all():
+    if not host_may_read(good) or not good.all():
         mask = good if mask is None else good & mask
     return _with_good_labels(Rows(units, labels, mask, shape), validate)
 
@@ -126,7 +126,7 @@ def _wide(keys: Tensor) -> torch.dtype:
 
 def _all_between(lengths: Tensor, shortest: float, longest: float) -> bool:
     """Whether the quick way is safe; where asking would make the host wait, it may not be."""
-    if not may_look(lengths) or lengths.numel() == 0:
+    if not host_may_read(lengths) or lengths.numel() == 0:
         return False
     least, greatest = lengths.detach().aminmax()
     return shortest < least.item() and greatest.item() < longest

@@ -11,18 +11,20 @@ from rarememory.memory.queries import Rows
 
 
 def nearest_slots(
-    rows: Rows, state: MemoryState, shadow: Tensor | None, lookup: Lookup, k: int
+    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup, k: int
 ) -> Tensor:
     """The k nearest slots of each row, [batch, min(k, slots)]; EMPTY in rows that do not count."""
     with torch.no_grad(), _full_precision(state):
-        return rows.masked(nearest(lookup, rows.asked(), state.keys, state.occupied, k, shadow))
+        return rows.masked(nearest(lookup, rows.asked(), state.keys, state.occupied, k, half_keys))
 
 
-def pair_of_slots(rows: Rows, state: MemoryState, shadow: Tensor | None, lookup: Lookup) -> Tensor:
+def pair_of_slots(
+    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup
+) -> Tensor:
     """The nearest slot of the right value and the nearest of a wrong one, [batch, 2]."""
     assert rows.labels is not None
     with torch.no_grad(), _full_precision(state):
-        pair = nearest_pair(lookup, rows.asked(), state.keys, state.values, rows.labels, shadow)
+        pair = nearest_pair(lookup, rows.asked(), state.keys, state.values, rows.labels, half_keys)
         return rows.masked(torch.stack(pair, dim=1))
 
 

@@ -31,7 +31,7 @@ def resized(state: MemoryState, memory_size: int) -> tuple[MemoryState, Int64[Te
 
 
 @torch.no_grad()
-def become(mine: MemoryState, theirs: MemoryState) -> None:
+def copy_into(mine: MemoryState, theirs: MemoryState) -> None:
     """Copy a state into another, in place even where the shape changes: others may hold it."""
     for buffer, wanted in zip(mine, theirs, strict=True):
         if buffer.shape != wanted.shape:
@@ -40,7 +40,9 @@ def become(mine: MemoryState, theirs: MemoryState) -> None:
         buffer.copy_(wanted)
 
 
-def fitted(state_dict: dict[str, Any], prefix: str, mine: MemoryState, *, projection: bool) -> None:
+def resize_checkpoint(
+    state_dict: dict[str, Any], prefix: str, mine: MemoryState, *, projection: bool
+) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as `mine` has.
 
     A state_dict without any of the memory is left for torch to complain of.

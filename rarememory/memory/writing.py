@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
-from rarememory.base.host_reads import may_look
+from rarememory.base.host_reads import host_may_read
 from rarememory.base.state import EMPTY, MemoryState, Write
 from rarememory.memory.noise import sequence_of, slot_noise
 from rarememory.memory.updates import ByAgeAndNoise, Update
@@ -55,16 +55,16 @@ def write(
         raise ValueError(
             f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
         )
-    placed = ~averaged if mask is None else mask & ~averaged
+    needs_slot = ~averaged if mask is None else mask & ~averaged
     free = nearest[:0]
-    if _any(placed):
+    if _any(needs_slot):
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    served = native.is_supported(*state, queries, labels, nearest, averaged, placed, free)
+    served = native.is_supported(*state, queries, labels, nearest, averaged, needs_slot, free)
     put = _put_natively if served else _put
-    slots, overwritten = put(state, queries, labels, nearest, averaged, placed, free)
-    return Write(slots, hits, overwritten), placed & (slots == EMPTY)
+    slots, overwritten = put(state, queries, labels, nearest, averaged, needs_slot, free)
+    return Write(slots, hits, overwritten), needs_slot & (slots == EMPTY)
 
 
 def eviction_order(
@@ -80,30 +80,30 @@ def eviction_order(
     if count <= _FEW and native.is_supported(*state, keep):
         return _eviction_order_natively(state, update, count, keep)
     # One place more than there are slots: what `keep` holds for "none" lands there.
-    gladness = _gladness(state, update, 0, size).nan_to_num()
-    gladness = torch.cat([gladness, gladness.new_zeros(1)])
-    gladness[:-1].masked_fill_(state.values == EMPTY, torch.inf)
-    gladness[-1] = -torch.inf
-    gladness.index_fill_(0, keep.where(keep != EMPTY, size), -torch.inf)
-    least = gladness.topk(count).values[-1]
+    priority = _eviction_priority(state, update, 0, size).nan_to_num()
+    priority = torch.cat([priority, priority.new_zeros(1)])
+    priority[:-1].masked_fill_(state.values == EMPTY, torch.inf)
+    priority[-1] = -torch.inf
+    priority.index_fill_(0, keep.where(keep != EMPTY, size), -torch.inf)
+    least = priority.topk(count).values[-1]
     # Of the slots that tie for the last place, the lower ones are in.
-    above, tied = gladness > least, gladness == least
+    above, tied = priority > least, priority == least
     chosen = above | (tied & (tied.cumsum(0) <= count - above.sum()))
     slots = torch.nonzero_static(chosen, size=count).squeeze(1)
-    slots = slots[gladness[slots].argsort(descending=True, stable=True)]
-    return slots.masked_fill(gladness[slots] == -torch.inf, EMPTY)
+    slots = slots[priority[slots].argsort(descending=True, stable=True)]
+    return slots.masked_fill(priority[slots] == -torch.inf, EMPTY)
 
 
-def _gladness(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
+def _eviction_priority(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
     """How gladly the policy gives up these slots."""
     noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
-    gladness = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
-    if gladness.shape != noise.shape or gladness.device != noise.device:
+    priority = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
+    if priority.shape != noise.shape or priority.device != noise.device:
         raise ValueError(
-            f"{type(update).__name__}.eviction gave {list(gladness.shape)} numbers on "
-            f"{gladness.device} for {count} slots on {noise.device}: give one a slot"
+            f"{type(update).__name__}.eviction gave {list(priority.shape)} numbers on "
+            f"{priority.device} for {count} slots on {noise.device}: give one a slot"
         )
-    return gladness.double()
+    return priority.double()
 
 
 def _eviction_order_natively(
@@ -121,9 +121,9 @@ def _eviction_order_natively(
     best = native.empty_output(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
-        gladness = _gladness(state, update, first, len(values)).contiguous()
+        priority = _eviction_priority(state, update, first, len(values)).contiguous()
         native.library().rarememory_evict(
-            *(gladness.data_ptr(), values.data_ptr(), first, len(values)),
+            *(priority.data_ptr(), values.data_ptr(), first, len(values)),
             *(keep.data_ptr(), len(keep)),
             *(count, best.data_ptr(), chosen.data_ptr()),
         )
@@ -145,7 +145,7 @@ def _put(
     labels: Tensor,
     nearest: Tensor,
     averaged: Tensor,
-    placed: Tensor,
+    needs_slot: Tensor,
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Average these rows and place those in the free slots; the slots, and what was overwritten."""
@@ -154,8 +154,8 @@ def _put(
     turn = _own_order(queries, labels)
     keys = queries
     if len(free):
-        slots = _placed(slots, placed, free, turn)
-        overwritten = state.values[slots].where(placed & (slots != EMPTY), EMPTY)
+        slots = _assign_slots(slots, needs_slot, free, turn)
+        overwritten = state.values[slots].where(needs_slot & (slots != EMPTY), EMPTY)
     if _any(averaged):
         keys = _averaged(state.keys, queries, slots, averaged, turn)
     _store(state, keys, labels, slots, slots != EMPTY)
@@ -168,7 +168,7 @@ def _put_natively(
     labels: Tensor,
     nearest: Tensor,
     averaged: Tensor,
-    placed: Tensor,
+    needs_slot: Tensor,
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
     slots, overwritten = torch.empty_like(nearest), torch.empty_like(nearest)
@@ -176,7 +176,7 @@ def _put_natively(
         *(state.keys.data_ptr(), state.keys.shape[1]),
         *(state.values.data_ptr(), state.written.data_ptr(), state.clock.data_ptr()),
         *(queries.data_ptr(), labels.data_ptr(), len(queries)),
-        *(nearest.data_ptr(), averaged.data_ptr(), placed.data_ptr()),
+        *(nearest.data_ptr(), averaged.data_ptr(), needs_slot.data_ptr()),
         *(free.data_ptr(), len(free), _SHORTEST_SUM),
         *(slots.data_ptr(), overwritten.data_ptr()),
     )
@@ -199,15 +199,15 @@ def _own_order(queries: Tensor, labels: Tensor) -> Tensor:
 
 def _any(rows: Tensor) -> bool:
     """Whether there is work to do; where asking would make the host wait, there may be."""
-    return not may_look(rows) or bool(rows.any())
+    return not host_may_read(rows) or bool(rows.any())
 
 
-def _placed(slots: Tensor, placed: Tensor, free: Tensor, turn: Tensor) -> Tensor:
-    """The slots, with one given to every placed row, in its turn, as long as there are any."""
+def _assign_slots(slots: Tensor, needs_slot: Tensor, free: Tensor, turn: Tensor) -> Tensor:
+    """The slots, with one given to every needs_slot row, in its turn, as long as there are any."""
     place = torch.empty_like(slots)
-    place[turn] = placed[turn].cumsum(0) - 1
+    place[turn] = needs_slot[turn].cumsum(0) - 1
     found = free[place.clamp(0, len(free) - 1)].masked_fill(place >= len(free), EMPTY)
-    return found.where(placed, slots)
+    return found.where(needs_slot, slots)
 
 
 def _store(state: MemoryState, keys: Tensor, labels: Tensor, slots: Tensor, real: Tensor) -> None:

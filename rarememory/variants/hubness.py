@@ -1,4 +1,4 @@
-"""How close each class stands to keys of others: one in a crowd answers too often.
+"""How close each class stands to keys of others: one close to many of them answers too often.
 
 In many dimensions some points, the hubs, are among the nearest of far too many queries (Radovanovic
 et al. 2010). What is measured here is taken off the score of a class, after the local scaling of
@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-NEIGHBORS = 10
-"""Keys of other classes that make the crowd; Conneau et al. take 10 queries."""
+HUBNESS_NEIGHBORS = 10
+"""Keys of other classes that are averaged; Conneau et al. take 10 queries."""
 _CELLS = 2**24
 """Cosines at once, of so many classes and all keys: 64 MiB of them."""
 
 
-def crowded(
+def class_hubness(
     means: Float[Tensor, "classes key_dim"],
     keys: Float[Tensor, "slots key_dim"],
     places: Int64[Tensor, " slots"],
@@ -26,17 +26,17 @@ def crowded(
 
     r(v) = 1/k sum of the k greatest m_v . K[n] of n not in v
 
-    Those keys may be of one class or of several: a class of many keys is a crowd by itself.
+    Those keys may be of one class or of several: the keys of one large class may be all of them.
 
     Args:
         means: m_v, at unit length.
         keys: at unit length.
         places: the class of each key, as its place among the means.
-        k: no more than any class has keys beside it; with 0 nothing is crowded.
+        k: no more than any class has keys beside it; with 0 the result is 0.
 
     Example:
         >>> keys = torch.tensor([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
-        >>> crowded(keys[:2], keys, torch.tensor([0, 1, 1]), 1)
+        >>> class_hubness(keys[:2], keys, torch.tensor([0, 1, 1]), 1)
         tensor([0.8000, 0.8000])
     """
     if k == 0:

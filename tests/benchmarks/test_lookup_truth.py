@@ -224,14 +224,14 @@ def test_a_lookup_that_wants_a_half_precision_copy_is_given_one_on_a_gpu(monkeyp
     given = inputs(Cell(2, 30, 8, 3), 0, "cpu")
     seen = []
 
-    class Shadowed(Lookup):
-        name = "shadowed"
+    class Half(Lookup):
+        name = "half"
 
         def why_not(self, queries, keys, k):
             return None
 
-        def nearest(self, queries, keys, occupied, k, *, shadow=None):
-            seen.append(shadow)
+        def nearest(self, queries, keys, occupied, k, *, half_keys=None):
+            seen.append(half_keys)
 
     class OnGpu:
         is_cuda = True
@@ -239,9 +239,9 @@ def test_a_lookup_that_wants_a_half_precision_copy_is_given_one_on_a_gpu(monkeyp
         def half(self):
             return given.keys.half()
 
-    monkeypatch.setitem(LOOKUPS, "shadowed", Shadowed)
+    monkeypatch.setitem(LOOKUPS, "half", Half)
     for device, keys, reads in (("cpu", given.keys, "float32"), ("cuda", OnGpu(), "float16")):
-        (one,) = (one for one in ours(device, pair=False) if one.name == "shadowed")
+        (one,) = (one for one in ours(device, pair=False) if one.name == "half")
         assert one.reads == reads
         one.prepare(given.with_keys(keys), Cell(2, 30, 8, 3))()
-    assert seen[0] is None and torch.equal(seen[1], given.shadow)
+    assert seen[0] is None and torch.equal(seen[1], given.half_keys)

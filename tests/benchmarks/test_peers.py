@@ -24,7 +24,7 @@ from benchmarks.omniglot_peers.rules import (
 )
 from benchmarks.omniglot_peers.tasks import N_QUERY, Task, accuracy_of, episodes
 from benchmarks.omniglot_peers.training import Course, PeerTraining, train
-from rarememory import FirstInFirstOut, Memory, attended
+from rarememory import FirstInFirstOut, Memory, class_attention
 from rarememory.backbones import Conv4
 from rarememory.data import Characters, Omniglot, draw_glyphs
 from rarememory.evaluation import support_query_accuracy
@@ -65,9 +65,9 @@ def test_a_memory_that_is_attended_to_keeps_every_drawing():
     embeddings, task = torch.randn(6, 20, 3), Task(5, 5)
     memory = Memory(3, 25, update=FirstInFirstOut())
     ask = {"n_way": 5, "n_shot": 5, "n_episodes": 9, "seed": 3}
-    expected = support_query_accuracy(memory, embeddings, attention=attended, **ask)
+    expected = support_query_accuracy(memory, embeddings, attention=class_attention, **ask)
     answer = partial(answered_by_memory, embeddings, task, n_episodes=9, seed=3)
-    assert answer(read={"attention": attended}) == expected != answer()
+    assert answer(read={"attention": class_attention}) == expected != answer()
 
 
 def test_what_is_asked_was_not_shown_and_is_of_the_class_of_its_row():

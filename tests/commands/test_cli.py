@@ -21,7 +21,7 @@ from rarememory.commands.cli import app
 from rarememory.commands.images import encoder_by_name, ink
 from rarememory.data import draw_glyphs, read_omniglot
 from rarememory.evaluation import embed, few_shot_accuracies
-from rarememory.variants.class_attention import CROWDING, attended
+from rarememory.variants.attention import HUBNESS_CORRECTION, class_attention
 
 SHAPES = {
     "ring": lambda draw, turn: draw.ellipse([20, 20, 80 + turn, 80], outline=0, width=6),
@@ -244,7 +244,7 @@ def test_an_encoder_is_evaluated_by_both_protocols(characters, tmp_path):
     # README's figures are those of class attention with the hubness correction.
     drawings = read_omniglot(characters, progress=False).evaluation.rotated()
     embeddings = embed(stored_encoder(tmp_path / "conv4.safetensors"), drawings.images)
-    attention = partial(attended, crowding=CROWDING)
+    attention = partial(class_attention, hubness_correction=HUBNESS_CORRECTION)
     found = few_shot_accuracies(embeddings, ways=[5], shots=[5], n_episodes=3, attention=attention)
     assert own["accuracy"][1]["support_query"]["mean"] == found.support[5, 5].mean
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rarememory import FirstInFirstOut, Memory, attended, evaluation
+from rarememory import FirstInFirstOut, Memory, class_attention, evaluation
 from rarememory.data import Jitter, sighting_episode, support_query_episode
 from rarememory.evaluation import (
     embed,
@@ -73,7 +73,10 @@ RUN = {"n_episodes": 20, "seed": 5}
         (
             by_attention,
             Memory(5, 12, update=FirstInFirstOut()),
-            {"n_shot": 3, "attention": partial(attended, temperature=0.5, crowding=0.3)},
+            {
+                "n_shot": 3,
+                "attention": partial(class_attention, temperature=0.5, hubness_correction=0.3),
+            },
         ),
     ],
     ids=["1 shot", "3 shots", "averaged", "attention"],
@@ -110,16 +113,16 @@ def test_what_is_attended_to_has_to_be_kept(memory, average, kept):
     embeddings = torch.eye(5).unsqueeze(1).expand(-1, 7, -1)
     with pytest.raises(ValueError, match=f"the memory keeps {kept} drawings"):
         support_query_accuracy(
-            memory, embeddings, n_shot=3, average=average, attention=attended, **TASK, **RUN
+            memory, embeddings, n_shot=3, average=average, attention=class_attention, **TASK, **RUN
         )
     assert len(memory) == 0
 
 
 def test_few_shot_accuracies_give_what_is_attended_to_a_memory_of_every_drawing():
     embeddings, ask = noisy(drawings=18), {"n_episodes": 3, "seed": 5}
-    found = few_shot_accuracies(embeddings, ways=[4], shots=[3], attention=attended, **ask)
+    found = few_shot_accuracies(embeddings, ways=[4], shots=[3], attention=class_attention, **ask)
     memory, task = Memory(5, 12, update=FirstInFirstOut()), {"n_way": 4, "n_shot": 3}
-    expected = support_query_accuracy(memory, embeddings, attention=attended, **task, **ask)
+    expected = support_query_accuracy(memory, embeddings, attention=class_attention, **task, **ask)
     assert found.support[4, 3] == expected
     assert few_shot_accuracies(embeddings, ways=[4], shots=[3], **ask).support[4, 3] != expected
 

@@ -55,15 +55,19 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("shadow", [False, True], ids=["", "shadow"])
+@pytest.mark.parametrize("half_precision_copy", [False, True], ids=["", "half_precision_copy"])
 @pytest.mark.parametrize("projection", [False, True], ids=["", "projection"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_a_memory_comes_back_to_the_bit(tmp_path, dtype, projection, shadow):
+def test_a_memory_comes_back_to_the_bit(tmp_path, dtype, projection, half_precision_copy):
     dtype = getattr(torch, dtype)
-    memory = lived(key_dtype=dtype, projection=projection, shadow=shadow, seed=7)
+    memory = lived(
+        key_dtype=dtype, projection=projection, half_precision_copy=half_precision_copy, seed=7
+    )
     memory.save_pretrained(tmp_path)
     again = HubMemory.from_pretrained(tmp_path)
-    assert type(again) is HubMemory and (again.shadow is None) is not shadow
+    assert (
+        type(again) is HubMemory and (again.half_precision_copy is None) is not half_precision_copy
+    )
     assert {name: part.dtype for name, part in again.state_dict().items()} == {
         name: part.dtype for name, part in memory.state_dict().items()
     }

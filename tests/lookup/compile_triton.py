@@ -33,7 +33,7 @@ USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
 def searches(capability: int) -> Iterator[tuple[int, int, int, bool]]:
-    """Key width, batch, k (0 is the pair), and whether there is a shadow."""
+    """Key width, batch, k (0 is the pair), and whether there is a float16 copy."""
     for key_dim in (64, 128, 256, 512) if capability == 90 else (128, 512):
         for k in (0, 8, 256):
             for batch in (16, 64, 256):
@@ -57,15 +57,15 @@ def launches(capability: int) -> dict[str, tuple]:
     triton_file._launch, triton_file._chip = note, lambda device: CHIPS[capability]
     lookup = triton_file.TritonLookup(interpret=True)
     with torch.device("meta"):
-        for key_dim, batch, k, shadowed in searches(capability):
+        for key_dim, batch, k, copied in searches(capability):
             keys, queries = torch.empty(SLOTS, key_dim), torch.empty(batch, key_dim)
-            shadow = keys.half() if shadowed else None
+            half_keys = keys.half() if copied else None
             if k:
                 occupied = torch.empty(SLOTS, dtype=torch.bool)
-                lookup.nearest(queries, keys, occupied, k, shadow=shadow)
+                lookup.nearest(queries, keys, occupied, k, half_keys=half_keys)
             else:
                 values, labels = (torch.empty(n, dtype=torch.int64) for n in (SLOTS, batch))
-                lookup.nearest_pair(queries, keys, values, labels, shadow=shadow)
+                lookup.nearest_pair(queries, keys, values, labels, half_keys=half_keys)
     return seen
 
 

@@ -16,17 +16,17 @@ def step(memory: Memory, queries: torch.Tensor, labels: torch.Tensor) -> torch.T
     return gradient
 
 
-def learning(shadow: bool) -> tuple[Memory, torch.Tensor, torch.Tensor]:
+def learning(half_precision_copy: bool) -> tuple[Memory, torch.Tensor, torch.Tensor]:
     torch.manual_seed(3)
-    memory = Memory(32, 500, validate=False, shadow=shadow).cuda()
+    memory = Memory(32, 500, validate=False, half_precision_copy=half_precision_copy).cuda()
     memory.write(units(200, 32).cuda(), torch.randint(0, 30, (200,)).cuda())
     queries = torch.randn(16, 32).cuda().requires_grad_()
     return memory, queries, torch.randint(0, 40, (16,)).cuda()
 
 
-@pytest.mark.parametrize("shadow", [False, True])
-def test_a_training_step_does_not_make_the_host_wait(shadow):
-    memory, queries, labels = learning(shadow)
+@pytest.mark.parametrize("half_precision_copy", [False, True])
+def test_a_training_step_does_not_make_the_host_wait(half_precision_copy):
+    memory, queries, labels = learning(half_precision_copy)
     step(memory, queries, labels)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -35,10 +35,10 @@ def test_a_training_step_does_not_make_the_host_wait(shadow):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("shadow", [False, True])
-def test_a_replayed_training_step_does_what_the_step_does(shadow):
-    memory, queries, labels = learning(shadow)
-    twin, same, _ = learning(shadow)
+@pytest.mark.parametrize("half_precision_copy", [False, True])
+def test_a_replayed_training_step_does_what_the_step_does(half_precision_copy):
+    memory, queries, labels = learning(half_precision_copy)
+    twin, same, _ = learning(half_precision_copy)
     for _ in range(3):
         step(memory, queries, labels)
         step(twin, same, labels)

@@ -86,13 +86,13 @@ def with_holes(keys: torch.Tensor, holes: int) -> tuple[torch.Tensor, torch.Tens
     return keys.masked_fill(~occupied.unsqueeze(1), 0.0), occupied
 
 
-def check_nearest(queries, keys, occupied, k, shadow) -> None:
-    found = triton().nearest(queries, keys, occupied, k, shadow=shadow)
+def check_nearest(queries, keys, occupied, k, half_keys) -> None:
+    found = triton().nearest(queries, keys, occupied, k, half_keys=half_keys)
     check(found.cpu(), queries.cpu(), keys.cpu(), occupied.cpu(), k)
 
 
-def check_pair(queries, keys, values, labels, shadow) -> None:
-    found = triton().nearest_pair(queries, keys, values, labels, shadow=shadow)
+def check_pair(queries, keys, values, labels, half_keys) -> None:
+    found = triton().nearest_pair(queries, keys, values, labels, half_keys=half_keys)
     found = [slots.cpu() for slots in found]
     test_pair.check(found, queries.cpu(), keys.cpu(), values.cpu(), labels.cpu())
 
@@ -116,7 +116,7 @@ def own_best(queries, keys, occupied, k):
 # The k nearest
 
 
-@pytest.mark.parametrize("streamed", ["keys", "shadow"])
+@pytest.mark.parametrize("streamed", ["keys", "half_keys"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("slots", "key_dim", "batch", "k"),
@@ -127,8 +127,8 @@ def test_the_k_nearest_are_found(kind, slots, key_dim, batch, k, streamed):
     queries = torch.cat([units(batch, key_dim), keys[:2]])
     for holes in (0, slots // 3):
         stored, occupied = with_holes(keys, holes)
-        shadow = stored.half() if streamed == "shadow" else None
-        check_nearest(queries, stored, occupied, k, shadow)
+        half_keys = stored.half() if streamed == "half_keys" else None
+        check_nearest(queries, stored, occupied, k, half_keys)
 
 
 @pytest.mark.parametrize("k", [1, 7, 20])
@@ -150,14 +150,14 @@ def test_any_number_of_queries_is_served(batch, k):
 
 
 @pytest.mark.parametrize("key_dim", [1, 2, 16, 65, 129, 300, 1024])
-@pytest.mark.parametrize("streamed", ["keys", "shadow"])
+@pytest.mark.parametrize("streamed", ["keys", "half_keys"])
 def test_keys_may_have_any_width(key_dim, streamed):
     keys, queries = units(70, key_dim), units(2, key_dim)
-    shadow = keys.half() if streamed == "shadow" else None
+    half_keys = keys.half() if streamed == "half_keys" else None
     occupied, values = torch.ones(70, dtype=torch.bool), torch.arange(70) % 3
     for k in (1, 20):
-        check_nearest(queries, keys, occupied, k, shadow)
-    check_pair(queries, keys, values, torch.tensor([1, 2]), shadow)
+        check_nearest(queries, keys, occupied, k, half_keys)
+    check_pair(queries, keys, values, torch.tensor([1, 2]), half_keys)
 
 
 @pytest.mark.parametrize("k", [200, 700, 1024])
@@ -240,22 +240,20 @@ def test_scores_below_zero_are_ordered_too(k):
     st.booleans(),
     st.integers(0, 200),
 )
-def test_any_search_finds_what_the_definition_finds(
-    slots, key_dim, batch, k, kind, shadowed, holes
-):
+def test_any_search_finds_what_the_definition_finds(slots, key_dim, batch, k, kind, copied, holes):
     with torch.device(DEVICE):
         keys, occupied = with_holes(KINDS[kind](slots, key_dim), min(slots, holes))
         queries = torch.cat([units(batch, key_dim), keys[:1]])
-        check_nearest(queries, keys, occupied, k, keys.half() if shadowed else None)
+        check_nearest(queries, keys, occupied, k, keys.half() if copied else None)
         values = torch.randint(0, 3, (slots,)).masked_fill(~occupied, EMPTY)
         labels = torch.randint(0, 4, (batch + 1,))
-        check_pair(queries, keys, values, labels, keys.half() if shadowed else None)
+        check_pair(queries, keys, values, labels, keys.half() if copied else None)
 
 
 # The pair
 
 
-@pytest.mark.parametrize("streamed", ["keys", "shadow"])
+@pytest.mark.parametrize("streamed", ["keys", "half_keys"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("slots", "key_dim", "batch"), [(1, 1, 1), (7, 3, 17), (129, 33, 5), (600, 5, 3)]
@@ -267,8 +265,8 @@ def test_the_nearest_pair_is_found(kind, slots, key_dim, batch, streamed):
     for classes, holes in ((1, 0), (3, slots // 3)):
         stored, occupied = with_holes(keys, holes)
         values = torch.randint(0, classes, (slots,)).masked_fill(~occupied, EMPTY)
-        shadow = stored.half() if streamed == "shadow" else None
-        check_pair(queries, stored, values, labels, shadow)
+        half_keys = stored.half() if streamed == "half_keys" else None
+        check_pair(queries, stored, values, labels, half_keys)
 
 
 def test_labels_may_be_any_integer_of_64_bits():
@@ -448,7 +446,7 @@ def test_the_host_never_waits_for_the_chip(monkeypatch):
 
     def search() -> None:
         for k in (1, 7, 20, 200):
-            lookup.nearest(queries, keys, occupied, k, shadow=keys.half())
+            lookup.nearest(queries, keys, occupied, k, half_keys=keys.half())
         lookup.nearest_pair(queries, keys, values, labels)
 
     if DEVICE == "cuda":

@@ -1,4 +1,4 @@
-"""Keys in half precision: a shadow that never falls out of step, and a master that is half."""
+"""Keys in half precision: a float16 copy that is always in step, and keys that are half."""
 
 import copy
 import pickle
@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarememory import Lookup, Memory
-from rarememory.memory.half_precision import Shadow
+from rarememory.classifier.saving import empty_memory, memory_settings
+from rarememory.memory.half_precision import HalfPrecisionCopy
 from tests.lookup.test_nearest import units
 from tests.memories import bits
 
 
 def in_step(memory: Memory) -> bool:
-    return torch.equal(memory.shadow.of(memory.keys), memory.keys.half())
+    return torch.equal(memory.half_precision_copy.of(memory.keys), memory.keys.half())
 
 
 def written(memory: Memory, times: int = 3) -> Memory:
@@ -49,8 +50,8 @@ CHANGES = {
 
 
 @given(st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=8))
-def test_the_shadow_is_in_step_whatever_happens_to_the_keys(changes):
-    memory = written(Memory(6, 12, shadow=True))
+def test_the_half_precision_copy_is_in_step_whatever_happens_to_the_keys(changes):
+    memory = written(Memory(6, 12, half_precision_copy=True))
     for change in changes:
         CHANGES[change](memory)
         assert in_step(memory), change
@@ -61,38 +62,38 @@ def test_the_shadow_is_in_step_whatever_happens_to_the_keys(changes):
 
 
 def test_a_write_copies_its_own_rows_and_no_others(monkeypatch):
-    memory = written(Memory(6, 12, shadow=True))
-    memory.shadow.keys[0] = 7.0
+    memory = written(Memory(6, 12, half_precision_copy=True))
+    memory.half_precision_copy.keys[0] = 7.0
     memory.values[0], memory.written[0] = 5, memory.clock
     slots = memory.write(units(1, 6), torch.tensor([99])).slots
-    assert 0 not in slots and memory.shadow.of(memory.keys)[0].eq(7).all()
+    assert 0 not in slots and memory.half_precision_copy.of(memory.keys)[0].eq(7).all()
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_has_a_shadow_of_its_own(copied):
-    memory = written(Memory(6, 12, shadow=True))
+def test_a_copy_has_a_half_precision_copy_of_its_own(copied):
+    memory = written(Memory(6, 12, half_precision_copy=True))
     twin = copied(memory)
     twin.keys[2].neg_()
     assert in_step(memory) and in_step(twin)
-    assert twin.shadow.keys.data_ptr() != memory.shadow.keys.data_ptr()
+    assert twin.half_precision_copy.keys.data_ptr() != memory.half_precision_copy.keys.data_ptr()
 
 
 @pytest.mark.parametrize("to", ["half", "double", "bfloat16"])
-def test_the_shadow_stays_float16_where_the_keys_go(to):
-    memory = written(Memory(6, 12, shadow=True))
+def test_the_half_precision_copy_stays_float16_where_the_keys_go(to):
+    memory = written(Memory(6, 12, half_precision_copy=True))
     getattr(memory, to)()
-    assert memory.shadow.keys.dtype == torch.float16 and in_step(memory)
+    assert memory.half_precision_copy.keys.dtype == torch.float16 and in_step(memory)
 
 
-def test_in_inference_mode_the_shadow_is_made_anew():
+def test_in_inference_mode_the_half_precision_copy_is_made_anew():
     with torch.inference_mode():
-        memory = written(Memory(6, 12, shadow=True))
+        memory = written(Memory(6, 12, half_precision_copy=True))
         memory.keys[2].neg_()
         assert in_step(memory)
 
 
-def test_a_shadow_made_in_inference_mode_is_made_again_outside():
-    memory = written(Memory(6, 12, shadow=True))
+def test_a_half_precision_copy_made_in_inference_mode_is_made_again_outside():
+    memory = written(Memory(6, 12, half_precision_copy=True))
     memory.keys[2].neg_()
     with torch.inference_mode():
         assert in_step(memory)
@@ -103,7 +104,7 @@ def test_a_shadow_made_in_inference_mode_is_made_again_outside():
 
 
 def test_an_edit_by_hand_before_a_write_is_seen():
-    memory = written(Memory(6, 12, shadow=True))
+    memory = written(Memory(6, 12, half_precision_copy=True))
     memory.keys[3].neg_()
     memory.write(units(1, 6), torch.tensor([99]))
     assert in_step(memory)
@@ -111,27 +112,29 @@ def test_an_edit_by_hand_before_a_write_is_seen():
 
 def test_another_tensor_in_the_place_of_the_keys_is_seen():
     keys, other = units(3, 4), units(3, 4)
-    shadow = Shadow(keys)
+    copy = HalfPrecisionCopy(keys)
     assert keys._version == other._version
-    assert torch.equal(shadow.of(other), other.half())
+    assert torch.equal(copy.of(other), other.half())
 
 
-def test_the_shadow_is_not_saved_and_changes_no_answer():
-    plain, shadowed = (written(Memory(6, 12, shadow=shadow), 0) for shadow in (False, True))
-    for memory in (plain, shadowed):
+def test_the_half_precision_copy_is_not_saved_and_changes_no_answer():
+    plain, copied = (
+        written(Memory(6, 12, half_precision_copy=enabled), 0) for enabled in (False, True)
+    )
+    for memory in (plain, copied):
         torch.manual_seed(4)
         written(memory, 9)
-    assert bits(plain) == bits(shadowed)
+    assert bits(plain) == bits(copied)
     queries = units(9, 6)
-    for mine, theirs in zip(plain(queries)[:4], shadowed(queries)[:4], strict=True):
+    for mine, theirs in zip(plain(queries)[:4], copied(queries)[:4], strict=True):
         assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_a_lookup_gets_the_shadow_if_it_reads_it(reads):
+def test_a_lookup_gets_the_half_precision_copy_if_it_reads_it(reads):
     class Watching(Lookup):
         name = "watching"
-        reads_shadow = reads
+        reads_half_keys = reads
         seen: list[object]
 
         def nearest(self, queries, keys, occupied, k, **more):
@@ -143,10 +146,10 @@ def test_a_lookup_gets_the_shadow_if_it_reads_it(reads):
             return torch.zeros_like(labels), torch.zeros_like(labels)
 
     watching = Watching()
-    memory = Memory(6, 12, lookup=watching, shadow=True)
+    memory = Memory(6, 12, lookup=watching, half_precision_copy=True)
     for call in (lambda: memory(units(2, 6)), lambda: memory(units(2, 6), torch.arange(2))):
         call()
-        assert watching.seen == (["shadow"] if reads else [])
+        assert watching.seen == (["half_keys"] if reads else [])
 
 
 @pytest.mark.parametrize("lookup", ["torch", "auto"])
@@ -174,3 +177,14 @@ def test_keys_in_half_precision_put_scores_off_by_no_more_than_is_said(lookup, d
 def test_a_key_dtype_that_is_no_float_is_refused():
     with pytest.raises(ValueError, match=r"key_dtype must be torch\.float32"):
         Memory(6, 12, key_dtype=torch.int8)
+
+
+def test_the_old_keyword_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"Memory\(shadow=\) is now"):
+        assert Memory(6, 12, shadow=True).half_precision_copy is not None
+
+
+def test_settings_saved_under_the_old_name_load():
+    settings = memory_settings(Memory(6, 12, half_precision_copy=True))
+    settings["memory"]["shadow"] = settings["memory"].pop("half_precision_copy")
+    assert empty_memory(settings, {}, None, "torch").half_precision_copy is not None

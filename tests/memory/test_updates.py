@@ -112,17 +112,17 @@ def test_protected_slots_are_never_given_up():
 def test_the_order_of_eviction_is_that_of_a_sort(memory_size, policy):
     memory = of_ages(*torch.randint(0, 6, (memory_size,)).tolist(), seed=5)
     noise = slot_noise(torch.tensor(5), torch.tensor(100), memory_size)
-    gladness = policy.eviction(memory.ages.double(), noise).tolist()
-    truth = sorted(range(memory_size), key=lambda slot: (-gladness[slot], slot))
+    priority = policy.eviction(memory.ages.double(), noise).tolist()
+    truth = sorted(range(memory_size), key=lambda slot: (-priority[slot], slot))
     for count in (1, memory_size // 2 + 1, memory_size):
         assert eviction_order(memory.state, policy, count).tolist() == truth[:count]
 
 
-@pytest.mark.parametrize("gladness", [float("-inf"), float("inf"), float("nan")])
-def test_a_policy_cannot_keep_a_row_from_being_written_nor_an_empty_slot_from_being_taken(gladness):
+@pytest.mark.parametrize("priority", [float("-inf"), float("inf"), float("nan")])
+def test_a_policy_cannot_keep_a_row_from_being_written_nor_an_empty_slot_from_being_taken(priority):
     class Extreme(AverageOrReplace):
         def eviction(self, ages, noise):
-            return torch.full_like(ages, gladness)
+            return torch.full_like(ages, priority)
 
     memory = of_ages(4, EMPTY, 1, update=Extreme())
     assert memory.write(-torch.eye(3), torch.arange(10, 13)).slots.tolist() == [1, 0, 2]

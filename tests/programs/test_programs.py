@@ -93,9 +93,9 @@ def test_what_a_program_writes_is_seen_by_who_keeps_codes_of_the_keys():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shadow", [False, True])
-def test_a_training_step_compiles_in_one_piece(name, shadow):
-    eager = filled(lookup=name, shadow=shadow)
+@pytest.mark.parametrize("half_precision_copy", [False, True])
+def test_a_training_step_compiles_in_one_piece(name, half_precision_copy):
+    eager = filled(lookup=name, half_precision_copy=half_precision_copy)
     compiled = copy.deepcopy(eager)
 
     def step(memory, queries, labels, mask):
@@ -123,8 +123,8 @@ def test_a_training_step_compiles_in_one_piece(name, shadow):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-6)
     for one, other in zip(eager.state, compiled.state, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-    if shadow:
-        assert torch.equal(compiled.shadow.keys, compiled.keys.half())
+    if half_precision_copy:
+        assert torch.equal(compiled.half_precision_copy.keys, compiled.keys.half())
 
 
 def test_a_read_compiles_for_any_batch_and_leaves_bad_rows_out():
@@ -216,7 +216,7 @@ def test_on_a_gpu_nothing_of_a_step_waits_for_a_number(monkeypatch, mask):
     """On tensors of a GPU that hold nothing, any look at a number is an error."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with FakeTensorMode():
-        memory = Memory(6, 40, k=5, validate=False, shadow=True).to("cuda")
+        memory = Memory(6, 40, k=5, validate=False, half_precision_copy=True).to("cuda")
         queries = torch.randn(7, 6, device="cuda")
         labels = torch.zeros(7, dtype=torch.int64, device="cuda")
         rows = torch.ones(7, dtype=torch.bool, device="cuda") if mask else None

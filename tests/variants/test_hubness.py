@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from rarememory.variants import hubness
-from rarememory.variants.hubness import crowded
+from rarememory.variants.hubness import class_hubness
 from tests import oracle
 
 
@@ -28,12 +28,12 @@ def test_it_is_what_loops_over_all_keys_say(seed, n_keys, n_classes, neighbors, 
     k = min(neighbors, n_keys - int(counts.max()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hubness, "_CELLS", cells)
-        found = crowded(normalize(means, dim=1), keys, places, k)
-    expected = oracle.crowded(keys.tolist(), places.tolist(), neighbors)
+        found = class_hubness(normalize(means, dim=1), keys, places, k)
+    expected = oracle.hubness(keys.tolist(), places.tolist(), neighbors)
     assert found.tolist() == pytest.approx(list(expected.values()), abs=1e-5)
 
 
-def test_a_class_of_many_keys_is_a_crowd_by_itself():
+def test_one_large_class_can_be_all_the_neighbors():
     keys = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0]]), dim=1)
-    found = crowded(keys[:2], keys, torch.tensor([0, 1, 1, 1]), 1)
+    found = class_hubness(keys[:2], keys, torch.tensor([0, 1, 1, 1]), 1)
     assert found[0] == keys[0] @ keys[1]

@@ -8,32 +8,33 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.state import EMPTY
 from rarememory.base.validation import check_finite, check_positive
 from rarememory.memory import Memory
 from rarememory.memory.queries import rows_of
-from rarememory.variants.hubness import NEIGHBORS, crowded
+from rarememory.variants.hubness import HUBNESS_NEIGHBORS, class_hubness
 
 TEMPERATURE = 0.4
 """Chosen by validation characters of Omniglot."""
-CROWDING = 0.15
+HUBNESS_CORRECTION = 0.15
 """Chosen by validation characters of Omniglot."""
 _CELLS = 2**24
 """Scores at once, of so many queries and all slots: 64 MiB of them."""
 _SHORTEST = 0.01
-"""Of keys that cancel to less, rounding has much to say about the direction: see `attended`."""
+"""The mean of a class that is shorter than this counts as this long; see `class_attention`."""
 
 
-class Attended(NamedTuple):
+class ClassScores(NamedTuple):
     """What the queries say of every class that is in memory.
 
     Attributes:
         classes: the values in memory, each once, ascending.
-        scores: cosines of each query and what it attends to of each class, less what is taken off
-            for crowding, with gradient to the queries; -inf in rows that the memory left out.
+        scores: cosine of each query and the weighted mean of each class's keys, less the hubness
+            correction, with gradient to the queries; -inf in rows that are masked or left out.
 
     Example:
-        >>> found = Attended(torch.tensor([3, 7]), torch.tensor([[0.5, 0.9], [0.8, 0.1]]))
+        >>> found = ClassScores(torch.tensor([3, 7]), torch.tensor([[0.5, 0.9], [0.8, 0.1]]))
         >>> found.prediction
         tensor([7, 3])
     """
@@ -50,17 +51,18 @@ class Attended(NamedTuple):
         return classes[best].masked_fill(scores == -torch.inf, EMPTY)
 
 
-Attention = Callable[[Memory, Float[Tensor, "*batch key_dim"]], Attended]
-"""`attended`, or a partial of it."""
+ClassAttention = Callable[[Memory, Float[Tensor, "*batch key_dim"]], ClassScores]
+"""`class_attention`, or a partial of it."""
 
 
-def attended(
+@renamed_keywords(crowding="hubness_correction")
+def class_attention(
     memory: Memory,
     queries: Float[Tensor, "*batch key_dim"],
     *,
     temperature: float = TEMPERATURE,
-    crowding: float = 0.0,
-) -> Attended:
+    hubness_correction: float = 0.0,
+) -> ClassScores:
     """Ask every class for what it has most like the query: the mean of its keys, weighted so.
 
     score(q, v) = q . p / |p| - c r(v)
@@ -72,8 +74,8 @@ def attended(
     examples is told better than by either. With one key a class all three are the same. Of
     hundreds of classes, those close to keys of others answer too often, unless some of r(v), the
     mean cosine to the 10 nearest of these, is taken off
-    (`rarememory.variants.hubness.crowded`). Where the keys of a class cancel, 0.01 stands for a
-    smaller |p|, so that its score falls to 0 with |p|.
+    (`rarememory.variants.hubness.class_hubness`). Where the keys of a class cancel, 0.01 stands for
+    a smaller |p|, so that its score falls to 0 with |p|.
 
     It looks at all keys, not at the nearest few, makes the host wait for a GPU, and changes
     nothing: a read for classes of several examples, not for every step of a training. For a memory
@@ -83,35 +85,38 @@ def attended(
         memory: of any kind.
         queries: any leading shape, as in `Memory`.
         temperature: divides the cosines.
-        crowding: the factor c; 0.15 does well with hundreds of classes. Unless it is 0, a call
-            costs a cosine more for every class and slot: ask all queries at once.
+        hubness_correction: the factor c; 0.15 does well with hundreds of classes. Unless it is
+            0, a call costs a cosine more for every class and slot: ask all queries at once.
 
     Raises:
-        ValueError: the temperature is not above 0, crowding is below 0 or endless, or the queries
-            are none for this memory.
+        ValueError: the temperature is not above 0, the hubness correction is below 0 or
+            infinite, or the queries do not fit this memory.
 
     Example:
         >>> from rarememory import FirstInFirstOut
         >>> memory = Memory(key_dim=2, memory_size=4, update=FirstInFirstOut())
         >>> keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
         >>> write = memory.write(keys, torch.tensor([3, 3, 7]))
-        >>> found = attended(memory, torch.tensor([0.96, 0.28]))
+        >>> found = class_attention(memory, torch.tensor([0.96, 0.28]))
         >>> found.classes, found.scores, found.prediction
         (tensor([3, 7]), tensor([0.9947, 0.9360]), tensor(3))
     """
     check_positive("temperature", temperature)
-    check_finite("crowding", crowding)
+    check_finite("hubness_correction", hubness_correction)
     rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
     # Autocast would round the products, and with them the answers.
     with torch.autocast(rows.queries.device.type, enabled=False):
-        classes, scores = _scores(memory, rows.queries, temperature, crowding)
+        classes, scores = _scores(memory, rows.queries, temperature, hubness_correction)
     if rows.mask is not None:
         scores = scores.masked_fill(~rows.mask.unsqueeze(1), -torch.inf)
-    return Attended(classes, scores.view(*rows.shape, len(classes)))
+    return ClassScores(classes, scores.view(*rows.shape, len(classes)))
 
 
 def _scores(
-    memory: Memory, rows: Float[Tensor, "batch key_dim"], temperature: float, crowding: float
+    memory: Memory,
+    rows: Float[Tensor, "batch key_dim"],
+    temperature: float,
+    hubness_correction: float,
 ) -> tuple[Int64[Tensor, " classes"], Float[Tensor, "batch classes"]]:
     # Occupied slots, class by class: empty ones sort first, and are left out.
     slots = memory.values.argsort(stable=True)[int((memory.values == EMPTY).sum()) :]
@@ -124,10 +129,12 @@ def _scores(
         pieces = rows.split(max(1, _CELLS // block.shape[:2].numel()))
         found = [_cosines(piece, block, products, temperature) for piece in pieces]
         scores = scores.index_copy(1, some, torch.cat(found))
-    return classes, scores - crowding * _crowds(keys, places, counts) if crowding else scores
+    if hubness_correction:
+        scores = scores - hubness_correction * _hubness_of(keys, places, counts)
+    return classes, scores
 
 
-def _crowds(
+def _hubness_of(
     keys: Float[Tensor, "slots key_dim"],
     places: Int64[Tensor, " slots"],
     counts: Int64[Tensor, " classes"],
@@ -135,8 +142,8 @@ def _crowds(
     means = keys.new_empty(len(counts), keys.shape[1])
     for some, block in _blocks(keys, counts):
         means[some] = block.mean(dim=1)
-    k = min(NEIGHBORS, len(keys) - max(counts.tolist(), default=0))
-    return crowded(normalize(means, dim=1, eps=_SHORTEST), keys, places, k)
+    k = min(HUBNESS_NEIGHBORS, len(keys) - max(counts.tolist(), default=0))
+    return class_hubness(normalize(means, dim=1, eps=_SHORTEST), keys, places, k)
 
 
 def _blocks(
