@@ -1,6 +1,6 @@
 """Encoders of small grey images, [batch, 1, size, size] in [0, 1] -> [batch, key_dim].
 
-None of them needs to normalise what it returns: the memory does.
+They need not normalize what they return: the memory does.
 """
 
 from rarememory.backbones.conv4 import Conv4 as Conv4

@@ -18,26 +18,17 @@ class Conv4(nn.Module):
     def __init__(self, key_dim: int = 128, *, size: int = 28, width: int = 64) -> None:
         super().__init__()
         self.size = size
-        self.features = nn.Sequential(
-            *_block(1, width),
-            nn.MaxPool2d(2),
-            *_block(width, width),
-            nn.MaxPool2d(2),
-            *_block(width, width),
-            nn.MaxPool2d(2),
-            *_block(width, width),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        for channels in (1, width, width, width):
+            layers += [
+                nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+        self.features = nn.Sequential(*layers[:-1], nn.Flatten())
         self.head = nn.Linear(width * (size // 8) ** 2, key_dim)
 
     def forward(self, images: Float[Tensor, "batch 1 size size"]) -> Float[Tensor, "batch key_dim"]:
         keys: Tensor = self.head(self.features(images))
         return keys
-
-
-def _block(channels: int, wider: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(channels, wider, 3, padding=1, bias=False),
-        nn.BatchNorm2d(wider),
-        nn.ReLU(),
-    ]

@@ -1,4 +1,4 @@
-"""Several encoders side by side, as one."""
+"""Several encoders as one: their keys are concatenated."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,12 @@ Backbone = Residual | Conv4 | PaperCNN
 
 
 class Ensemble(nn.Module):
-    """Encoders whose keys stand side by side: a cosine of them is the mean of the members' cosines.
+    """Encoders whose keys are concatenated, so that a cosine is the mean of the members' cosines.
 
     f(x) = [f_1(x) / |f_1(x)|, ..., f_n(x) / |f_n(x)|]
 
-    Encoders that differ in nothing but the seed of their training err in different places, and
-    their mean errs less than any of them. It takes as long as all of them together, in training
-    and in use, and keys as wide as all of theirs.
+    Encoders that differ only in the seed of their training make different errors, and their mean
+    makes fewer. Time and key width are the sums of the members'.
 
     Args:
         encoders: of images of one size, to keys of any width.

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 class PaperCNN(nn.Module):
     """Two pairs of 3x3 convolutions, each pooled, and two linear layers with dropout between.
 
-    The authors' code has a single linear layer instead of two. The paper gives no rate of dropout;
-    0.5 is ours.
+    The authors' code has one linear layer instead of two. The paper gives no dropout rate.
 
     Example:
         >>> import torch

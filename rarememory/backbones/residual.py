@@ -1,4 +1,4 @@
-"""A small residual network (He et al. 2016), for what two cores can train in half an hour."""
+"""A small residual network (He et al. 2016), which two cores train in half an hour."""
 
 import torch
 from jaxtyping import Float
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 class Residual(nn.Module):
     """A stem, three residual blocks that each halve the image first, and a linear layer.
 
-    The places are not averaged away before the linear layer: where a stroke is matters.
+    There is no average pooling before the linear layer, since the position of a stroke matters.
 
     Args:
         key_dim: width of the embeddings.
         size: of the images.
         widths: channels of the stem and of each block.
-        stride: of the stem; 2 looks at images of twice the size for little more than the time.
+        stride: of the stem; with 2, images of twice the size take little more time.
 
     Example:
         >>> import torch
@@ -33,7 +33,7 @@ class Residual(nn.Module):
         super().__init__()
         self.size = size
         stem, *blocks = widths
-        # A stride leaves no pixel out.
+        # The kernel is wide enough that no pixel is skipped.
         self.features = nn.Sequential(_convolution(1, stem, 2 * stride + 1, stride), nn.ReLU())
         channels, size = stem, -(-size // stride)
         for wider in blocks:

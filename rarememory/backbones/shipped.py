@@ -1,4 +1,4 @@
-"""The encoder that ships with the package: a residual network trained on Omniglot's characters."""
+"""The encoder in the package: a residual network trained on Omniglot's characters."""
 
 from importlib.resources import files
 
@@ -27,9 +27,9 @@ _UNSEEN = {
 def omniglot_encoder() -> Residual:
     """The shipped encoder of 28x28 drawings, ink 1 on 0, in evaluation mode; key_dim is 128.
 
-    Its weights are stored in half precision. They were trained on the training characters of the
-    Vinyals split by `python -m benchmarks.omniglot --data <folder> --split <lists> --weights
-    rarememory/weights/omniglot.safetensors`, and it is these weights that the benchmark tested.
+    Its weights, in half precision, were trained on the training characters of the Vinyals split and
+    tested by `python -m benchmarks.omniglot --data <folder> --split <lists> --weights
+    rarememory/weights/omniglot.safetensors`.
 
     Example:
         >>> import torch
@@ -43,7 +43,7 @@ def omniglot_encoder() -> Residual:
 
 
 def unseen_characters() -> tuple[str, ...]:
-    """The 423 characters of Omniglot that had no part in the training of the shipped encoder.
+    """The 423 characters of Omniglot on which the shipped encoder was not trained.
 
     >>> names = unseen_characters()
     >>> len(names), names[0]

@@ -1,4 +1,4 @@
-"""Encoders from files: the weights of one of ours, whichever it is."""
+"""Reading an encoder from a file of its weights."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -25,15 +25,15 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 
 
 def stored_encoder(path: str | PathLike[str]) -> Backbone | Ensemble:
-    """The encoder of drawings whose weights are in a safetensors file, in evaluation mode.
+    """The encoder whose weights are in a safetensors file, in evaluation mode.
 
-    Such a file is what `save_file(encoder.state_dict(), path)` writes. Which backbone it is, and
-    how wide its keys are, is read off the names and shapes of the weights; its `size` says how
-    large it takes its drawings. An `Ensemble` of ours comes back with all its members.
+    The file is written by `save_file(encoder.state_dict(), path)`. Its backbone and key width are
+    found by the names and shapes of the weights; `size` is that of its images. An `Ensemble` is
+    read with all its members.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no safetensors file, or holds none of our backbones.
+        ValueError: it is no safetensors file, or of none of `BACKBONES`.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,7 @@ def stored_encoder(path: str | PathLike[str]) -> Backbone | Ensemble:
 
 
 def _members(stored: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The weights of each member of an ensemble, in their order; none if it is no ensemble."""
+    """The weights of each member of an ensemble, in order; empty if it is no ensemble."""
     members: dict[int, dict[str, Tensor]] = {}
     for name, tensor in stored.items():
         found = re.fullmatch(r"encoders\.(\d+)\.(.+)", name)

@@ -1,10 +1,9 @@
-"""The linear map under which examples of a class differ as much in every direction.
+"""Whitening: a linear map that gives the classes the same variance in every direction.
 
     W = (S + shrinkage tr(S) / d I)^(-1/2),   S = 1/n sum_i (f_i - m_{y_i}) (f_i - m_{y_i})^T
 
 with the means m_y of the classes: the within-class covariance S of linear discriminant analysis
-(Fisher 1936), one for all classes, as in Lee et al. 2018 and Hayes and Kanan 2020. A cosine of W f
-is then one of the Mahalanobis kind.
+(Fisher 1936), shared by all classes, as in Lee et al. 2018 and Hayes and Kanan 2020.
 """
 
 from collections.abc import Hashable, Sequence
@@ -31,30 +30,30 @@ def whitening(
                 [0.0000, 0.3253]])
     """
     check_positive("shrinkage", shrinkage)
-    wide = features.double()
+    rows = features.double()
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     classes = torch.tensor([numbers[label] for label in labels], device=features.device)
-    sums = wide.new_zeros(len(numbers), wide.shape[1]).index_add_(0, classes, wide)
-    apart = wide - (sums / classes.bincount().unsqueeze(1))[classes]
-    spread, directions = torch.linalg.eigh(apart.T @ apart / max(1, len(apart)))
-    if not spread.sum() > 0:
+    sums = rows.new_zeros(len(numbers), rows.shape[1]).index_add_(0, classes, rows)
+    centered = rows - (sums / classes.bincount().unsqueeze(1))[classes]
+    variances, directions = torch.linalg.eigh(centered.T @ centered / max(1, len(rows)))
+    if not variances.sum() > 0:
         raise ValueError(
             f"{len(labels)} examples of {len(numbers)} classes do not differ within any class: "
             "give several different examples of most classes"
         )
-    lengths = (spread.clamp(min=0) + shrinkage * spread.mean()).rsqrt()
-    matrix: Tensor = (directions * lengths) @ directions.T
+    scales = (variances.clamp(min=0) + shrinkage * variances.mean()).rsqrt()
+    matrix: Tensor = (directions * scales) @ directions.T
     return matrix.to(features.dtype)
 
 
 @torch.no_grad()
 def append_projection(encoder: nn.Module, matrix: Float[Tensor, "key_dim key_dim"]) -> None:
-    """Make the map part of an encoder: its last linear layer, which ends it, is changed in place.
+    """Multiply the map into the last linear layer of an encoder, in place.
 
-    The encoder gives matrix @ f where it gave f, in the same time.
+    Where the encoder returned f, it returns matrix @ f, in the same time.
 
     Raises:
-        ValueError: the encoder has no linear layer, or its last one is not as wide as the map.
+        ValueError: the encoder has no linear layer, or its last one is of another width.
 
     Example:
         >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

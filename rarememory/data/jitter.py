@@ -39,12 +39,7 @@ class Jitter:
     bend: float = 0.0
 
     def scaled(self, factor: float) -> "Jitter":
-        """The same with every number multiplied by the factor.
-
-        Example:
-            >>> Jitter(degrees=12.0).scaled(0.5).degrees
-            6.0
-        """
+        """The same with every number multiplied by the factor."""
         return Jitter(*(factor * strength for strength in astuple(self)))
 
     def __call__(

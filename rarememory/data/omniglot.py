@@ -39,12 +39,7 @@ class Omniglot(NamedTuple):
 
     @property
     def characters(self) -> Characters:
-        """All characters of both parts, sorted by name.
-
-        >>> none = Characters((), torch.zeros(0, 20, 28, 28, dtype=torch.uint8))
-        >>> len(Omniglot(none, none).characters)
-        0
-        """
+        """All characters of both parts, sorted by name."""
         names = self.background.names + self.evaluation.names
         images = torch.cat([self.background.images, self.evaluation.images])
         return Characters(names, images).select(sorted(names))

@@ -30,11 +30,11 @@ def runs_accuracy(
     learning through probabilistic program induction", one-shot classification).
 
     Args:
-        memory: is cleared for every run, and is afterwards as it was before.
+        memory: as in `sighting_accuracy`.
         embeddings: drawing `d` of every class is by drawer `d + 1`, as in `Characters`.
         names: of the classes, such as "Greek/character07"; upright ones may end in "/rot000".
         runs: which characters, and whose drawings of them.
-        bar: shows progress over runs.
+        bar: shows progress.
 
     Raises:
         ValueError: a character of a run is not among the names, or a drawer not among the drawings.

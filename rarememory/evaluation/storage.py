@@ -12,11 +12,11 @@ from rarememory.memory import Memory
 
 
 class Storage(NamedTuple):
-    """What `storage_accuracy` found.
+    """The result of `storage_accuracy`.
 
     Attributes:
         accuracy: of the queries, over episodes.
-        keys: that the memory held when it was asked, as a mean over episodes.
+        keys: how many the memory held, mean over episodes.
 
     Example:
         >>> found = Storage(Accuracy(0.985, 0.001), keys=44.0)

@@ -17,7 +17,7 @@ from rarememory.memory import Memory
 
 
 class WithinAlphabet(NamedTuple):
-    """What `within_alphabet_accuracy` found.
+    """The result of `within_alphabet_accuracy`.
 
     Attributes:
         accuracy: the mean over alphabets, with the interval of that mean.
@@ -53,8 +53,8 @@ def within_alphabet_accuracy(
     alphabet share characters and drawers, so the interval is over alphabets.
 
     Args:
-        memory: is cleared for every run, and is afterwards as it was before.
-        embeddings: drawing `d` of every class of an alphabet is by one hand, as in `Characters`.
+        memory: as in `sighting_accuracy`.
+        embeddings: drawing `d` of every class of an alphabet is by one drawer, as in `Characters`.
         names: of the classes, such as "Greek/character07"; upright, so "/rot000" may follow.
         n_way: characters of a run.
         n_runs: of each alphabet.
