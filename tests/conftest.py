@@ -1,10 +1,10 @@
 """Every test starts from the same randomness and uses a few threads.
 
-Nothing of rarememory is imported here, before a test asks for it.
+This file imports nothing of rarememory.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import jaxtyping
@@ -13,7 +13,7 @@ import torch
 
 
 class TorchRandom:
-    """Torch's global generator, as hypothesis wants to meet it: seeded before every example."""
+    """Torch's global generator in the form that hypothesis needs to seed it before each example."""
 
     seed = staticmethod(torch.manual_seed)
     getstate = staticmethod(torch.get_rng_state)
@@ -36,6 +36,17 @@ hypothesis.settings.load_profile("steady")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, torch.get_num_threads()))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Tests have no doctests. To look for them would hide a test file that cannot be imported.
+
+    With --doctest-ignore-import-errors its import fails once in silence, and the second time pytest
+    finds half of the module and no tests in it.
+    """
+    collected = yield
+    return [one for one in collected if type(one).__name__ != "DoctestModule"]
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
@@ -43,7 +54,7 @@ def seed() -> None:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """As in a user's program: no annotation is checked (checking draws from Python's `random`)."""
+    """Annotations are not checked, as in a user's program (checking uses Python's `random`)."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -51,13 +62,13 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def torch_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain torch alone, as on a machine without a compiler."""
+    """Without the library in C++, as on a machine that has no compiler."""
     monkeypatch.setattr("rarememory.native.is_supported", lambda *tensors: False)
 
 
 @pytest.fixture(autouse=True)
 def torch_lookup_means_torch_only(request: pytest.FixtureRequest) -> None:
-    """A test that asks for the lookup "torch" gets torch for everything else too."""
+    """A test with the parameter "torch" as its lookup does not use the library in C++ at all."""
     callspec = getattr(request.node, "callspec", None)
     if callspec and "torch" in (callspec.params.get("lookup"), callspec.params.get("make")):
         request.getfixturevalue("torch_only")
@@ -65,6 +76,6 @@ def torch_lookup_means_torch_only(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(params=["torch", "native"])
 def engine(request: pytest.FixtureRequest) -> None:
-    """Once with plain torch, and once with the library in C++."""
+    """Runs a test twice: without the library in C++, and with it."""
     if request.param == "torch":
         request.getfixturevalue("torch_only")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from rarememory import EMPTY, Memory, native
 from rarememory.lookup import AutoLookup, NativeLookup
 from rarememory.lookup import native_codes as codes_file
-from tests.lookup.followed import STEPS, live_through
+from tests.lookup.histories import STEPS
+from tests.lookup.histories import change as change_memory
 from tests.lookup.test_nearest import KEYS, units
 from tests.memories import bits
 from tests.native.test_native import ON_X86, nearly_equal
@@ -180,7 +181,7 @@ def test_a_memory_with_codes_answers_as_one_without_through_any_history(steps):
     queries = torch.randn(3, 6)
     for verb, count, seed, reads in [("write", 60, 1, True), ("write", 60, 2, True), *steps]:
         for memory in (coded, plain):
-            live_through(memory, verb, count, seed)
+            change_memory(memory, verb, count, seed)
         for _ in range(2 * reads):
             for some in (queries, queries[:1]):
                 assert torch.equal(coded(some).slots, plain(some).slots)

@@ -1,7 +1,5 @@
-"""Faiss's inverted file, and what every search with an index must do: follow the memory."""
+"""The inverted file of Faiss, and how an index follows its memory."""
 
-import copy
-import pickle
 import sys
 import threading
 import time
@@ -12,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory
-from rarememory.lookup import LOOKUPS, AutoLookup, FaissIVF, TorchLookup, indexed
+from rarememory.lookup import FaissIVF, TorchLookup
 from rarememory.lookup.changes import Changes
-from tests.lookup.followed import STEPS, clustered, exact, live_through, near_keys, recall_of
-from tests.lookup.followed import filled as memory_with
+from tests.lookup.histories import STEPS, change, clustered, exact, near_keys, recall_of
+from tests.lookup.histories import filled as memory_with
 from tests.memories import bits, holding
 
 
@@ -68,33 +66,12 @@ def test_with_all_lists_probed_it_finds_what_the_exact_search_finds(k, dtype):
     assert torch.equal(memory(queries, k=k).slots, exact(memory, queries, k))
 
 
-def test_of_equal_keys_the_lower_slots_are_found():
-    memory = filled(lookup=FaissIVF(n_probe=1000, exact_below=64))
-    memory.keys[40:52] = memory.keys[700:712] = memory.keys[7]
-    assert memory(memory.keys[7], k=7).slots.tolist() == [7, 40, 41, 42, 43, 44, 45]
-    assert memory(memory.keys[7], k=14).slots.tolist() == [7, *range(40, 52), 700]
-
-
 def test_there_are_no_more_columns_than_occupied_slots():
     memory = filled(200, memory_size=900)
     slots = memory(torch.randn(3, 16), k=256).slots
     assert slots.shape == (3, 256) and slots[:, 200:].eq(EMPTY).all()
     memory.lookup.n_probe = 1
     assert memory(torch.randn(3, 16), k=256).slots[:, -60:].eq(EMPTY).all()
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(bad):
-    memory = filled()
-    queries, occupied = near_keys(memory, 9), torch.ones(800, dtype=bool)
-    alone = memory.lookup.nearest(queries, memory.keys, occupied, 5)
-    queries[2], queries[4, 1] = bad, bad
-    found = memory.lookup.nearest(queries, memory.keys, occupied, 5)
-    spoilt = torch.zeros(9, dtype=bool)
-    spoilt[[2, 4]] = True
-    assert found[spoilt].eq(EMPTY).all() and torch.equal(found[~spoilt], alone[~spoilt])
-    assert memory.lookup.nearest(queries[spoilt], memory.keys, occupied, 5).eq(EMPTY).all()
-    assert memory.lookup.nearest(queries[:0], memory.keys, occupied, 5).shape[0] == 0
 
 
 @pytest.mark.parametrize("keys", [torch.ones(600, 16), torch.eye(16).repeat(50, 1)])
@@ -116,20 +93,6 @@ def test_a_small_memory_is_searched_exactly_and_builds_no_index():
     assert memory.lookup._cache is not None
     memory.clear()
     assert memory(queries).slots.eq(EMPTY).all()
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_leaves_the_index_behind_and_answers_the_same(copied):
-    memory = filled(lookup=FaissIVF(30, 3, rebuild_after=0.7, exact_below=64))
-    queries = torch.randn(50, 16)
-    before = memory(queries, k=5)
-    twin = copied(memory)
-    assert memory.lookup._cache is not None and twin.lookup._cache is None
-    options = ("n_lists", "n_probe", "rebuild_after", "exact_below")
-    assert [vars(twin.lookup)[name] for name in options] == [30, 3, 0.7, 64]
-    for mine, theirs in zip(twin(queries, k=5)[:4], before[:4], strict=True):
-        assert torch.equal(mine, theirs)
-    assert twin.lookup._cache is not memory.lookup._cache
 
 
 def test_nothing_of_the_index_is_in_the_state_and_reading_changes_no_bit_of_it():
@@ -207,7 +170,7 @@ def test_after_any_history_the_index_holds_the_memory(policy, rebuild_after, sta
     memory = filled(300, lookup=lookup, memory_size=330, update=policy)
     queries = torch.randn(7, 16)
     for verb, count, seed, read in history:
-        live_through(memory, verb, count, seed)
+        change(memory, verb, count, seed)
         if read or verb == history[-1][0]:
             slots = memory(queries, k=9).slots
             assert memory.values[slots[slots != EMPTY]].ne(EMPTY).all()
@@ -370,15 +333,7 @@ def test_the_same_numbers_in_another_order_or_another_place_are_another_key():
     assert keys._version == version and changes.since(keys, occupied).all()
 
 
-# Being chosen
-
-
-def test_auto_never_chooses_it_and_no_name_does():
-    assert all(not issubclass(make, indexed.IndexedLookup) for make in LOOKUPS.values())
-    assert all(not isinstance(one, indexed.IndexedLookup) for one in AutoLookup().lookups)
-    for name in ("faiss ivf", "ivf", "FaissIVF"):
-        with pytest.raises(ValueError, match="no lookup is called"):
-            Memory(3, 4, lookup=name)
+# Choosing
 
 
 def test_the_loss_is_exact(monkeypatch):
@@ -389,20 +344,6 @@ def test_the_loss_is_exact(monkeypatch):
     twin = Memory(*memory.keys.T.shape, lookup=TorchLookup())
     twin.load_state_dict(memory.state_dict())
     assert torch.equal(recall.slots, twin(queries, labels).slots)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"n_lists": 0}, "n_lists must be an integer of at least 1, not 0"),
-        ({"n_probe": -2}, "n_probe must be an integer of at least 1, not -2"),
-        ({"rebuild_after": -1.0}, "rebuild_after must be 0 or a positive number, not -1.0"),
-        ({"exact_below": -1}, "exact_below must be 0 or a positive number, not -1"),
-    ],
-)
-def test_a_number_that_cannot_be_meant_is_refused(options, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        FaissIVF(**options)
 
 
 def test_where_it_cannot_search_it_says_why(monkeypatch):

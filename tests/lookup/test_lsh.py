@@ -1,8 +1,6 @@
 """Locality-sensitive hashing: buckets, what is found in them, and what changed since."""
 
-import copy
 import math
-import pickle
 
 import pytest
 import torch
@@ -10,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarememory import EMPTY, AverageOrReplace, FirstInFirstOut, Memory
-from rarememory.lookup import LOOKUPS, AutoLookup, LocalitySensitiveHashing, lsh
+from rarememory.lookup import LocalitySensitiveHashing, lsh
 from rarememory.lookup.exact import score
-from tests.lookup.followed import (
+from tests.lookup.histories import (
     STEPS,
+    change,
     clustered,
     exact,
     filled,
-    live_through,
     near_keys,
     recall_of,
 )
@@ -112,12 +110,6 @@ def test_without_a_number_of_bits_a_bucket_has_about_eight_keys():
     assert index.planes.shape == (8, 7, 16) and index.codes.max() < 128
 
 
-def test_of_equal_keys_the_lower_slots_are_found():
-    memory = hashed()
-    memory.keys[40:80] = memory.keys[7]
-    assert memory(memory.keys[7], k=7).slots.tolist() == [7, 40, 41, 42, 43, 44, 45]
-
-
 def test_the_planes_come_from_its_own_seed():
     state = torch.get_rng_state()
     keys, occupied = clustered(600), torch.ones(600, dtype=bool)
@@ -131,19 +123,6 @@ def test_the_planes_come_from_its_own_seed():
         found.append(lookup.nearest(queries, keys, occupied, 3))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-
-
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(bad):
-    memory, occupied = hashed(), torch.ones(800, dtype=bool)
-    queries = near_keys(memory, 9)
-    alone = memory.lookup.nearest(queries, memory.keys, occupied, 5)
-    queries[2], queries[4, 1] = bad, bad
-    found = memory.lookup.nearest(queries, memory.keys, occupied, 5)
-    spoilt = torch.zeros(9, dtype=bool)
-    spoilt[[2, 4]] = True
-    assert found[spoilt].eq(EMPTY).all() and torch.equal(found[~spoilt], alone[~spoilt])
-    assert memory.lookup.nearest(queries[:0], memory.keys, occupied, 5).shape[0] == 0
 
 
 @pytest.mark.parametrize("k", [1, 20])
@@ -181,7 +160,7 @@ def test_after_any_history_with_all_buckets_searched_it_finds_what_the_exact_sea
     memory.update = policy
     queries = torch.randn(7, 16)
     for verb, count, seed, read in history:
-        live_through(memory, verb, count, seed)
+        change(memory, verb, count, seed)
         if read:
             assert torch.equal(memory(queries, k=9).slots, exact(memory, queries, 9))
     assert torch.equal(memory(queries, k=9).slots, exact(memory, queries, 9))
@@ -195,7 +174,7 @@ def test_after_any_history_no_slot_but_the_occupied_ones_is_found_and_of_those_e
     torch.manual_seed(start)
     memory = hashed(300, 330, n_bits=6, n_tables=2, rebuild_after=0.5)
     for verb, count, seed, _ in history:
-        live_through(memory, verb, count, seed)
+        change(memory, verb, count, seed)
         occupied = (memory.values != EMPTY).nonzero().squeeze(1).tolist()
         for k in (9, 999):
             slots = memory.lookup.nearest(torch.eye(16)[:5], memory.keys, memory.values != EMPTY, k)
@@ -230,42 +209,3 @@ def test_the_tables_are_sorted_anew_when_more_than_a_share_has_changed(monkeypat
     memory.keys[100] = clustered(1)[0]
     memory(torch.randn(1, 16))
     assert len(built) == 2 and int(memory.lookup._cache.index.fresh.sum()) == 0
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_leaves_the_tables_behind_and_answers_the_same(copied):
-    memory = hashed(n_bits=6, n_tables=2, radius=0, seed=9)
-    queries = torch.randn(50, 16)
-    before = memory(queries, k=5)
-    twin = copied(memory)
-    assert memory.lookup._cache is not None and twin.lookup._cache is None
-    for mine, theirs in zip(twin(queries, k=5)[:4], before[:4], strict=True):
-        assert torch.equal(mine, theirs)
-
-
-# Being chosen
-
-
-def test_auto_never_chooses_it():
-    assert LocalitySensitiveHashing not in LOOKUPS.values()
-    assert all(not isinstance(one, LocalitySensitiveHashing) for one in AutoLookup().lookups)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"n_bits": 0}, "n_bits must be an integer of at least 1, not 0"),
-        ({"n_bits": 63}, "n_bits must be at most 62, to fit into an integer, not 63"),
-        ({"n_tables": 0}, "n_tables must be an integer of at least 1, not 0"),
-        ({"n_bits": 4, "radius": 5}, "radius must be 0 to 4, the bits of a bucket, not 5"),
-        ({"radius": -1}, "radius must be 0 to 62, the bits of a bucket, not -1"),
-        ({"n_bits": 40, "radius": 5}, "radius 5 of 40 bits looks into 760099 buckets"),
-        ({"radius": 4}, "radius 4 of 62 bits looks into 597619 buckets of each table"),
-        ({"seed": 2**64}, "seed must be an integer of 64 bits"),
-        ({"rebuild_after": -0.5}, "rebuild_after must be 0 or a positive number, not -0.5"),
-        ({"exact_below": -1}, "exact_below must be 0 or a positive number, not -1"),
-    ],
-)
-def test_a_number_that_cannot_be_meant_is_refused(options, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        LocalitySensitiveHashing(**options)

@@ -172,17 +172,9 @@ def test_the_bound_is_64_mebibytes_of_float32():
     assert torch_file.SCORES_AT_ONCE * 4 == 64 * 2**20
 
 
-@pytest.mark.parametrize("make", LOOKUPS)
-def test_the_same_run_gives_the_same_slots(make):
-    lookup, keys, queries = choose_lookup(make), few(129, 9), units(33, 9)
-    occupied = torch.rand(129) < 0.8
-    runs = [lookup.nearest(queries, keys, occupied, 33) for _ in range(5)]
-    assert all(torch.equal(run, runs[0]) for run in runs)
-
-
-def test_every_lookup_finds_the_same_after_a_thousand_mutations():
+def test_every_lookup_finds_the_same_after_300_changes():
     memories = {name: Memory(5, 33, k=7, lookup=name, seed=2) for name in [*LOOKUPS, "auto"]}
-    for step in range(1000):
+    for step in range(300):
         rows, labels = torch.randn(2, 5), torch.randint(0, 9, (2,))
         for memory in memories.values():
             if step % 97 == 0:

@@ -8,7 +8,7 @@ import torch
 from rarememory import EMPTY, Lookup, Memory
 from rarememory.lookup import IndexedLookup
 from tests.docs import pages
-from tests.lookup.followed import clustered, exact, live_through
+from tests.lookup.histories import change, clustered, exact
 from tests.memories import holding
 
 PAGE = "docs/extending/lookup.md"
@@ -34,7 +34,7 @@ def test_a_documented_search_follows_the_memory(documented, name):
     queries = torch.randn(7, 16)
     for seed in range(30):
         verb = ["write", "write recall", "forget", "load", "snapshot", "edit", "resize"][seed % 7]
-        live_through(memory, verb, 5, seed)
+        change(memory, verb, 5, seed)
         found, truth = memory(queries, k=5).slots, exact(memory, queries, 5)
         if name == "Usearch":
             assert found[-1, -1] == EMPTY

@@ -1,4 +1,4 @@
-"""Memories whose searches keep an index, and the histories that it has to follow."""
+"""Memories whose searches keep an index, and random changes that the index has to follow."""
 
 import torch
 from hypothesis import strategies as st
@@ -31,6 +31,7 @@ def recall_of(memory: Memory, queries: torch.Tensor, k: int) -> float:
 
 
 def near_keys(memory: Memory, count: int = 100) -> torch.Tensor:
+    """Queries close to random keys of the memory."""
     there = (memory.values != EMPTY).nonzero().squeeze(1)
     slots = there[torch.randint(len(there), (count,))]
     return memory.keys[slots] + 0.05 * torch.randn(count, memory.keys.shape[1])
@@ -44,7 +45,7 @@ STEPS = st.lists(
 """Verb, rows, seed, and whether a read follows."""
 
 
-def live_through(memory: Memory, verb: str, count: int, seed: int) -> None:
+def change(memory: Memory, verb: str, count: int, seed: int) -> None:
     """One step of a history; `seed` decides what a verb leaves open."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(count, memory.keys.shape[1], generator=generator)
