@@ -186,7 +186,7 @@ def threshold() -> Figure:
     known, others, strangers = glyphs[:100], glyphs[100:200], glyphs[200:]
     classifier = MemoryClassifier(omniglot_encoder(), host=False, unknown="unknown")
     classifier.learn(known[:, 0], list(range(100)))
-    classifier.fit_threshold(unknown=others.flatten(0, 1), far=0.05)
+    classifier.fit_threshold(unknown=others.flatten(0, 1), false_accept_rate=0.05)
 
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     bins = torch.linspace(0.2, 1, 41).tolist()
