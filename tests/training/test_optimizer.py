@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from rarememory.training.optimizer import MuonAndAdamW
@@ -38,6 +39,36 @@ def learnt(steps=3, scaler=None, **settings):
 def assert_same(one, other):
     for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+class Both:
+    """Torch's own optimizers, each with its part of a network's weights."""
+
+    def __init__(self, model):
+        *_, kernel, matrix = weights = [p for p in model.parameters() if p.dim() > 1]
+        rest = [p for p in model.parameters() if p.dim() == 1]
+        groups = [{"params": weights[:1], "weight_decay": 0.1}, {"params": rest}]
+        self.adamw = AdamW(groups, lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+        self.kernel, self.seen = kernel, nn.Parameter(kernel.detach().flatten(1))
+        options = {"weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+        self.muon = Muon([self.seen, matrix], lr=0.01, **options)
+
+    def zero_grad(self):
+        for optimizer in (self.adamw, self.muon):
+            optimizer.zero_grad()
+        self.kernel.grad = None
+
+    def step(self):
+        self.seen.grad = self.kernel.grad.flatten(1)
+        for optimizer in (self.adamw, self.muon):
+            optimizer.step()
+
+
+def test_every_step_is_that_of_torchs_own_optimizers(monkeypatch):
+    on_a_device(monkeypatch, True)
+    expected = network()
+    learn(expected, Both(expected), 4)
+    assert_same(learnt(4, lr=0.01, weight_decay=0.1), expected)
 
 
 def test_a_matrix_takes_a_step_of_equal_length_in_every_direction():
