@@ -56,7 +56,7 @@ docs: $(READY) ## build the documentation into site/; a broken link or a failing
 	NO_MKDOCS_2_WARNING=true $(RUN) mkdocs build --strict --quiet
 
 learn2learn: export OMP_WAIT_POLICY := PASSIVE
-learn2learn: $(L2L)/.installed ## test the door to learn2learn in an environment of its own, made once
+learn2learn: $(L2L)/.installed ## test the integration with learn2learn in an environment of its own, made once
 	$(L2L)/bin/python -m pytest tests/integrations/test_learn2learn.py tests/benchmarks/test_maml.py
 
 # learn2learn 0.2.0 ships C files of an old Cython; asked for, build_ext makes them anew. It needs

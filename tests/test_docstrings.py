@@ -1,4 +1,4 @@
-"""Every public name explains itself: a sentence, an example that runs, and what it refuses."""
+"""Every public name has a docstring: a sentence, an example that runs, and its errors."""
 
 import ast
 import doctest
@@ -16,7 +16,7 @@ import pytest
 
 import rarememory
 
-# Packages and doors are public unless they are named here; other files if they are named below.
+# Packages and integrations are public unless they are named here; other files if named below.
 MACHINERY = {"rarememory.native", "rarememory.base"}
 FILES = {"rarememory.distributed"}
 
@@ -32,8 +32,8 @@ UNSHAPED = {"why_not", "first"}
 def public_modules() -> Iterator[str]:
     yield "rarememory"
     for found in pkgutil.walk_packages(rarememory.__path__, "rarememory."):
-        door = found.name.startswith("rarememory.integrations.")
-        if (found.ispkg or door or found.name in FILES) and found.name not in MACHINERY:
+        integration = found.name.startswith("rarememory.integrations.")
+        if (found.ispkg or integration or found.name in FILES) and found.name not in MACHINERY:
             yield found.name
 
 
@@ -56,7 +56,7 @@ def public() -> dict[str, Any]:
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            # A door whose package is not installed: there is nothing to open.
+            # An integration with a package that is not installed.
             assert name.startswith("rarememory.integrations."), error
             continue
         for _, thing in offered(module):

@@ -1,1 +1,1 @@
-"""Doors to other packages: one a file, each imported only when it is asked for by name."""
+"""Integrations with other packages, one file each, imported only by those who use them."""

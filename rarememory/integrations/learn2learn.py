@@ -1,7 +1,7 @@
-"""The door to learn2learn: its tasks for our evaluation, our episodes for its algorithms.
+"""learn2learn: evaluate a memory on its tasks, and use our episodes for its algorithms.
 
-A task is (data, labels), a row an example. Nothing of learn2learn is imported here: any iterable of
-tasks will do in place of its `Taskset`.
+A task is (data, labels), one row per example. Nothing of learn2learn is imported here: any iterable
+of tasks can take the place of its `Taskset`.
 """
 
 import random
@@ -32,27 +32,27 @@ def task_accuracy(
     n_shot: int,
     n_tasks: int | None = None,
 ) -> Accuracy:
-    """Write n_shot examples of each class of a task, answer the others; the mean over tasks.
+    """Write n_shot examples of each class of a task, predict the others; the mean over tasks.
 
-    Labels mean something within a task only, so every task has the memory to itself. Rows may come
-    in any order, and classes may differ in their number: the first n_shot rows of a class are the
-    support, written shot by shot, and whatever follows is asked. The encoder is in evaluation mode,
-    so that no query has a say in another's answer. Memory and encoder are afterwards as before.
+    The memory is cleared for every task, since labels have a meaning within a task only. Rows may
+    come in any order, and classes may differ in size: the first n_shot rows of a class are the
+    support, written shot by shot, and the others are the queries. The encoder is in evaluation
+    mode. Memory and encoder are restored afterwards.
 
-    It cannot see whether the classes were trained on. Many were if the tasks are those of
+    It does not check that the classes are new. Many are not with
     `learn2learn.vision.benchmarks.get_tasksets("omniglot")` (0.2.0), whose test tasks draw from the
-    training classes too: make a `Taskset` of a `MetaDataset` that holds test classes alone.
+    training classes too: make a `Taskset` of a `MetaDataset` of test classes.
 
     Args:
         memory: is cleared for every task.
-        tasks: a `Taskset`, or anything that yields (data, labels).
-        encoder: takes the data of a task as they are.
+        tasks: a `Taskset`, or any iterable of (data, labels).
+        encoder: takes the data of a task.
         n_shot: examples of each class to remember.
-        n_tasks: how many; all of them if None.
+        n_tasks: how many tasks; all of them if None.
 
     Raises:
-        ValueError: n_shot is less than 1; there are no tasks, or no end of them; a class has no
-            example to ask about; or an example is in support and query.
+        ValueError: n_shot is less than 1; there are no tasks, or endless ones; a class has no
+            query; or an example is in both support and query.
 
     Example:
         >>> data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.1, 0.9]])
@@ -62,26 +62,26 @@ def task_accuracy(
     """
     check_count("n_shot", n_shot)
     if n_tasks is None and getattr(tasks, "num_tasks", None) == -1:
-        raise ValueError("num_tasks is -1, so these tasks have no end: say how many with n_tasks=")
-    right = []
+        raise ValueError("num_tasks is -1, so these tasks have no end: give n_tasks=")
+    accuracies = []
     with memory.snapshot(), evaluation_mode(encoder):
         for number, (data, labels) in enumerate(islice(tasks, n_tasks)):
             parts = parted(labels, n_shot, f"task {number}")
-            _refuse_leaks(data, parts, f"task {number}")
+            _check_no_leak(data, parts, f"task {number}")
             memory.clear()
             queries = encoder(data.to(_device(encoder, data))).to(memory.keys.device)
             labels = parts.labels.to(memory.keys.device)
             for shot in parts.shots:
                 memory.write(queries[shot], labels[shot])
-            answer = memory(queries[parts.query], k=1).prediction
-            right.append((answer == labels[parts.query]).float().mean().cpu())
-    if not right:
+            predictions = memory(queries[parts.query], k=1).prediction
+            accuracies.append((predictions == labels[parts.query]).float().mean().cpu())
+    if not accuracies:
         raise ValueError("there are no tasks: an accuracy needs at least 1")
-    return Accuracy.of(torch.stack(right))
+    return Accuracy.of(torch.stack(accuracies))
 
 
 class Parts(NamedTuple):
-    """Rows of a task: those of the first shot, of the second, ...; those to ask; all labels.
+    """The rows of each shot of the support, the rows of the queries, and the labels of all rows.
 
     Example:
         >>> labels = torch.tensor([9, 5, 9, 5, 9])
@@ -96,7 +96,7 @@ class Parts(NamedTuple):
 
 
 def parted(labels: Int[Tensor, " rows"], n_shot: int, task: str = "the task") -> Parts:
-    """The first n_shot rows of each class, and the others; labels from 0 on.
+    """Split a task: the first n_shot rows of each class are the support; labels count from 0.
 
     Raises:
         ValueError: a class has n_shot rows or fewer.
@@ -119,14 +119,13 @@ def parted(labels: Int[Tensor, " rows"], n_shot: int, task: str = "the task") ->
     return Parts(shots, query, labels)
 
 
-def _refuse_leaks(data: Tensor, parts: Parts, task: str) -> None:
-    """A ValueError if an example to ask about is one of those remembered."""
+def _check_no_leak(data: Tensor, parts: Parts, task: str) -> None:
     content = [row.flatten().view(torch.uint8).numpy().tobytes() for row in data.cpu()]
-    shown = {content[row]: row for row in torch.cat(parts.shots).tolist()}
+    support = {content[row]: row for row in torch.cat(parts.shots).tolist()}
     for row in parts.query.tolist():
-        if content[row] in shown:
+        if content[row] in support:
             raise ValueError(
-                f"rows {shown[content[row]]} and {row} of {task} are one example, in support and "
+                f"rows {support[content[row]]} and {row} of {task} are one example, in support and "
                 "query: sample without replacement, from data without duplicates"
             )
 
@@ -136,26 +135,24 @@ def _device(encoder: nn.Module, data: Tensor) -> torch.device:
 
 
 class EpisodeTasks:
-    """Support/query episodes as a `Taskset` gives tasks: `sample()`, `tasks[i]`, one by one.
+    """Support/query episodes with the interface of a `Taskset`: `sample()`, `tasks[i]`, iteration.
 
     A task is data [n_way * (n_shot + n_query), 1, height, width] with ink 1 on 0, and labels 0 to
-    n_way - 1 that mean another class in every task. Rows come class by class, the support first,
-    and no drawing comes twice: `learn2learn.data.partition_task(data, labels, n_shot)` gives the
-    episode, and any other split of so many a class is free of leaks too.
-
-    Task i depends on the seed and on i alone.
+    n_way - 1. Rows are sorted by class, the support first, and no drawing comes twice, so that
+    `learn2learn.data.partition_task(data, labels, n_shot)` gives the episode. Task i depends on the
+    seed and on i only.
 
     Args:
         images: of the classes to draw from, as `Characters.images`.
         n_way: classes of a task.
-        n_shot: examples of each for the support.
-        n_query: examples of each for the query.
-        n_tasks: how many tasks there are.
+        n_shot: support examples per class.
+        n_query: query examples per class.
+        n_tasks: number of tasks.
         seed: of the tasks, and of the order in which `sample` draws them.
 
     Raises:
-        ValueError: n_tasks is less than 1; or, when a task is drawn, another number is, or there
-            are too few classes or drawings.
+        ValueError: n_tasks is less than 1; or, when a task is drawn, another number is less than 1,
+            or there are too few classes or drawings.
 
     Example:
         >>> from rarememory.data import draw_glyphs
@@ -188,7 +185,7 @@ class EpisodeTasks:
         return self.n_tasks
 
     def __getitem__(self, index: int) -> Task:
-        """Task `index`, the same every time."""
+        """Task number `index`."""
         if not 0 <= index < self.n_tasks:
             raise IndexError(f"there is no task {index} among {self.n_tasks}")
         seed = np.random.SeedSequence([self.seed, index]).generate_state(1)[0]
@@ -199,14 +196,14 @@ class EpisodeTasks:
             n_query=self.n_query,
             generator=Generator().manual_seed(int(seed)),
         )
-        classes = torch.cat([support.classes, query.classes], dim=1).flatten()
-        drawings = torch.cat([support.drawings, query.drawings], dim=1).flatten()
-        labels = torch.cat([support.labels, query.labels], dim=1).flatten()
+        classes, drawings, labels = (
+            torch.cat(pair, dim=1).flatten() for pair in zip(support, query, strict=True)
+        )
         return self.images[classes, drawings].unsqueeze(1) / 255, labels
 
     def __iter__(self) -> Iterator[Task]:
         return (self[index] for index in range(self.n_tasks))
 
     def sample(self) -> Task:
-        """A task drawn at random."""
+        """A random task."""
         return self[self._random.randrange(self.n_tasks)]

@@ -1,5 +1,6 @@
-"""The door to Lightning: what a memory would know from a module's features, at each validation."""
+"""Lightning: the accuracy of a memory on a module's features, logged at each validation."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
@@ -20,11 +21,6 @@ from rarememory.memory import Memory
 
 
 def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
-    """The batch as it is, if it is a pair.
-
-    Raises:
-        ValueError: it is anything else.
-    """
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         size = f" of {len(batch)}" if isinstance(batch, list | tuple) else ""
         raise ValueError(
@@ -34,45 +30,44 @@ def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
 
 
 class MemoryCallback(Callback):
-    """At each validation: remember the features of some examples, and log how many others it knows.
+    """Write the features of a support set into a memory, and log its accuracy on validation data.
 
-    When a validation begins, the module's features of the support are written into a fresh memory,
-    with one write, so that their order does not matter; then every validation batch is asked, and
-    `memory/accuracy`, the part whose nearest key has their label, is logged for `EarlyStopping` and
-    `ModelCheckpoint` to monitor; with several validation loaders one a loader, named as Lightning
-    does. An example whose features are zero or not finite is neither remembered nor known. The
-    module needs a `validation_step` (one that does nothing will do). Modes, gradients and the
-    global random states are left as they were.
+    When a validation begins, the module's features of the support are written into a new memory, in
+    one write. Each validation batch is then predicted by the nearest key, and the accuracy is
+    logged as `memory/accuracy`, for `EarlyStopping` and `ModelCheckpoint` to monitor (one per
+    loader, with Lightning's suffix, if there are several). Examples whose features are zero or not
+    finite are not written, and count as wrong. The module needs a `validation_step`, which may do
+    nothing. Modes, gradients and global random states are restored.
 
-    The features of a validation batch are those that the layer saw while `validation_step` ran; the
-    module is called again only if the layer did not run then, or not once for the whole batch, or
-    if there is no layer to listen at. With several processes each encodes a part of the support,
-    and all have the same memory. Trainers of `lightning` and of `pytorch_lightning` both take it.
+    The features of a validation batch are captured while `validation_step` runs; the module is
+    called again only if the layer did not run exactly once on the whole batch. With several
+    processes each encodes a part of the support, and all have the same memory. It works with
+    trainers of `lightning` and of `pytorch_lightning`.
 
     Args:
-        support: a loader; None for the training data. It is shared out over the processes batch by
-            batch, so it needs no distributed sampler. There is no training data yet in the sanity
-            check, and none in `trainer.validate`: then the callback rests.
-        n_batches: how many of its batches to remember, always the same ones as far as `seed` says;
-            all if None. Of the training data, how many of each process's share.
-        features: the name of the layer whose output they are; or what makes them of
-            (module, inputs), such as `Encoder.embed`. If None, what enters the last Linear, as in
-            `rarememory.wrap`, or the module's own output if it has none. A map
-            [batch, channels, height, width] is averaged over its places.
-        unpack: makes (inputs, labels) of a batch that is not a pair.
-        memory: makes an empty memory of a key_dim; `Memory` with a slot for each example if None.
-        prefix: of what is logged.
+        support: a loader; None for the training data. Its batches are divided among the processes,
+            so it needs no distributed sampler. In the sanity check and in `trainer.validate` there
+            is no training data: then nothing is logged.
+        n_batches: how many of its batches to write, always the same ones; all if None. Of the
+            training data, how many of each process.
+        features: the name of the layer whose output is used; or a function of (module, inputs),
+            such as `Encoder.embed`. If None, the input of the last Linear, as in `rarememory.wrap`,
+            or the module's output if it has none. A map [batch, channels, height, width] is
+            averaged over height and width.
+        unpack: returns (inputs, labels) of a batch that is not a pair.
+        memory: returns an empty memory of a key_dim; `Memory` with a slot per example if None.
+        prefix: of the logged name.
         prog_bar: whether the progress bar shows it.
-        save: whether checkpoints hold the memory; otherwise nothing of it enters one.
+        save: whether checkpoints contain the memory.
         seed: of torch's random state while the support is loaded.
 
     Attributes:
-        memory: what the latest validation filled, or a checkpoint held; None before.
+        memory: the memory of the latest validation, or of a checkpoint; None before.
 
     Raises:
-        ValueError: n_batches is less than 1; and, in a validation, there is no such layer, or it
-            does not run, features are not [batch, key_dim], a batch is no pair, its labels are not
-            [batch], or the support is empty.
+        ValueError: n_batches is less than 1; or, in a validation, the layer does not exist or run,
+            features are not [batch, key_dim], a batch is no pair, its labels are not [batch], or
+            the support is empty.
 
     Example:
         >>> class Module(LightningModule):
@@ -83,16 +78,16 @@ class MemoryCallback(Callback):
         ...         pass
         >>> support = [(torch.eye(2), torch.tensor([4, 6]))]
         >>> batches = iter([(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([4, 6]))])
-        >>> known = MemoryCallback(support)
+        >>> callback = MemoryCallback(support)
         >>> trainer = Trainer(
-        ...     accelerator="cpu", callbacks=[known], logger=False, enable_progress_bar=False
+        ...     accelerator="cpu", callbacks=[callback], logger=False, enable_progress_bar=False
         ... )
         >>> trainer.validate(Module(), batches, verbose=False)
         [{'memory/accuracy': 0.5}]
-        >>> known.memory.values
+        >>> callback.memory.values
         tensor([4, 6])
 
-        To stop when the memory knows no more than before:
+        To stop when the accuracy no longer rises:
 
         >>> from lightning.pytorch.callbacks import EarlyStopping
         >>> patience = EarlyStopping(monitor="memory/accuracy", mode="max")
@@ -123,20 +118,20 @@ class MemoryCallback(Callback):
         self.save = save
         self.seed = seed
         self.memory: Memory | None = None
-        self._rests = True
-        self._step = ExitStack()
-        self._caught: list[Any] = []
+        self._skips = True
+        self._hooks = ExitStack()
+        self._captured: list[Any] = []
 
-    # What Lightning calls
+    # Hooks of Lightning
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loader = trainer.train_dataloader if self.support is None else self.support
-        self._rests = loader is None
-        if not self._rests:
+        self._skips = loader is None
+        if not self._skips:
             self.memory = self._filled(loader, trainer, pl_module)
         elif not trainer.sanity_checking:
             rank_zero_warn(
-                "MemoryCallback rests: no training data is loaded here, so give support="
+                "MemoryCallback logs nothing: no training data is loaded here, so give support="
             )
 
     def on_validation_batch_start(
@@ -144,9 +139,9 @@ class MemoryCallback(Callback):
     ) -> None:
         if callable(self.features):
             return
-        # Not at the module itself: some strategies run the step as a call of it, too.
+        # Some strategies run the step itself as a call of the module.
         if self._layer(pl_module)[0] is not pl_module:
-            self._caught = self._step.enter_context(self._listening(pl_module))
+            self._captured = self._hooks.enter_context(self._capturing(pl_module))
 
     def on_validation_batch_end(
         self,
@@ -157,26 +152,21 @@ class MemoryCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Ask the memory about the batch, unless there is none, and log how much it knows.
-
-        Raises:
-            ValueError: the batch is no pair, its labels are not [batch], the layer is missing or
-                did not run, or features are not [batch, key_dim].
-        """
-        self._step.close()
-        caught, self._caught = self._caught, []
-        if self._rests or self.memory is None:
+        """Predict the batch by the memory, and log the accuracy."""
+        self._hooks.close()
+        captured, self._captured = self._captured, []
+        if self._skips or self.memory is None:
             return
         inputs, labels = self._unpacked(batch, pl_module)
-        if len(caught) == 1 and isinstance(caught[0], Tensor) and len(caught[0]) == len(labels):
-            queries = self._checked(caught[0])
+        if [len(one) for one in captured if isinstance(one, Tensor)] == [len(labels)]:
+            queries = self._checked(captured[0])
         else:
-            queries = self._made(inputs, trainer, pl_module)
+            queries = self._features(inputs, trainer, pl_module)
         with torch.no_grad():
-            answers = self.memory(queries, k=1, mask=_usable(queries)).prediction
+            predictions = self.memory(queries, k=1, mask=_nonzero(queries)).prediction
         pl_module.log(
             f"{self.prefix}/accuracy",
-            (answers == labels).float().mean(),
+            (predictions == labels).float().mean(),
             prog_bar=self.prog_bar,
             sync_dist=True,
             batch_size=len(labels),
@@ -185,33 +175,32 @@ class MemoryCallback(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._step.close()
+        self._hooks.close()
 
     # The memory
 
     def _filled(self, loader: Any, trainer: Trainer, pl_module: LightningModule) -> Memory:
-        # Not in inference mode, so that the memory may be written and trained under afterwards.
+        # Tensors made in inference mode could not be written or trained under afterwards.
         with torch.inference_mode(False), torch.no_grad():
-            with _aside(loader, self.seed) as batches:
+            with _repeatable(loader, self.seed) as batches:
                 pairs = list(self._encoded(self._share(batches, trainer), trainer, pl_module))
-            features, labels = _of_all_processes(pairs, trainer, pl_module.device)
+            features, labels = _gathered(pairs, trainer, pl_module.device)
             if not len(labels):
-                raise ValueError("MemoryCallback needs examples to remember, and its support has 0")
+                raise ValueError("the support of MemoryCallback has no examples: give at least 1")
             memory = self._new_memory(features.shape[1], len(labels)).to(pl_module.device)
-            memory.write(features, labels, mask=_usable(features))
+            memory.write(features, labels, mask=_nonzero(features))
         return memory
 
     def _new_memory(self, key_dim: int, memory_size: int) -> Memory:
-        return (
-            Memory(key_dim, memory_size) if self.make_memory is None else self.make_memory(key_dim)
-        )
+        make = self.make_memory
+        return Memory(key_dim, memory_size) if make is None else make(key_dim)
 
     def _share(self, batches: Iterable[Any], trainer: Trainer) -> Iterator[Any]:
-        """The batches that this process has to encode."""
+        """The batches that this process encodes."""
         if self.support is None:
-            # Lightning has shared the training data out already.
-            count = min(self.n_batches or float("inf"), trainer.num_training_batches)
-            return islice(batches, None if count == float("inf") else int(count))
+            # Lightning has divided the training data already; its count may be infinite.
+            counts = [n for n in (self.n_batches, trainer.num_training_batches) if n != math.inf]
+            return islice(batches, min((int(n) for n in counts if n is not None), default=None))
         return islice(batches, trainer.global_rank, self.n_batches, trainer.world_size)
 
     def _encoded(
@@ -221,7 +210,7 @@ class MemoryCallback(Callback):
             batch = trainer.precision_plugin.convert_input(batch)
             batch = trainer.strategy.batch_to_device(batch)
             inputs, labels = self._unpacked(batch, pl_module)
-            yield self._made(inputs, trainer, pl_module), labels
+            yield self._features(inputs, trainer, pl_module), labels
 
     def _unpacked(self, batch: Any, pl_module: LightningModule) -> tuple[Any, Tensor]:
         inputs, labels = self.unpack(batch)
@@ -232,20 +221,16 @@ class MemoryCallback(Callback):
 
     # The features
 
-    def _made(self, inputs: Any, trainer: Trainer, pl_module: LightningModule) -> Tensor:
-        """What the module makes of the inputs, in evaluation mode."""
-        with (
-            evaluation_mode(pl_module),
-            torch.no_grad(),
-            trainer.precision_plugin.val_step_context(),
-        ):
+    def _features(self, inputs: Any, trainer: Trainer, pl_module: LightningModule) -> Tensor:
+        """The features of the inputs, in evaluation mode."""
+        with evaluation_mode(pl_module), torch.no_grad(), trainer.precision_plugin.val_step_context():
             if callable(self.features):
                 return self._checked(self.features(pl_module, inputs))
-            with self._listening(pl_module) as caught:
+            with self._capturing(pl_module) as captured:
                 pl_module(inputs)
-        if not caught:
+        if not captured:
             raise ValueError(f"the layer {self.features!r} did not run: name one that does")
-        return self._checked(caught[-1])
+        return self._checked(captured[-1])
 
     def _checked(self, features: Any) -> Tensor:
         if isinstance(features, Tensor) and features.dim() == 4:
@@ -254,27 +239,27 @@ class MemoryCallback(Callback):
             form = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(
                 f"features must be [batch, key_dim], not {form}: name another layer with "
-                "features=, or give what makes them of (module, inputs)"
+                "features=, or give a function of (module, inputs)"
             )
         return features.float()
 
     @contextmanager
-    def _listening(self, pl_module: LightningModule) -> Iterator[list[Any]]:
-        caught: list[Any] = []
-        layer, entering = self._layer(pl_module)
+    def _capturing(self, pl_module: LightningModule) -> Iterator[list[Any]]:
+        captured: list[Any] = []
+        layer, of_input = self._layer(pl_module)
 
-        def catch(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any = None) -> None:
-            caught.append(next(iter([*args, *kwargs.values()])) if entering else output)
+        def capture(_: nn.Module, args: Any, kwargs: dict[str, Any], output: Any = None) -> None:
+            captured.append([*args, *kwargs.values()][0] if of_input else output)
 
-        listen = layer.register_forward_pre_hook if entering else layer.register_forward_hook
-        hook = listen(catch, with_kwargs=True)
+        register = layer.register_forward_pre_hook if of_input else layer.register_forward_hook
+        hook = register(capture, with_kwargs=True)
         try:
-            yield caught
+            yield captured
         finally:
             hook.remove()
 
     def _layer(self, pl_module: LightningModule) -> tuple[nn.Module, bool]:
-        """The layer to listen at, and whether features are what enters it, or what leaves it."""
+        """The layer of the features, and whether they are its input (or its output)."""
         if self.features is None:
             head = last_linear(pl_module)
             return (pl_module, False) if head is None else (head[1], True)
@@ -302,15 +287,15 @@ class MemoryCallback(Callback):
             self.memory.load_state_dict(state_dict["memory"])
 
 
-def _usable(features: Tensor) -> Tensor:
-    """The rows that have a direction."""
+def _nonzero(features: Tensor) -> Tensor:
+    """The rows that are finite and not zero."""
     return features.isfinite().all(1) & features.any(1)
 
 
-def _of_all_processes(
+def _gathered(
     pairs: list[tuple[Tensor, Tensor]], trainer: Trainer, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Features and labels of the whole support, the same on every process."""
+    """Features and labels of the whole support, in the same order on every process."""
     if pairs:
         features, labels = (torch.cat(rows) for rows in zip(*pairs, strict=True))
     else:
@@ -318,17 +303,17 @@ def _of_all_processes(
         labels = torch.zeros(0, device=device, dtype=torch.int64)
     if trainer.world_size == 1:
         return features, labels
-    # A process that had nothing to encode does not know how wide features are.
+    # A process without batches does not know the width of the features.
     parts = [rows for rows in gather_all_tensors(features) if len(rows)] or [features]
     return torch.cat(parts), torch.cat(gather_all_tensors(labels))
 
 
 @contextmanager
-def _aside(loader: Any, seed: int) -> Iterator[Any]:
-    """The loader, gone through in the same order every time, and beside whoever else is at it.
+def _repeatable(loader: Any, seed: int) -> Iterator[Any]:
+    """The loader, in the same order every time, without effect on others that iterate over it.
 
-    Persistent workers begin anew for everybody when anybody begins, so these are others; and a
-    generator that shuffles goes on afterwards from where it was.
+    Persistent workers restart for all iterators, so the copy gets its own; the state of a generator
+    that shuffles is restored.
     """
     owners = (loader, getattr(loader, "sampler", None))
     generators = [getattr(owner, "generator", None) for owner in owners]

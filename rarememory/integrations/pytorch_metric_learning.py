@@ -1,6 +1,6 @@
-"""The door to pytorch-metric-learning: our search as its `knn_func`, our keys as its references.
+"""pytorch-metric-learning: a memory as its `knn_func`, and its keys as references of its losses.
 
-Nothing of that package is imported here: it asks for callables, and is given them.
+Nothing of that package is imported here: it takes any callable.
 """
 
 from os import PathLike
@@ -11,19 +11,21 @@ from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rarememory.base.files import write_atomically
 from rarememory.base.validation import check_count
+from rarememory.integrations.neighbors import without_self
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
-# Numbers that the scores of one piece of the queries may gather.
+# Most numbers of keys that one read gathers for its scores.
 _AT_ONCE = 2**24
 
 Found = tuple[Float[Tensor, "queries k"], Int64[Tensor, "queries k"]]
 
 
 class References(TypedDict):
-    """Keys and values under the names that its miners and losses have for them.
+    """Keys and values under the argument names of its miners and losses.
 
     Example:
         >>> memory = Memory(key_dim=2, memory_size=4)
@@ -39,11 +41,11 @@ class References(TypedDict):
 
 
 def references(memory: Memory) -> References:
-    """What is remembered, for miners and losses: `loss(embeddings, labels, **references(memory))`.
+    """Keys and values for miners and losses: `loss(embeddings, labels, **references(memory))`.
 
-    The two are copies, in the order of the slots and in at least float32: gradients reach the
-    embeddings and never the keys, and a write before `backward` does no harm. Where the memory has
-    a projection, give the losses projected embeddings.
+    They are copies, in the order of the slots and in at least float32: gradients reach the
+    embeddings and never the keys, and the memory may be written before `backward`. If the memory
+    has a projection, give the losses projected embeddings.
 
     Example:
         >>> memory = Memory(key_dim=2, memory_size=4)
@@ -58,16 +60,15 @@ def references(memory: Memory) -> References:
 
 
 class MemoryKNN:
-    """A `knn_func` for `AccuracyCalculator` and `InferenceModel`: our search, by cosine.
+    """A `knn_func` for `AccuracyCalculator` and `InferenceModel` that searches by cosine.
 
-    It finds the nearest references, and says |q - r|^2 = 2 - 2 cos(q, r) of the unit vectors: the
-    distance that the package's own search gives for normalised embeddings. Of equal references the
-    one with the lower number comes first.
+    Distances are |q - r|^2 = 2 - 2 cos(q, r) of the unit vectors, as the package's own search gives
+    them for normalised embeddings. Of equal references the one with the lower index comes first.
 
     Args:
-        memory: search what this memory remembers. The indices are its slots, so that
-            `memory.values[indices]` are the labels. Without, `train` and `add` give the references.
-        lookup: the search of references that come without a memory, as in `Memory`.
+        memory: the memory to search. Indices are its slots, so `memory.values[indices]` are the
+            labels. If None, `train` and `add` set the references.
+        lookup: the search among references that are not a memory's, as in `Memory`.
 
     Example:
         >>> knn = MemoryKNN()
@@ -79,7 +80,7 @@ class MemoryKNN:
     def __init__(self, memory: Memory | None = None, *, lookup: str | Lookup = "auto") -> None:
         self.memory = memory
         self.lookup = lookup
-        self._given = memory is not None
+        self._given_memory = memory is not None
 
     def __call__(
         self,
@@ -88,109 +89,101 @@ class MemoryKNN:
         reference: Float[Tensor, "references key_dim"] | None = None,
         ref_includes_query: bool = False,
     ) -> Found:
-        """Squared distances and numbers of the k nearest references of each query, nearest first.
+        """Squared distances and indices of the k nearest references of each query, nearest first.
 
         Args:
-            query: rows of any length but zero.
+            query: rows, none of them zero.
             k: how many.
-            reference: rows to search; without it, what was added or is remembered.
-            ref_includes_query: whether the first references are the queries themselves; none of
-                them is then its own neighbour.
+            reference: rows to search; the memory or the stored references if None.
+            ref_includes_query: whether the first references are the queries themselves; a query is
+                then not its own neighbour.
 
         Raises:
-            ValueError: there are no references, or fewer than k; or a row has no direction.
+            ValueError: there are fewer than k references; or a row is zero or not finite.
         """
         check_count("k", k)
-        memory = self._known() if reference is None else _holding(reference, self.lookup)
-        there = len(memory) - ref_includes_query
-        if k > there:
-            raise ValueError(f"k is {k}, and there are {there} references: ask for fewer")
-        wanted = k + ref_includes_query
-        piece = max(1, _AT_ONCE // (wanted * memory.keys.shape[1]))
-        asked = query.to(memory.keys.device).split(piece)
+        memory = self._references() if reference is None else _memory_of(reference, self.lookup)
+        most = len(memory) - ref_includes_query
+        if k > most:
+            raise ValueError(f"k is {k}, and there are {most} references: ask for fewer")
+        k += ref_includes_query
+        rows = max(1, _AT_ONCE // (k * memory.keys.shape[1]))
         with torch.no_grad():
-            read = [memory(some, k=wanted) for some in asked]
-        scores = torch.cat([recall.scores for recall in read])
-        slots = torch.cat([recall.slots for recall in read])
+            recalls = [memory(some, k=k) for some in query.to(memory.keys.device).split(rows)]
+        scores = torch.cat([recall.scores for recall in recalls])
+        slots = torch.cat([recall.slots for recall in recalls])
         if ref_includes_query:
-            scores, slots = _without_themselves(scores, slots)
+            own = torch.arange(len(slots), device=slots.device)
+            scores, slots = without_self(scores, slots, own)
         return (2 - 2 * scores).clamp(min=0).to(query.device), slots.to(query.device)
 
     def train(self, embeddings: Float[Tensor, "references key_dim"]) -> None:
-        """Forget the references, and take these."""
-        self._refuse_if_given("train")
-        self.memory = _holding(embeddings, self.lookup)
+        """Replace the references by these."""
+        self._refuse_for_given_memory("train")
+        self.memory = _memory_of(embeddings, self.lookup)
 
     def add(self, embeddings: Float[Tensor, "references key_dim"]) -> None:
-        """Take these references too; numbers go on where they were."""
-        self._refuse_if_given("add")
-        known = self._known()
-        size = len(known.keys)
-        more = _holding(embeddings.to(known.keys.device), self.lookup)
-        known.resize(size + len(embeddings))
+        """Add references; their indices follow those of the others."""
+        self._refuse_for_given_memory("add")
+        memory = self._references()
+        size = len(memory.keys)
+        more = _memory_of(embeddings.to(memory.keys.device), self.lookup)
+        memory.resize(size + len(embeddings))
         with torch.no_grad():
-            known.keys[size:], known.values[size:] = more.keys, more.values + size
+            memory.keys[size:], memory.values[size:] = more.keys, more.values + size
 
     def save(self, filename: str | PathLike[str]) -> None:
         """Write the references to a safetensors file."""
-        self._refuse_if_given("save")
-        save_file({"references": self._known().keys.cpu()}, filename)
+        self._refuse_for_given_memory("save")
+        tensors = {"references": self._references().keys.cpu()}
+        write_atomically(filename, lambda path: save_file(tensors, path))
 
     def load(self, filename: str | PathLike[str]) -> None:
-        """Take the references of a file that `save` wrote.
+        """Replace the references by those of a file that `save` wrote.
 
         Raises:
-            ValueError: it has none.
+            ValueError: the file has no references.
         """
-        self._refuse_if_given("load")
+        self._refuse_for_given_memory("load")
         keys = load_file(filename).get("references")
         if keys is None:
             raise ValueError(f"{str(filename)!r} has no references: give a file that save() wrote")
-        self.memory = _of(keys, self.lookup)
+        self.memory = _memory_of_units(keys, self.lookup)
 
     def reset(self) -> None:
-        """Forget the references."""
-        self._refuse_if_given("reset")
+        """Remove the references."""
+        self._refuse_for_given_memory("reset")
         self.memory = None
 
-    def _known(self) -> Memory:
+    def _references(self) -> Memory:
         if self.memory is None:
             raise ValueError("there are no references yet: train() with some, or pass reference=")
         return self.memory
 
-    def _refuse_if_given(self, verb: str) -> None:
-        if self._given:
+    def _refuse_for_given_memory(self, verb: str) -> None:
+        if self._given_memory:
             raise ValueError(
-                f"{verb} is for references of its own, and this search reads a memory of yours: "
-                "write, forget and save there"
+                f"{verb} changes references, and this search reads a memory: use the memory's own "
+                "write, forget and state_dict"
             )
 
 
-def _holding(embeddings: Float[Tensor, "references key_dim"], lookup: str | Lookup) -> Memory:
-    """A memory that holds one embedding a slot, in their order; the values are the slots.
+def _memory_of(embeddings: Float[Tensor, "references key_dim"], lookup: str | Lookup) -> Memory:
+    """A memory with one embedding per slot, in their order; the values are the slots.
 
     Raises:
-        ValueError: there is none, or a row is zero or not finite.
+        ValueError: there are no rows, or a row is zero or not finite.
     """
     keys, good = normalized(embeddings.detach(), torch.float32)
     if good is not None and not good.all():
         bad = good.logical_not().nonzero().squeeze(1)[:8].tolist()
         raise ValueError(f"references must be finite and not zero, and these rows are not: {bad}")
-    return _of(keys, lookup)
+    return _memory_of_units(keys, lookup)
 
 
-def _of(keys: Tensor, lookup: str | Lookup) -> Memory:
+def _memory_of_units(keys: Tensor, lookup: str | Lookup) -> Memory:
     memory = Memory(keys.shape[1], len(keys), lookup=lookup).to(keys.device)
     with torch.no_grad():
         memory.keys.copy_(keys)
         memory.values.copy_(torch.arange(len(keys)))
     return memory
-
-
-def _without_themselves(scores: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-    """The neighbours of row i without reference i."""
-    own = torch.arange(len(slots), device=slots.device).unsqueeze(1)
-    others = slots != own
-    # One behind more than k equal references is not among its own neighbours: then the last goes.
-    others[:, -1] &= ~others.all(dim=1)
-    return scores[others].view(len(slots), -1), slots[others].view(len(slots), -1)

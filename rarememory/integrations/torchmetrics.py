@@ -1,4 +1,4 @@
-"""The door to torchmetrics: accuracy by sighting, forgetting, and telling strangers apart."""
+"""torchmetrics: accuracy by sighting, forgetting, and AUROC for unknown classes."""
 
 from typing import Any
 
@@ -11,29 +11,26 @@ from rarememory.base.validation import check_count
 
 
 class _Mergeable(Metric):
-    """A metric whose states add up, so that halves merge into the whole."""
+    """A metric whose states of two parts of the data merge into that of the whole."""
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add what another has counted, as one process adds that of others."""
+        """Add the state of another metric, as processes do when they synchronise."""
         if isinstance(incoming_state, Metric):
             incoming_state = incoming_state.metric_state
         self._reduce_states(incoming_state)
-        # Otherwise what was computed before the merger would be given again.
+        # Otherwise `compute` would return its cached result.
         self._computed = None
 
 
 class SightingAccuracy(_Mergeable):
-    """Accuracy by how often a class had been seen before: the paper's protocol, batch by batch.
+    """Accuracy by how often a class had been seen before, the protocol of the paper.
 
-    For s = 0, 1, ..., n_sightings - 1
-
-        accuracy[s] = sum [pred = target and seen = s] / sum [seen = s]
-
-    so accuracy[K] is what "Learning to Remember Rare Events" calls K-shot (Kaiser et al. 2017,
-    section 4.1). It is not a number where nothing was asked; what was seen oftener is not counted.
+    accuracy[s] = sum [pred = target and seen = s] / sum [seen = s] for s = 0 ... n_sightings - 1,
+    so accuracy[K] is what Kaiser et al. 2017, section 4.1, call K-shot. It is NaN where there was
+    no such query; queries of classes that were seen more often are not counted.
 
     Args:
-        n_sightings: how many numbers to give.
+        n_sightings: length of the result.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
@@ -52,12 +49,12 @@ class SightingAccuracy(_Mergeable):
     full_state_update = False
 
     hits: Tensor
-    asked: Tensor
+    total: Tensor
 
     def __init__(self, n_sightings: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_count("n_sightings", n_sightings)
-        for name in ("hits", "asked"):
+        for name in ("hits", "total"):
             self.add_state(name, torch.zeros(n_sightings, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(
@@ -69,76 +66,70 @@ class SightingAccuracy(_Mergeable):
         """Count a batch.
 
         Args:
-            preds: what was answered, such as `memory(queries).prediction`.
-            target: what is right.
-            seen: how often the class of each had been seen before it was asked about.
+            preds: predictions, such as `memory(queries).prediction`.
+            target: true labels.
+            seen: how often each query's class had been seen before the query.
 
         Raises:
             ValueError: the shapes differ, or a count is negative.
         """
         _check_shapes(preds=preds, target=target, seen=seen)
         _check_not_negative("seen", seen)
-        counted = seen < len(self.asked)
-        seen, right = seen[counted].long(), (preds == target)[counted]
-        self.asked += torch.bincount(seen, minlength=len(self.asked))
-        self.hits += torch.bincount(seen[right], minlength=len(self.hits))
+        counted = seen < len(self.total)
+        seen, correct = seen[counted].long(), (preds == target)[counted]
+        self.total += torch.bincount(seen, minlength=len(self.total))
+        self.hits += torch.bincount(seen[correct], minlength=len(self.hits))
 
     def compute(self) -> Float[Tensor, " n_sightings"]:
-        """Accuracy at each number of sightings; torchmetrics makes a scalar of one alone."""
-        return self.hits / self.asked
+        """Accuracy per number of sightings; torchmetrics makes a scalar of a single one."""
+        return self.hits / self.total
 
 
 class Forgetting(_Mergeable):
-    """How much accuracy on earlier tasks was lost by learning later ones.
+    """The accuracy on earlier tasks that was lost by learning later ones.
 
-    With a[l, j] the accuracy on task j after stage l of learning, and k the last stage in which
-    anything was asked,
+    forgetting = mean over tasks j of (max over l < k of a[l, j]) - a[k, j], with a[l, j] the
+    accuracy on task j after stage l of learning, and k the last stage with an update (Chaudhry et
+    al. 2018, "Riemannian Walk for Incremental Learning"). The mean is over tasks with updates in
+    stage k and in an earlier one. It is in [-1, 1], negative if later learning helped, and NaN if
+    there is no such task.
 
-        forgetting = mean over tasks j of (max over l < k of a[l, j]) - a[k, j]
-
-    (Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning"; the backward transfer of
-    Lopez-Paz and Ranzato 2017 takes the stage in which j was learnt for the best, and turns the
-    sign). The mean is over tasks that were asked about in stage k and in an earlier one: ask about
-    a task only when it has been learnt, as the authors do, and the latest, which could not be
-    forgotten yet, is not among them. It is in [-1, 1], negative if later learning helped, and not a
-    number if there is no such task.
-
-    Say `next_stage()` when learning goes on, on every process. A call of the metric itself counts
-    the batch and returns not a number, for one batch has no earlier stage.
+    Call `next_stage()` on every process before learning goes on. Calling the metric itself counts
+    the batch and returns NaN, since one batch has no earlier stage.
 
     Args:
         kwargs: of `torchmetrics.Metric`.
 
     Example:
         >>> forgetting = Forgetting()
-        >>> right, wrong, first = torch.tensor([1, 1]), torch.tensor([1, 0]), torch.tensor([0, 0])
-        >>> forgetting.update(right, right, task=first)  # all of the first task was known
+        >>> target, preds, first = torch.tensor([1, 1]), torch.tensor([1, 0]), torch.tensor([0, 0])
+        >>> forgetting.update(target, target, task=first)  # all of the first task is right
         >>> forgetting.next_stage()  # a second task is learnt
-        >>> forgetting.update(wrong, right, task=first)  # half of the first is known still
-        >>> forgetting.update(right, right, task=first + 1)
+        >>> forgetting.update(preds, target, task=first)  # half of the first is still right
+        >>> forgetting.update(target, target, task=first + 1)
         >>> forgetting.compute()
         tensor(0.5000)
     """
 
     is_differentiable = False
     higher_is_better = False
-    # The stage is part of what an update counts.
+    # An update depends on the stage, which is a state.
     full_state_update = True
 
     stage: Tensor
     stages: list[Tensor]
     tasks: list[Tensor]
-    right: list[Tensor]
+    correct: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("stage", torch.tensor(0), dist_reduce_fx="max")
-        # One number an example; floats, since those are what an idle process sends.
-        for name in ("stages", "tasks", "right"):
+        # Floats, since a process without updates sends an empty float tensor.
+        for name in ("stages", "tasks", "correct"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def next_stage(self) -> None:
-        """A new stage of learning begins: what is asked from now on is asked after it."""
+        """Begin a new stage of learning; later updates belong to it."""
         self.stage = self.stage + 1
 
     def update(
@@ -147,12 +138,12 @@ class Forgetting(_Mergeable):
         target: Int[Tensor, "*batch"],
         task: Int[Tensor, "*batch"],
     ) -> None:
-        """Count a batch, asked in the present stage.
+        """Count a batch in the current stage.
 
         Args:
-            preds: what was answered.
-            target: what is right.
-            task: the number of the task that each belongs to, in any order.
+            preds: predictions.
+            target: true labels.
+            task: the number of each example's task.
 
         Raises:
             ValueError: the shapes differ, or a task is negative.
@@ -162,40 +153,37 @@ class Forgetting(_Mergeable):
         task = task.flatten().to(self.dtype)
         self.tasks.append(task)
         self.stages.append(self.stage.to(self.dtype).expand_as(task).clone())
-        self.right.append((preds == target).flatten().to(self.dtype))
+        self.correct.append((preds == target).flatten().to(self.dtype))
 
     def compute(self) -> Float[Tensor, ""]:
-        """The mean loss of accuracy."""
+        """The mean lost accuracy."""
         accuracy = self.accuracies()
         if len(accuracy) < 2:
             return accuracy.new_tensor(torch.nan)
-        # A stage in which a task was not asked about says nothing of it.
+        # Accuracy is NaN in a stage without examples of the task.
         best = accuracy[:-1].nan_to_num(-torch.inf).amax(0)
         lost = best - accuracy[-1]
         return lost[lost.isfinite()].mean()
 
     def accuracies(self) -> Float[Tensor, "stages tasks"]:
-        """Accuracy in each stage on each task that was asked about, in rising order of both."""
-        stages, tasks, right = (_joined(each) for each in (self.stages, self.tasks, self.right))
+        """Accuracy per stage and task, both in rising order, of those with updates."""
+        stages, tasks, correct = (_joined(s) for s in (self.stages, self.tasks, self.correct))
         stage, row = stages.unique(return_inverse=True)
         task, column = tasks.unique(return_inverse=True)
         cells, shape = row * len(task) + column, (len(stage), len(task))
-        hits = torch.bincount(cells, right, minlength=shape[0] * shape[1])
-        asked = torch.bincount(cells, minlength=shape[0] * shape[1])
-        return (hits / asked).view(shape)
+        hits = torch.bincount(cells, correct, minlength=shape[0] * shape[1])
+        total = torch.bincount(cells, minlength=shape[0] * shape[1])
+        return (hits / total).view(shape)
 
 
 class OpenSetAUROC(_Mergeable):
-    """How well a score tells what is known from strangers: the area under the ROC curve.
+    """How well a score separates known from unknown examples: the area under the ROC curve.
 
-    It is the chance that something known scores higher than a stranger,
-
-        AUROC = P(score of known > score of stranger) + 1/2 P(they are equal)
-
-    computed from ranks (Hanley and McNeil 1982; for open sets Hendrycks and Gimpel 2017): 1 if all
-    known ones score higher, 0.5 if the score says nothing, not a number as long as one of the two
-    kinds is missing. Any score will do, `recall.scores[:, 0]` too: only the order counts. (A
-    `torchmetrics.classification.BinaryAUROC` squashes a batch that leaves [0, 1], and no other.)
+    AUROC = P(score of known > score of unknown) + P(they are equal) / 2, computed from ranks
+    (Hanley and McNeil 1982; for open sets Hendrycks and Gimpel 2017). NaN while one of the two is
+    missing. Scores may have any range, as `recall.scores[:, 0]`: only their order counts.
+    (`torchmetrics.classification.BinaryAUROC` applies a sigmoid to batches that leave [0, 1], and
+    to no others.)
 
     Args:
         kwargs: of `torchmetrics.Metric`.
@@ -217,7 +205,7 @@ class OpenSetAUROC(_Mergeable):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Both floats, since those are what an idle process sends.
+        # Floats, since a process without updates sends an empty float tensor.
         self.add_state("scores", [], dist_reduce_fx="cat")
         self.add_state("known", [], dist_reduce_fx="cat")
 
@@ -225,8 +213,8 @@ class OpenSetAUROC(_Mergeable):
         """Add a batch.
 
         Args:
-            scores: how familiar each is, higher for more; -inf for what nothing resembles.
-            known: whether its class had been learnt.
+            scores: higher for a known class; -inf if nothing is remembered.
+            known: whether the class had been learnt.
 
         Raises:
             ValueError: the shapes differ, or a score is not a number.
@@ -243,14 +231,14 @@ class OpenSetAUROC(_Mergeable):
         _, level, counts = scores.unique(return_inverse=True, return_counts=True)
         # Equal scores share the mean of their ranks, counted from 1.
         ranks = counts.cumsum(0).double() - (counts - 1) / 2
-        n_known, n_strangers = known.sum(), (~known).sum()
-        beaten = ranks[level][known].sum() - n_known * (n_known + 1) / 2
-        area: Tensor = beaten / (n_known * n_strangers)
+        n_known, n_unknown = known.sum(), (~known).sum()
+        below = ranks[level][known].sum() - n_known * (n_known + 1) / 2
+        area: Tensor = below / (n_known * n_unknown)
         return area.to(self.dtype)
 
 
 def _joined(parts: list[Tensor] | Tensor) -> Tensor:
-    """Many batches as one; torchmetrics itself joins them when processes meet."""
+    """All batches in one tensor; torchmetrics concatenates them itself when it synchronises."""
     if isinstance(parts, Tensor):
         return parts
     return torch.cat(parts) if parts else torch.zeros(0)
@@ -259,7 +247,7 @@ def _joined(parts: list[Tensor] | Tensor) -> Tensor:
 def _check_shapes(**tensors: Tensor) -> None:
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"one number of each kind an example is needed, not {found}")
+        raise ValueError(f"the shapes must be the same, not {found}")
 
 
 def _check_not_negative(name: str, numbers: Tensor) -> None:

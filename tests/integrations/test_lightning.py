@@ -1,5 +1,3 @@
-"""The door to Lightning: what is logged is what a loop finds, and nothing else is touched."""
-
 import json
 import os
 import subprocess
@@ -22,14 +20,12 @@ from rarememory.integrations.lightning import MemoryCallback
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [
-    # Only where Python finds threads beside it.
-    pytest.mark.filterwarnings(r"ignore:.*use of fork.*:DeprecationWarning"),
-]
+# Python warns of the workers of loaders where it finds threads.
+pytestmark = pytest.mark.filterwarnings(r"ignore:.*use of fork.*:DeprecationWarning")
 
 
 class Batches:
-    """A loader of batches at hand."""
+    """A loader of given batches."""
 
     def __init__(self, *batches):
         self.batches = batches
@@ -42,7 +38,7 @@ class Batches:
 
 
 class Classifier(LightningModule):
-    """A body, and a head on it; it counts the calls of its body."""
+    """A body and a head; it counts the calls of its body."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -71,9 +67,7 @@ class Classifier(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-class Silent(Classifier):
-    """Of which the step does nothing."""
-
+class NoStep(Classifier):
     def validation_step(self, batch, index, dataloader_idx=0):
         pass
 
@@ -98,24 +92,24 @@ def trainer_of(*callbacks, **options):
 
 
 def validated(callback, module=None, loaders=None, **options):
-    """What is logged when the module, as it is, is validated."""
+    """What is logged in a validation of the module."""
     trainer = trainer_of(callback, **options)
     module = Classifier() if module is None else module
     trainer.validate(module, loaders or batches(7, 7, 3, seed=1), verbose=False)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
-def looped(encode, support, asked):
-    """How many have the label of the support's row at the greatest cosine."""
-    right = total = 0
+def looped(encode, support, queries):
+    """The accuracy of the row of the support at the greatest cosine, by loops."""
+    correct = total = 0
     rows = [(encode(x[i : i + 1])[0], y[i]) for x, y in support.batches for i in range(len(x))]
-    for x, y in asked.batches:
+    for x, y in queries.batches:
         for i in range(len(x)):
             query = encode(x[i : i + 1])[0]
             cosines = [torch.cosine_similarity(query, key, dim=0) for key, _ in rows]
-            right += int(rows[int(torch.stack(cosines).argmax())][1] == y[i])
+            correct += int(rows[int(torch.stack(cosines).argmax())][1] == y[i])
             total += 1
-    return right / total
+    return correct / total
 
 
 @pytest.mark.parametrize(
@@ -126,19 +120,19 @@ def looped(encode, support, asked):
         ("head", lambda module: module),
         (Classifier.embed, lambda module: module.embed),
     ],
-    ids=["what enters the last Linear", "a layer", "the head", "a method"],
+    ids=["input of the last Linear", "a layer", "the head", "a method"],
 )
-@pytest.mark.parametrize("kind", [Classifier, Silent])
-def test_accuracy_is_that_of_a_loop(kind, features, encode):
-    module, support, asked = kind(), batches(5, 2), batches(7, 7, 3, seed=1)
-    logged = validated(MemoryCallback(support, features=features), module, asked)
+@pytest.mark.parametrize("kind", [Classifier, NoStep])
+def test_the_logged_accuracy_is_that_of_a_loop(kind, features, encode):
+    module, support, queries = kind(), batches(5, 2), batches(7, 7, 3, seed=1)
+    logged = validated(MemoryCallback(support, features=features), module, queries)
     with torch.no_grad():
-        expected = looped(encode(module.eval()), support, asked)
+        expected = looped(encode(module.eval()), support, queries)
     assert 0.2 < expected < 1
     assert logged == {"memory/accuracy": pytest.approx(expected)}
 
 
-def test_a_module_without_a_linear_gives_its_own_output():
+def test_without_a_linear_the_features_are_the_output():
     class Plain(LightningModule):
         def forward(self, inputs):
             return inputs[:, :2]
@@ -146,31 +140,29 @@ def test_a_module_without_a_linear_gives_its_own_output():
         def validation_step(self, batch, index):
             self(-batch[0])
 
-    support, asked = batches(9), batches(20, seed=1)
-    logged = validated(MemoryCallback(support), Plain(), asked)
-    assert logged["memory/accuracy"] == pytest.approx(looped(lambda x: x[:, :2], support, asked))
+    support, queries = batches(9), batches(20, seed=1)
+    logged = validated(MemoryCallback(support), Plain(), queries)
+    assert logged["memory/accuracy"] == pytest.approx(looped(lambda x: x[:, :2], support, queries))
 
 
-def test_a_map_is_averaged_over_its_places():
-    support, asked = batches(9), batches(20, seed=1)
+def test_a_map_is_averaged_over_height_and_width():
+    support, queries = batches(9), batches(20, seed=1)
     spread = lambda _, inputs: torch.stack([inputs - 1, inputs + 1], 2).unsqueeze(3)  # noqa: E731
-    logged = validated(MemoryCallback(support, features=spread), None, asked)
-    assert logged["memory/accuracy"] == pytest.approx(looped(lambda x: x, support, asked))
+    logged = validated(MemoryCallback(support, features=spread), None, queries)
+    assert logged["memory/accuracy"] == pytest.approx(looped(lambda x: x, support, queries))
 
 
-def test_what_the_step_has_computed_is_not_computed_again():
-    module = Classifier()
-    validated(MemoryCallback(batches(5, 2)), module)
-    assert module.calls == 2 + 3
-    module = Silent()
-    validated(MemoryCallback(batches(5, 2)), module)
-    assert module.calls == 2 + 3
-    module = Classifier()
-    validated(MemoryCallback(batches(5, 2), features=Classifier.embed), module)
-    assert module.calls == 2 + 2 * 3
+@pytest.mark.parametrize(
+    ("kind", "features", "calls"),
+    [(Classifier, None, 2 + 3), (NoStep, None, 2 + 3), (Classifier, Classifier.embed, 2 + 2 * 3)],
+)
+def test_features_that_the_step_has_computed_are_not_computed_again(kind, features, calls):
+    module = kind()
+    validated(MemoryCallback(batches(5, 2), features=features), module)
+    assert module.calls == calls
 
 
-def test_a_step_that_runs_the_layer_otherwise_is_not_listened_to():
+def test_features_of_a_step_that_runs_the_layer_otherwise_are_not_used():
     class Twice(Classifier):
         def validation_step(self, batch, index, dataloader_idx=0):
             self(-batch[0])
@@ -181,14 +173,14 @@ def test_a_step_that_runs_the_layer_otherwise_is_not_listened_to():
             self(-batch[0][::2])
 
     for kind in (Twice, Half):
-        module, support, asked = kind(), batches(5, 2), batches(7, 7, 3, seed=1)
-        logged = validated(MemoryCallback(support), module, asked)
+        module, support, queries = kind(), batches(5, 2), batches(7, 7, 3, seed=1)
+        logged = validated(MemoryCallback(support), module, queries)
         with torch.no_grad():
-            expected = looped(module.eval().body, support, asked)
+            expected = looped(module.eval().body, support, queries)
         assert logged == {"memory/accuracy": pytest.approx(expected)}
 
 
-def test_a_layer_is_heard_whether_its_input_has_a_name_or_not():
+def test_the_input_of_a_layer_may_be_a_keyword():
     class Named(Classifier):
         def forward(self, inputs):
             return self.head(input=self.body(input=inputs))
@@ -198,7 +190,7 @@ def test_a_layer_is_heard_whether_its_input_has_a_name_or_not():
     assert module.calls == 1 + 3
 
 
-def test_callbacks_of_lightning_monitor_it(tmp_path):
+def test_callbacks_of_lightning_can_monitor_the_accuracy(tmp_path):
     patience = EarlyStopping("memory/accuracy", patience=1, min_delta=1.0, mode="max")
     best = ModelCheckpoint(tmp_path, "{memory/accuracy}", "memory/accuracy", mode="max")
     trainer = trainer_of(MemoryCallback(), patience, best, max_epochs=9, enable_checkpointing=True)
@@ -210,25 +202,25 @@ def test_callbacks_of_lightning_monitor_it(tmp_path):
     assert not any("memory" in key for key in saved["state_dict"])
 
 
-def test_several_validation_loaders_are_logged_one_by_one():
+def test_several_validation_loaders_are_logged_separately():
     module, support = Classifier(), batches(6)
     loaders = [batches(7, 4, seed=1), batches(9, seed=2)]
     logged = validated(MemoryCallback(support, prefix="new"), module, loaders)
     with torch.no_grad():
-        expected = [looped(module.eval().body, support, asked) for asked in loaders]
+        expected = [looped(module.eval().body, support, queries) for queries in loaders]
     assert logged == {
         f"new/accuracy/dataloader_idx_{i}": pytest.approx(each) for i, each in enumerate(expected)
     }
 
 
-def test_batches_of_any_kind_are_unpacked():
+def test_batches_of_any_type_can_be_unpacked():
     def as_dicts(pairs):
         return Batches(*[{"x": x, "y": y.tolist()} for x, y in pairs.batches])
 
-    module, support, asked = Silent(), batches(6, 3), batches(8, seed=1)
-    known = MemoryCallback(as_dicts(support), unpack=lambda batch: (batch["x"], batch["y"]))
-    expected = validated(MemoryCallback(support), module, asked)
-    assert validated(known, module, as_dicts(asked)) == expected
+    module, support, queries = NoStep(), batches(6, 3), batches(8, seed=1)
+    callback = MemoryCallback(as_dicts(support), unpack=lambda batch: (batch["x"], batch["y"]))
+    expected = validated(MemoryCallback(support), module, queries)
+    assert validated(callback, module, as_dicts(queries)) == expected
 
 
 @pytest.mark.parametrize(
@@ -244,7 +236,7 @@ def test_a_batch_that_is_no_pair_is_refused(batch, message):
         validated(MemoryCallback(Batches(batch)))
 
 
-def test_layers_that_are_not_there_or_do_not_run_are_named():
+def test_bad_layers_features_and_supports_are_refused():
     class Apart(Classifier):
         def forward(self, inputs):
             return self.body(inputs)
@@ -259,7 +251,7 @@ def test_layers_that_are_not_there_or_do_not_run_are_named():
         validated(MemoryCallback(batches(4), features=lambda _, inputs: inputs.unsqueeze(2)))
     with pytest.raises(ValueError, match=r"\[batch, key_dim\], not tuple"):
         validated(MemoryCallback(batches(4), features=lambda _, inputs: (inputs,)))
-    with pytest.raises(ValueError, match="its support has 0"):
+    with pytest.raises(ValueError, match="support of MemoryCallback has no examples"):
         validated(MemoryCallback(batches()))
     with pytest.raises(ValueError, match="n_batches must be an integer of at least 1, not 0"):
         MemoryCallback(n_batches=0)
@@ -272,7 +264,7 @@ def shuffled(n_batches, generator=None, **options):
 
 
 @pytest.mark.parametrize("seeded", ["by torch", "by a generator", "by a sampler"])
-def test_training_goes_as_it_would_without_the_callback(seeded):
+def test_the_callback_does_not_change_the_training(seeded):
     def trained(*callbacks):
         torch.manual_seed(3)
         options = {"shuffle": True}
@@ -292,7 +284,7 @@ def test_training_goes_as_it_would_without_the_callback(seeded):
     torch.testing.assert_close(trained(MemoryCallback()), trained(), rtol=0, atol=0)
 
 
-def test_a_part_in_a_mode_of_its_own_stays_in_it():
+def test_the_modes_of_modules_are_restored():
     class Watched(Classifier):
         modes = ()
 
@@ -306,11 +298,11 @@ def test_a_part_in_a_mode_of_its_own_stays_in_it():
 
     module = Watched()
     validated(MemoryCallback(batches(5)), module, batches(4))
-    # While the support is encoded nothing is being trained; in the step it is as the module wants.
+    # In evaluation mode for the support, in the modes of the module in the step.
     assert module.modes == ([False, False], [False, True])
 
 
-def test_workers_that_stay_go_on_where_they_were():
+def test_persistent_workers_are_not_restarted():
     module = Classifier()
     loader = shuffled(6, shuffle=True, persistent_workers=True)
     trainer_of(MemoryCallback(n_batches=1), val_check_interval=2).fit(
@@ -320,34 +312,34 @@ def test_workers_that_stay_go_on_where_they_were():
 
 
 @pytest.mark.parametrize("seeded", ["by torch", "by a generator"])
-def test_the_first_batches_are_the_same_at_every_validation(seeded):
+def test_every_validation_has_the_same_support(seeded):
     class Watched(MemoryCallback):
-        kept = ()
+        stored = ()
 
         def on_validation_epoch_end(self, trainer, pl_module):
             if not trainer.sanity_checking:
-                self.kept = (*self.kept, self.memory.keys.clone())
+                self.stored = (*self.stored, self.memory.keys.clone())
 
-    known = Watched(n_batches=2, features=lambda module, inputs: inputs)
+    callback = Watched(n_batches=2, features=lambda module, inputs: inputs)
     generator = torch.Generator().manual_seed(5) if seeded == "by a generator" else None
-    trainer_of(known, max_epochs=3).fit(
+    trainer_of(callback, max_epochs=3).fit(
         Classifier(), shuffled(4, shuffle=True, generator=generator), batches(8)
     )
-    assert len(known.kept) == 3 and known.kept[0].shape == (16, 4)
-    for later in known.kept[1:]:
-        assert torch.equal(later, known.kept[0])
+    assert len(callback.stored) == 3 and callback.stored[0].shape == (16, 4)
+    for later in callback.stored[1:]:
+        assert torch.equal(later, callback.stored[0])
 
 
-def test_the_training_data_are_limited_as_training_is():
-    known = MemoryCallback()
-    trainer_of(known, limit_train_batches=2).fit(Classifier(), batches(5, 4, 3), batches(6))
-    assert len(known.memory) == 9
-    for known in (MemoryCallback(n_batches=1), MemoryCallback(batches(5, 4), n_batches=1)):
-        trainer_of(known).fit(Classifier(), batches(5, 4, 3), batches(6))
-        assert len(known.memory) == 5
+def test_the_support_is_limited_as_the_training_is():
+    callback = MemoryCallback()
+    trainer_of(callback, limit_train_batches=2).fit(Classifier(), batches(5, 4, 3), batches(6))
+    assert len(callback.memory) == 9
+    for callback in (MemoryCallback(n_batches=1), MemoryCallback(batches(5, 4), n_batches=1)):
+        trainer_of(callback).fit(Classifier(), batches(5, 4, 3), batches(6))
+        assert len(callback.memory) == 5
 
 
-def test_in_the_sanity_check_only_a_support_that_is_given_is_there():
+def test_the_sanity_check_has_a_given_support_only():
     class Sane(MemoryCallback):
         filled = ()
 
@@ -355,54 +347,54 @@ def test_in_the_sanity_check_only_a_support_that_is_given_is_there():
             self.filled = (*self.filled, (trainer.sanity_checking, self.memory is not None))
 
     for support, in_check in ((None, False), (batches(5), True)):
-        known = Sane(support)
-        trainer_of(known).fit(Classifier(), batches(8), batches(4))
-        assert known.filled == ((True, in_check), (False, True))
+        callback = Sane(support)
+        trainer_of(callback).fit(Classifier(), batches(8), batches(4))
+        assert callback.filled == ((True, in_check), (False, True))
 
 
-def test_without_training_data_it_rests_and_says_so():
-    with pytest.warns(UserWarning, match="MemoryCallback rests: .* give support="):
+def test_without_training_data_it_warns_and_logs_nothing():
+    with pytest.warns(UserWarning, match="MemoryCallback logs nothing: .* give support="):
         assert validated(MemoryCallback()) == {}
 
 
-def test_features_without_a_direction_are_neither_remembered_nor_known():
+def test_features_that_are_zero_or_not_finite_are_not_written_and_wrong():
     def features(module, inputs):
         return torch.where(inputs[:, :1] > 5, inputs.new_tensor([float("nan")]), inputs[:, 1:])
 
     inputs = torch.tensor([[0.0, 1, 0, 0], [0, 0, 0, 0], [9, 1, 0, 0], [0, 0, 1, 0]])
     batch = Batches((inputs, torch.tensor([0, 0, 1, 1])))
-    known = MemoryCallback(batch, features=features)
-    assert validated(known, None, batch) == {"memory/accuracy": 0.5}
-    assert len(known.memory) == 2
+    callback = MemoryCallback(batch, features=features)
+    assert validated(callback, None, batch) == {"memory/accuracy": 0.5}
+    assert len(callback.memory) == 2
 
 
-def test_the_memory_is_of_ones_own_making():
-    known = MemoryCallback(batches(9), memory=lambda key_dim: Memory(key_dim, 4, lookup="torch"))
-    validated(known)
-    assert len(known.memory) == 4 and known.memory.lookup.name == "torch"
+def test_the_memory_can_be_given():
+    callback = MemoryCallback(batches(9), memory=lambda key_dim: Memory(key_dim, 4, lookup="torch"))
+    validated(callback)
+    assert len(callback.memory) == 4 and callback.memory.lookup.name == "torch"
 
 
 def test_the_memory_can_be_trained_under_afterwards():
-    known, module = MemoryCallback(batches(9)), Classifier()
-    validated(known, module)
+    callback, module = MemoryCallback(batches(9)), Classifier()
+    validated(callback, module)
     inputs, labels = batches(6, seed=4).batches[0]
-    assert not known.memory.keys.is_inference()
-    known.memory(module.body(inputs), labels).loss.backward()
+    assert not callback.memory.keys.is_inference()
+    callback.memory(module.body(inputs), labels).loss.backward()
     assert module.body[0].weight.grad is not None
-    known.memory.write(module.body(inputs), labels)
+    callback.memory.write(module.body(inputs), labels)
     assert not module.head.weight.requires_grad or module.head.weight.grad is None
 
 
-def test_a_checkpoint_holds_the_memory_when_asked_to(tmp_path):
-    known = MemoryCallback(batches(5), save=True)
-    beside = MemoryCallback(batches(7), prefix="beside", save=True)
-    trainer = trainer_of(known, beside)
+def test_a_checkpoint_holds_the_memory_when_queries_to(tmp_path):
+    callback = MemoryCallback(batches(5), save=True)
+    second = MemoryCallback(batches(7), prefix="second", save=True)
+    trainer = trainer_of(callback, second)
     trainer.fit(Classifier(), batches(8), batches(4))
-    trainer.save_checkpoint(tmp_path / "kept.ckpt")
-    again, anew = MemoryCallback(), MemoryCallback(prefix="beside")
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    again, anew = MemoryCallback(), MemoryCallback(prefix="second")
     later = trainer_of(again, anew)
-    later.fit(Classifier(), batches(8), batches(4), ckpt_path=tmp_path / "kept.ckpt")
-    for before, after, size in ((known, again, 5), (beside, anew, 7)):
+    later.fit(Classifier(), batches(8), batches(4), ckpt_path=tmp_path / "saved.ckpt")
+    for before, after, size in ((callback, again, 5), (second, anew, 7)):
         assert len(after.memory) == size
         assert torch.equal(before.memory.keys, after.memory.keys)
         assert torch.equal(before.memory.values, after.memory.values)
@@ -411,15 +403,15 @@ def test_a_checkpoint_holds_the_memory_when_asked_to(tmp_path):
 def test_an_error_in_the_step_leaves_no_hook():
     class Failing(Classifier):
         def validation_step(self, batch, index, dataloader_idx=0):
-            raise RuntimeError("as told")
+            raise RuntimeError("expected")
 
     module = Failing()
-    with pytest.raises(RuntimeError, match="as told"):
+    with pytest.raises(RuntimeError, match="expected"):
         validated(MemoryCallback(batches(5)), module)
     assert not module.head._forward_pre_hooks
 
 
-def test_it_works_in_half_precision():
+def test_it_works_in_bfloat16():
     logged = validated(MemoryCallback(batches(9)), Classifier(), precision="bf16-mixed")
     assert 0 < logged["memory/accuracy"] <= 1
     assert validated(MemoryCallback(batches(9)), Classifier(), precision="bf16-true")
@@ -437,9 +429,9 @@ def test_a_trainer_of_pytorch_lightning_takes_it_too():
             super().__init__()
             self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
 
-    known = MemoryCallback(batches(9))
+    callback = MemoryCallback(batches(9))
     trainer = old.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[known],
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[callback],
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.validate(Plain(), batches(6), verbose=False)
@@ -447,8 +439,8 @@ def test_a_trainer_of_pytorch_lightning_takes_it_too():
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds_and_share_the_work(tmp_path):
-    done = subprocess.run(
+def test_two_processes_have_the_result_of_one_and_divide_the_work(tmp_path):
+    result = subprocess.run(
         [sys.executable, two_processes.__file__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -456,7 +448,7 @@ def test_two_processes_find_what_one_finds_and_share_the_work(tmp_path):
         check=False,
         timeout=600,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     alone = two_processes.found(1)
     assert first["counted"] == second["counted"] == alone["counted"]

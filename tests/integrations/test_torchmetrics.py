@@ -1,5 +1,3 @@
-"""The door to torchmetrics: every number as a loop has it, however the data come in."""
-
 import pickle
 from itertools import product
 
@@ -17,7 +15,7 @@ from torchmetrics.classification import BinaryAUROC
 from rarememory.integrations.torchmetrics import Forgetting, OpenSetAUROC, SightingAccuracy
 
 
-def same(found, expected):
+def assert_equal(found, expected):
     torch.testing.assert_close(found, torch.tensor(expected), equal_nan=True)
 
 
@@ -27,7 +25,7 @@ def drawn(seed, size, *bounds):
 
 
 def cut(tensors, parts):
-    """The rows in so many batches, some of them empty."""
+    """The rows in a number of batches, some of them empty."""
     return zip(*(each.tensor_split(parts) for each in tensors), strict=True)
 
 
@@ -48,7 +46,7 @@ def test_sightings_are_those_of_a_loop(seed, size, n_sightings, parts):
     metric = SightingAccuracy(n_sightings)
     for batch in cut(rows, parts):
         metric.update(*batch)
-    same(metric.compute().view(-1), sighting_loop(*rows, n_sightings))
+    assert_equal(metric.compute().view(-1), sighting_loop(*rows, n_sightings))
 
 
 def test_a_stream_is_counted_by_how_often_each_class_was_seen():
@@ -104,11 +102,11 @@ def test_forgetting_is_that_of_a_loop(stages, parts):
         if number < len(stages) - 1:
             metric.next_stage()
     accuracy = {cell: float(np.mean(hits)) for cell, hits in answers.items()}
-    same(metric.compute(), forgetting_loop(accuracy))
+    assert_equal(metric.compute(), forgetting_loop(accuracy))
 
 
 def staged(*stages, metric=None):
-    """Forgetting where a stage is a dictionary of accuracies in quarters."""
+    """Forgetting after stages, each given as the accuracy of every task in quarters."""
     metric = Forgetting() if metric is None else metric
     for number, stage in enumerate(stages):
         if number:
@@ -119,48 +117,46 @@ def staged(*stages, metric=None):
     return metric
 
 
-def test_forgetting_is_measured_from_the_best_not_from_the_first_or_the_latest():
-    assert staged({0: 2}, {0: 4}, {0: 3}, {0: 1}).compute() == 0.75
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        # From the best earlier stage, not from the first or the latest.
+        ([{0: 2}, {0: 4}, {0: 3}, {0: 1}], 0.75),
+        # Without tasks of the last stage only, and those not in it.
+        ([{0: 4, 8: 4}, {0: 3, 1: 0}], 0.25),
+        # Negative where learning on helped.
+        ([{0: 1, 1: 2}, {0: 3, 1: 2}], -0.25),
+        # Stages without examples do not count.
+        ([{0: 4}, {}, {0: 2}, {}], 0.5),
+        ([{0: 4, 1: 1}], float("nan")),
+        ([{0: 4}, {1: 4}], float("nan")),
+    ],
+)
+def test_forgetting_of_small_histories(stages, expected):
+    assert_equal(staged(*stages).compute(), expected)
 
 
-def test_a_task_of_the_last_stage_alone_and_one_not_asked_there_are_left_out():
-    assert staged({0: 4, 8: 4}, {0: 3, 1: 0}).compute() == 0.25
+def test_the_accuracies_of_all_stages_can_be_read():
+    assert_equal(staged({0: 4}, {0: 2, 5: 3}).accuracies(), [[1.0, float("nan")], [0.5, 0.75]])
 
 
-def test_forgetting_is_negative_when_learning_on_helped():
-    assert staged({0: 1, 1: 2}, {0: 3, 1: 2}).compute() == -0.25
-
-
-def test_one_stage_forgets_nothing_that_could_be_measured():
-    assert staged({0: 4, 1: 1}).compute().isnan()
-    assert staged({0: 4}, {1: 4}).compute().isnan()
-
-
-def test_a_stage_without_questions_is_passed_over():
-    assert staged({0: 4}, {}, {0: 2}, {}).compute() == 0.5
-
-
-def test_the_accuracies_behind_it_can_be_seen():
-    same(staged({0: 4}, {0: 2, 5: 3}).accuracies(), [[1.0, float("nan")], [0.5, 0.75]])
-
-
-def test_a_new_stage_makes_what_was_computed_stale():
+def test_a_new_stage_invalidates_the_computed_value():
     metric = staged({0: 4}, {0: 3})
     assert metric.compute() == 0.25
     assert staged({}, {0: 1}, metric=metric).compute() == 0.75
 
 
-def test_a_call_counts_its_batch_in_the_present_stage():
+def test_a_call_counts_its_batch_in_the_current_stage():
     metric, one = staged({0: 4}), torch.tensor([1])
     metric.next_stage()
     assert metric(one - 1, one, one - 1).isnan()
     assert metric.compute() == 1.0
 
 
-def test_a_merger_leaves_the_stage_where_it_is():
+def test_merging_keeps_the_stage():
     metric = staged({0: 4}, {0: 2})
     metric.merge_state(staged({0: 4}, {0: 2}))
-    same(staged({0: 0}, metric=metric).accuracies(), [[1.0], [1 / 3]])
+    assert_equal(staged({0: 0}, metric=metric).accuracies(), [[1.0], [1 / 3]])
 
 
 # Open sets
@@ -168,7 +164,7 @@ def test_a_merger_leaves_the_stage_where_it_is():
 
 @given(st.integers(0, 99), st.integers(2, 40), st.integers(1, 4), st.sampled_from([3, 1000]))
 def test_the_area_is_that_of_scikit_learn_and_of_a_loop(seed, size, parts, levels):
-    judge = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     scores, known = drawn(seed, size, levels, 2)
     scores, known = scores / levels * 4 - 2, known.bool()
     assume(known.any() and not known.all())
@@ -176,7 +172,7 @@ def test_the_area_is_that_of_scikit_learn_and_of_a_loop(seed, size, parts, level
     for batch in cut((scores, known), parts):
         metric.update(*batch)
     area = metric.compute().item()
-    assert area == pytest.approx(judge.roc_auc_score(known, scores), abs=1e-6)
+    assert area == pytest.approx(metrics.roc_auc_score(known, scores), abs=1e-6)
     pairs = list(product(scores[known].tolist(), scores[~known].tolist()))
     assert area == pytest.approx(np.mean([(a > b) + (a == b) / 2 for a, b in pairs]), abs=1e-6)
 
@@ -192,23 +188,21 @@ def test_scores_of_any_range_keep_their_order_over_batches():
     assert theirs.compute() == 0.5
 
 
-def test_nothing_remembered_is_the_least_familiar():
+@pytest.mark.parametrize(
+    ("scores", "known", "area"),
+    [([-torch.inf, -1.0, 1.0], [False, True, True], 1.0), ([0.1, 0.2], [True, True], torch.nan)],
+)
+def test_a_score_may_be_minus_infinity_and_one_kind_alone_has_no_area(scores, known, area):
     metric = OpenSetAUROC()
-    metric.update(torch.tensor([-torch.inf, -1.0, 1.0]), torch.tensor([False, True, True]))
-    assert metric.compute() == 1.0
-
-
-def test_one_kind_alone_has_no_area():
-    metric = OpenSetAUROC()
-    metric.update(torch.tensor([0.1, 0.2]), torch.tensor([True, True]))
-    assert metric.compute().isnan()
+    metric.update(torch.tensor(scores), torch.tensor(known))
+    assert_equal(metric.compute(), area)
 
 
 # All three
 
 
 def filled(metric, which):
-    """The metric, after one half of the data, the other, or both."""
+    """The metric after the first half of the data, the second, or both."""
     rows = drawn(0, 40, 2, 2, 3)
     first, second = ([row[half] for row in rows] for half in (slice(0, 25), slice(25, 40)))
     for chosen, (preds, target, third) in (("first", first), ("second", second)):
@@ -239,14 +233,14 @@ def test_two_halves_merged_are_the_whole(make):
 
 
 @of_each
-def test_a_copy_and_a_pickle_carry_all_of_it(make):
+def test_a_copy_and_a_pickle_have_the_same_state(make):
     metric = filled(make(), "both")
     for copy in (metric.clone(), pickle.loads(pickle.dumps(metric))):
         assert torch.equal(copy.compute(), metric.compute())
 
 
 @of_each
-def test_a_checkpoint_carries_it_if_states_are_to_persist(make):
+def test_a_persistent_state_is_in_the_state_dict(make):
     metric, again = filled(make(), "both"), make()
     metric.persistent(True)
     again.load_state_dict(metric.state_dict(), strict=False)
@@ -255,7 +249,7 @@ def test_a_checkpoint_carries_it_if_states_are_to_persist(make):
 
 
 @of_each
-def test_reset_forgets_all_of_it(make):
+def test_reset_clears_every_state(make):
     metric, alone = filled(make(), "both"), filled(make(), "both")
     metric.reset()
     assert torch.equal(filled(metric, "both").compute(), alone.compute())
@@ -265,7 +259,7 @@ def test_reset_forgets_all_of_it(make):
 
 
 @of_each
-def test_without_data_it_is_not_a_number_and_torchmetrics_says_so(make):
+def test_without_data_it_is_nan_and_torchmetrics_warns(make):
     with pytest.warns(UserWarning, match="called before the ``update`` method"):
         assert make().compute().isnan().all()
 
@@ -282,7 +276,7 @@ def test_empty_batches_change_nothing(make):
 
 
 @of_each
-def test_any_leading_shape_will_do(make):
+def test_any_leading_shape_is_accepted(make):
     flat, shaped = make(), make()
     rows = drawn(1, 12, 2, 2, 3)
     if isinstance(flat, OpenSetAUROC):
@@ -292,26 +286,28 @@ def test_any_leading_shape_will_do(make):
     torch.testing.assert_close(shaped.compute(), flat.compute(), equal_nan=True)
 
 
+TWO, THREE = torch.zeros(2).long(), torch.zeros(3).long()
+
+
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_counted_is_refused():
-    two, three = torch.zeros(2).long(), torch.zeros(3).long()
-    with pytest.raises(ValueError, match=r"not preds \[2\], target \[3\], seen \[2\]"):
-        SightingAccuracy(1).update(two, three, two)
-    with pytest.raises(ValueError, match=r"not preds \[2\], target \[2\], task \[3\]"):
-        Forgetting().update(two, two, three)
-    with pytest.raises(ValueError, match=r"not scores \[2\], known \[3\]"):
-        OpenSetAUROC().update(two.float(), three.bool())
-    with pytest.raises(ValueError, match="seen counts from 0, and one is -1"):
-        SightingAccuracy(1).update(two, two, two - 1)
-    with pytest.raises(ValueError, match="task counts from 0, and one is -1"):
-        Forgetting().update(two, two, two - 1)
-    with pytest.raises(ValueError, match="2 scores are not a number"):
-        OpenSetAUROC().update(torch.full((2,), torch.nan), two.bool())
-    with pytest.raises(ValueError, match="n_sightings must be an integer of at least 1, not 0"):
-        SightingAccuracy(0)
+@pytest.mark.parametrize(
+    ("make", "batch", "message"),
+    [
+        (METRICS[0], (TWO, THREE, TWO), r"not preds \[2\], target \[3\], seen \[2\]"),
+        (METRICS[0], (TWO, TWO, TWO - 1), "seen counts from 0, and one is -1"),
+        (Forgetting, (TWO, TWO, THREE), r"not preds \[2\], target \[2\], task \[3\]"),
+        (Forgetting, (TWO, TWO, TWO - 1), "task counts from 0, and one is -1"),
+        (OpenSetAUROC, (TWO.float(), THREE.bool()), r"not scores \[2\], known \[3\]"),
+        (OpenSetAUROC, (torch.full((2,), torch.nan), TWO.bool()), "2 scores are not a number"),
+        (lambda: SightingAccuracy(0), (), "n_sightings must be an integer of at least 1, not 0"),
+    ],
+)
+def test_a_bad_batch_is_refused(make, batch, message):
+    with pytest.raises(ValueError, match=message):
+        make().update(*batch)
 
 
-def test_they_stand_in_a_collection():
+def test_they_work_in_a_collection():
     together = MetricCollection({"by sighting": SightingAccuracy(2), "lost": Forgetting()})
     one = torch.tensor([1])
     together["by sighting"].update(one, one, one)

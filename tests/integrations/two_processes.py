@@ -1,4 +1,4 @@
-"""A Lightning run in two processes, each of which writes down what it has found.
+"""A Lightning run in two processes, each of which writes its results to a file.
 
     python tests/integrations/two_processes.py folder
 
@@ -49,9 +49,9 @@ class Classifier(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def known_by(support: DataLoader | None, processes: int) -> dict[str, object]:
-    """Accuracy, how many are remembered, and the calls of the module in this process."""
-    known, module = MemoryCallback(support), Classifier()
+def validated(support: DataLoader | None, processes: int) -> dict[str, object]:
+    """The accuracy, the keys of the memory, and the calls of the module in this process."""
+    callback, module = MemoryCallback(support), Classifier()
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,
@@ -62,23 +62,23 @@ def known_by(support: DataLoader | None, processes: int) -> dict[str, object]:
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[known],
+        callbacks=[callback],
     )
     trainer.fit(module, loader_of(24, 1, 4), loader_of(40, 2, 5))
     return {
         "accuracy": trainer.callback_metrics["memory/accuracy"].item(),
         "calls": module.calls,
-        "keys": sorted(known.memory.keys[known.memory.state.occupied].tolist()),
+        "keys": sorted(callback.memory.keys[callback.memory.state.occupied].tolist()),
     }
 
 
 def counted(processes: int) -> list[object]:
-    """The three metrics over the same rows, of which the last process has none."""
+    """The three metrics over the same rows; the last process has no rows."""
     preds, target, third = (torch.arange(24) % n for n in (2, 3, 4))
     mine = slice(0, 24) if processes == 1 else slice(24 * rank(), 24 * rank() + 24)
     preds, target, third = preds[mine], target[mine], third[mine]
     sightings, forgetting, auroc = SightingAccuracy(4), Forgetting(), OpenSetAUROC()
-    # An idle process has no update, of which torchmetrics would warn.
+    # torchmetrics warns of empty updates.
     if len(preds):
         sightings.update(preds, target, third)
         forgetting.update(target, target, third)
@@ -92,12 +92,12 @@ def counted(processes: int) -> list[object]:
 def found(processes: int) -> dict[str, object]:
     supports = {
         "given": loader_of(13, 3, 4),
-        # Of which the second process encodes none.
+        # The second process encodes none of it.
         "a batch": loader_of(4, 3, 4),
         "training": None,
     }
-    known = {name: known_by(support, processes) for name, support in supports.items()}
-    return {**known, "counted": counted(processes)}
+    results = {name: validated(support, processes) for name, support in supports.items()}
+    return {**results, "counted": counted(processes)}
 
 
 def rank() -> int:
@@ -106,7 +106,7 @@ def rank() -> int:
 
 if __name__ == "__main__":
     (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(found(processes=2)))
-    # Nobody ends before all have written; and without shutting down, see tests/ranks.py.
+    # Wait until both have written; why they exit without shutting down: see tests/ranks.py.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     os._exit(0)
