@@ -109,8 +109,9 @@ lookup: $(READY) ## every search beside its rivals, checked first (about ten min
 summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README and docs
 	$(RUN) benchmarks.summary
 
-damage: $(READY) ## break the code on purpose, line by line: every break must turn a test red
-	$(RUN) tests.damage
+damage: $(READY) ## break the code on purpose: a test must fail (DAMAGES=words; FILE=one.py: every mutation of it)
+	$(if $(FILE),$(RUN) pip install --quiet --editable '.[damage]')
+	$(RUN) tests.damage $(DAMAGES) $(if $(FILE),--file $(FILE))
 
 clean: ## remove caches and builds (.venv stays)
 	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

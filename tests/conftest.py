@@ -31,6 +31,10 @@ if not torch.cuda.is_available():
 # The same examples on every machine; `pytest --hypothesis-profile=explore` draws new ones.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+# In tests/damage.py the first failure is enough: nobody reads the smallest example.
+hypothesis.settings.register_profile(
+    "damage", parent=hypothesis.settings.get_profile("steady"), phases=[hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile("steady")
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, torch.get_num_threads()))

@@ -1,187 +1,129 @@
-"""Break the code on purpose, line by line: every damage has to turn a test red.
+"""Damage the code on purpose: every damage has to turn a test red.
 
-Run by hand: `python -m tests.damage`, or with words to damage only the lines that contain them.
-Works on a copy, prints a table, exits 1 if a damage survives.
+    python -m tests.damage                     the damages of tests/damages.py
+    python -m tests.damage writing forget      those whose name has one of the words
+    python -m tests.damage --file rarememory/base/state.py     every mutation of a file
+
+The last one needs `pip install "rarememory[damage]"` and can take hours: it runs Cosmic Ray, set up
+in pyproject.toml. All of them work on a copy, and exit with 1 if a damage survives.
 """
 
-import importlib
-import multiprocessing
+import argparse
+import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
+import tomllib
 from pathlib import Path
 
-from tests.damages import DAMAGES
+from tests.damages import DAMAGES, Damage, damaged
+from tests.sources import ROOT, related_tests
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = (
-    "tests/memory/test_rules.py",
-    "tests/memory/test_updates.py",
-    "tests/memory/test_noise.py",
-    "tests/memory/test_losses.py",
-    "tests/memory/test_authors_defects.py",
-    "tests/memory/test_bad_input.py",
-    "tests/memory/test_state.py",
-    "tests/memory/test_resizing.py",
-    "tests/memory/test_forgetting.py",
-    "tests/memory/test_queries.py",
-    "tests/lookup/test_nearest.py",
-    "tests/lookup/test_pair.py",
-    "tests/lookup/test_codes.py",
-    "tests/native/test_native.py",
-    "tests/memory/test_half_precision.py",
-    "tests/memory/test_histories.py",
-    "tests/classifier",
-    "tests/integrations",
-    "tests/test_host_waits.py",
-    "tests/test_distributed.py",
-    "tests/test_docstrings.py",
-)
-
-# Where most of a file's damages are seen, if not in the test of its name.
-OWN = {
-    "memory/module.py": "tests/memory/test_rules.py",
-    "base/state.py": "tests/memory/test_rules.py",
-    "memory/queries.py": "tests/memory/test_bad_input.py",
-    "base/validation.py": "tests/memory/test_bad_input.py",
-    "lookup": "tests/lookup/test_nearest.py",
-    "lookup/pair.py": "tests/lookup/test_pair.py",
-    "lookup/ops.py": "tests/memory/test_rules.py",
-    **dict.fromkeys(
-        ("lookup/changes.py", "lookup/indexed.py", "lookup/ivf.py", "lookup/lsh.py"),
-        "tests/lookup/test_own_lookup.py tests/lookup/test_lsh.py tests/lookup/test_ivf.py",
-    ),
-    "native": "tests/native/test_native.py",
-    **dict.fromkeys(
-        ("lookup/native_codes.py", "native/codes.h", "native/code.cpp", "native/nearest_coded.cpp"),
-        "tests/lookup/test_codes.py",
-    ),
-    "memory/reading.py": "tests/memory/test_rules.py",
-    "base/versions.py": "tests/memory/test_half_precision.py tests/lookup/test_ivf.py",
-    "memory/writing.py": "tests/memory/test_updates.py",
-    "classifier/labels.py": "tests/classifier/test_labels.py",
-    "classifier/refs.py": "tests/classifier/test_labels.py",
-    "classifier/host.py": "tests/classifier/test_host.py",
-    "classifier/examples.py": "tests/classifier/test_learning.py tests/classifier/test_loaders.py",
-    "classifier/known.py": "tests/classifier/test_loaders.py tests/classifier/test_not_knowing.py",
-    "classifier/learning.py": "tests/classifier/test_learning.py",
-    "classifier/answering.py": "tests/classifier/test_answering.py",
-    "classifier/blending.py": "tests/classifier/test_answering.py",
-    "classifier/openset.py": "tests/classifier/test_not_knowing.py",
-    "classifier/calibration.py": "tests/classifier/test_not_knowing.py",
-    "classifier/wrapped.py": "tests/classifier/test_forgetting.py",
-    "classifier/refreshing.py": "tests/classifier/test_refreshing.py",
-    "classifier/doctor.py": "tests/classifier/test_doctor.py",
-    "classifier/persistence.py": "tests/classifier/test_keeping.py",
-    "classifier/saving.py": "tests/classifier/test_keeping.py",
-    "classifier": "tests/classifier",
-    "integrations/lightning.py": "tests/integrations/test_lightning.py",
-    "integrations/torchmetrics.py": "tests/integrations/test_torchmetrics.py",
-    "integrations": "tests/integrations",
-    **{
-        f"integrations/{door}.py": f"tests/integrations/test_{door}.py"
-        for door in ("sklearn", "hub", "pytorch_metric_learning", "learn2learn")
-    },
-    "play": "tests/play/test_drawing.py tests/play/test_session.py",
-    "play/unknown.py": "tests/play/test_unknown.py",
-    "play/server.py": "tests/play/test_server.py",
-    "benchmarks": "tests/benchmarks/test_peers.py tests/benchmarks/test_ablation.py",
-    "benchmarks/omniglot": "tests/benchmarks/test_omniglot.py",
-    "benchmarks/omniglot/evaluation.py": "tests/benchmarks/test_omniglot_evaluation.py",
-    "benchmarks/omniglot_ablation.py": "tests/benchmarks/test_ablation.py",
-    "benchmarks/sequence": "tests/benchmarks/test_sequence.py",
-    "backbones": "tests/backbones/test_backbones.py",
-    "training/config.py": "tests/training/test_trainer.py",
-    "commands": "tests/commands/test_cli.py",
-    "evaluation": "tests/evaluation",
-    **{
-        f"evaluation/{protocol}.py": f"tests/evaluation/test_{protocol}.py"
-        for protocol in ("lifelong", "storage", "within_alphabet")
-    },
-    "lookup/triton.py": "tests/lookup/test_triton.py",
-    "lookup/triton_plan.py": "tests/lookup/test_triton.py",
-    "lookup/triton_kernels.py": "tests/lookup/test_triton.py",
-    "lookup/triton_topk.py": "tests/lookup/test_triton.py",
-}
-
-# Imported once, before the forks: a run then starts in a moment.
-COMMON = ("torch", "faiss", "safetensors.torch")
+SECONDS = 600
 
 
 def copied(home: Path) -> Path:
-    """A copy of what the tests of the core need."""
-    for folder in ("rarememory", "benchmarks", "tests", "docs"):
+    """A copy of what the tests need."""
+    for folder in ("rarememory", "benchmarks", "examples", "tests", "docs"):
         shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", home)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, home)
     return home
 
 
-def run_tests(home: Path, tests: list[str], log: Path) -> None:
-    """Run the tests in the copy; this is the life of a forked process."""
-    sys.dont_write_bytecode = True
-    sys.modules.pop("tests", None)
-    sys.path[:] = [str(home), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
-    os.chdir(home)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    code = importlib.import_module("pytest").main(["-x", "-q", "-p", "no:cacheprovider", *tests])
-    sys.stdout.flush()
-    os._exit(code)
+def pytest_command(tests: list[str]) -> list[str]:
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=damage"]
+    return [sys.executable, "-m", "pytest", *options, *tests]
+
+
+def environment(home: Path) -> dict[str, str]:
+    # The programs of Cosmic Ray lie beside Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def first_failure(home: Path, tests: list[str]) -> str | None:
-    """The first test that turns red, or None if all are green."""
-    log = home / "log"
-    run = multiprocessing.get_context("fork").Process(target=run_tests, args=(home, tests, log))
-    run.start()
-    run.join(timeout=1200)
-    if run.exitcode is None:
-        run.kill()
-        return "ran for ever"
-    if run.exitcode == 0:
+    """The first test that fails, or None if all pass."""
+    try:
+        done = subprocess.run(
+            pytest_command(tests),
+            cwd=home,
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no end within {SECONDS} seconds"
+    if done.returncode == 0:
         return None
-    red = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return red[0].split(" - ")[0].partition("::")[2] or red[0] if red else "did not start"
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" - ")[0].rpartition("::")[2] if failed else "pytest did not start"
 
 
-def survives(home: Path, file: str, old: str, new: str) -> bool:
-    path = home / ("" if file.startswith("benchmarks/") else "rarememory") / file
-    text = path.read_text("utf-8")
-    if old not in text:
-        print(f"GONE     {file} no longer says: {old}", flush=True)
-        return True
-    path.write_text(text.replace(old, new, 1), "utf-8")
-    start = time.perf_counter()
-    places = (file, file.rpartition("/")[0], file.partition("/")[0])
-    of_its_name = Path("tests", file).with_name(f"test_{Path(file).name}").as_posix()
-    own = next((OWN[place] for place in places if place in OWN), of_its_name).split()
-    if missing := [test for test in own if not (home / test).exists()]:
-        raise FileNotFoundError(f"no test of {file}: {missing} is not there, name one in OWN")
-    rest = [test for test in TESTS if test not in own]
-    red = first_failure(home, own) or first_failure(home, rest)
-    path.write_text(text, "utf-8")
-    took = time.perf_counter() - start
-    said = f"{file:20} {old.strip():.60} -> {new.strip():.40}".replace("\n", " ")
-    print(f"{'SURVIVES' if red is None else 'red':8} {took:5.1f} s  {said}  [{red}]", flush=True)
-    return red is None
+def survives(home: Path, damage: Damage) -> bool:
+    path = home / damage.file
+    source = path.read_text("utf-8")
+    path.write_text(damaged(damage, source), "utf-8")
+    failure = first_failure(home, related_tests(damage.file))
+    path.write_text(source, "utf-8")
+    print(f"{'SURVIVES' if failure is None else 'red':8} {damage}  [{failure}]", flush=True)
+    return failure is None
 
 
-def main(words: list[str]) -> int:
-    for name in COMMON:
-        importlib.import_module(name)
+def mutated(home: Path, file: str) -> int:
+    """Run Cosmic Ray on one file of the copy; the number of mutants that survive."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["cosmic-ray"]
+    excluded = options.pop("exclude-operators")
+    options |= {
+        "module-path": file,
+        "test-command": shlex.join(pytest_command(related_tests(file))),
+    }
+    tables = {
+        "cosmic-ray": options,
+        "cosmic-ray.distributor": {"name": "local"},
+        "cosmic-ray.filters.operators-filter": {"exclude-operators": excluded},
+    }
+    lines = []
+    for table, values in tables.items():
+        lines += [f"[{table}]", *(f"{name} = {json.dumps(v)}" for name, v in values.items())]
+    (home / "config.toml").write_text("\n".join(lines) + "\n", "utf-8")
+
+    def run(*words: str) -> str:
+        return subprocess.run(
+            words, cwd=home, env=environment(home), check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    run("cosmic-ray", "init", "config.toml", "session.sqlite")
+    run("cr-filter-operators", "session.sqlite", "config.toml")
+    run("cosmic-ray", "exec", "config.toml", "session.sqlite")
+    print(run("cr-report", "--surviving-only", "--show-diff", "session.sqlite"))
+    return run("cr-report", "session.sqlite").count("TestOutcome.SURVIVED")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("words", nargs="*", help="of the damages to run; all of them if none")
+    parser.add_argument("--file", help="run every mutation of this file instead")
+    options = parser.parse_args()
+    chosen = [d for d in DAMAGES if not options.words or any(w in str(d) for w in options.words)]
+    files = [options.file] if options.file else sorted({damage.file for damage in chosen})
     with tempfile.TemporaryDirectory() as folder:
         home = copied(Path(folder))
-        if (red := first_failure(home, list(TESTS))) is not None:
-            print(f"the undamaged code is red: {red}")
+        tests = sorted({test for file in files for test in related_tests(file)})
+        if (failure := first_failure(home, tests)) is not None:
+            print(f"the undamaged code fails {failure}")
             return 1
-        chosen = [d for d in DAMAGES if not words or any(word in " ".join(d) for word in words)]
-        alive = [damage for damage in chosen if survives(home, *damage)]
+        if options.file:
+            return 1 if mutated(home, options.file) else 0
+        alive = [damage for damage in chosen if survives(home, damage)]
     print(f"{len(chosen)} damages, {len(alive)} survive")
     return 1 if alive else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -223,7 +223,11 @@ class MemoryCallback(Callback):
 
     def _features(self, inputs: Any, trainer: Trainer, pl_module: LightningModule) -> Tensor:
         """The features of the inputs, in evaluation mode."""
-        with evaluation_mode(pl_module), torch.no_grad(), trainer.precision_plugin.val_step_context():
+        with (
+            evaluation_mode(pl_module),
+            torch.no_grad(),
+            trainer.precision_plugin.val_step_context(),
+        ):
             if callable(self.features):
                 return self._checked(self.features(pl_module, inputs))
             with self._capturing(pl_module) as captured:
