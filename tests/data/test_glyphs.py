@@ -32,16 +32,11 @@ def test_glyphs_come_in_the_number_and_size_asked(n_classes, n_drawings, size):
     assert len(set(glyphs.names)) == n_classes
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
-    first, again, other = draw_glyphs(5), draw_glyphs(5), draw_glyphs(5, seed=1)
-    assert torch.equal(first.images, again.images)
-    assert not any(torch.equal(a, b) for a, b in zip(first.images, other.images, strict=True))
-
-
-def test_a_drawing_does_not_depend_on_how_many_are_asked_for():
-    few, many = draw_glyphs(3, n_drawings=4), draw_glyphs(11, n_drawings=7)
+def test_the_seed_and_the_numbers_of_a_drawing_decide_its_bytes():
+    few, many, other = draw_glyphs(3, 4), draw_glyphs(11, 7), draw_glyphs(3, 4, seed=1)
     assert few.names == many.names[:3]
     assert torch.equal(few.images, many.images[:3, :4])
+    assert not any(torch.equal(a, b) for a, b in zip(few.images, other.images, strict=True))
 
 
 def test_the_global_random_states_are_neither_used_nor_changed():

@@ -97,20 +97,16 @@ def same(left, right):
     return left.names == right.names and torch.equal(left.images, right.images)
 
 
-def test_each_part_is_read_by_itself_sorted_by_name(zips):
+def test_parts_and_all_characters_are_sorted_by_name_and_keep_their_drawings(zips):
     omniglot = read(zips)
-    assert omniglot.background.names == tuple(sorted(PARTS["images_background"]))
-    assert omniglot.evaluation.names == tuple(sorted(PARTS["images_evaluation"]))
     assert omniglot.background.images.shape == (3, 20, 28, 28)
     assert omniglot.background.images.dtype == torch.uint8
-
-
-def test_the_characters_of_both_parts_are_sorted_by_name_and_keep_their_drawings(zips):
-    omniglot = read(zips)
-    every = omniglot.characters
-    assert every.names == tuple(sorted(PARTS["images_background"] + PARTS["images_evaluation"]))
-    for part in omniglot:
-        assert same(every.select(part.names), part)
+    for part, names in zip(omniglot, PARTS.values(), strict=True):
+        assert part.names == tuple(sorted(names))
+        assert same(omniglot.characters.select(part.names), part)
+    assert omniglot.characters.names == tuple(
+        sorted(omniglot.background.names + omniglot.evaluation.names)
+    )
 
 
 def test_drawing_d_is_by_drawer_d_plus_one_with_ink_255_on_0(zips):
@@ -130,8 +126,10 @@ def test_scaling_keeps_the_ink_of_a_thin_stroke(zips, size):
     assert small.images.amax(dim=(2, 3)).min() > 160
 
 
-def test_a_drawing_can_be_one_pixel(zips):
+def test_a_drawing_can_be_one_pixel_and_not_less(zips):
     assert read(zips, size=1).characters.images.shape == (5, 20, 1, 1)
+    with pytest.raises(ValueError, match="size is 0"):
+        read(zips, size=0)
 
 
 @pytest.mark.parametrize(
@@ -158,16 +156,12 @@ def test_what_an_archiver_left_beside_the_drawings_is_passed_over(zips, folders)
     assert same(read(zips).background, read(folders).background)
 
 
-def test_progress_is_shown_in_characters(zips, capsys):
-    read_omniglot(zips)
-    shown = capsys.readouterr().err
-    assert "images_background: 100%" in shown
-    assert "3/3" in shown
-
-
-def test_no_progress_prints_nothing(zips, capsys):
+def test_progress_is_shown_in_characters_or_not_at_all(zips, capsys):
     read(zips)
     assert capsys.readouterr() == ("", "")
+    read_omniglot(zips)
+    shown = capsys.readouterr().err
+    assert "images_background: 100%" in shown and "3/3" in shown
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -258,11 +252,6 @@ def test_a_drawing_with_a_flipped_byte_is_read_or_refused_by_name(byte):
         assert module._decode(bytes(data), 28, "here").shape == (28, 28)
     except ValueError as error:
         assert str(error).startswith("cannot decode here")
-
-
-def test_a_size_below_one_pixel_is_refused(zips):
-    with pytest.raises(ValueError, match="size is 0"):
-        read(zips, size=0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Given one-shot tasks: told by one hand, asked about another's drawings."""
+"""One-shot tasks that are given: a support by one drawer, queries by another."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def drawings():
     return embeddings
 
 
-def test_the_first_hand_is_told_and_the_second_asked():
+def test_the_support_is_by_one_drawer_and_the_queries_by_another():
     run = Run(("a/1", "a/2", "a/3"), support_drawer=1, query_drawer=2)
     found = runs_accuracy(Memory(4, 3), drawings(), NAMES, [run])
     assert found.mean == pytest.approx(1 / 3)
@@ -27,15 +27,15 @@ def test_the_first_hand_is_told_and_the_second_asked():
     assert runs_accuracy(Memory(4, 3), drawings(), NAMES, [itself]).mean == 1
 
 
-def test_the_second_hand_may_be_the_one_that_is_told():
+def test_the_support_may_be_by_the_second_drawer():
     embeddings = drawings()
-    # What drawer 2 told is all in one direction: the first slot answers whatever drawer 1 asks.
+    # All drawings by drawer 2 are in one direction: the first slot answers every query.
     embeddings[:, 1] = torch.tensor([1.0, 0, 0, 0])
     run = Run(("a/1", "a/2"), support_drawer=2, query_drawer=1)
     assert runs_accuracy(Memory(4, 2), embeddings, NAMES, [run]).mean == 0.5
 
 
-def test_runs_are_told_apart_and_the_interval_is_over_them():
+def test_the_interval_is_over_runs_and_the_memory_is_as_before():
     hard = Run(("a/2", "a/3"), 1, 2)
     easy = Run(("a/1",), 1, 2)
     memory = Memory(4, 3)
@@ -47,8 +47,8 @@ def test_runs_are_told_apart_and_the_interval_is_over_them():
     assert torch.equal(memory.keys, before)
 
 
-def test_a_run_knows_nothing_of_those_before_it():
-    # Drawer 2's "a/2" looks like drawer 1's "a/3", which only the first run is told.
+def test_a_run_begins_with_an_empty_memory():
+    # Drawer 2's "a/2" looks like drawer 1's "a/3", which only the first run has.
     first, alone = Run(("a/2", "a/3"), 1, 2), Run(("a/2",), 1, 2)
     assert runs_accuracy(Memory(4, 8), drawings(), NAMES, [first, alone]).mean == 0.5
 

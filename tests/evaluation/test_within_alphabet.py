@@ -73,27 +73,25 @@ def test_a_run_draws_some_of_the_characters_and_one_drawing_of_each():
 
 
 @pytest.mark.parametrize(
-    ("names", "drawings", "said"),
+    ("changes", "said"),
     [
-        (named(4, 4), 3, "n_way is 5, but 'a' has 4 characters"),
-        (named(7), 3, "7 names for 8 classes"),
-        (named(8), 1, "there is one drawing a class"),
-        ([*named(7), "a/character09/rot090"], 3, "'a/character09/rot090' is rotated or mirrored"),
-        ([*named(7), "a/character09/mirror"], 3, "'a/character09/mirror' is rotated or mirrored"),
+        ({"names": named(4, 4)}, "n_way is 5, but 'a' has 4 characters"),
+        ({"names": named(7)}, "7 names for 8 classes"),
+        ({"drawings": 1}, "there is one drawing a class"),
+        ({"names": [*named(7), "a/character09/rot090"]}, "09/rot090' is rotated or mirrored"),
+        ({"names": [*named(7), "a/character09/mirror"]}, "09/mirror' is rotated or mirrored"),
+        ({"n_way": 0}, "n_way must be an integer of at least 1, not 0"),
+        ({"n_runs": 0}, "n_runs must be an integer of at least 1, not 0"),
     ],
 )
-def test_what_is_no_such_task_is_refused(names, drawings, said):
+def test_what_is_no_such_task_is_refused(changes, said):
+    ask = {"names": named(8), "n_way": 5, **changes}
+    embeddings = torch.randn(8, ask.pop("drawings", 3), 5)
     with pytest.raises(ValueError, match=said):
-        within_alphabet_accuracy(Memory(5, 5), torch.randn(8, drawings, 5), names, n_way=5)
+        within_alphabet_accuracy(Memory(5, 5), embeddings, **ask)
 
 
 def test_a_name_may_say_that_it_is_upright():
     names = [f"{name}/rot000" for name in named(5)]
     found = within_alphabet_accuracy(Memory(5, 5), torch.randn(5, 3, 5), names, n_way=5, n_runs=2)
     assert list(found.alphabets) == ["a"]
-
-
-@pytest.mark.parametrize("name", ["n_way", "n_runs"])
-def test_no_runs_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
-        within_alphabet_accuracy(Memory(5, 5), torch.randn(5, 3, 5), named(5), **{name: 0})
