@@ -14,18 +14,13 @@ from torch import Tensor, nn
 from rarememory.backbones.whitening import whitening
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
-from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.state import MemoryState
 from rarememory.classifier import doctor, examples, refreshing
-from rarememory.classifier.answers import (
-    Forgotten,
-    Learnt,
-    Probabilities,
-    Remembered,
-    StoredExample,
-)
+from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
 from rarememory.classifier.blend import BlendWeights, Evidence
 from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import (
@@ -43,6 +38,7 @@ from rarememory.classifier.saving import (
     empty_memory,
     memory_settings,
     missing_model,
+    own_tensors,
     rename_old,
 )
 from rarememory.lookup import Lookup
@@ -209,23 +205,13 @@ class MemoryClassifier(nn.Module):
         `predict`.
         """
         single, batches = self._batches(inputs, progress)
-        rows = [row for batch in batches for row in self._explain(*batch, k)]
+        rows, ids = [], self._class_ids()
+        for features, logits in batches:
+            recall = self.memory(features, k=max(k, self.memory.k))
+            evidence = Evidence(recall.scores.float(), recall.values, logits)
+            weights = self.ensembler.example_weights(evidence, ids)
+            rows += explanations(recall, weights, self.memory.ages, self._book, k)
         return rows[0] if single else rows
-
-    def _explain(self, features: Tensor, logits: Tensor | None, k: int) -> list[list[Remembered]]:
-        recall = self.memory(features, k=max(k, self.memory.k))
-        evidence = Evidence(recall.scores.float(), recall.values, logits)
-        weights = self.ensembler.example_weights(evidence, self._class_ids())
-        ages = self.memory.ages[recall.slots]
-        parts = (recall.slots, recall.values, recall.scores, weights, ages)
-        return [
-            [
-                Remembered(self._book.label(value), score, weight, self._book.refs(slot), slot, age)
-                for slot, value, score, weight, age in zip(*row, strict=True)
-                if slot != EMPTY
-            ]
-            for row in zip(*(part[:, :k].tolist() for part in parts), strict=True)
-        ]
 
     @torch.no_grad()
     def familiarity(self, inputs: Any, *, progress: bool | None = None) -> Float[Tensor, "*batch"]:
@@ -235,7 +221,9 @@ class MemoryClassifier(nn.Module):
         are as in `predict`.
         """
         single, batches = self._batches(inputs, progress)
-        values = self._familiarities(batches)
+        ids = self._class_ids()
+        rows = [self.ensembler.familiarity(self._evidence(*batch), ids) for batch in batches]
+        values = torch.cat([self.threshold.new_zeros(0), *rows])
         return values[0] if single else values
 
     # Learning
@@ -271,6 +259,13 @@ class MemoryClassifier(nn.Module):
             batches = [LabelledFeatures.joined(batches)]
         return Learnt.joined([self._write(batch, average) for batch in batches])
 
+    def _write(self, batch: LabelledFeatures, average: bool) -> Learnt:
+        learnt = write_examples(self.memory, self._book, batch, average)
+        self._example_dims = batch.example_dims
+        if learnt.lost:
+            self._book = self._remembered_book()
+        return learnt
+
     def _to_learn(
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None
     ) -> Iterator[LabelledFeatures]:
@@ -282,13 +277,6 @@ class MemoryClassifier(nn.Module):
                 yield LabelledFeatures(
                     self._extract(batch.inputs)[0], batch.labels, batch.refs, dims
                 )
-
-    def _write(self, batch: LabelledFeatures, average: bool) -> Learnt:
-        learnt = write_examples(self.memory, self._book, batch, average)
-        self._example_dims = batch.example_dims
-        if learnt.lost:
-            self._tidy()
-        return learnt
 
     @torch.no_grad()
     def whiten(
@@ -364,7 +352,7 @@ class MemoryClassifier(nn.Module):
             ValueError: there are no examples, or the rate is not between 0 and 1.
         """
         if unknown is not None:
-            found = self._familiarities(self._batches(unknown, progress)[1])
+            found = self.familiarity(unknown, progress=progress).reshape(-1)
         else:
             ids = self._class_ids()
             rows = [
@@ -518,7 +506,7 @@ class MemoryClassifier(nn.Module):
         ids = self._remembered_book().known_ids(labels)
         count = self.memory.forget(labels=ids)
         self.ensembler.forget_classes(ids)
-        self._tidy()
+        self._book = self._remembered_book()
         return count
 
     def forget_refs(self, *refs: Any) -> Forgotten:
@@ -539,7 +527,7 @@ class MemoryClassifier(nn.Module):
         slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
         beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
         count = self.memory.forget(slots=slots)
-        self._tidy()
+        self._book = self._remembered_book()
         return Forgotten(count, beside)
 
     @contextmanager
@@ -568,7 +556,7 @@ class MemoryClassifier(nn.Module):
         """Change the number of slots; a smaller memory keeps the youngest."""
         old_slots = self.memory.resize(memory_size)
         self._book.move_refs(old_slots.tolist())
-        self._tidy()
+        self._book = self._remembered_book()
 
     def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:
         """Find what makes answers bad; print the report to read it.
@@ -599,7 +587,7 @@ class MemoryClassifier(nn.Module):
             "batch_size": self.batch_size,
             "book": self._to_json(),
         }
-        write_file(path, self._own_tensors(), header)
+        write_file(path, own_tensors(self.memory, self.ensembler), header)
 
     @classmethod
     def load(
@@ -642,7 +630,7 @@ class MemoryClassifier(nn.Module):
             unknown=label_from_json(header["unknown"]),
             batch_size=header["batch_size"],
         )
-        copy_tensors(classifier._own_tensors(), tensors, path)
+        copy_tensors(own_tensors(classifier.memory, classifier.ensembler), tensors, path)
         classifier._from_json(header["book"])
         return classifier
 
@@ -663,15 +651,6 @@ class MemoryClassifier(nn.Module):
         self._book = LabelBook.from_json(stored)
         self._example_dims = stored["example_dims"]
         self.about = stored["about"]
-
-    def _own_tensors(self) -> dict[str, Tensor]:
-        """Every tensor except the model's, by its name in a state_dict; not copied."""
-        parts = {"memory.": self.memory, "ensembler.": self.ensembler}
-        return {
-            prefix + name: tensor
-            for prefix, part in parts.items()
-            for name, tensor in part.state_dict().items()
-        }
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rename_old(state_dict, prefix)
@@ -707,11 +686,6 @@ class MemoryClassifier(nn.Module):
         recall = self.memory(features)
         return Evidence(recall.scores.float(), recall.values, logits)
 
-    def _familiarities(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
-        ids = self._class_ids()
-        rows = [self.ensembler.familiarity(self._evidence(*batch), ids) for batch in batches]
-        return torch.cat([self.threshold.new_zeros(0), *rows])
-
     def _class_ids(self) -> Tensor:
         """The integers of `classes`, ascending."""
         return self._book.present(self.memory.values, self.ensembler.host_ids)
@@ -719,9 +693,6 @@ class MemoryClassifier(nn.Module):
     def _remembered_book(self) -> LabelBook:
         """The part of the label book that memory and host still use."""
         return self._book.restricted(self.memory.values, self.ensembler.host_ids)
-
-    def _tidy(self) -> None:
-        self._book = self._remembered_book()
 
 
 wrap = MemoryClassifier

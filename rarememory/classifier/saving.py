@@ -92,6 +92,12 @@ def empty_memory(
     return memory
 
 
+def own_tensors(memory: nn.Module, ensembler: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a classifier except its model's, by its name in a state_dict; no copies."""
+    own = {f"memory.{name}": tensor for name, tensor in memory.state_dict().items()}
+    return own | {f"ensembler.{name}": part for name, part in ensembler.state_dict().items()}
+
+
 def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
     """Copy what was stored into our own tensors, all of it or nothing.
 
