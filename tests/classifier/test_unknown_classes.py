@@ -1,0 +1,178 @@
+"""Thresholds for unknown classes: the quantile, familiarity, and the rate on unseen data."""
+
+import math
+
+import pytest
+import torch
+from classifiers import at, bare, hosted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rarememory import EMPTY, Memory, wrap
+from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+from rarememory.classifier.openset import familiarity, threshold_at
+
+RATES = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
+
+
+def with_birds(*angles, names=("kea", "weka", "kiwi")):
+    classifier = bare()
+    classifier.learn(at(*angles), list(names[: len(angles)]))
+    return classifier
+
+
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=120), RATES)
+def test_at_most_the_requested_rate_exceeds_the_threshold(numbers, rate):
+    unknown = torch.tensor(numbers).float()
+    threshold = threshold_at(unknown, rate)
+    assert (unknown > threshold).float().mean() <= rate + 1e-6
+    # A lower threshold, at the next number, would accept more than the conformal rank allows.
+    lower = unknown[unknown < threshold]
+    if len(lower) and len(numbers) + 1 >= 1 / rate:
+        accepted = (unknown > lower.max()).sum().item()
+        assert accepted + 1 > rate * (len(numbers) + 1) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "threshold"),
+    # (1 - 0.7) * 10 is a little more than 3 in floating point.
+    [(99, 0.01, 99), (99, 0.1, 90), (100, 0.1, 91), (9, 0.01, 9), (9, 0.7, 3)],
+)
+def test_the_threshold_is_the_conformal_quantile(count, rate, threshold):
+    assert threshold_at(torch.arange(1.0, count + 1), rate) == threshold
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="false_accept_rate must be between 0 and 1"):
+        threshold_at(torch.ones(3), rate)
+    with pytest.raises(ValueError, match="needs examples, and there are 0"):
+        threshold_at(torch.ones(0), 0.1)
+
+
+def test_the_old_name_of_the_rate_still_works():
+    classifier = with_birds(0, 30, 90)
+    with pytest.warns(DeprecationWarning, match="fit_threshold.false_accept_rate=."):
+        old = classifier.fit_threshold(far=0.5)
+    assert old == classifier.fit_threshold(false_accept_rate=0.5)
+
+
+def familiar(nearest, logits, value=7):
+    """Familiarity of examples with one neighbour each, of one class, beside the host's classes."""
+    scores = torch.tensor(nearest).unsqueeze(1)
+    values = torch.full(scores.shape, value).where(scores > -math.inf, EMPTY)
+    host_ids = torch.arange(0 if logits is None else logits.shape[1])
+    classes = Classes(torch.cat([host_ids, torch.tensor([7])]), host_ids)
+    weights = BlendWeights(*map(torch.tensor, (0.1, 0.5, 0.7, 0.3)))
+    return familiarity(Evidence(scores, values, logits), weights, classes).tolist()
+
+
+def test_familiarity_is_the_cosine_that_would_be_as_much_evidence():
+    logits = torch.tensor([[1.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
+    odds = [math.exp(3) / (math.exp(1) + 1), 1 / 2]
+    by_host = [0.5 + 0.1 * (0.7 * math.log(odd) + 0.3) for odd in odds]
+    assert familiar([0.1, 0.1], logits) == pytest.approx(by_host)
+    assert familiar([-math.inf, -math.inf], logits) == pytest.approx(by_host)
+    assert familiar([0.9, 0.9], logits) == pytest.approx([0.9, 0.9])
+    assert familiar([0.9, -math.inf], None) == [pytest.approx(0.9), -math.inf]
+
+
+def test_familiarity_grows_with_agreement_and_where_probabilities_round_to_one():
+    logits = torch.tensor([[0.0, 2.0]])
+    agreed, apart = familiar([0.6], logits, value=1), familiar([0.6], logits, value=0)
+    assert agreed[0] > apart[0] and agreed[0] > 0.6
+    one, other = familiar([0.0, 0.0], torch.tensor([[90.0, 0.0], [100.0, 0.0]]))
+    assert one < other
+
+
+@pytest.mark.parametrize("n_host", [1, 2])
+def test_a_host_whose_classes_are_all_excluded_adds_nothing(n_host):
+    logits = torch.full((2, n_host), EXCLUDED)
+    assert familiar([0.4, -math.inf], logits) == [pytest.approx(0.4), -math.inf]
+
+
+def test_before_a_threshold_only_an_empty_memory_says_unknown():
+    assert bare().predict(at(0)) == ["unknown"]
+    assert with_birds(0).predict(at(180)) == ["kea"]
+
+
+def test_a_threshold_from_unknown_examples():
+    classifier = with_birds(0, 90)
+    unknown = at(*range(120, 330, 2))
+    threshold = classifier.fit_threshold(unknown=unknown, false_accept_rate=0.05)
+    assert classifier.threshold.item() == threshold
+    answers = classifier.predict(at(0, 20, 90, 200, 250))
+    assert answers == ["kea", "kea", "weka", "unknown", "unknown"]
+    accepted = sum(label != "unknown" for label in classifier.predict(unknown))
+    assert 0 < accepted <= 0.05 * len(unknown)
+    # What lies on the threshold is unknown.
+    classifier.fit_threshold(unknown=at(-60), false_accept_rate=0.5)
+    assert classifier.predict(at(-60, -59)) == ["unknown", "kea"]
+
+
+def test_one_class_cannot_be_left_out():
+    classifier = with_birds(0, 10, names=("kea", "kea"))
+    with pytest.raises(ValueError, match="give unknown="):
+        classifier.fit_threshold(false_accept_rate=0.1)
+    assert classifier.threshold == -math.inf
+
+
+def test_without_unknown_examples_one_class_at_a_time_is_left_out():
+    classifier = with_birds(0, 30, 90)
+    # The others are 30, 30 and 60 degrees away: cosines .866, .866 and .5.
+    assert classifier.fit_threshold(false_accept_rate=0.5) == pytest.approx(math.cos(math.pi / 6))
+    assert classifier.fit_threshold(false_accept_rate=0.75) == pytest.approx(0.5)
+    inputs, labels = at(1, 29, 95), ["kea", "weka", "kiwi"]
+    held_out = classifier.fit_threshold(inputs, labels, false_accept_rate=0.75)
+    assert held_out == pytest.approx(math.cos(math.radians(65)), abs=1e-5)
+    # Without labels the predicted ones.
+    assert classifier.predict(inputs[:1]) == ["kea"]
+    assert classifier.fit_threshold(inputs, false_accept_rate=0.75) == held_out
+
+
+def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
+    weight = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    whole, without = hosted(weight), hosted(weight)
+    whole.learn(at(0, 20, 30, 90), ["kea", "weka", "weka", "kiwi"])
+    without.learn(at(20, 30, 90), ["weka", "weka", "kiwi"])
+    threshold = whole.fit_threshold(at(5), ["kea"], false_accept_rate=0.5)
+    assert threshold == pytest.approx(without.familiarity(at(5)).item(), abs=1e-6)
+
+
+def test_a_class_left_out_is_left_out_of_the_host_too():
+    classifier = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0]]), classes=["right", "up"])
+    left_in = classifier.familiarity(at(0))
+    left_out = classifier.fit_threshold(at(0), ["right"], false_accept_rate=0.5)
+    # The host has one class left, which has a probability of 1.
+    assert left_out == pytest.approx(0.8 + 0.025 * 100) and left_in < 1
+    three = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]]))
+    assert three.fit_threshold(at(0), [0], false_accept_rate=0.5) == pytest.approx(0.8)
+
+
+def test_a_host_needs_examples_for_a_threshold():
+    classifier = hosted(torch.eye(2))
+    with pytest.raises(ValueError, match="give inputs, or unknown="):
+        classifier.fit_threshold()
+    with pytest.raises(ValueError, match="'keaa' is not known"):
+        classifier.fit_threshold(at(0), ["keaa"])
+
+
+def test_the_measured_rate_of_new_unknown_examples_is_near_the_requested_one():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(300, 16, generator=generator)
+
+    def drawn(classes):
+        return directions[classes] + 0.3 * torch.randn(len(classes), 16, generator=generator)
+
+    def accepted(classes):
+        answers = classifier.predict(drawn(classes))
+        return sum(answer != "unknown" for answer in answers) / len(answers)
+
+    known, unknown = torch.arange(200), torch.arange(200, 300)
+    classifier = wrap(torch.nn.Identity(), host=False, memory=Memory(16, 400))
+    classifier.learn(drawn(known), known)
+    for rate in (0.05, 0.1, 0.2):
+        labels = known.repeat(10)
+        classifier.fit_threshold(drawn(labels), labels, false_accept_rate=rate)
+        assert rate / 1.5 < accepted(unknown.repeat(40)) < rate * 1.5
+        assert accepted(known.repeat(5)) > 0.8
