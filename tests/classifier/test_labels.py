@@ -1,4 +1,4 @@
-"""The book of names, and the refs of the slots."""
+"""Labels, refs, and the label book."""
 
 import json
 from enum import Enum
@@ -18,51 +18,48 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 LABELS = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
 
 
-def exactly(label):
-    return (type(label), *map(exactly, label)) if isinstance(label, tuple) else (type(label), label)
+def typed(label):
+    return (type(label), *map(typed, label)) if isinstance(label, tuple) else (type(label), label)
 
 
 @given(st.lists(LABELS))
-def test_a_label_keeps_its_number_and_its_kind(labels):
-    names = LabelBook()
-    ids = names.add(labels)
-    assert [exactly(names.label(number)) for number in ids] == [exactly(label) for label in labels]
-    assert names.ids(labels) == ids == names.add(labels)
-    assert len(names) == len({exactly(label) for label in labels})
-
-
-@given(st.lists(LABELS))
-def test_a_book_comes_back_from_json_as_it_was(labels):
-    names = LabelBook(labels)
-    again = LabelBook.from_json(json.loads(json.dumps(names.to_json())))
-    assert [*map(exactly, again)] == [*map(exactly, names)]
-    assert again.ids([*labels, "new"]) == names.ids([*labels, "new"])
+def test_a_label_keeps_its_number_and_its_type(labels):
+    book = LabelBook()
+    ids = book.add(labels)
+    assert [typed(book.label(number)) for number in ids] == [typed(label) for label in labels]
+    assert book.ids(labels) == ids == book.add(labels)
+    assert len(book) == len({typed(label) for label in labels})
+    again = LabelBook.from_json(json.loads(json.dumps(book.to_json())))
+    assert [*map(typed, again)] == [*map(typed, book)]
+    assert again.ids([*labels, "new"]) == book.ids([*labels, "new"])
+    for label in labels:
+        assert typed(label_from_json(json.loads(json.dumps(label_to_json(label))))) == typed(label)
 
 
 def test_labels_that_python_holds_equal_are_different_labels():
-    names = LabelBook([1, True, 1.0, "1", (1,), (True,)])
-    assert len(names) == 6
-    assert names.known_ids([True]) == [1] and names.known_ids([(True,)]) == [5]
+    book = LabelBook([1, True, 1.0, "1", (1,), (True,)])
+    assert len(book) == 6
+    assert book.known_ids([True]) == [1] and book.known_ids([(True,)]) == [5]
 
 
-def test_asking_for_numbers_writes_nothing_down():
-    names = LabelBook(["kea"])
-    assert names.ids(["weka", "kea", "weka", "kiwi"]) == [1, 0, 1, 2]
-    assert list(names) == ["kea"]
+def test_asking_for_numbers_adds_nothing():
+    book = LabelBook(["kea"])
+    assert book.ids(["weka", "kea", "weka", "kiwi"]) == [1, 0, 1, 2]
+    assert list(book) == ["kea"]
 
 
 def test_a_number_is_never_given_twice():
-    names = LabelBook(["kea", "kakapo"])
-    rest = names.restricted(torch.tensor([0, EMPTY]), torch.tensor([EMPTY]))
-    assert list(rest) == ["kea"] and rest.add(["weka"]) == [2] and list(names) == ["kea", "kakapo"]
+    book = LabelBook(["kea", "kakapo"])
+    rest = book.restricted(torch.tensor([0, EMPTY]), torch.tensor([EMPTY]))
+    assert list(rest) == ["kea"] and rest.add(["weka"]) == [2] and list(book) == ["kea", "kakapo"]
     none = rest.restricted(torch.tensor([EMPTY]), torch.tensor([], dtype=torch.int64))
     assert LabelBook.from_json(none.to_json()).add(["kiwi"]) == [3]
 
 
 def test_numbers_of_numpy_and_torch_are_those_of_python():
-    names = LabelBook([np.int64(3), np.str_("kea"), torch.tensor(2.5), np.bool_(True)])
-    assert [exactly(label) for label in names] == [*map(exactly, (3, "kea", 2.5, True))]
-    assert names.known_ids([3]) == [0]
+    book = LabelBook([np.int64(3), np.str_("kea"), torch.tensor(2.5), np.bool_(True)])
+    assert [typed(label) for label in book] == [*map(typed, (3, "kea", 2.5, True))]
+    assert book.known_ids([3]) == [0]
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -72,51 +69,49 @@ def test_what_cannot_be_a_label_is_refused(label):
         LabelBook([label])
 
 
-def test_a_label_of_another_kind_lives_but_cannot_be_saved():
+def test_a_label_of_another_type_can_be_used_but_not_saved():
     Bird = Enum("Bird", ["KEA"])
-    names = LabelBook([Bird.KEA, frozenset({"wing"})])
-    assert names.known_ids([Bird.KEA]) == [0]
+    book = LabelBook([Bird.KEA, frozenset({"wing"})])
+    assert book.known_ids([Bird.KEA]) == [0]
     with pytest.raises(ValueError, match="Bird"):
-        names.to_json()
+        book.to_json()
 
 
-def test_a_stranger_is_refused_by_name():
+def test_an_unknown_label_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'keaa' is not known here; known: 'kea', 'weka'$"):
         LabelBook(["kea", "weka"]).known_ids(["kea", "keaa"])
     with pytest.raises(ValueError, match="'0', '1', '2', '3', '4' and 2 more"):
         LabelBook(map(str, range(7))).known_ids(["kea"])
 
 
-@given(LABELS)
-def test_what_is_encoded_is_decoded_exactly(label):
-    assert exactly(label_from_json(json.loads(json.dumps(label_to_json(label))))) == exactly(label)
+@pytest.mark.parametrize(
+    ("writes", "refs"),
+    [
+        ([(0, "a", True), (1, "b", True), (0, "c", False)], {0: ("a", "c"), 1: ("b",)}),
+        ([(1, "b", True), (1, None, True)], {1: ()}),
+        ([(0, "a", True), (0, "b", False), (0, "a", False)], {0: ("b", "a")}),
+        ([(0, ref, not ref) for ref in range(40)], {0: tuple(range(40 - MAX_REFS, 40))}),
+    ],
+    ids=["averaged", "replaced", "met again", "too many"],
+)
+def test_a_slot_has_the_refs_of_what_is_in_it(writes, refs):
+    book = LabelBook()
+    for slot, ref, replaced in writes:
+        book.note_refs([slot], [replaced], [[ref]])
+    assert {slot: book.refs(slot) for slot in refs} == refs
 
 
-def test_an_averaged_example_adds_its_ref_and_a_fresh_one_begins_anew():
-    refs = LabelBook()
-    refs.note_refs([0, 1], [True, True], [["a"], ["b"]])
-    refs.note_refs([0, 0, 1], [False, False, True], [["c"], ["d"], [None]])
-    assert refs.refs(0) == ("a", "c", "d") and refs.refs(1) == ()
-    assert refs.slots_by_ref() == {"a": [0], "c": [0], "d": [0]}
-
-
-def test_a_ref_met_again_is_listed_once_as_the_latest():
-    refs = LabelBook()
-    refs.note_refs([0, 0, 0], [True, False, False], [["a"], ["b"], ["a"]])
-    assert refs.refs(0) == ("b", "a")
-
-
-def test_a_slot_keeps_its_latest_refs_only():
-    refs = LabelBook()
-    refs.note_refs([0] * 40, [True] + [False] * 39, [[ref] for ref in range(40)])
-    assert refs.refs(0) == tuple(range(40 - MAX_REFS, 40))
+def test_rows_of_one_write_that_share_a_slot_are_all_noted():
+    book = LabelBook()
+    book.note_refs([0, 0, 1], [True, True, False], [["a", None], ["b"], ["c"]])
+    assert book.slots_by_ref() == {"a": [0], "b": [0], "c": [1]}
 
 
 def test_refs_follow_a_resized_memory():
-    refs = LabelBook()
-    refs.note_refs([0, 2], [True, True], [["a"], ["b"]])
-    refs.move_refs([2, -1])
-    assert refs.refs(0) == ("b",) and refs.slots_by_ref() == {"b": [0]}
+    book = LabelBook()
+    book.note_refs([0, 2], [True, True], [["a"], ["b"]])
+    book.move_refs([2, EMPTY])
+    assert book.refs(0) == ("b",) and book.slots_by_ref() == {"b": [0]}
 
 
 def test_a_path_is_its_text():
