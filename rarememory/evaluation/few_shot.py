@@ -14,7 +14,7 @@ from rarememory.memory.updates import FirstInFirstOut
 from rarememory.variants.attention import ClassAttention
 
 SIGHTINGS = 11
-"""How often a class is seen in an episode by sighting, unless more shots are asked for."""
+"""Sightings of a class in an episode, unless the number of shots needs more."""
 
 
 class FewShotAccuracies(NamedTuple):
@@ -60,7 +60,7 @@ def few_shot_accuracies(
         bar: called with a name and a unit, returns what shows progress.
 
     Raises:
-        ValueError: there are fewer classes or drawings than asked for, or fewer than 2 episodes.
+        ValueError: there are too few classes or drawings, or fewer than 2 episodes.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ def few_shot_accuracies(
     if n_episodes < 2:
         raise ValueError(f"n_episodes is {n_episodes}: an interval needs at least 2")
     found = FewShotAccuracies({}, {})
-    asked: dict[str, Any] = {"n_episodes": n_episodes, "seed": seed}
+    run: dict[str, Any] = {"n_episodes": n_episodes, "seed": seed}
     key_dim, n_sightings = embeddings.shape[2], max(SIGHTINGS, *(shot + 1 for shot in shots))
     update = None if attention is None else FirstInFirstOut()
     for way in ways:
@@ -86,7 +86,7 @@ def few_shot_accuracies(
             n_way=way,
             n_sightings=n_sightings,
             n_sharing=n_sharing,
-            **asked,
+            **run,
             bar=bar(f"{way}-way by sighting", "group" if n_sharing > 1 else "episode"),
         )
         for shot in shots:
@@ -96,7 +96,7 @@ def few_shot_accuracies(
                 n_way=way,
                 n_shot=shot,
                 attention=attention,
-                **asked,
+                **run,
                 bar=bar(f"{way}-way {shot}-shot", "episode"),
             )
     return found

@@ -104,15 +104,15 @@ def lifelong_forgetting(
     held, written = remaining == 0, Stream(*(part[remaining > 0] for part in stream))
     held_out = dict(zip(stream.classes[held].tolist(), stream.drawings[held].tolist(), strict=True))
     is_last = (remaining[remaining > 0] == 1).tolist()
-    at_once, asked = [], []
+    at_once, questions = [], []
     with memory.snapshot():
         memory.clear()
         for (query, label), last in zip(_queries(embeddings, written, bar), is_last, strict=True):
             memory.write(query, label)
             if last:
-                asked.append((embeddings[label, held_out[int(label)]], label, vote))
-                at_once.append(_is_correct(memory, *asked[-1]))
-        at_end = [_is_correct(memory, *question) for question in asked]
+                questions.append((embeddings[label, held_out[int(label)]], label, vote))
+                at_once.append(_is_correct(memory, *questions[-1]))
+        at_end = [_is_correct(memory, *question) for question in questions]
     return Accuracy.of((torch.stack(at_once).float() - torch.stack(at_end).float()).cpu())
 
 

@@ -1,4 +1,4 @@
-"""The paper's protocol: how often a class has to be seen to be known."""
+"""The paper's protocol: accuracy by how often a class was seen."""
 
 import torch
 from jaxtyping import Float

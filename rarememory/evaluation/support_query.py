@@ -64,7 +64,7 @@ def support_query_accuracy(
 def random_episodes(
     embeddings: Tensor, n_episodes: int, seed: int, bar: Bar, **numbers: int
 ) -> Iterator[tuple[Episode, Episode]]:
-    """As many as `n_episodes`, drawn one by one as the bar goes on."""
+    """Random supports and queries, drawn one by one."""
     check_count("n_episodes", n_episodes)
     generator = Generator().manual_seed(seed)
     return (

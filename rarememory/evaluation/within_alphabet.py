@@ -1,4 +1,4 @@
-"""Lake's one-shot task: tell the characters of one alphabet apart, from one drawing of each."""
+"""Lake's one-shot task: classify the characters of one alphabet, from one drawing of each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def within_alphabet_accuracy(
     seed: int = 0,
     bar: Bar = iter,
 ) -> WithinAlphabet:
-    """One drawing each of n_way characters of one alphabet, and as many queries by another drawer.
+    """Accuracy within an alphabet: one drawing of each class by one drawer, queries by another.
 
     In a run of an alphabet two drawers and n_way characters are drawn; the first drawer's drawings
     are written, and the second's, one of each character, are answered (Lake et al. 2015,

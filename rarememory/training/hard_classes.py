@@ -17,8 +17,8 @@ class HardClassSampler(nn.Module):
     within an episode, Kaiser et al. 2017, section 2: the nearest wrong key.)
 
     Args:
-        families: of every class; two classes of one family never meet. The turned and mirrored
-            copies of a character may be the same drawing, which nothing tells apart.
+        families: of every class; two classes of one family never meet, since the rotated and
+            mirrored copies of a character may be the same drawing.
         key_dim: width of the embeddings.
         seed: of the memory.
         validate: as in `Memory`; with False the host never waits for a GPU.

@@ -53,7 +53,7 @@ class MuonAndAdamW(Optimizer):
         """Change the weights by their gradients; those without one stay.
 
         Args:
-            closure: computes the gradients anew, and returns the loss, which is returned.
+            closure: computes the gradients again, and returns the loss, which `step` returns too.
         """
         loss = None
         if closure is not None:
@@ -76,7 +76,7 @@ class MuonAndAdamW(Optimizer):
         if "param_groups" not in state_dict:
             raise ValueError(
                 f"a state of {', '.join(state_dict)} is not of this optimizer, or of an older "
-                "version of it: begin the training anew"
+                "version of it: start the training again"
             )
         super().load_state_dict(state_dict)
 
@@ -94,7 +94,7 @@ class MuonAndAdamW(Optimizer):
             self._step_by(muon, params)
 
     def _step_by(self, optimizer: Optimizer, params: list[Parameter]) -> None:
-        """One step of torch's optimizer, which reads and writes the state that is kept here."""
+        """One step of an optimizer of torch that reads and writes the state of this one."""
         (group,) = optimizer.param_groups
         for param, stepped in zip(params, group["params"], strict=True):
             optimizer.state[stepped] = self.state[param]

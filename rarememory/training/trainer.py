@@ -220,13 +220,13 @@ class Training:
         if missing:
             raise ValueError(
                 f"the checkpoint has no {', '.join(sorted(missing))}: it is of an older version; "
-                "begin anew elsewhere"
+                "start again with another file"
             )
         for name, mine in self._identity().items():
             if state["identity"][name] != mine:
                 raise ValueError(
                     f"the checkpoint is of other {name}, {state['identity'][name]}, and this "
-                    f"training of {mine}: go on with those, or begin anew elsewhere"
+                    f"training of {mine}: go on with those, or start again with another file"
                 )
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
