@@ -1,6 +1,7 @@
-"""The host: listened to, never changed."""
+"""The feature extractor: features are taken from the host model, which is not changed."""
 
 from copy import deepcopy
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -17,25 +18,43 @@ def convnet(classes=3):
     )  # fmt: skip
 
 
+def mlp(*widths):
+    return nn.Sequential(nn.Flatten(), *(nn.Linear(*pair) for pair in pairwise(widths)))
+
+
 IMAGES = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_features_are_what_enters_the_last_linear():
+@pytest.mark.parametrize(
+    ("model", "options", "until", "classes"),
+    [
+        (convnet(), {}, 5, 3),
+        (mlp(64, 6, 5, 2), {"at": "2"}, 2, 2),
+        (mlp(64, 7), {"host": False}, 2, 0),
+        (mlp(64, 7, 2), {"host": False, "at": "2"}, 2, 0),
+    ],
+    ids=["last linear", "a layer by name", "output of an encoder", "a layer of an encoder"],
+)
+def test_features_are_the_input_of_a_layer_or_the_output(model, options, until, classes):
+    classifier = wrap(model.eval(), **options)
+    features = model[:until](IMAGES)
+    torch.testing.assert_close(classifier.features(IMAGES), features)
+    assert classifier.memory.keys.shape == (8192, features.shape[1])
+    assert classifier.classes == list(range(classes))
+    if classes:
+        answer = classifier.predict_proba(IMAGES).values
+        torch.testing.assert_close(answer, model(IMAGES).softmax(1))
+    else:
+        assert classifier.predict(IMAGES) == ["unknown"] * 5
+
+
+def test_a_feature_map_is_averaged_over_height_and_width():
     model = convnet().eval()
-    classifier = wrap(model)
-    torch.testing.assert_close(classifier.features(IMAGES), model[:-1](IMAGES))
-    assert classifier.memory.keys.shape == (8192, 4)
-    assert classifier.classes == [0, 1, 2]
+    classifier = wrap(model, at="3", memory=Memory(4, 10))
+    torch.testing.assert_close(classifier.features(IMAGES), model[:3](IMAGES).mean((2, 3)))
 
 
-def test_an_empty_memory_leaves_the_host_its_answers():
-    model = convnet().eval()
-    chances = wrap(model, classes=["a", "b", "c"]).predict_proba(IMAGES)
-    torch.testing.assert_close(chances.values, model(IMAGES).softmax(1))
-    assert chances.classes == ["a", "b", "c"]
-
-
-def test_the_model_is_neither_changed_nor_patched():
+def test_the_model_is_not_changed():
     model = convnet().train()
     model[1].eval()
     before, dict_before = deepcopy(model.state_dict()), {**model.__dict__}
@@ -43,6 +62,8 @@ def test_the_model_is_neither_changed_nor_patched():
     classifier = wrap(model)
     classifier.learn(IMAGES, ["kea"] * 5)
     classifier.predict(IMAGES), classifier.explain(IMAGES), classifier.predict_proba(IMAGES)
+    with pytest.raises(RuntimeError):
+        classifier.learn(torch.rand(2, 7, 8, 8), ["kea", "kea"])
     assert classifier.model is model
     assert [module.training for module in model.modules()] == modes
     assert model.__dict__.keys() == dict_before.keys() and "forward" not in model.__dict__
@@ -52,46 +73,8 @@ def test_the_model_is_neither_changed_nor_patched():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_modes_and_hooks_are_put_back_after_an_error():
-    model = convnet().train()
-    classifier = wrap(model)
-    with pytest.raises(RuntimeError):
-        classifier.learn(torch.rand(2, 7, 8, 8), ["kea", "kea"])
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_another_layer_is_listened_to_by_name():
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Linear(5, 2)).eval()
-    classifier = wrap(model, at="2")
-    x = torch.rand(3, 4)
-    torch.testing.assert_close(classifier.features(x), model[:2](x))
-    torch.testing.assert_close(classifier.predict_proba(x).values, model(x).softmax(1))
-
-
-def test_a_map_of_features_is_averaged_over_its_places():
-    model = convnet().eval()
-    classifier = wrap(model, at="3", memory=Memory(4, 10))
-    torch.testing.assert_close(classifier.features(IMAGES), model[:3](IMAGES).mean((2, 3)))
-
-
-def test_an_encoder_that_is_no_classifier_gives_its_output():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7)).eval()
-    classifier = wrap(model, host=False)
-    torch.testing.assert_close(classifier.features(IMAGES), model(IMAGES))
-    assert classifier.classes == [] and classifier.memory.keys.shape[1] == 7
-    assert classifier.predict(IMAGES) == ["unknown"] * 5
-
-
-def test_an_encoder_can_be_listened_to_inside():
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 2)).eval()
-    classifier = wrap(model, at="3", host=False)
-    torch.testing.assert_close(classifier.features(IMAGES), model[:3](IMAGES))
-    assert classifier.classes == []
-
-
-def test_an_answer_with_logits_inside_is_a_host_too():
-    class Wordy(nn.Module):
+def test_a_model_may_return_an_object_with_logits():
+    class WithLogits(nn.Module):
         def __init__(self):
             super().__init__()
             self.head = nn.Linear(4, 2)
@@ -99,10 +82,10 @@ def test_an_answer_with_logits_inside_is_a_host_too():
         def forward(self, x):
             return SimpleNamespace(logits=self.head(input=x))
 
-    model = Wordy()
-    x = torch.rand(3, 4)
-    chances = wrap(model).predict_proba(x).values
-    torch.testing.assert_close(chances, model.head(x).detach().softmax(1))
+    model, x = WithLogits(), torch.rand(3, 4)
+    answer = wrap(model, classes=["a", "b"]).predict_proba(x)
+    torch.testing.assert_close(answer.values, model.head(x).detach().softmax(1))
+    assert answer.classes == ["a", "b"]
 
 
 def test_a_resnet_of_torchvision_is_wrapped_at_its_head():
@@ -113,13 +96,13 @@ def test_a_resnet_of_torchvision_is_wrapped_at_its_head():
     assert classifier.classes == [0, 1, 2, 3, "kea", "kakapo"]
 
 
-def test_an_encoder_of_texts_is_asked_in_texts():
-    class Letters(nn.Module):
+def test_an_encoder_of_texts_takes_texts():
+    class Counts(nn.Module):
         def forward(self, texts):
             counts = [[text.count(letter) for letter in "abc"] for text in texts]
             return torch.tensor(counts).float()
 
-    classifier = MemoryClassifier(Letters(), host=False, memory=Memory(3, 10), batch_size=2)
+    classifier = MemoryClassifier(Counts(), host=False, memory=Memory(3, 10), batch_size=2)
     classifier.learn(["aab", "ccb", "aaa"], ["much a", "much c", "much a"], refs=["1", "2", "3"])
     assert classifier.predict("aaab") == "much a"
     assert classifier.predict(["cc", "aa"]) == ["much c", "much a"]
@@ -127,47 +110,47 @@ def test_an_encoder_of_texts_is_asked_in_texts():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("model", "options", "said"),
     [
-        ({"at": "9"}, "has no layer '9'; its last are '3', '4', '5'"),
-        ({"at": "0"}, "the layer '0' is a Conv2d"),
-        ({"classes": ["a", "b", "unknown"]}, "'unknown' is what predict says"),
-        ({"classes": ["a", "b", "b"]}, "2 different classes for 3 outputs"),
+        (convnet(), {"at": "9"}, "has no layer '9'; its last are '3', '4', '5'"),
+        (convnet(), {"at": "0"}, "the layer '0' is a Conv2d"),
+        (convnet(), {"classes": ["a", "b", "unknown"]}, "'unknown' is what predict says"),
+        (convnet(), {"classes": ["a", "b", "b"]}, "2 different classes for 3 outputs"),
+        (nn.ReLU(), {}, "classes=, or host=False"),
+        (nn.ReLU(), {"host": False}, r"memory=Memory\(key_dim=...\)"),
+        (nn.ReLU(), {"classes": ["a"]}, "no Linear to take features from"),
     ],
 )
-def test_a_layer_or_a_class_that_does_not_fit_is_refused(options, said):
+def test_a_layer_or_a_class_that_does_not_fit_is_refused(model, options, said):
     with pytest.raises(ValueError, match=said):
-        wrap(convnet(), **options)
+        wrap(model, **options)
 
 
-def test_a_model_without_a_linear_says_what_it_needs():
-    with pytest.raises(ValueError, match="classes=, or host=False"):
-        wrap(nn.ReLU())
-    with pytest.raises(ValueError, match=r"memory=Memory\(key_dim=...\)"):
-        wrap(nn.ReLU(), host=False)
-    with pytest.raises(ValueError, match="no Linear to take features from"):
-        wrap(nn.ReLU(), classes=["a"])
-
-
-def test_a_host_that_answers_otherwise_than_said_is_refused():
-    with pytest.raises(ValueError, match=r"answers with \[3\] numbers, and its classes are 2"):
-        wrap(convnet(), classes=["a", "b"]).predict(IMAGES)
-
-
-def test_a_layer_that_does_not_run_is_refused():
+def skipping():
     model = convnet()
     model.aside = nn.Linear(4, 3)
     model.forward = lambda x: nn.Sequential.forward(model[:6], x)
-    with pytest.raises(ValueError, match="'aside' did not run"):
-        wrap(model, at="aside").predict(IMAGES)
+    return model
 
 
-def test_features_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"features must be .batch, key_dim., and 'the output'"):
-        wrap(nn.Linear(8, 2), host=False).features(torch.rand(2, 3, 8))
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        (convnet(), {"classes": ["a", "b"]}, r"answers with \[3\] numbers, and its classes are 2"),
+        (skipping(), {"at": "aside"}, "'aside' did not run"),
+        (
+            nn.Sequential(nn.Flatten(2), nn.Linear(64, 2)),
+            {"host": False},
+            r"must be .batch, key_dim., and 'the output'",
+        ),
+    ],
+)
+def test_outputs_of_another_shape_are_refused(model, options, said):
+    with pytest.raises(ValueError, match=said):
+        wrap(model, **options).predict(IMAGES)
 
 
-def test_a_memory_that_holds_something_is_refused():
+def test_a_memory_that_is_not_empty_is_refused():
     memory = Memory(4, 10)
     memory.write(torch.eye(4), torch.arange(4))
     with pytest.raises(ValueError, match="holds 4 examples already"):
@@ -176,7 +159,7 @@ def test_a_memory_that_holds_something_is_refused():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_a_model_of_another_precision_is_wrapped_too(dtype):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Linear(7, 3)).to(dtype)
+    model = mlp(64, 7, 3).to(dtype)
     classifier = wrap(model)
     classifier.learn(IMAGES, list("abcde"))
     assert classifier.predict(IMAGES) == list("abcde")
@@ -184,12 +167,12 @@ def test_a_model_of_another_precision_is_wrapped_too(dtype):
     classifier.loss(IMAGES, list("edcba")).backward()
 
 
-def test_all_of_it_follows_the_model():
+def test_the_whole_classifier_moves_to_the_models_device():
     model = convnet()
     classifier = wrap(model)
     classifier.learn(IMAGES, range(5))
     model.double()
     assert classifier.predict(IMAGES) == classifier.predict(IMAGES.double())
     model.to("meta")
-    assert classifier._reference().device.type == "meta"
-    assert classifier.memory.keys.device.type == "meta" == classifier.ensembler.weights.device.type
+    assert classifier.features(IMAGES).device.type == "meta"
+    assert classifier.memory.keys.device.type == "meta" == classifier.threshold.device.type

@@ -22,7 +22,7 @@ from rarememory.classifier.blend import (
 COSINE = st.floats(-1, 1)
 
 
-def weighing(temperature=0.1, host_score=0.5, host_weight=0.7, host_bias=0.3):
+def blend_weights(temperature=0.1, host_score=0.5, host_weight=0.7, host_bias=0.3):
     numbers = (temperature, host_score, host_weight, host_bias)
     return BlendWeights(*(torch.tensor(number, dtype=torch.float64) for number in numbers))
 
@@ -57,13 +57,13 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
     )
     ids = [0, 1, 5, 9]
     classes = Classes(torch.tensor(ids), torch.tensor(host_ids))
-    chances = probabilities(evidence, weighing(), classes)[0]
+    answer = probabilities(evidence, blend_weights(), classes)[0]
     parts = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
     wanted = torch.tensor(parts, dtype=torch.float64)
-    torch.testing.assert_close(chances, wanted / max(wanted.sum(), 1e-300))
-    z = class_logits(evidence, weighing(), classes)[0]
+    torch.testing.assert_close(answer, wanted / max(wanted.sum(), 1e-300))
+    z = class_logits(evidence, blend_weights(), classes)[0]
     torch.testing.assert_close(z[wanted > 0], wanted[wanted > 0].log())
-    weights = example_weights(evidence, weighing(), classes)[0]
+    weights = example_weights(evidence, blend_weights(), classes)[0]
     for weight, (score, value) in zip(weights, neighbours, strict=True):
         one = by_hand([score], [value], logits, value, ()) if value != EMPTY else 0.0
         if value in host_ids and value != EMPTY:
@@ -74,13 +74,13 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
         )
 
 
-def test_a_near_example_is_heard_and_a_far_one_leaves_it_to_the_host():
+def test_near_an_example_the_memory_decides_and_far_from_it_the_host():
     classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), classes=["up", "down"])
     classifier.learn(at(0), ["kea"])
     assert classifier.predict(at(0, 20, 60, -60, 170)) == ["kea", "kea", "up", "down", "up"]
 
 
-def test_how_much_the_memory_is_heard_can_be_given():
+def test_how_much_the_memory_counts_can_be_given():
     answers = []
     for host_score in (0.99, 0.5, -1.0):
         classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), host_score=host_score)
@@ -89,7 +89,7 @@ def test_how_much_the_memory_is_heard_can_be_given():
     assert answers == [[0, 0], ["kea", 0], ["kea", "kea"]]
 
 
-def test_chances_add_up_to_one_if_anything_is_known():
+def test_probabilities_add_up_to_one_if_anything_is_known():
     classifier = hosted(torch.randn(3, 2))
     for examples in (at(0, 90), at(40)):
         torch.testing.assert_close(classifier.predict_proba(at(5, 70)).values.sum(1), torch.ones(2))
@@ -103,11 +103,11 @@ def test_gradients_come_back_whole_past_empty_places_and_forgotten_classes():
         torch.tensor([[0, EMPTY], [EMPTY, EMPTY]]),
         torch.tensor([[1.0, EXCLUDED], [1.0, EXCLUDED]]).requires_grad_(),
     )
-    numbers = [number.clone().requires_grad_() for number in weighing()]
+    numbers = [number.clone().requires_grad_() for number in blend_weights()]
     classes = Classes(torch.tensor([0, 1]), torch.tensor([0, EMPTY]))
-    chances = probabilities(evidence, BlendWeights(*numbers), classes)
-    assert torch.equal(chances[:, 1], torch.zeros(2).double())
-    (chances.double() ** 2).sum().backward()
+    answer = probabilities(evidence, BlendWeights(*numbers), classes)
+    assert torch.equal(answer[:, 1], torch.zeros(2).double())
+    (answer.double() ** 2).sum().backward()
     for tensor in (evidence.scores, evidence.logits, *numbers):
         assert tensor.grad.isfinite().all()
 
@@ -115,30 +115,24 @@ def test_gradients_come_back_whole_past_empty_places_and_forgotten_classes():
 def test_without_a_host_the_examples_are_all_of_the_answer_or_there_is_none():
     evidence = Evidence(torch.tensor([[0.1], [-math.inf]]), torch.tensor([[3], [EMPTY]]), None)
     classes = Classes(torch.tensor([3]), torch.tensor([], dtype=torch.int64))
-    assert example_weights(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
-    assert probabilities(evidence, weighing(), classes).tolist() == [[1.0], [0.0]]
+    assert example_weights(evidence, blend_weights(), classes).tolist() == [[1.0], [0.0]]
+    assert probabilities(evidence, blend_weights(), classes).tolist() == [[1.0], [0.0]]
 
 
-def test_what_the_host_may_not_say_the_memory_says_alone():
+def test_for_an_excluded_class_of_the_host_the_memory_decides():
     evidence = Evidence(torch.tensor([[0.4]]), torch.tensor([[0]]), torch.tensor([[EXCLUDED, 1.0]]))
     classes = Classes(torch.tensor([0, 1]), torch.tensor([0, 1]))
-    z = class_logits(evidence, weighing(), classes)[0].tolist()
+    z = class_logits(evidence, blend_weights(), classes)[0].tolist()
     assert z == pytest.approx([0.4 / 0.1, 0.5 / 0.1 + 0.3])
-
-
-def test_an_empty_memory_leaves_the_answer_to_the_host():
-    classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]))
-    chances = classifier.predict_proba(at(10)).values
-    torch.testing.assert_close(chances, classifier.model(at(10)).softmax(1).detach())
 
 
 def test_forward_is_the_same_answer_with_gradient():
     classifier = hosted(torch.randn(3, 2)).eval()
     classifier.learn(at(0, 90), ["kea", "weka"])
     inputs = at(30, 60).requires_grad_()
-    chances = classifier(inputs)
-    torch.testing.assert_close(chances.detach(), classifier.predict_proba(inputs.detach()).values)
-    chances[:, 0].sum().backward()
+    answer = classifier(inputs)
+    torch.testing.assert_close(answer.detach(), classifier.predict_proba(inputs.detach()).values)
+    answer[:, 0].sum().backward()
     assert inputs.grad.abs().sum() > 0
 
 
@@ -156,20 +150,20 @@ def test_no_answer_has_a_gradient_or_changes_anything():
 def test_probabilities_name_their_classes():
     classifier = bare(temperature=0.1)
     classifier.learn(at(0, 90), ["kea", "weka"])
-    chances = classifier.predict_proba(at(20, 70))
-    (best, nearly), (other, _) = chances.top(2)
+    answer = classifier.predict_proba(at(20, 70))
+    (best, nearly), (other, _) = answer.top(2)
     assert best[0] == "kea" and nearly[0] == "weka" and other[0] == "weka"
-    assert best[1] == chances.confidence[0] and best[1] - nearly[1] == chances.margin[0]
+    assert best[1] == answer.confidence[0] and best[1] - nearly[1] == answer.margin[0]
     alone = classifier.predict_proba(at(20)[0])
     assert alone.values.shape == (2,) and alone.top(1) == [best]
     classifier.learn(at(180), ["kiwi"])
-    assert chances.classes == ["kea", "weka"]
+    assert answer.classes == ["kea", "weka"]
 
 
 def test_nothing_known_is_no_confidence():
-    chances = bare().predict_proba(at(0))
-    assert chances.confidence.tolist() == chances.margin.tolist() == [0.0]
-    assert chances.top() == [[]]
+    answer = bare().predict_proba(at(0))
+    assert answer.confidence.tolist() == answer.margin.tolist() == [0.0]
+    assert answer.top() == [[]]
 
 
 def test_an_explanation_names_the_examples_that_answered():
@@ -185,7 +179,7 @@ def test_an_explanation_names_the_examples_that_answered():
     assert [len(row) for row in classifier.explain(at(0, 10, 20))] == [3, 3, 3]
 
 
-def test_an_explanation_leaves_the_host_its_part():
+def test_weights_of_examples_leave_the_hosts_share():
     classifier = hosted(torch.zeros(2, 2))
     classifier.learn(at(0), ["kea"])
     far = math.degrees(math.acos(0.8))
@@ -196,17 +190,11 @@ def test_an_explanation_leaves_the_host_its_part():
     )
 
 
-def test_an_averaged_example_names_all_it_rests_on():
+def test_an_explanation_has_all_refs_of_an_average_and_none_without_refs():
     classifier = bare()
-    classifier.learn(at(0)[0], "kea", "a.png")
-    classifier.learn(at(10)[0], "kea", "b.png")
-    (only,) = classifier.explain(at(5)[0])
-    assert only.refs == ("a.png", "b.png") and only.ref == "b.png"
-    assert only.score == pytest.approx(1)
-
-
-def test_an_example_without_a_ref_has_none():
-    classifier = bare()
-    classifier.learn(at(0, 90), ["kea", "weka"], [None, "b.png"])
-    assert [one.ref for one in classifier.explain(at(0)[0])] == [None, "b.png"]
+    classifier.learn(at(0, 90), ["kea", "weka"], [None, "a.png"])
+    classifier.learn(at(100)[0], "weka", "b.png")
+    first, second = classifier.explain(at(0)[0])
+    assert (first.refs, first.ref) == ((), None)
+    assert second.refs == ("a.png", "b.png") and second.ref == "b.png"
     assert bare().explain(at(0)) == [[]]

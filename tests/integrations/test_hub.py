@@ -1,4 +1,4 @@
-"""The door to the Hugging Face Hub: whole folders, through the mixin, without a network."""
+"""The Hugging Face Hub: whole folders, through its mixin, without a network."""
 
 import json
 import os
@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Whoever asks the Hub for anything fails at once."""
+    """A request to the Hub fails at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def lived(**options):
+def used(**options):
     memory = HubMemory(3, 6, **options)
     memory.write(torch.randn(9, 3), torch.arange(9) % 4)
     memory.forget(labels=2)
@@ -60,23 +60,28 @@ def files(folder):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_a_memory_comes_back_to_the_bit(tmp_path, dtype, projection, half_precision_copy):
     dtype = getattr(torch, dtype)
-    memory = lived(
+    memory = used(
         key_dtype=dtype, projection=projection, half_precision_copy=half_precision_copy, seed=7
     )
     memory.save_pretrained(tmp_path)
     again = HubMemory.from_pretrained(tmp_path)
-    assert (
-        type(again) is HubMemory and (again.half_precision_copy is None) is not half_precision_copy
-    )
-    assert {name: part.dtype for name, part in again.state_dict().items()} == {
-        name: part.dtype for name, part in memory.state_dict().items()
-    }
-    for name, part in memory.state_dict().items():
-        assert torch.equal(again.state_dict()[name], part), name
+    assert type(again) is HubMemory
+    assert (again.half_precision_copy is None) is not half_precision_copy
+    queries = torch.randn(5, 3)
+    copies = [again, deepcopy(memory), pickle.loads(pickle.dumps(memory))]
+    memory.write(queries, torch.arange(5))
+    for one in copies:
+        assert type(one) is HubMemory
+        one.write(queries, torch.arange(5))
+        assert {name: part.dtype for name, part in one.state_dict().items()} == {
+            name: part.dtype for name, part in memory.state_dict().items()
+        }
+        for name, part in memory.state_dict().items():
+            assert torch.equal(one.state_dict()[name], part), name
 
 
 def test_the_settings_are_those_at_the_time_of_saving(tmp_path):
-    memory = lived(margin=0.3, update=AverageOrReplace(2.5), subtract_margin=True, validate=False)
+    memory = used(margin=0.3, update=AverageOrReplace(2.5), subtract_margin=True, validate=False)
     memory.resize(4)
     memory.k, memory.temperature = 3, 0.5
     memory.save_pretrained(tmp_path)
@@ -86,25 +91,17 @@ def test_the_settings_are_those_at_the_time_of_saving(tmp_path):
     assert again.subtract_margin and not again.validate
 
 
-def test_life_goes_on_as_it_would_have_without(tmp_path):
-    one = lived()
-    one.save_pretrained(tmp_path)
-    other = HubMemory.from_pretrained(tmp_path)
-    queries = torch.randn(5, 3)
-    for memory in (one, other):
-        memory.write(queries, torch.arange(5))
-    assert bits(one) == bits(other)
-
-
-def test_a_classifier_comes_back_with_names_refs_and_remarks(tmp_path, birds):
-    birds.save_pretrained(tmp_path)
-    again = HubClassifier.from_pretrained(tmp_path, model=birds.model)
-    assert type(again) is HubClassifier and everything(again) == everything(birds)
+def test_a_classifier_comes_back_with_labels_refs_and_remarks(tmp_path, birds):
+    birds.save(tmp_path / "birds")
+    HubClassifier.load(tmp_path / "birds", birds.model).save_pretrained(tmp_path / "folder")
+    again = HubClassifier.from_pretrained(tmp_path / "folder", model=birds.model)
+    assert type(again) is HubClassifier
+    assert everything(again) == everything(birds) == everything(deepcopy(birds))
     assert again.unknown == ("no", 1) and again.about == {"camera": "mine"}
     assert again.predict(at(0, 60, 120)) == birds.predict(at(0, 60, 120))
     assert again.explain(at(60)[0], k=1)[0].ref == ("q", 2)
-    seen = HubClassifier.from_pretrained(tmp_path)
-    assert seen.classes == ["a", "c", "kea", 7, None]
+    without_model = HubClassifier.from_pretrained(tmp_path / "folder")
+    assert without_model.classes == ["a", "c", "kea", 7, None]
 
 
 def test_a_classifier_over_a_memory_of_means_comes_back_with_one(tmp_path):
@@ -117,16 +114,8 @@ def test_a_classifier_over_a_memory_of_means_comes_back_with_one(tmp_path):
     assert everything(again) == everything(birds) and type(again.memory) is MeanMemory
 
 
-def test_a_file_of_a_plain_classifier_becomes_one_for_the_hub(tmp_path, birds):
-    birds.save(tmp_path / "birds")
-    again = HubClassifier.load(tmp_path / "birds", birds.model)
-    again.save_pretrained(tmp_path / "folder")
-    once_more = HubClassifier.from_pretrained(tmp_path / "folder", model=birds.model)
-    assert everything(once_more) == everything(birds)
-
-
 def test_the_folder_holds_safetensors_json_and_a_card_and_nothing_else(tmp_path, birds):
-    for name, thing in (("memory", lived()), ("birds", birds)):
+    for name, thing in (("memory", used()), ("birds", birds)):
         folder = tmp_path / name
         thing.save_pretrained(folder)
         assert files(folder) == ["README.md", "config.json", "model.safetensors"]
@@ -139,7 +128,7 @@ def test_the_folder_holds_safetensors_json_and_a_card_and_nothing_else(tmp_path,
 
 
 def test_the_card_names_the_package_and_says_how_to_use_it(tmp_path, birds):
-    for thing, name in ((lived(), "HubMemory"), (birds, "HubClassifier")):
+    for thing, name in ((used(), "HubMemory"), (birds, "HubClassifier")):
         folder = tmp_path / name
         thing.save_pretrained(folder, model_card_kwargs={"title": "Birds of New Zealand"})
         card = ModelCard.load(folder / "README.md")
@@ -147,19 +136,12 @@ def test_the_card_names_the_package_and_says_how_to_use_it(tmp_path, birds):
         assert f"{name}.from_pretrained(" in card.text and "# Birds of New Zealand" in card.text
         assert "arxiv.org/abs/1703.03129" in card.text and "None" not in card.text
     assert "knows 5 classes" in card.text
-
-
-def test_what_the_card_says_can_be_said_otherwise(tmp_path):
-    lived().save_pretrained(
-        tmp_path, model_card_kwargs={"holds": "All the birds of Stewart Island."}
-    )
+    # What it holds can be said otherwise; and a card of one's own is not overwritten.
+    used().save_pretrained(tmp_path, model_card_kwargs={"holds": "All birds of Stewart Island."})
     text = (tmp_path / "README.md").read_text()
-    assert "All the birds of Stewart Island." in text and "slots hold" not in text
-
-
-def test_a_card_of_ones_own_is_left_alone(tmp_path):
+    assert "All birds of Stewart Island." in text and "slots hold" not in text
     (tmp_path / "README.md").write_text("my own words")
-    lived().save_pretrained(tmp_path)
+    used().save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "my own words"
 
 
@@ -175,7 +157,7 @@ def test_what_is_pushed_is_what_would_have_been_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: Made)
     monkeypatch.setattr(HfApi, "upload_folder", upload)
-    memory = lived()
+    memory = used()
     memory.push_to_hub("me/birds")
     assert files(hub_folder) == ["README.md", "config.json", "model.safetensors"]
 
@@ -189,7 +171,7 @@ def test_what_is_pushed_is_what_would_have_been_saved(tmp_path, monkeypatch):
 
 
 def test_a_download_is_asked_for_as_the_user_asked(tmp_path, monkeypatch):
-    lived().save_pretrained(tmp_path)
+    used().save_pretrained(tmp_path)
     asked = []
 
     def download(filename, **where):
@@ -211,45 +193,40 @@ def test_what_is_not_there_is_refused_by_the_hub(tmp_path):
         HubMemory.from_pretrained(tmp_path / "nowhere")
 
 
-def changed(folder, **ours):
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    config["rarememory"].update(ours)
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-
-
-def test_a_foreign_folder_is_refused_in_a_sentence(tmp_path):
-    sentence = r"has no config\.json of rarememory: give a folder"
-    with pytest.raises(ValueError, match=sentence):
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, r"has no config\.json of rarememory: give a folder"),
+        ({"model_type": "bert"}, r"has no config\.json of rarememory: give a folder"),
+        ({"rarememory": 1}, r"has no config\.json of rarememory: give a folder"),
+        ({"rarememory": {"kind": "memory"}}, r"has no config\.json of rarememory: give a folder"),
+        (
+            {"rarememory": {"kind": "memory", "version": hub.VERSION + 1}},
+            "of version 2, and this rarememory reads up to 1",
+        ),
+        (
+            {"rarememory": {"kind": "classifier", "version": 1}},
+            "holds a classifier, no memory: read it with HubClassifier",
+        ),
+    ],
+    ids=["nothing", "foreign", "no dict", "no version", "newer", "other kind"],
+)
+def test_a_folder_of_another_kind_is_refused_in_a_sentence(tmp_path, config, said):
+    if config is not None:
+        used().save_pretrained(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=said):
         HubMemory.from_pretrained(tmp_path)
-    lived().save_pretrained(tmp_path)
-    for config in (
-        '{"model_type": "bert"}',
-        '{"rarememory": 1}',
-        '{"rarememory": {"kind": "memory"}}',
-    ):
-        (tmp_path / "config.json").write_text(config)
-        with pytest.raises(ValueError, match=sentence):
-            HubMemory.from_pretrained(tmp_path)
 
 
-def test_the_other_kind_is_refused_with_the_name_of_the_right_one(tmp_path, birds):
-    birds.save_pretrained(tmp_path / "birds")
-    lived().save_pretrained(tmp_path / "memory")
-    with pytest.raises(ValueError, match="holds a classifier, no memory: read it with HubClassif"):
-        HubMemory.from_pretrained(tmp_path / "birds")
+def test_a_memory_is_no_classifier(tmp_path, birds):
+    used().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds a memory, no classifier: read it with HubMemory"):
-        HubClassifier.from_pretrained(tmp_path / "memory", model=birds.model)
-
-
-def test_a_newer_folder_is_refused_in_a_sentence(tmp_path):
-    lived().save_pretrained(tmp_path)
-    changed(tmp_path, version=hub.VERSION + 1)
-    with pytest.raises(ValueError, match="of version 2, and this rarememory reads up to 1"):
-        HubMemory.from_pretrained(tmp_path)
+        HubClassifier.from_pretrained(tmp_path, model=birds.model)
 
 
 def test_damaged_tensors_are_refused_in_a_sentence(tmp_path):
-    lived().save_pretrained(tmp_path)
+    used().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     whole, tensors = path.read_bytes(), load_file(path)
     for length in (0, 4, len(whole) // 2, len(whole) - 1):
@@ -273,25 +250,18 @@ class KeepAll(FirstInFirstOut):
 
 
 def test_a_policy_of_ones_own_has_to_be_given_again(tmp_path):
-    lived(update=KeepAll()).save_pretrained(tmp_path)
+    used(update=KeepAll()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="KeepAll, which is not ours: give update="):
         HubMemory.from_pretrained(tmp_path)
     assert HubMemory.from_pretrained(tmp_path, update=KeepAll()).update == KeepAll()
 
 
 def test_a_word_that_means_nothing_is_not_swallowed(tmp_path, birds):
-    lived().save_pretrained(tmp_path)
+    used().save_pretrained(tmp_path)
     with pytest.raises(TypeError, match="lookpu"):
         HubMemory.from_pretrained(tmp_path, lookpu="torch")
     with pytest.raises(TypeError, match="model"):
         HubMemory.from_pretrained(tmp_path, model=birds.model)
-
-
-def test_it_is_copied_and_pickled_as_any_memory_is(birds):
-    memory = lived()
-    for again in (deepcopy(memory), pickle.loads(pickle.dumps(memory))):
-        assert type(again) is HubMemory and bits(again) == bits(memory)
-    assert everything(deepcopy(birds)) == everything(birds)
 
 
 def test_a_round_trip_needs_no_network(tmp_path):
