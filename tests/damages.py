@@ -227,21 +227,26 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/module.py": {
         "Memory.forward": [only("left", "or")],
         "Memory._loss": [operator("-", "+")],
-        "Memory.write": [drop("_refuse_if_read_only")],
-        "Memory.forget": [drop("_refuse_if_read_only"), drop("empty")],
-        "Memory.clear": [drop("_refuse_if_read_only"), drop("empty")],
-        "Memory.resize": [drop("_refuse_if_read_only"), drop("check_count")],
+        "Memory.rows_to_write": [drop("check_writable")],
+        "Memory._write_once": [operator("not in", "in"), operator("!=", "==")],
+        "Memory.forget": [drop("check_writable"), drop("empty")],
+        "Memory.clear": [drop("check_writable"), drop("empty")],
+        "Memory.resize": [drop("check_writable"), drop("check_count")],
         "Memory.read_only": [number(True, False)],
         "Memory.__bool__": [returns("len(self) > 0")],
         "Memory.__getstate__": [returns("self.__dict__")],
     },
     "memory/forgetting.py": {
         "meets": [operator(">", ">="), drop_raise(0), drop_raise(1)],
-        "empty": [drop("masked_fill_", 0), drop("masked_fill_", 1), drop("masked_fill_", 2)],
     },
-    "memory/resizing.py": {
-        "resized": [operator("<", "!="), unwrap("masked_fill", 1), unwrap("masked_fill", 3)],
+    "memory/slots.py": {
+        "empty": [drop("masked_fill_")],
+        "kept_slots": [operator("<", "!="), unwrap("where")],
+        "gather": [unwrap("masked_fill")],
+        "resize_checkpoint": [drop_raise(0), drop_raise(1)],
     },
+    "base/caches.py": {"Cache.after_write": [drop("update"), condition(True)]},
+    "variants/vector.py": {"VectorMemory._load_from_state_dict": [condition(False)]},
     "lookup/exact.py": {
         "k_nearest": [without("descending"), operator("<", "<=")],
         "nearest_slot": [operator(">=", ">"), unwrap("masked_fill")],

@@ -19,9 +19,7 @@ FOREIGN = {"_C", "_apply", "_asdict", "_fields", "_load_from_state_dict", "_modu
 FOREIGN |= {"_iterator", "_version"}
 
 # Still to be mended: the file, and the name of another file's class that it uses.
-PRIVATE_USES = {
-    ("classifier/classifier.py", "_refuse_if_read_only"),
-}
+PRIVATE_USES: set[tuple[str, str]] = set()
 DEEP_CLASSES: set[str] = set()
 
 

@@ -44,7 +44,7 @@ from rarememory.classifier.saving import (
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.losses import vote_loss
-from rarememory.memory.resizing import resized
+from rarememory.memory.slots import kept_slots
 from rarememory.memory.updates import Update
 
 AnyClassifier = TypeVar("AnyClassifier", bound="MemoryClassifier")
@@ -480,7 +480,7 @@ class MemoryClassifier(nn.Module):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        self.memory._refuse_if_read_only("refresh")
+        self.memory.check_writable("refresh")
         new = self._new_keys(loader, progress)
         drift = refreshing.drift_of(new, self.memory)
         self.memory.keys[new.slots] = new.keys
@@ -659,7 +659,7 @@ class MemoryClassifier(nn.Module):
         size = len(self.memory.values)
         # The memory keeps the youngest slots of a larger one, at other places: the refs follow.
         if state_dict.keys() >= set(names) and len(state_dict[names[1]]) > size:
-            _, old_slots = resized(MemoryState(*(state_dict[name] for name in names)), size)
+            old_slots = kept_slots(MemoryState(*(state_dict[name] for name in names)), size)
             self._book.move_refs(old_slots.tolist())
 
     # Helpers

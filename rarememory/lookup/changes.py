@@ -3,19 +3,18 @@
 import torch
 from torch import Tensor
 
+from rarememory.base.caches import Cache
 from rarememory.base.shapes import Keys, Occupied, SlotList
-from rarememory.base.versions import VersionTracker
 
 _NUMBERS_AT_ONCE = 2**22
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Changes:
+class Changes(Cache):
     """The slots in which the keys differ from what an index holds.
 
-    A slot filled or emptied is seen by comparing `occupied`. A key written by the memory is told of
-    (`before_write`, `after_write`), at the cost of the batch. Torch counts the in-place changes of
-    a tensor: where that count has moved further than what was told (a checkpoint loaded, a snapshot
+    A slot filled or emptied is seen by comparing `occupied`. A write of the memory is reported (see
+    `Cache`), at the cost of the batch. After a change that was not (a checkpoint loaded, a snapshot
     undone, an edit by hand), all keys are compared once with fingerprints of those in the index.
     Ages could not serve instead: undoing a snapshot sets the clock back.
 
@@ -24,38 +23,31 @@ class Changes:
     """
 
     def __init__(self, keys: Keys, occupied: Occupied) -> None:
+        super().__init__()
         generator = torch.Generator().manual_seed(0)
         weights = torch.empty(keys.shape[1], dtype=torch.int64)
         self._weights = weights.random_(generator=generator).to(keys.device)
-        # One place more than there are slots: what is told of EMPTY lands there.
+        # One place more than there are slots: EMPTY lands there.
         self._reported = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
-        self._following = False
-        self._tracker = VersionTracker()
-        self._tracker.record(keys)
+        self.tracker.record(keys)
 
     def fits(self, keys: Keys) -> bool:
         """Whether the keys can be compared with those of the index at all."""
         here = keys.device == self.indexed.device
         return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
 
-    def before_write(self, keys: Keys) -> None:
-        """A write comes: what happens to the keys from here to `after_write` is told there."""
-        self._following = self._tracker.is_unchanged(keys)
-
-    def after_write(self, keys: Keys, slots: SlotList) -> None:
-        """The write has changed these slots and no other; EMPTY is none."""
-        if self._following:
-            self._reported[slots] = True
-            self._tracker.record(keys)
+    def update(self, keys: Keys, slots: SlotList) -> None:
+        """Remember that these slots have changed."""
+        self._reported[slots] = True
 
     def since(self, keys: Keys, occupied: Occupied) -> Occupied:
         """The slots that the index does not hold as they are now."""
         changed = self._reported[:-1]
-        if not self._tracker.is_unchanged(keys):
+        if not self.tracker.is_unchanged(keys):
             changed |= self._fingerprints(keys) != self._prints
-            self._tracker.record(keys)
+            self.tracker.record(keys)
         return changed | (occupied ^ self.indexed)
 
     def mark_indexed(self, keys: Keys, occupied: Occupied, slots: SlotList) -> None:

@@ -1,14 +1,13 @@
 """Codes of the keys for the search in C++: a cache that is kept up to date and never saved."""
 
 import platform
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rarememory.base.caches import Cache
 from rarememory.base.shapes import Keys, SlotList
-from rarememory.base.versions import VersionTracker
 from rarememory.native import empty_output, library
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
@@ -68,15 +67,13 @@ class Codes:
 
 
 class CodeCache:
-    """Codes of the keys that are asked again and again, unchanged but for what is told.
+    """Codes of keys that are searched often; a change that is not reported discards them.
 
-    A change that torch counts, and that is not told, makes all of it begin anew. Memory shared with
-    other processes is never coded, since what they write is not counted here.
+    Memory shared with other processes is never coded, since torch does not count what they write.
     """
 
     def __init__(self) -> None:
         self._seen = _KeysSeen()
-        self._following = False
 
     def codes_for(self, keys: Keys, queries: int, k: int) -> Codes | None:
         """Codes that hold for these keys, or None where they do not pay, or not yet."""
@@ -95,28 +92,30 @@ class CodeCache:
         return seen.codes
 
     def before_write(self, keys: Keys) -> None:
-        """A write comes: what happens to the keys from here to `after_write` is told there.
-
-        What a compiled program writes is not told, and seen as any change is.
-        """
-        compiling = torch.compiler.is_compiling()
-        self._following = not compiling and self._seen.tracker.is_unchanged(keys)
+        """As in `Cache`."""
+        self._seen.before_write(keys)
 
     def after_write(self, keys: Keys, slots: SlotList) -> None:
-        """The write has changed these slots and no other; EMPTY is none."""
-        if self._following:
-            if self._seen.codes is not None:
-                self._seen.codes.update(keys, slots)
-            self._seen.tracker.record(keys)
+        """As in `Cache`."""
+        self._seen.after_write(keys, slots)
 
     def __getstate__(self) -> dict[str, Any]:
         return CodeCache().__dict__
 
 
-@dataclass
-class _KeysSeen:
+class _KeysSeen(Cache):
     """Keys as they were, the queries asked of them since, and their codes once there are any."""
 
-    tracker: VersionTracker = field(default_factory=VersionTracker)
-    queries: int = 0
-    codes: Codes | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = 0
+        self.codes: Codes | None = None
+
+    def before_write(self, keys: Keys) -> None:
+        super().before_write(keys)
+        # A compiled program writes later than this runs: its changes are not reported.
+        self._up_to_date &= not torch.compiler.is_compiling()
+
+    def update(self, keys: Keys, slots: SlotList) -> None:
+        if self.codes is not None:
+            self.codes.update(keys, slots)

@@ -1,4 +1,4 @@
-"""Forgetting: which slots meet every condition given, and emptying them."""
+"""Forgetting: which slots meet every condition given."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.state import MemoryState
 
 Integers = int | Iterable[int] | Tensor
 
@@ -38,13 +38,6 @@ def meets(
     if older_than is not None:
         gone &= state.ages > older_than
     return gone
-
-
-def empty(state: MemoryState, gone: Bool[Tensor, " slots"]) -> None:
-    """Leave nothing in these slots, in place."""
-    state.keys.masked_fill_(gone.unsqueeze(1), 0.0)
-    state.values.masked_fill_(gone, EMPTY)
-    state.written.masked_fill_(gone, 0)
 
 
 def _integers(name: str, numbers: Integers, state: MemoryState) -> Tensor:

@@ -20,11 +20,11 @@ from rarememory.base.validation import (
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import score
 from rarememory.memory import reading, updates, writing
-from rarememory.memory.forgetting import Integers, empty, meets
+from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.losses import margin_loss
 from rarememory.memory.queries import Rows, recalled_rows, rows_of
-from rarememory.memory.resizing import copy_into, resize_checkpoint, resized
+from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
 
 
 class Memory(nn.Module):
@@ -119,6 +119,7 @@ class Memory(nn.Module):
         self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
         self.register_buffer("clock", torch.tensor(0))
         self.register_buffer("seed", torch.tensor(seed))
+        self._slot_fills: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self._read_only = False
 
@@ -148,7 +149,7 @@ class Memory(nn.Module):
         Raises:
             ValueError: the number that was wrong and the choice that is right.
         """
-        rows, state = self._rows(queries, labels, mask), self.state
+        rows, state = self.rows(queries, labels, mask), self.state
         loss = None
         if rows.labels is not None:
             slots = reading.pair_of_slots(rows, state, self._half_keys(), self.lookup)
@@ -159,7 +160,8 @@ class Memory(nn.Module):
             scores = score(rows.queries, state.keys, slots)
         return reading.recalled(rows, state, slots, scores, self.temperature, loss)
 
-    def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
+    def rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
+        """The arguments of a read or write, checked, flattened and normalised; for variants."""
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
 
     def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -198,33 +200,47 @@ class Memory(nn.Module):
             ValueError: the number that was wrong and the choice that is right; nothing is written.
             RuntimeError: inside `read_only()`.
         """
-        self._refuse_if_read_only("write")
+        rows = self.rows_to_write(queries, labels, mask)
         if isinstance(queries, Recall):
-            rows = recalled_rows(queries, labels, mask, self.keys, self.validate)
             nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
         else:
-            rows = self._rows(queries, labels, mask)
             nearest = self._nearest(rows, 1).squeeze(1)
-        return self._written(rows, nearest)
+        return self.write_rows(rows, nearest)
 
-    def _written(self, rows: Rows, nearest: Tensor) -> Write:
-        done, waiting = self._written_once(rows, nearest)
+    def rows_to_write(self, queries: Tensor | Recall, labels: Tensor, mask: Tensor | None) -> Rows:
+        """The arguments of `write`, checked, flattened and normalised; for variants.
+
+        Raises:
+            ValueError: the number that was wrong and the choice that is right.
+            RuntimeError: inside `read_only()`.
+        """
+        self.check_writable("write")
+        if isinstance(queries, Recall):
+            return recalled_rows(queries, labels, mask, self.keys, self.validate)
+        return self.rows(queries, labels, mask)
+
+    def write_rows(self, rows: Rows, nearest: Int64[Tensor, " batch"]) -> Write:
+        """Write rows that are checked, whose nearest slots are known; for variants."""
+        done, waiting = self._write_once(rows, nearest)
         # Only more rows than slots can leave one without, so only then is it worth a look.
         while len(nearest) > len(self.keys) and waiting.any():
             rest = rows._replace(mask=waiting)
-            now, still = self._written_once(rest, self._nearest(rest, 1).squeeze(1))
+            now, still = self._write_once(rest, self._nearest(rest, 1).squeeze(1))
             done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
             waiting = still
         return Write(*(field.view(rows.shape) for field in done))
 
-    def _written_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
+    def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
         self._before_write()
-        write = writing.write(
+        write, inserted = writing.write(
             self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
         )
-        self._after_write(write[0].slots)
-        return write
+        for name, fill in self._slot_fills.items():
+            if name not in MemoryState._fields:
+                self.get_buffer(name)[write.slots[inserted & (write.slots != EMPTY)]] = fill
+        self._after_write(write.slots)
+        return write, inserted & (write.slots == EMPTY)
 
     def _before_write(self) -> None:
         for cache in self._caches():
@@ -258,21 +274,22 @@ class Memory(nn.Module):
         Raises:
             ValueError: no condition is given, or a slot does not exist.
         """
-        self._refuse_if_read_only("forget")
+        self.check_writable("forget")
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
         self._before_write()
-        empty(self.state, gone)
+        empty(self._slot_buffers(), self._slot_fills, gone)
         self._after_write(gone.nonzero().squeeze(1))
         return int(gone.sum())
 
     @torch.no_grad()
     def clear(self) -> None:
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
-        self._refuse_if_read_only("clear")
-        empty(self.state, self.state.occupied)
+        self.check_writable("clear")
+        empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
         self._half_keys()
 
-    def _refuse_if_read_only(self, verb: str) -> None:
+    def check_writable(self, verb: str) -> None:
+        """Refuse this verb inside `read_only()`, by a RuntimeError."""
         if self._read_only:
             raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
 
@@ -282,6 +299,46 @@ class Memory(nn.Module):
     def state(self) -> MemoryState:
         """The buffers themselves."""
         return MemoryState(self.keys, self.values, self.written, self.clock, self.seed)
+
+    def register_slot_buffer(
+        self,
+        name: str,
+        shape: tuple[int, ...] = (),
+        *,
+        fill: int | float = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Add a buffer with an entry for each slot, which follows the keys; for variants.
+
+        The entry is `fill` where a slot is empty, and again when a write puts another row in place
+        of what the slot held. Forgetting, resizing, snapshots and checkpoints treat it as they
+        treat the keys.
+
+        Args:
+            name: of the buffer, which is `memory.get_buffer(name)` and in `state_dict`.
+            shape: of an entry.
+            fill: of an empty slot.
+            dtype: of the buffer.
+
+        Raises:
+            ValueError: the memory has something of this name already.
+
+        Example:
+            >>> memory = Memory(key_dim=2, memory_size=3)
+            >>> memory.register_slot_buffer("prices")
+            >>> slot = memory.write(torch.ones(2), torch.tensor(7)).slots
+            >>> memory.prices[slot] = 9.5
+            >>> memory.resize(2), memory.prices
+            (tensor([ 0, -1]), tensor([9.5000, 0.0000]))
+        """
+        if hasattr(self, name):
+            raise ValueError(f"this memory has {name} already: give the buffer another name")
+        full = torch.full((len(self.keys), *shape), fill, dtype=dtype, device=self.keys.device)
+        self.register_buffer(name, full)
+        self._slot_fills[name] = fill
+
+    def _slot_buffers(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(name) for name in self._slot_fills}
 
     @property
     def ages(self) -> Int64[Tensor, " slots"]:
@@ -308,11 +365,12 @@ class Memory(nn.Module):
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
-        before = MemoryState(*(buffer.clone() for buffer in self.state))
+        everything = {**self._slot_buffers(), "clock": self.clock, "seed": self.seed}
+        before = {name: buffer.clone() for name, buffer in everything.items()}
         try:
             yield
         finally:
-            copy_into(self.state, before)
+            copy_into(everything, before)
             self._half_keys()
 
     @torch.no_grad()
@@ -323,10 +381,10 @@ class Memory(nn.Module):
         equal ages the lower) to its front, in their old order. It returns the old slot of every new
         one, EMPTY where there is none. Fewer than 1 are refused by a ValueError.
         """
-        self._refuse_if_read_only("resize")
+        self.check_writable("resize")
         check_count("memory_size", memory_size)
-        state, old_slots = resized(self.state, memory_size)
-        copy_into(self.state, state)
+        old_slots = kept_slots(self.state, memory_size)
+        copy_into(self._slot_buffers(), gather(self._slot_buffers(), self._slot_fills, old_slots))
         self._half_keys()
         return old_slots
 
@@ -339,10 +397,9 @@ class Memory(nn.Module):
     ) -> None:
         error_msgs: list[str] = args[-1]
         try:
-            self._refuse_if_read_only("load")
-            resize_checkpoint(
-                state_dict, prefix, self.state, projection=self.projection is not None
-            )
+            self.check_writable("load")
+            others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
+            resize_checkpoint(state_dict, prefix, self._slot_buffers(), self._slot_fills, others)
         except (RuntimeError, ValueError) as error:
             error_msgs.append(str(error))
             return

@@ -45,7 +45,8 @@ def write(
         nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
 
     Returns:
-        What was done with each row, and the rows that found no slot because all were taken.
+        What was done with each row, and the rows that were to take a slot of their own; those of
+        them with slot EMPTY found none, because all were taken.
     """
     if len(queries) == 0:
         return Write(nearest, nearest.bool(), nearest), nearest.bool()
@@ -55,16 +56,16 @@ def write(
         raise ValueError(
             f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
         )
-    needs_slot = ~averaged if mask is None else mask & ~averaged
+    inserted = ~averaged if mask is None else mask & ~averaged
     free = nearest[:0]
-    if _any(needs_slot):
+    if _any(inserted):
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    served = native.is_supported(*state, queries, labels, nearest, averaged, needs_slot, free)
+    served = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
     put = _put_natively if served else _put
-    slots, overwritten = put(state, queries, labels, nearest, averaged, needs_slot, free)
-    return Write(slots, hits, overwritten), needs_slot & (slots == EMPTY)
+    slots, overwritten = put(state, queries, labels, nearest, averaged, inserted, free)
+    return Write(slots, hits, overwritten), inserted
 
 
 def eviction_order(
@@ -145,7 +146,7 @@ def _put(
     labels: Tensor,
     nearest: Tensor,
     averaged: Tensor,
-    needs_slot: Tensor,
+    inserted: Tensor,
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Average these rows and place those in the free slots; the slots, and what was overwritten."""
@@ -154,8 +155,8 @@ def _put(
     turn = _own_order(queries, labels)
     keys = queries
     if len(free):
-        slots = _assign_slots(slots, needs_slot, free, turn)
-        overwritten = state.values[slots].where(needs_slot & (slots != EMPTY), EMPTY)
+        slots = _assign_slots(slots, inserted, free, turn)
+        overwritten = state.values[slots].where(inserted & (slots != EMPTY), EMPTY)
     if _any(averaged):
         keys = _averaged(state.keys, queries, slots, averaged, turn)
     _store(state, keys, labels, slots, slots != EMPTY)
@@ -168,7 +169,7 @@ def _put_natively(
     labels: Tensor,
     nearest: Tensor,
     averaged: Tensor,
-    needs_slot: Tensor,
+    inserted: Tensor,
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
     slots, overwritten = torch.empty_like(nearest), torch.empty_like(nearest)
@@ -176,7 +177,7 @@ def _put_natively(
         *(state.keys.data_ptr(), state.keys.shape[1]),
         *(state.values.data_ptr(), state.written.data_ptr(), state.clock.data_ptr()),
         *(queries.data_ptr(), labels.data_ptr(), len(queries)),
-        *(nearest.data_ptr(), averaged.data_ptr(), needs_slot.data_ptr()),
+        *(nearest.data_ptr(), averaged.data_ptr(), inserted.data_ptr()),
         *(free.data_ptr(), len(free), _SHORTEST_SUM),
         *(slots.data_ptr(), overwritten.data_ptr()),
     )
@@ -202,12 +203,12 @@ def _any(rows: Tensor) -> bool:
     return not host_may_read(rows) or bool(rows.any())
 
 
-def _assign_slots(slots: Tensor, needs_slot: Tensor, free: Tensor, turn: Tensor) -> Tensor:
-    """The slots, with one given to every needs_slot row, in its turn, as long as there are any."""
+def _assign_slots(slots: Tensor, inserted: Tensor, free: Tensor, turn: Tensor) -> Tensor:
+    """The slots, with one given to every row to insert, in its turn, as long as there are any."""
     place = torch.empty_like(slots)
-    place[turn] = needs_slot[turn].cumsum(0) - 1
+    place[turn] = inserted[turn].cumsum(0) - 1
     found = free[place.clamp(0, len(free) - 1)].masked_fill(place >= len(free), EMPTY)
-    return found.where(needs_slot, slots)
+    return found.where(inserted, slots)
 
 
 def _store(state: MemoryState, keys: Tensor, labels: Tensor, slots: Tensor, real: Tensor) -> None:

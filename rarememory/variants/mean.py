@@ -1,17 +1,14 @@
 """A memory of means: of each class one key, the mean of all its examples."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, MemoryState, Recall, Write
+from rarememory.base.state import EMPTY, Recall, Write
 from rarememory.memory import Memory
-from rarememory.memory.queries import Rows, recalled_rows
-from rarememory.memory.resizing import resized
+from rarememory.memory.queries import Rows
 
 
 class MeanMemory(Memory):
@@ -52,7 +49,7 @@ class MeanMemory(Memory):
         super().__init__(*args, **options)
         if not self.update.averages(torch.ones(1, dtype=torch.bool)).all():
             raise ValueError(f"means take a policy that averages, and {self.update} does not")
-        self.register_buffer("lengths", torch.zeros(len(self.values)))
+        self.register_slot_buffer("lengths")
 
     @torch.no_grad()
     def write(
@@ -71,11 +68,7 @@ class MeanMemory(Memory):
             ValueError: the number that was wrong and the choice that is right; nothing is written.
             RuntimeError: inside `read_only()`.
         """
-        self._refuse_if_read_only("write")
-        if isinstance(queries, Recall):
-            rows = recalled_rows(queries, labels, mask, self.keys, self.validate)
-        else:
-            rows = self._rows(queries, labels, mask)
+        rows = self.rows_to_write(queries, labels, mask)
         assert rows.labels is not None
         done = Write(
             torch.full_like(rows.labels, EMPTY),
@@ -103,7 +96,7 @@ class MeanMemory(Memory):
         sums = sums.where((before.squeeze(1) + lengths > _SHORTEST).unsqueeze(1), some * _SHORTEST)
         # A row is added to a key of unit length, so it is shorter by the sum the key stands for.
         scale = before.where(before > 0, lengths.unsqueeze(1)).clamp(min=_SHORTEST)
-        write, _ = self._written_once(Rows(sums / scale, classes, None, classes.shape), own)
+        write = self.write_rows(Rows(sums / scale, classes, None, classes.shape), own)
         self.lengths[write.slots] = lengths.clamp(min=_SHORTEST)
         return Write(*(field[place] for field in write))
 
@@ -112,48 +105,6 @@ class MeanMemory(Memory):
         place = torch.searchsorted(classes, self.values).clamp(max=len(classes) - 1)
         slots = (classes[place] == self.values).nonzero().squeeze(1)
         return torch.full_like(classes, EMPTY).index_copy_(0, place[slots], slots)
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
-        before = self.lengths.clone()
-        try:
-            with super().snapshot():
-                yield
-        finally:
-            self._keep_lengths(before)
-
-    @torch.no_grad()
-    def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
-        """Change the number of slots; a smaller memory keeps the youngest. As in `Memory`.
-
-        Fewer than 1 are refused by a ValueError.
-        """
-        old_slots = super().resize(memory_size)
-        self._keep_lengths(self.lengths[old_slots])
-        return old_slots
-
-    def _keep_lengths(self, lengths: Tensor) -> None:
-        if lengths.shape != self.lengths.shape:
-            self.lengths.data = torch.empty_like(lengths)
-        self.lengths.copy_(lengths)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        names, mine = [prefix + name for name in MemoryState._fields], f"{prefix}lengths"
-        if names[0] in state_dict and mine not in state_dict:
-            error_msgs: list[str] = args[-1]
-            error_msgs.append(
-                "the checkpoint is of a Memory: it does not say what its keys average"
-            )
-            return
-        if all(name in state_dict for name in names):
-            theirs = MemoryState(*(state_dict[name] for name in names))
-            if len(theirs.values) != len(self.lengths):
-                _, old_slots = resized(theirs, len(self.lengths))
-                state_dict[mine] = state_dict[mine][old_slots]
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 _SHORTEST = 1e-6

@@ -1,12 +1,13 @@
 """A memory whose values are vectors: soft labels, several labels at once, targets, embeddings."""
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from rarememory.base.state import EMPTY, Recall, Write
+from rarememory.base.state import MemoryState, Recall, Write
 from rarememory.base.validation import check_count
 from rarememory.memory import Memory
 from rarememory.memory.forgetting import Integers
@@ -43,11 +44,13 @@ class VectorMemory(nn.Module):
     a key is averaged into its vector: V[n] is the mean of all the rows that are in it.
 
     Args:
-        memory: an empty memory; write and forget through this module from now on.
+        memory: an empty memory of any kind, which gets the buffers `vectors` and `counts`. A slot
+            that is written through it, and not through this module, has a vector of zeros.
         width: of the vectors.
 
     Raises:
-        ValueError: the memory holds something already, whose vectors are not known.
+        ValueError: the memory holds something already, whose vectors are not known, or is that of
+            another `VectorMemory`.
 
     Example:
         >>> import torch
@@ -60,17 +63,24 @@ class VectorMemory(nn.Module):
                 [20.]])
     """
 
-    vectors: Tensor
-    counts: Tensor
-
     def __init__(self, memory: Memory, width: int) -> None:
         super().__init__()
         check_count("width", width)
         if len(memory):
             raise ValueError(f"the memory holds {len(memory)} slots already: give an empty one")
         self.memory = memory
-        self.register_buffer("vectors", torch.zeros(len(memory.values), width))
-        self.register_buffer("counts", torch.zeros(len(memory.values), dtype=torch.int64))
+        memory.register_slot_buffer("vectors", (width,))
+        memory.register_slot_buffer("counts", dtype=torch.int64)
+
+    @property
+    def vectors(self) -> Float[Tensor, "slots width"]:
+        """V, a vector for each slot; zero where empty."""
+        return self.memory.get_buffer("vectors")
+
+    @property
+    def counts(self) -> Int64[Tensor, " slots"]:
+        """The number of rows that each vector is the mean of."""
+        return self.memory.get_buffer("counts")
 
     def forward(
         self,
@@ -115,10 +125,7 @@ class VectorMemory(nn.Module):
         return Write(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
     def _written(self, queries: Tensor, vectors: Tensor, labels: Tensor) -> Write:
-        occupied = self.memory.state.occupied
         write = self.memory.write(queries, labels)
-        fresh = write.slots[~occupied[write.slots] | (write.overwritten != EMPTY)]
-        self.vectors[fresh], self.counts[fresh] = 0.0, 0
         slots, place, more = write.slots.unique(return_inverse=True, return_counts=True)
         sums = self.vectors[slots] * self.counts[slots].unsqueeze(1)
         sums.index_add_(0, place, vectors.to(sums))
@@ -147,7 +154,6 @@ class VectorMemory(nn.Module):
                 "averages: give labels, or Memory(..., update=FirstInFirstOut())"
             )
 
-    @torch.no_grad()
     def forget(
         self,
         *,
@@ -156,17 +162,40 @@ class VectorMemory(nn.Module):
         older_than: int | None = None,
     ) -> int:
         """Empty the slots that meet every condition given, vectors and all; as in `Memory`."""
-        gone = self.memory.forget(labels=labels, slots=slots, older_than=older_than)
-        self._drop_vectors()
-        return gone
+        return self.memory.forget(labels=labels, slots=slots, older_than=older_than)
 
-    @torch.no_grad()
     def clear(self) -> None:
         """Forget everything."""
         self.memory.clear()
-        self._drop_vectors()
 
-    def _drop_vectors(self) -> None:
-        empty = self.memory.values == EMPTY
-        self.vectors.masked_fill_(empty.unsqueeze(1), 0.0)
-        self.counts.masked_fill_(empty, 0)
+    def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
+        """Change the number of slots, as `Memory.resize`; vectors move with their keys."""
+        return self.memory.resize(memory_size)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
+        return self.memory.snapshot()
+
+    def read_only(self) -> AbstractContextManager[None]:
+        """Refuse inside the block whatever would change the memory."""
+        return self.memory.read_only()
+
+    @property
+    def state(self) -> MemoryState:
+        """The buffers of the memory; vectors and counts are beside it."""
+        return self.memory.state
+
+    def __len__(self) -> int:
+        """Number of occupied slots."""
+        return len(self.memory)
+
+    def __bool__(self) -> bool:
+        # As any module is, even if it is empty.
+        return True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Checkpoints of version 0.1 have the vectors beside the memory.
+        for name in ("vectors", "counts"):
+            if prefix + name in state_dict:
+                state_dict[f"{prefix}memory.{name}"] = state_dict.pop(prefix + name)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -162,7 +162,7 @@ def test_the_checkpoint_of_another_kind_of_memory_is_refused_whole():
     plain, memory = Memory(4, 8), mean_memory()
     plain.write(torch.eye(4), torch.arange(4))
     before = bits(memory)
-    with pytest.raises(RuntimeError, match="does not say what its keys average"):
+    with pytest.raises(RuntimeError, match="the checkpoint's memory has no lengths"):
         memory.load_state_dict(plain.state_dict())
     assert bits(memory) == before
 

@@ -112,11 +112,67 @@ def test_a_slot_emptied_behind_its_back_brings_no_old_vector():
     assert memory.vectors.tolist() == [[7.0]] and memory.counts.tolist() == [1]
 
 
-def test_a_state_dict_carries_the_vectors():
-    memory, again = of_vectors(), of_vectors()
-    memory.write(at(0, 90), torch.randn(2, 2))
-    again.load_state_dict(memory.state_dict())
-    assert torch.equal(again(at(20)).vectors, memory(at(20)).vectors)
+def holding_numbers(memory_size=6):
+    """Vector n under the n-th of as many directions as there are slots."""
+    memory = of_vectors(memory_size, 1)
+    memory.write(at(*range(0, 40 * memory_size, 40)), torch.arange(1.0, memory_size + 1)[:, None])
+    return memory
+
+
+def by_angle(memory):
+    """The vector and count of every occupied slot, by the angle of its key."""
+    slots = memory.state.occupied.nonzero().squeeze(1)
+    angles = torch.atan2(*memory.state.keys[slots].T.flip(0)).rad2deg() % 360
+    parts = (
+        part[slots].flatten().tolist() for part in (angles.round(), memory.vectors, memory.counts)
+    )
+    return {angle: (vector, count) for angle, vector, count in zip(*parts, strict=True)}
+
+
+@pytest.mark.parametrize("memory_size", [2, 6, 9])
+def test_vectors_follow_their_keys_into_a_memory_of_another_size(memory_size):
+    memory, loaded, old = holding_numbers(), of_vectors(memory_size, 1), of_vectors(memory_size, 1)
+    before, state = by_angle(memory), memory.state_dict()
+    loaded.load_state_dict(state)
+    # Version 0.1 had the vectors beside the memory.
+    names = {name: name.replace("memory.", "") if name[7:] in ("vectors", "counts") else name
+             for name in state}  # fmt: skip
+    old.load_state_dict({names[name]: part for name, part in state.items()})
+    memory.resize(memory_size)
+    for one in (memory, loaded, old):
+        assert one.vectors.shape == (memory_size, 1)
+        assert len(one) == min(6, memory_size) and by_angle(one).items() <= before.items()
+        assert not one.vectors[~one.state.occupied].any()
+
+
+def test_a_snapshot_brings_the_vectors_back_and_read_only_refuses_a_write():
+    memory = holding_numbers()
+    before = bits(memory)
+    with memory.snapshot():
+        memory.forget(slots=0)
+        memory.resize(3)
+        memory.write(at(17), torch.ones(1, 1))
+    with memory.read_only(), pytest.raises(RuntimeError, match="read-only here: write"):
+        memory.write(at(17), torch.ones(1, 1))
+    assert bits(memory) == before
+
+
+def test_a_write_to_the_memory_itself_leaves_no_old_vector():
+    memory = holding_numbers(2)
+    slot = memory.memory.write(at(111), torch.tensor([3])).slots
+    assert memory.counts[slot] == 0 and memory.vectors[slot] == 0
+    assert memory.vectors[1 - slot] != 0
+
+
+def test_a_checkpoint_of_another_width_or_without_vectors_is_refused_whole():
+    memory = holding_numbers()
+    before = bits(memory)
+    with pytest.raises(RuntimeError, match="vectors have width 3, and this memory's 1"):
+        memory.load_state_dict(of_vectors(4, 3).state_dict())
+    plain = {"memory." + name: part for name, part in Memory(2, 6).state_dict().items()}
+    with pytest.raises(RuntimeError, match="memory has no vectors and no counts"):
+        memory.load_state_dict(plain)
+    assert bits(memory) == before
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -150,3 +206,5 @@ def test_a_memory_that_holds_something_is_refused():
         VectorMemory(memory, 2)
     with pytest.raises(ValueError, match="width must be an integer of at least 1, not 0"):
         VectorMemory(Memory(2, 3), 0)
+    with pytest.raises(ValueError, match="has vectors already"):
+        VectorMemory(of_vectors().memory, 2)
