@@ -46,7 +46,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def first_failure(home: Path, tests: list[str]) -> str | None:
-    """The first test that fails, or None if all pass."""
+    """The first test that fails, or None if all pass.
+
+    Raises:
+        RuntimeError: pytest ended without running the tests.
+    """
     try:
         done = subprocess.run(
             pytest_command(tests),
@@ -62,7 +66,9 @@ def first_failure(home: Path, tests: list[str]) -> str | None:
     if done.returncode == 0:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].split(" - ")[0].rpartition("::")[2] if failed else "pytest did not start"
+    if not failed:
+        raise RuntimeError(f"pytest did not run: {(done.stdout + done.stderr)[-2000:]}")
+    return failed[0].split(" - ")[0].rpartition("::")[2]
 
 
 def survives(home: Path, damage: Damage) -> bool:

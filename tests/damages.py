@@ -67,21 +67,14 @@ def damaged(damage: Damage, source: str) -> str:
     return after
 
 
-def _parsed(text: str) -> ast.expr:
-    return ast.parse(text, mode="eval").body
-
-
-def _calls(node: Any, name: str) -> bool:
-    if not isinstance(node, ast.Call):
-        return False
-    called = node.func
-    return name == (called.attr if isinstance(called, ast.Attribute) else ast.unparse(called))
-
-
 def drop(name: str, nth: int = 0) -> Edit:
     """Leave out a statement that calls `name`."""
-    matches = lambda node: isinstance(node, ast.Expr) and _calls(node.value, name)  # noqa: E731
-    return Edit(f"without {name}()", matches, lambda _: ast.Pass(), nth)
+    return Edit(
+        f"without {name}()",
+        lambda node: isinstance(node, ast.Expr) and _calls(node.value, name),
+        lambda _: ast.Pass(),
+        nth,
+    )
 
 
 def drop_raise(nth: int = 0) -> Edit:
@@ -91,90 +84,85 @@ def drop_raise(nth: int = 0) -> Edit:
 
 
 def unwrap(name: str, nth: int = 0) -> Edit:
-    """`x.name(...)` and `name(x, ...)` become x, and `module.name(x)` too."""
+    """`x.name(...)`, `name(x, ...)` and `torch.name(x, ...)` become x."""
 
-    def replaced(node: ast.Call) -> ast.expr:
+    def replaced(node: Any) -> Any:
         method = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) != "torch"
-        return node.func.value if method else node.args[0]  # type: ignore[attr-defined]
+        return node.func.value if method else node.args[0]
 
     return Edit(f"{name}(x) -> x", lambda node: _calls(node, name), replaced, nth)
 
 
-def call(name: str, other: str, nth: int = 0) -> Edit:
-    """Call another function or method in place of `name`."""
-
-    def replaced(node: ast.Call) -> ast.Call:
-        if isinstance(node.func, ast.Attribute):
-            return ast.Call(ast.Attribute(node.func.value, other), node.args, node.keywords)
-        return ast.Call(ast.Name(other), node.args, node.keywords)
-
-    return Edit(f"{name}() -> {other}()", lambda node: _calls(node, name), replaced, nth)
-
-
 def without(keyword: str, nth: int = 0) -> Edit:
     """Leave out a keyword argument."""
-    has = lambda node: isinstance(node, ast.keyword) and node.arg == keyword  # noqa: E731
-    matches = lambda node: isinstance(node, ast.Call) and any(map(has, node.keywords))  # noqa: E731
-    replaced = lambda node: ast.Call(  # noqa: E731
-        node.func, node.args, [one for one in node.keywords if not has(one)]
-    )
-    return Edit(f"without {keyword}=", matches, replaced, nth)
-
-
-def condition(value: bool, nth: int = 0) -> Edit:
-    """Make the condition of an `if`, a `while` or an `x if y else z` always the same."""
-
-    def replaced(node: Any) -> ast.AST:
-        node.test = ast.Constant(value)
-        return node  # type: ignore[no-any-return]
-
-    branch = (ast.If, ast.While, ast.IfExp)
-    return Edit(f"condition -> {value}", lambda node: isinstance(node, branch), replaced, nth)
-
-
-def returns(text: str, nth: int = 0) -> Edit:
     return Edit(
-        f"return {text}",
-        lambda node: isinstance(node, ast.Return),
-        lambda _: ast.Return(_parsed(text)),
+        f"without {keyword}=",
+        lambda node: keyword in [one.arg for one in getattr(node, "keywords", [])],
+        lambda node: _changed(node, keywords=[k for k in node.keywords if k.arg != keyword]),
         nth,
     )
 
 
+def condition(value: bool, nth: int = 0) -> Edit:
+    """Make the condition of an `if`, a `while` or an `x if y else z` always the same."""
+    return Edit(
+        f"condition -> {value}",
+        lambda node: isinstance(node, ast.If | ast.While | ast.IfExp),
+        lambda node: _changed(node, test=ast.Constant(value)),
+        nth,
+    )
+
+
+def returns(text: str, nth: int = 0) -> Edit:
+    new = ast.Return(_parsed(text))
+    return Edit(f"return {text}", lambda node: isinstance(node, ast.Return), lambda _: new, nth)
+
+
 def number(old: object, new: object, nth: int = 0) -> Edit:
-    same = lambda node: type(node.value) is type(old) and node.value == old  # noqa: E731
-    matches = lambda node: isinstance(node, ast.Constant) and same(node)  # noqa: E731
-    return Edit(f"{old} -> {new}", matches, lambda _: ast.Constant(new), nth)
+    return Edit(
+        f"{old} -> {new}",
+        lambda node: isinstance(node, ast.Constant) and repr(node.value) == repr(old),
+        lambda _: ast.Constant(new),
+        nth,
+    )
 
 
 def operator(old: str, new: str, nth: int = 0) -> Edit:
-    """Another operator: arithmetic, bits, comparison, `and` for `or`, `x` for `~x` (new is "")."""
-    kind = {"~": ast.Invert, "not": ast.Not}.get(old)
-    if kind is not None:
-        matches = lambda node: isinstance(node, ast.UnaryOp) and isinstance(node.op, kind)  # noqa: E731
-        return Edit(f"without {old}", matches, lambda node: node.operand, nth)
+    """Another operator: of arithmetic, bits, comparison, or `and` for `or`."""
     sample, other = _parsed(f"a {old} b"), _parsed(f"a {new} b")
     field = "ops" if isinstance(sample, ast.Compare) else "op"
-    first = lambda node: getattr(node, field)[0] if field == "ops" else node.op  # noqa: E731
-
-    def replaced(node: Any) -> ast.AST:
-        setattr(node, field, getattr(other, field))
-        return node  # type: ignore[no-any-return]
-
-    matches = lambda node: type(node) is type(sample) and type(first(node)) is type(first(sample))  # noqa: E731
-    return Edit(f"{old} -> {new}", matches, replaced, nth)
+    return Edit(
+        f"{old} -> {new}",
+        lambda node: type(node) is type(sample) and _operator(node) is _operator(sample),
+        lambda node: _changed(node, **{field: getattr(other, field)}),
+        nth,
+    )
 
 
 def only(side: str, of: str, nth: int = 0) -> Edit:
     """Of `a & b`, `a and b`, `a * b` ... only the "left" or the "right" operand."""
-    edit = operator(of, of, nth)
-    at = 0 if side == "left" else -1
+    place = 0 if side == "left" else -1
+    operands = lambda node: node.values if hasattr(node, "values") else [node.left, node.right]  # noqa: E731
+    matches = operator(of, of).matches
+    return Edit(f"only the {side} of {of}", matches, lambda node: operands(node)[place], nth)
 
-    def replaced(node: Any) -> ast.AST:
-        both = node.values if isinstance(node, ast.BoolOp) else [node.left, node.right]
-        return both[at]  # type: ignore[no-any-return]
 
-    return Edit(f"only the {side} of {of}", edit.matches, replaced, nth)
+def _parsed(text: str) -> Any:
+    return ast.parse(text, mode="eval").body
+
+
+def _calls(node: Any, name: str) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    return name == getattr(node.func, "attr", None) or name == getattr(node.func, "id", None)
+
+
+def _operator(node: Any) -> type:
+    return type(node.ops[0] if isinstance(node, ast.Compare) else node.op)
+
+
+def _changed(node: Any, **fields: Any) -> Any:
+    return type(node)(**{**dict(ast.iter_fields(node)), **fields})
 
 
 _TABLE: dict[str, dict[str, list[Edit]]] = {
@@ -198,7 +186,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "AverageOrReplace.__post_init__": [drop_raise()],
         "AverageOrReplace.weights": [returns("(1.0, 1.0)")],
         "AverageOrReplace.averages": [returns("~hits")],
-        "FirstInFirstOut.averages": [call("zeros_like", "ones_like")],
+        "FirstInFirstOut.averages": [returns("hits")],
         "FirstInFirstOut.weights": [returns("(0.0, 1.0)")],
         "AverageOrReplaceRandom.weights": [returns("(1.0, 0.0)")],
     },

@@ -8,6 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ("rarememory", "benchmarks", "examples")
+# Of the package, packages and integrations are public but for these; other files only if named.
+PRIVATE_PACKAGES = {"rarememory.native", "rarememory.base"}
+PUBLIC_FILES = {"rarememory.distributed"}
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -31,22 +34,23 @@ def omniglot() -> Any:
     return read_omniglot(omniglot_folder(), progress=False)
 
 
-# The tests that judge a file, if not the file of the same name and its folder.
+# The tests that judge a file, if not the file of the same name or, without one, its folder.
 _TESTS = {
-    "base/state.py": "memory/test_rules.py memory/test_queries.py memory",
-    "base/validation.py": "memory/test_bad_input.py memory",
-    "lookup/exact.py": "lookup/test_nearest.py lookup/test_pair.py memory/test_rules.py",
-    "lookup/pair.py": "lookup/test_pair.py memory/test_rules.py",
+    "base/state.py": "memory/test_rules.py memory/test_state.py",
+    "base/validation.py": "memory/test_bad_input.py",
+    "memory/module.py": "memory/test_rules.py memory/test_state.py memory/test_bad_input.py",
+    "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py",
+    "memory/writing.py": "memory/test_rules.py memory/test_updates.py",
+    "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py",
-    "lookup/indexed.py": "lookup/test_own_lookup.py lookup/test_ivf.py",
+    "evaluation/embedding.py": "evaluation/test_protocols.py",
 }
 
 
 def related_tests(file: str) -> list[str]:
-    """The tests to run for a file: tests/base/test_files.py and tests/base for base/files.py."""
+    """The tests of a file, such as tests/base/test_files.py of rarememory/base/files.py."""
     inside = file.removeprefix("rarememory/")
+    own = Path("tests", inside).with_name(f"test_{Path(inside).name}")
     if inside in _TESTS:
         return [f"tests/{test}" for test in _TESTS[inside].split()]
-    own = Path("tests", inside).with_name(f"test_{Path(inside).name}")
-    found = [own, own.parent] if own.parent.name != "tests" else [own]
-    return [path.as_posix() for path in found if (ROOT / path).exists()]
+    return [(own if (ROOT / own).exists() else own.parent).as_posix()]

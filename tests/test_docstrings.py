@@ -15,10 +15,7 @@ from typing import Any
 import pytest
 
 import rarememory
-
-# Packages and integrations are public unless they are named here; other files if named below.
-MACHINERY = {"rarememory.native", "rarememory.base"}
-FILES = {"rarememory.distributed"}
+from tests.sources import PRIVATE_PACKAGES, PUBLIC_FILES
 
 # Names whose example cannot be run, and why.
 NOT_RUN = {
@@ -33,7 +30,8 @@ def public_modules() -> Iterator[str]:
     yield "rarememory"
     for found in pkgutil.walk_packages(rarememory.__path__, "rarememory."):
         integration = found.name.startswith("rarememory.integrations.")
-        if (found.ispkg or integration or found.name in FILES) and found.name not in MACHINERY:
+        public = found.ispkg or integration or found.name in PUBLIC_FILES
+        if public and found.name not in PRIVATE_PACKAGES:
             yield found.name
 
 

@@ -6,6 +6,7 @@ of tasks can take the place of its `Taskset`.
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -134,6 +135,7 @@ def _device(encoder: nn.Module, data: Tensor) -> torch.device:
     return next(encoder.parameters(), data).device
 
 
+@dataclass(eq=False)
 class EpisodeTasks:
     """Support/query episodes with the interface of a `Taskset`: `sample()`, `tasks[i]`, iteration.
 
@@ -162,24 +164,17 @@ class EpisodeTasks:
         (torch.Size([6, 1, 28, 28]), [0, 0, 0, 1, 1, 1])
     """
 
-    def __init__(
-        self,
-        images: UInt8[Tensor, "classes drawings height width"],
-        *,
-        n_way: int,
-        n_shot: int,
-        n_query: int,
-        n_tasks: int = 20_000,
-        seed: int = 0,
-    ) -> None:
-        check_count("n_tasks", n_tasks)
-        self.images = images
-        self.n_way = n_way
-        self.n_shot = n_shot
-        self.n_query = n_query
-        self.n_tasks = n_tasks
-        self.seed = seed
-        self._random = random.Random(seed)
+    images: UInt8[Tensor, "classes drawings height width"]
+    _: KW_ONLY
+    n_way: int
+    n_shot: int
+    n_query: int
+    n_tasks: int = 20_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("n_tasks", self.n_tasks)
+        self._random = random.Random(self.seed)
 
     def __len__(self) -> int:
         return self.n_tasks
