@@ -12,8 +12,11 @@ NAMES = ["a/1/rot090", "a/1", "a/2/rot000", "a/3"]
 
 
 def drawings():
-    """By drawer 1 every character is a direction of its own; drawer 2 swaps "a/2" and "a/3"."""
-    embeddings = torch.zeros(4, 2, 4)
+    """By drawer 1 every character is a direction of its own; drawer 2 swaps "a/2" and "a/3".
+
+    Drawer 3 has no directions: whoever asks for those drawings is refused.
+    """
+    embeddings = torch.zeros(4, 3, 4)
     embeddings[range(4), 0, range(4)] = 1
     embeddings[range(4), 1, [0, 1, 3, 2]] = 1
     return embeddings
@@ -57,8 +60,8 @@ def test_a_run_begins_with_an_empty_memory():
     ("run", "said"),
     [
         (Run(("a/9",), 1, 2), "asks for 'a/9', which is not among the 3 upright characters"),
-        (Run(("a/1",), 0, 2), "asks for drawer 0, but there are 2, counted from 1"),
-        (Run(("a/1",), 1, 3), "asks for drawer 3, but there are 2"),
+        (Run(("a/1",), 0, 2), "asks for drawer 0, but there are 3, counted from 1"),
+        (Run(("a/1",), 1, 4), "asks for drawer 4, but there are 3"),
     ],
 )
 def test_what_is_not_there_is_refused(run, said):
