@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 RESULTS = "benchmarks/results"
 logger = logging.getLogger("mkdocs.hooks.notebooks")
@@ -43,16 +44,17 @@ def executed(markdown: str, name: str, root: Path) -> str:
     """
     started = time.monotonic()
     notebook = jupytext.reads(markdown, fmt="md")
-    client = NotebookClient(notebook, kernel_name="python3", timeout=120)
+    # Without ports: nothing else on the machine can reach the kernel.
+    config = Config({"ConnectionFileMixin": {"transport": "ipc"}})
+    client = NotebookClient(
+        notebook, kernel_name="python3", timeout=120, coalesce_streams=True, config=config
+    )
     try:
         client.execute(cwd=str(root))
     except CellExecutionError as error:
         raise PluginError(f"{name}: {error}") from None
     # Pictures stay inside the page, as data.
-    exporter = MarkdownExporter()
-    exporter.register_preprocessor(
-        "nbconvert.preprocessors.ExtractOutputPreprocessor", enabled=False
-    )
-    body, _ = exporter.from_notebook_node(notebook)
+    inside = Config({"ExtractOutputPreprocessor": {"enabled": False}})
+    body, _ = MarkdownExporter(config=inside).from_notebook_node(notebook)
     logger.info("ran %s in %.0f s", name, time.monotonic() - started)
     return str(body)
