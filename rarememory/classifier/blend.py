@@ -29,12 +29,18 @@ EXCLUDED = -1e30
 
 
 class BlendWeights(NamedTuple):
-    """The four numbers of the formula above: T, host_score, host_weight, host_bias."""
+    """The four numbers of the formula above: T, host_score, host_weight, host_bias.
 
-    temperature: Tensor
-    host_score: Tensor
-    host_weight: Tensor
-    host_bias: Tensor
+    Example:
+        >>> from rarememory import wrap
+        >>> wrap(torch.nn.Linear(4, 2), host_score=0.5).blend_weights.host_score
+        tensor(0.5000)
+    """
+
+    temperature: Float[Tensor, ""]
+    host_score: Float[Tensor, ""]
+    host_weight: Float[Tensor, ""]
+    host_bias: Float[Tensor, ""]
 
 
 class Evidence(NamedTuple):

@@ -144,7 +144,7 @@ class MemoryClassifier(nn.Module):
         return [self._book.label(number) for number in self._class_ids().tolist()]
 
     @property
-    def threshold(self) -> Tensor:
+    def threshold(self) -> Float[Tensor, ""]:
         """Familiarity at or below which `predict` returns `unknown`; the buffer itself."""
         return self.ensembler.threshold
 

@@ -92,39 +92,47 @@ def test_an_empty_loader_has_no_answers_and_nothing_to_fit_to():
     assert everything(classifier) == before
 
 
-def test_a_loader_fits_as_its_examples_do():
-    for fit in ("threshold", "strangers", "calibration"):
-        one, other = knowing(), knowing()
-        for classifier, known, unknown in (
-            (one, (iter(batches()),), iter(batches())),
-            (other, (at(*ANGLES), NAMES), at(*ANGLES)),
-        ):
-            if fit == "threshold":
-                classifier.fit_threshold(*known, false_accept_rate=0.3)
-            elif fit == "strangers":
-                classifier.fit_threshold(unknown=unknown, false_accept_rate=0.3)
-            else:
-                assert classifier.calibrate(*known).examples == len(NAMES)
-        assert math.isfinite(one.threshold) == (fit != "calibration")
-        assert torch.allclose(one.threshold, other.threshold)
-        assert torch.allclose(one.ensembler.weights, other.ensembler.weights)
+FITS = {
+    "threshold": lambda classifier, known, _, **options: classifier.fit_threshold(
+        *known, **options
+    ),
+    "unknown": lambda classifier, _, unknown, **options: classifier.fit_threshold(
+        unknown=unknown, **options
+    ),
+    "calibration": lambda classifier, known, _, **options: classifier.calibrate(*known, **options),
+}
 
 
-def test_every_bar_is_shown_when_it_is_wanted(capsys):
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_a_loader_fits_as_its_examples_do(fit):
+    one, other = knowing(), knowing()
+    fit(one, [iter(batches())], iter(batches()))
+    fit(other, [at(*ANGLES), NAMES], at(*ANGLES))
+    assert everything(one)[:2] == everything(other)[:2] != everything(knowing())[:2]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        MemoryClassifier.learn,
+        MemoryClassifier.predict,
+        MemoryClassifier.predict_proba,
+        MemoryClassifier.explain,
+        MemoryClassifier.familiarity,
+        *(
+            lambda classifier, loader, fit=fit, **options: fit(
+                classifier, [loader], loader, **options
+            )
+            for fit in FITS.values()
+        ),
+    ],
+)
+def test_a_progress_bar_is_shown_if_it_is_wanted(capsys, ask):
     pytest.importorskip("tqdm", reason="tqdm is not installed")
-    classifier = knowing()
-    for asked in (
-        classifier.predict,
-        classifier.predict_proba,
-        classifier.explain,
-        classifier.fit_threshold,
-        lambda loader, progress: classifier.fit_threshold(unknown=loader, progress=progress),
-        classifier.calibrate,
-    ):
-        asked(batches().__iter__(), progress=True)
-        assert "3batch" in capsys.readouterr().err.replace(" ", "")
-        asked(batches().__iter__(), progress=False)
-        assert capsys.readouterr().err == ""
+    for progress in (True, False, None):
+        ask(knowing(), iter(batches()), progress=progress)
+        shown = capsys.readouterr().err.replace(" ", "")
+        assert "3batch" in shown if progress else shown == ""
 
 
 @pytest.mark.parametrize("beside", [{"labels": ["kea"]}, {"refs": ["1.png"]}], ids=str)
@@ -175,21 +183,11 @@ def test_a_model_of_several_arguments_takes_a_dict_of_them(batch_size):
     assert classifier.predict(iter([TOKENS, (TOKENS, [0, 0, 0])])) == ["kea", "weka", "moa"] * 2
     assert classifier.drift([(TOKENS, ["1", "2", "3"])]).lowest == pytest.approx(1)
     assert classifier.fit_threshold(TOKENS, ["kea", "weka", "moa"]) > -math.inf
-
-
-def test_a_dict_trains_under_the_memory():
-    model = Masked()
-    classifier = MemoryClassifier(model, classes=["a", "b"])
-    classifier.learn(iter([(TOKENS, ["kea", "weka", "moa"])]))
     classifier.loss(TOKENS, ["weka", "moa", "kea"]).backward()
-    assert model.embedding.weight.grad.any()
-
-
-def test_one_example_in_a_dict_is_a_batch_of_one():
-    classifier = MemoryClassifier(Masked(), classes=["a", "b"])
+    assert classifier.model.embedding.weight.grad.any()
+    # One example in a dict is a batch of one.
     one = {name: part[:1] for name, part in TOKENS.items()}
-    assert len(classifier.learn(one, "kea").slots) == 1
-    assert len(classifier.predict(one)) == 1
+    assert len(classifier.learn(one, "kea").slots) == len(classifier.predict(one)) == 1
     with pytest.raises(ValueError, match="3 examples, 1 labels"):
         classifier.learn(TOKENS, "kea")
 

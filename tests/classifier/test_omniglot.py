@@ -1,7 +1,6 @@
 """The whole flow on handwriting: learn from one drawing, know, refuse, forget, save."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,15 +8,8 @@ from torch import nn
 
 from rarememory import Memory, MemoryClassifier, wrap
 from rarememory.backbones import omniglot_encoder
-from rarememory.data import folder_split, read_omniglot
-
-ROOT = Path(__file__).resolve().parents[2]
-PLACES = (ROOT / "data", ROOT.parent / "shared" / "data" / "omniglot")
-OMNIGLOT = next((place for place in PLACES if place.is_dir()), PLACES[0])
-
-pytestmark = pytest.mark.skipif(
-    not OMNIGLOT.is_dir(), reason="no Omniglot in data/ or ../shared/data/omniglot"
-)
+from rarememory.data import folder_split
+from tests.sources import omniglot
 
 
 def share_of(wanted, answers):
@@ -26,11 +18,9 @@ def share_of(wanted, answers):
 
 @pytest.fixture(scope="module")
 def characters():
-    pytest.importorskip("PIL", reason="Pillow is not installed")
-    omniglot = read_omniglot(OMNIGLOT, progress=False)
     # Shuffled, so that known and strange characters are of all alphabets alike.
-    names = sorted(folder_split(omniglot).test)
-    return omniglot.characters.select(random.Random(0).sample(names, 400))
+    names = sorted(folder_split(omniglot()).test)
+    return omniglot().characters.select(random.Random(0).sample(names, 400))
 
 
 def drawings(characters, which, drawers):
@@ -54,10 +44,10 @@ def test_characters_are_known_explained_and_refused(characters):
     report = classifier.calibrate(*drawings(characters, known, [4, 5]))
     assert report.error < 0.05 and report.error <= report.error_before
     strangers = drawings(characters, strange, range(3))[0]
-    for far in (0.05, 0.1):
-        classifier.fit_threshold(*drawings(characters, known, range(6, 9)), false_accept_rate=far)
+    for rate in (0.05, 0.1):
+        classifier.fit_threshold(*drawings(characters, known, range(6, 9)), false_accept_rate=rate)
         accepted = 1 - share_of(["unknown"] * len(strangers), classifier.predict(strangers))
-        assert far / 2 < accepted < 2 * far
+        assert rate / 2 < accepted < 2 * rate
         assert share_of(["unknown"] * len(asked), classifier.predict(asked)) < 0.6
 
 
