@@ -36,7 +36,7 @@ def omniglot() -> Any:
 
 # The tests that judge a file, if not the file of the same name or, without one, its folder.
 _TESTS = {
-    "base/state.py": "memory/test_rules.py memory/test_state.py",
+    "base/state.py": "memory/test_rules.py memory/test_queries.py memory/test_histories.py",
     "base/validation.py": "memory/test_bad_input.py",
     "memory/module.py": "memory/test_rules.py memory/test_state.py memory/test_bad_input.py",
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py",
