@@ -1,19 +1,20 @@
-"""One memory on many processes: each holds it whole, and all write the same rows.
+"""One memory on several processes: each holds all of it, and all write the same rows.
 
-A process that wrote only what it saw would soon remember something else than its neighbours, and
-DistributedDataParallel, which sends the buffers of process 0 to all, would undo what they wrote. So
-the rows travel, and not the memory:
+If each process wrote only its own rows, the memories would differ, and DistributedDataParallel,
+which sends the buffers of process 0 to all processes, would overwrite what the others wrote. So the
+rows are gathered before a write:
 
     embeddings = encoder(images)                          # encoder: DistributedDataParallel(...)
     memory(embeddings, labels).loss.backward()            # its own rows; gradients are averaged
     memory.write(*gathered(embeddings, labels))           # the rows of all
 
-A write is a set of rows, and its noise is the memory's own (one seed, one count of writes), so the
-memories stay the same to the bit, on chips of one kind that search alike. Keep the memory out of
-what DistributedDataParallel wraps, or give that `broadcast_buffers=False`: it is only slow to send
-keys that are the same already. A memory with `projection=True` has weights to be averaged, and
-belongs inside. A `MemoryClassifier` has names and refs besides: let every process learn the same
-batches, or one learn and save, and the others load.
+The result of a write does not depend on the order of its rows, and its noise comes from the
+memory's own seed and clock, so the memories stay equal to the bit, on devices of one kind with the
+same lookup. Keep the memory outside of the module that DistributedDataParallel wraps, or set
+`broadcast_buffers=False`: sending keys that are equal already only takes time. A memory with
+`projection=True` has weights whose gradients are averaged: it belongs inside. A `MemoryClassifier`
+also has labels and refs: let every process learn the same batches, or let one learn and save, and
+the others load.
 """
 
 import torch
@@ -21,7 +22,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, distributed
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_MISFIT = -1
+_INVALID = -1
 
 
 @torch.no_grad()
@@ -30,23 +31,23 @@ def gathered(
     labels: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
 ) -> tuple[Float[Tensor, "rows key_dim"], Int64[Tensor, " rows"]]:
-    """The rows of all processes, the same and in the same order on each of them, without gradient.
+    """The rows of all processes, in the same order on each of them, without gradient.
 
-    All processes of the default group have to call it, equally often; one that has no rows gives
-    queries [0, key_dim]. Batches may be uneven, for which the host waits once for a GPU. In a
-    program of one process it returns the rows that it was given.
+    All processes of the default group have to call it the same number of times; a process without
+    rows passes queries [0, key_dim]. Batches may differ in size, so the host waits for the GPU
+    once. A program of one process gets its own rows back.
 
     Args:
-        queries: what the encoder made of this process's batch, as `memory.write` takes it.
-        labels: integers, one a query.
-        mask: rows to send; the others stay behind.
+        queries: embeddings of this process's batch, as for `memory.write`.
+        labels: integers, one for each query.
+        mask: rows to gather; the others are left out.
 
     Returns:
         The queries and labels to write: those of process 0, then those of process 1, and so on.
 
     Raises:
-        ValueError: the rows of a process do not fit each other, or those of the others. All
-            processes raise it, so that none waits for ever.
+        ValueError: queries, labels and mask do not match, or differ in width or dtype between
+            processes. All processes raise it, so that none waits for ever.
 
     Example:
         >>> from rarememory import Memory
@@ -56,45 +57,45 @@ def gathered(
         Write(slots=tensor([0]), hits=tensor([False]), overwritten=tensor([-1]))
     """
     try:
-        rows, right = _kept(queries, labels, mask)
+        rows, labels = _masked_rows(queries, labels, mask)
     except ValueError:
-        # The others wait to hear how many rows come.
-        _each(queries.new_tensor([_MISFIT, 0, 0], dtype=torch.int64))
+        # The other processes wait for the number of rows.
+        _gather(queries.new_tensor([_INVALID, 0, 0], dtype=torch.int64))
         raise
     facts = [len(rows), rows.shape[1], _DTYPES.index(rows.dtype)]
-    every = [one.tolist() for one in _each(right.new_tensor(facts))]
+    every = [one.tolist() for one in _gather(labels.new_tensor(facts))]
     _check_alike(every)
     counts = [count for count, _, _ in every]
-    return _from_all(rows, counts), _from_all(right, counts)
+    return _gather_rows(rows, counts), _gather_rows(labels, counts)
 
 
-def _kept(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The rows that count, in a line.
+def _masked_rows(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows in the mask, with the leading axes flattened.
 
     Raises:
-        ValueError: they do not fit each other.
+        ValueError: queries, labels and mask do not match.
     """
     if queries.dtype not in _DTYPES or queries.dim() == 0:
         raise ValueError(
             f"queries must be a float tensor [..., key_dim], not {queries.dtype} of shape "
             f"{list(queries.shape)}"
         )
-    for name, rows in (("labels", labels), ("mask", mask)):
-        if rows is not None and rows.shape != queries.shape[:-1]:
+    for name, given in (("labels", labels), ("mask", mask)):
+        if given is not None and given.shape != queries.shape[:-1]:
             raise ValueError(
-                f"{name} of shape {list(rows.shape)} for queries that ask for "
+                f"{name} of shape {list(given.shape)} for queries that ask for "
                 f"{list(queries.shape[:-1])}: give one a query"
             )
-    rows, right = queries.reshape(-1, queries.shape[-1]), labels.reshape(-1).long()
+    rows, labels = queries.reshape(-1, queries.shape[-1]), labels.reshape(-1).long()
     if mask is None:
-        return rows, right
-    return rows[mask.reshape(-1)], right[mask.reshape(-1)]
+        return rows, labels
+    return rows[mask.reshape(-1)], labels[mask.reshape(-1)]
 
 
 def _check_alike(every: list[list[int]]) -> None:
-    """Refuse rows whose number, width and type, as each process says, are not of one kind."""
+    """Raise ValueError if a process has invalid rows, or width and dtype differ between them."""
     for process, (count, _, _) in enumerate(every):
-        if count == _MISFIT:
+        if count == _INVALID:
             raise ValueError(
                 f"process {process} has rows that do not fit each other; it says which"
             )
@@ -103,15 +104,15 @@ def _check_alike(every: list[list[int]]) -> None:
         raise ValueError(f"all processes must give queries of one width and type, not {kinds}")
 
 
-def _from_all(rows: Tensor, counts: list[int]) -> Tensor:
-    """The rows of every process; they travel padded, since not every backend can be uneven."""
+def _gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
+    """The rows of every process, gathered with padding: not every backend takes uneven sizes."""
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    return torch.cat([some[:count] for some, count in zip(_each(padded), counts, strict=True)])
+    return torch.cat([some[:count] for some, count in zip(_gather(padded), counts, strict=True)])
 
 
-def _each(tensor: Tensor) -> list[Tensor]:
-    """This tensor as every process has it."""
+def _gather(tensor: Tensor) -> list[Tensor]:
+    """This tensor of every process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [tensor]
     found = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]

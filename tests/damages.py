@@ -246,8 +246,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "IndexedLookup.__getstate__": [returns("self.__dict__")],
     },
     "distributed.py": {
-        "_kept": [returns("(rows, right)", 1)],
-        "_each": [condition(True)],
+        "_masked_rows": [returns("(rows, labels)", 1)],
+        "_gather": [condition(True)],
     },
     "evaluation/sighting.py": {
         "sighting_accuracy": [drop("clear"), operator("+", "-", 1)],

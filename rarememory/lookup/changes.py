@@ -1,4 +1,4 @@
-"""What has changed in the keys since an index last looked, without comparing all each time."""
+"""Which keys have changed since an index was updated, mostly without comparing them all."""
 
 import torch
 from torch import Tensor
@@ -11,15 +11,15 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Changes(Cache):
-    """The slots in which the keys differ from what an index holds.
+    """The slots whose keys differ from those in an index.
 
-    A slot filled or emptied is seen by comparing `occupied`. A write of the memory is reported (see
-    `Cache`), at the cost of the batch. After a change that was not (a checkpoint loaded, a snapshot
-    undone, an edit by hand), all keys are compared once with fingerprints of those in the index.
-    Ages could not serve instead: undoing a snapshot sets the clock back.
+    Comparing `occupied` finds slots that were filled or emptied. The memory reports the slots that
+    it writes (see `Cache`), at a cost in proportion to the batch. After any other change that torch
+    counts (a checkpoint, the end of a snapshot, an edit by hand) all keys are compared once with
+    fingerprints of those in the index. Ages would not do: the end of a snapshot restores the clock.
 
-    What torch does not count, changes through NumPy or `.data`, is not seen. It can hide a slot
-    from its new neighbours, but makes no score wrong: the memory computes those from its own keys.
+    Changes that torch does not count, through NumPy or `.data`, are not found. Then a slot may be
+    missed under its new key, but no score is wrong: the memory computes scores from its own keys.
     """
 
     def __init__(self, keys: Keys, occupied: Occupied) -> None:
@@ -27,23 +27,23 @@ class Changes(Cache):
         generator = torch.Generator().manual_seed(0)
         weights = torch.empty(keys.shape[1], dtype=torch.int64)
         self._weights = weights.random_(generator=generator).to(keys.device)
-        # One place more than there are slots: EMPTY lands there.
+        # One element more than there are slots: EMPTY (-1) writes to it.
         self._reported = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
         self._prints = self._fingerprints(keys)
         self.indexed = occupied.clone()
         self.tracker.record(keys)
 
     def fits(self, keys: Keys) -> bool:
-        """Whether the keys can be compared with those of the index at all."""
+        """Whether the keys have the device and shape of those in the index."""
         here = keys.device == self.indexed.device
         return here and (len(keys), keys.shape[1]) == (len(self.indexed), len(self._weights))
 
     def update(self, keys: Keys, slots: SlotList) -> None:
-        """Remember that these slots have changed."""
+        """Record that these slots have changed; EMPTY stands for no slot."""
         self._reported[slots] = True
 
     def since(self, keys: Keys, occupied: Occupied) -> Occupied:
-        """The slots that the index does not hold as they are now."""
+        """The slots whose keys in the index are out of date."""
         changed = self._reported[:-1]
         if not self.tracker.is_unchanged(keys):
             changed |= self._fingerprints(keys) != self._prints
@@ -51,16 +51,16 @@ class Changes(Cache):
         return changed | (occupied ^ self.indexed)
 
     def mark_indexed(self, keys: Keys, occupied: Occupied, slots: SlotList) -> None:
-        """The index now holds these slots too as they are."""
+        """Record that these slots of the index are up to date again."""
         self._prints[slots] = self._fingerprints(keys[slots])
         self.indexed = occupied.clone()
         self._reported.zero_()
 
     def _fingerprints(self, keys: Tensor) -> Tensor:
-        """sum_i w_i b_i mod 2^64 of the bits b of each key, with random weights w.
+        """sum_i w_i b_i mod 2^64 of each key, with its numbers as integers b and random weights w.
 
-        Integers, so that equal keys have equal ones everywhere; two keys that differ share theirs
-        by a chance of one in billions.
+        Equal keys have equal fingerprints on every device; different keys have equal ones with a
+        probability below 10^-9.
         """
         bits = keys.view(_BITS[keys.element_size()])
         rows = max(1, _NUMBERS_AT_ONCE // keys.shape[1])

@@ -1,4 +1,4 @@
-"""Triton: both searches in one pass over the keys, exact, and without the host ever waiting."""
+"""Both searches in Triton: one pass over the keys, exact, and the host never waits for the GPU."""
 
 import importlib.util
 import sys
@@ -17,7 +17,7 @@ from rarememory.lookup.triton_plan import (
     WORKSPACE,
     Chip,
     Plan,
-    planned,
+    make_plan,
     power_of_two,
 )
 
@@ -28,13 +28,13 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 class TritonLookup(Lookup):
     """Exact search on a GPU, which never stores a [batch, slots] matrix.
 
-    One pass streams the keys, or a float16 copy of them, and rounds: float32 to tf32. Whatever
-    comes within the rounding of the best is scored again from the keys themselves, by sums that
-    add up every key in one order: equal keys tie, and the lower slot is in. Where that is more than
-    there was room for, a slower kernel looks at all of it, and the host never learns of it.
+    One pass reads the keys, or a float16 copy of them, with rounded scores (float32 as tf32). All
+    slots within rounding of the best are scored again in float64, in one order of summation: equal
+    keys get equal scores, and the lower slot is found. Where these are more than the lists hold, a
+    slower kernel scores all of them, without a decision of the host.
 
-    With `interpret` it searches tensors on the CPU too, in Triton's interpreter, which is only
-    there for tests: the environment must say TRITON_INTERPRET=1 before triton is imported.
+    `interpret` is for tests: it searches tensors on the CPU in Triton's interpreter. Set
+    TRITON_INTERPRET=1 before triton is imported.
 
     Raises:
         ImportError: Triton is not installed.
@@ -54,7 +54,7 @@ class TritonLookup(Lookup):
         self.interpret = interpret
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
-        # First, because it is the quickest to say.
+        # First, because it is the quickest check.
         if keys.device.type != "cuda" and not self.interpret:
             return f"triton searches on a gpu, and the keys are on {keys.device}"
         if not _installed():
@@ -108,7 +108,7 @@ class TritonLookup(Lookup):
 
 
 def _installed() -> bool:
-    # Asked at every search: a memory may be unpickled where there is no Triton.
+    # Checked at every search: a memory may be unpickled where there is no Triton.
     return sys.modules.get("triton") is not None or importlib.util.find_spec("triton") is not None
 
 
@@ -116,7 +116,7 @@ def _plan(
     queries: Tensor, keys: Tensor, half_keys: Tensor | None, k: int, pair: bool = False
 ) -> Plan:
     assert keys.is_contiguous() and (half_keys is None or half_keys.is_contiguous())
-    return planned(
+    return make_plan(
         batch=len(queries),
         slots=len(keys),
         key_dim=keys.shape[1],
@@ -187,11 +187,11 @@ def _top(
     rows = len(queries)
     maxima = _maxima(plan, keys, half_keys, queries, occupied, None)
     new = partial(torch.empty, dtype=torch.int32, device=keys.device)
-    # An empty list still needs an address.
+    # A list of no elements would have no address.
     singles, wholes = new(rows, max(1, plan.singles)), new(rows, plan.wholes)
     counts, floors = new(rows, 2), new(rows, dtype=torch.float32)
-    candidates = new(rows, plan.room, dtype=torch.int64)
-    layout = (len(keys), plan.bins, plan.tiles, plan.singles, plan.wholes, plan.room)
+    candidates = new(rows, plan.capacity, dtype=torch.int64)
+    layout = (len(keys), plan.bins, plan.tiles, plan.singles, plan.wholes, plan.capacity)
     of_keys = {"KEY_DIM": keys.shape[1], "BLOCK_DIMS": _dims(keys)}
     _launch(
         triton_topk.choose_candidates,
@@ -205,7 +205,7 @@ def _top(
     )
     _launch(
         triton_topk.score_candidates,
-        (rows, -(-plan.room // BLOCK_CANDIDATES)),
+        (rows, -(-plan.capacity // BLOCK_CANDIDATES)),
         *(queries, keys, occupied, singles, wholes, counts, candidates),
         *layout,
         BLOCK_CANDIDATES=BLOCK_CANDIDATES,
@@ -214,7 +214,7 @@ def _top(
     )
     if plan.may_overflow:
         _launch(
-            triton_topk.rescue,
+            triton_topk.rescore,
             (rows, plan.parts),
             *(queries, keys, occupied, maxima, counts, floors, candidates),
             *layout,
@@ -224,7 +224,7 @@ def _top(
             num_warps=8,
         )
     best = candidates.topk(plan.k, dim=1, sorted=False).values
-    # The low half holds how far the slot is below the last there could be; EMPTY is above it.
+    # The low half holds 2^32 - 2 - slot.
     return (2**32 - 2) - (best & (2**32 - 1))
 
 
@@ -264,7 +264,7 @@ def _dims(keys: Tensor) -> int:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Run the kernel on the device of its first tensor; the one door to the chip."""
+    """Run the kernel on the device of its first tensor. Every kernel is launched here."""
     if all(grid):
         with torch.cuda.device_of(arguments[0]):
             # Every product is rounded before it is added, as torch does.

@@ -1,8 +1,8 @@
-"""The streaming pass over the keys, and the exact finish for the nearest slot alone.
+"""The streaming pass over the keys, and the exact search for the one nearest slot.
 
-A slot s lies in bin s % bins, so that neighbours in the memory, which were often written together,
-lie in different bins. The pass keeps the maximum of every bin and sorts nothing; its scores are
-rounded, so whatever comes within rounding of the best is scored again from the master keys.
+Slot s is in bin s % bins, so consecutive slots, which were often written together, are in different
+bins. The pass keeps the maximum of every bin and sorts nothing. Its scores are rounded, so all
+slots within rounding of the best are scored again, exactly.
 """
 
 from typing import no_type_check
@@ -10,10 +10,10 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-# Below any cosine, as every bin begins; what is taken off the score of a slot that does not count.
+# Below any cosine: the initial maximum of a bin, and the offset of a slot that does not count.
 NOTHING = tl.constexpr(-8.0)
 _BITS_OF_NOTHING = tl.constexpr(-0x3F000000)
-# Above it is a cosine, rounded in whatever way; below, nothing.
+# Scores of slots that count are above it, however they are rounded.
 LOWEST = tl.constexpr(-2.0)
 EMPTY = tl.constexpr(-1)
 
@@ -40,10 +40,9 @@ def bin_maxima(
 ):
     """maxima[row, bin] = max of q.k over the slots of the bin that count.
 
-    With PAIR the marks are values, and there are two planes: the slots with the row's label, and
-    the occupied slots with another. Otherwise the marks say which slots are occupied; with SECOND
-    the number of the slot in its bin takes the low bits of the score, and the second plane holds
-    the runners-up.
+    With PAIR the marks are values, and there are two planes: slots with the row's label, and
+    occupied slots with another. Otherwise the marks are `occupied`. With SECOND the low bits of a
+    score hold the number of the slot in its bin, and the second plane holds the runners-up.
     """
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     bin = tl.program_id(1) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
@@ -56,21 +55,21 @@ def bin_maxima(
     mark = tl.load(marks_ptr + bin, mask=bin < slots, other=EMPTY if PAIR else 0)
     for tile in range(0, tiles - 1):
         slot = tile * bins + bin
-        # Asked for one tile ahead, so that nothing waits for it.
+        # Loaded one tile ahead, to hide the latency.
         ahead = slot + bins
         next_mark = tl.load(marks_ptr + ahead, mask=ahead < slots, other=EMPTY if PAIR else 0)
         scores = _scores(
             query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, False
         )
-        first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+        first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
         mark = next_mark
-    # Only the last tile may run past the end: the others need no mask.
+    # Only the last tile may end beyond the last slot: the others need no mask.
     tile = tiles - 1
     slot = tile * bins + bin
     scores = _scores(
         query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, True
     )
-    first, second = _merged(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+    first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
 
     at = row.to(tl.int64)[:, None] * bins + bin[None, :]
     there = (row < rows)[:, None]
@@ -104,9 +103,9 @@ def _scores(
     BLOCK_DIMS: tl.constexpr,
     RAGGED: tl.constexpr,
 ):
-    """Rounded q.k of a block of rows with a block of slots; `query` is what they share, if it fits.
+    """Rounded q.k of a block of rows and a block of slots.
 
-    Longer keys are multiplied slab by slab.
+    `query` holds the whole queries if they fit; else both are loaded in slabs of BLOCK_DIMS.
     """
     scores = tl.zeros([row.shape[0], slot.shape[0]], tl.float32)
     if KEY_DIM <= BLOCK_DIMS:
@@ -142,7 +141,7 @@ def _keys(
 
 @triton.jit
 @no_type_check
-def _merged(
+def _merge(
     first,
     second,
     scores,
@@ -154,7 +153,7 @@ def _merged(
     SECOND: tl.constexpr,
 ):
     if SECOND:
-        # One operation on the bits puts the tile into the score, or nothing where nothing counts.
+        # Bit operations put the tile into the score, or NOTHING if the slot does not count.
         kept = tl.where(mark != 0, ~low_bits, 0)[None, :]
         put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)[None, :]
         scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
@@ -188,14 +187,14 @@ def exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_
 
 @triton.jit
 @no_type_check
-def appended(list_ptr, numbers, chosen, count, room):
-    """Write the chosen numbers behind the first `count` of a list, and return the new count.
+def append_where(list_ptr, numbers, chosen, count, capacity):
+    """Append the chosen numbers to a list of `count`, and return the new count.
 
-    The count goes on where the list is full.
+    Numbers beyond the capacity are counted, and not written.
     """
     chosen = chosen.to(tl.int32)
     place = count + tl.cumsum(chosen, 0) - 1
-    tl.store(list_ptr + place, numbers, mask=(chosen != 0) & (place < room))
+    tl.store(list_ptr + place, numbers, mask=(chosen != 0) & (place < capacity))
     return count + tl.sum(chosen, 0)
 
 
@@ -220,9 +219,9 @@ def best_of_bins(
     BLOCK_CANDIDATES: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
 ):
-    """The best slot of one row and plane: every bin within rounding of the best is scored again.
+    """The best slot of one row and plane: all bins within rounding of the best are scored exactly.
 
-    There is no limit to how many those are, so the answer is always exact.
+    Their number is not limited, so the result is always exact.
     """
     row = tl.program_id(0).to(tl.int64)
     plane = tl.program_id(1)
@@ -237,8 +236,8 @@ def best_of_bins(
     for start in range(0, bins, BLOCK_BINS):
         bin = start + tl.arange(0, BLOCK_BINS)
         maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
-        count = appended(near_ptr + of_row, bin, maxima >= floor, count, bins)
-    # What one thread has listed, another reads.
+        count = append_where(near_ptr + of_row, bin, maxima >= floor, count, bins)
+    # One thread reads what another has listed.
     tl.debug_barrier()
 
     label = row
@@ -260,7 +259,7 @@ def best_of_bins(
         scores = exact_scores(
             queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
         )
-        # A query that is not finite has no score that is.
+        # A query that is not finite finds nothing.
         there = there & (tl.abs(scores) < float("inf"))
         better = there & ((scores > best) | ((scores == best) & (slot < best_slot)))
         best = tl.where(better, scores, best)

@@ -1,6 +1,6 @@
-"""The numbers of the Triton search: tiles, bins, room for candidates, and how far a score may err.
+"""The sizes of the Triton search: tiles, bins, lists of candidates, and the error of a score.
 
-Nothing here touches a tensor. To retune for another chip, change `_tile` and `_bins_wanted`.
+Nothing here uses a tensor. To tune it for another chip, change `_tile` and `_bins_wanted`.
 """
 
 import math
@@ -9,28 +9,28 @@ from typing import NamedTuple
 import torch
 
 WORKSPACE = 2**26
-"""Bin maxima held at once, 256 MiB of float32; longer batches are searched in parts."""
+"""Bin maxima held at once, 256 MiB of float32; larger batches are searched in parts."""
 
 BLOCK_CANDIDATES = 32
 """Slots that one program scores exactly."""
 
 MOST_BINS = 2**15
-"""A row of bin maxima fits the registers of one program up to here."""
+"""So many bin maxima of a row fit the registers of one program."""
 
 MOST_NEIGHBOURS = 1024
 
-# Up to this many neighbours it is cheaper to score whole bins than to remember runners-up.
+# Up to this many neighbours, scoring whole bins is quicker than keeping runners-up.
 _FEW = 16
-# Even a small memory has bins of a few slots, so that no [batch, slots] matrix is ever stored.
+# A small memory too has bins of several slots, so that no [batch, slots] matrix is stored.
 _LEAST_TILES = 4
-# Slots of whole bins that there is always room for, so that a small memory needs no rescue.
-_LEAST_ROOM = 1024
-# More would fill the chip with programs that mostly have nothing to do.
+# Capacity for slots of whole bins, at least, so that no row of a small memory overflows.
+_LEAST_CAPACITY = 1024
+# More would start many programs without work: few rows overflow.
 _MOST_PARTS = 8
 
 
 class Chip(NamedTuple):
-    """What the plan asks of a GPU: its multiprocessors, and the major number of its capability."""
+    """A GPU: its multiprocessors, and the major version of its compute capability."""
 
     processors: int
     generation: int
@@ -40,7 +40,7 @@ H200 = Chip(processors=132, generation=9)
 
 
 class Tile(NamedTuple):
-    """What one program of the streaming pass multiplies at once, and with how many hands."""
+    """The block that one program of the streaming pass multiplies, its warps and its stages."""
 
     rows: int
     slots: int
@@ -50,17 +50,17 @@ class Tile(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How one search is laid out. Slot s lies in bin s % bins, as number s // bins of it.
+    """The sizes of one search. Slot s is number s // bins of bin s % bins.
 
     Attributes:
         k: neighbours wanted.
         tile: of the streaming pass.
         bins: maxima of one row and plane.
         tiles: slots of one bin.
-        second: whether a bin remembers the number of its best slot, and its runner-up's score.
-        singles: room for slots that are candidates one by one.
-        wholes: room for bins of which every slot is a candidate.
-        window: a slot this far below another in the streaming pass may still be nearer.
+        second: whether a bin keeps the number of its best slot, and the score of its runner-up.
+        singles: capacity for candidates that are single slots.
+        wholes: capacity for bins of which every slot is a candidate.
+        window: a slot whose streamed score is lower than another's by this may still be nearer.
     """
 
     k: int
@@ -89,26 +89,26 @@ class Plan(NamedTuple):
 
     @property
     def block_k(self) -> int:
-        """What the rescue of a row keeps and looks at, as one power of two."""
+        """Candidates that `rescore` keeps, and bins that it reads at once: a power of two."""
         return max(64, power_of_two(self.k))
 
     @property
     def parts(self) -> int:
-        """Programs that rescue one row."""
-        return min(_MOST_PARTS, self.room // self.block_k)
+        """Programs that `rescore` one row."""
+        return min(_MOST_PARTS, self.capacity // self.block_k)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Candidates of one row."""
         return max(self.singles + self.wholes * self.tiles, self.block_k)
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a row can have more candidates than there is room for."""
+        """Whether a row can have more candidates than the capacity."""
         return self.wholes < self.bins or (self.second and self.singles < self.bins)
 
 
-def planned(
+def make_plan(
     batch: int,
     slots: int,
     key_dim: int,
@@ -124,22 +124,22 @@ def planned(
     tiles = math.ceil(slots / bins)
     second = k > _FEW
     window = 2 * error(key_dim, streamed, _tile_bits(tiles, second))
-    singles, wholes = (0, bins) if pair or k == 1 else _room(k, bins, tiles, window)
+    singles, wholes = (0, bins) if pair or k == 1 else _capacities(k, bins, tiles, window)
     return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
 
 
 def error(key_dim: int, streamed: torch.dtype, tile_bits: int) -> float:
-    """How far a streamed score may lie from the score of the master keys, in unit vectors.
+    """The largest difference of a streamed score and the exact score, for unit vectors.
 
-    By Cauchy-Schwarz a rounding of each number by a part u moves the cosine by at most u for the
-    queries and u for the keys. A product of float32 is rounded to tf32, which drops 13 bits.
-    Adding up key_dim products, in whatever order and rounded towards zero, errs by key_dim parts in
-    2^23 (Higham 2002, section 3.1); the score it is held against is rounded once.
+    By Cauchy-Schwarz, rounding each number with relative error u changes the cosine by at most u
+    for the query and u for the key. float32 is rounded to tf32, which drops 13 bits. A sum of
+    key_dim products, in any order and rounded towards zero, has a relative error of at most
+    key_dim / 2^23 (Higham 2002, section 3.1). The exact score is rounded once.
     """
     rounded = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-9}
-    # Below 2^-14 the numbers of float16 are spaced evenly, and so are products rounded to it.
+    # Below 2^-14 the spacing of float16 is constant: an absolute error.
     product = rounded[streamed] + (2 * math.sqrt(key_dim) + key_dim) * 2.0**-25
-    # Keys of unit length are so up to their own rounding.
+    # The length of a unit vector has a rounding error of its own: the factor 1.02.
     return 1.02 * (product + (key_dim + 8) * 2.0**-23 + 2.0 ** (tile_bits - 23))
 
 
@@ -149,10 +149,10 @@ def power_of_two(number: int) -> int:
 
 
 def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
-    """What fits registers and shared memory (`tests/lookup/test_triton_compiles.py`)."""
+    """A tile that fits registers and shared memory (tests/lookup/test_triton_compiles.py)."""
     size = streamed.itemsize
     whole = max(16, power_of_two(key_dim))
-    # Queries stay where they are for the whole pass if they fit; else they come slab by slab.
+    # Queries that fit are loaded once for the whole pass; else in slabs of the key width.
     fits = whole * size <= (1024 if chip.generation >= 9 or batch <= 16 else 512)
     dims = whole if fits else 128 // size
     slots = 64 if whole * size <= 256 else 32 if dims < 512 or batch <= 16 else 16
@@ -176,7 +176,7 @@ def _bins_wanted(k: int) -> int:
 
 
 def _bins(wanted: int, batch: int, slots: int, tile: Tile, chip: Chip) -> int:
-    """Groups of bins so that the programs fill the chip some whole number of times."""
+    """Bins in such groups that the programs fill the chip a whole number of times."""
     row_blocks = max(1, math.ceil(batch / tile.rows))
     at_once = max(1, 2 * chip.processors // row_blocks)
     groups = math.ceil(wanted / tile.slots / at_once) * at_once
@@ -185,13 +185,12 @@ def _bins(wanted: int, batch: int, slots: int, tile: Tile, chip: Chip) -> int:
     return tile.slots * max(1, min(groups, slots // (_LEAST_TILES * tile.slots)))
 
 
-def _room(k: int, bins: int, tiles: int, window: float) -> tuple[int, int]:
-    """Singles and whole bins for k neighbours and those that come within rounding of the last.
+def _capacities(k: int, bins: int, tiles: int, window: float) -> tuple[int, int]:
+    """Capacities for single slots and whole bins: for k neighbours, and those nearly as near.
 
-    Of n slots thrown at random into the bins, about n^2 / (2 bins) bins hold two; there is
-    room for twice as many.
+    Of n slots in random bins, about n^2 / (2 bins) bins hold two; the capacity is twice that.
     """
-    least = _LEAST_ROOM // tiles
+    least = _LEAST_CAPACITY // tiles
     if k <= _FEW:
         return 0, max(least, k + _FEW)
     near = 3 * k // 2 if window < 2**-7 else 3 * k

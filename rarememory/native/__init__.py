@@ -1,9 +1,8 @@
-"""The searches in C++, compiled for this very processor when they are first asked for.
+"""The library in C++, compiled for this processor at its first use.
 
-A CPU search stands or falls with its vector instructions, and a wheel for all processors could not
-use them. So the sources ship, and the C++ compiler of the machine makes a library of them, once: it
-takes a second or two, and the result is kept in the user's cache folder. Without a compiler the
-package does without.
+The search needs the vector instructions of the processor, which a wheel for all processors could
+not use. So the package contains the sources, and the machine's C++ compiler compiles them once, in
+some seconds. The library is kept in the user's cache folder. Without a compiler, torch is used.
 """
 
 import ctypes
@@ -83,9 +82,9 @@ _RETURNS = {"rarememory_nearest_coded": _integer}
 
 
 def is_supported(*tensors: Tensor) -> bool:
-    """Whether the library can work on these: contiguous, on a CPU, of the types it knows.
+    """Whether the library can read these tensors: contiguous, on a CPU, of a supported dtype.
 
-    What is compiled, traced or exported has to be made of torch's own operations.
+    False while torch compiles, traces or exports: a program has to consist of torch's operators.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
@@ -98,15 +97,15 @@ def is_supported(*tensors: Tensor) -> bool:
 
 
 def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Memory for an answer, whatever torch's default type and device are."""
+    """An uninitialised tensor on the CPU, whatever torch's default device is."""
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def library() -> ctypes.CDLL:
-    """The compiled searches.
+    """The compiled library.
 
     Raises:
-        ImportError: one sentence that says why there are none here.
+        ImportError: why there is none.
     """
     made = _made()
     if isinstance(made, str):
@@ -116,7 +115,7 @@ def library() -> ctypes.CDLL:
 
 @functools.cache
 def _made() -> ctypes.CDLL | str:
-    """The library or, once and for all in this process, the reason why there is none."""
+    """The library, or the reason why there is none; decided once in a process."""
     if os.environ.get(SWITCH) == "0":
         return f"the native searches are switched off by {SWITCH}=0"
     compiler = _compiler()
@@ -125,7 +124,7 @@ def _made() -> ctypes.CDLL | str:
     try:
         return compiled(compiler)
     except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        said = f"{getattr(error, 'stderr', None) or error}".strip() or "no word why"
+        said = f"{getattr(error, 'stderr', None) or error}".strip() or "no message"
         return f"{compiler} could not make the native searches: {said.splitlines()[0]}"
 
 
@@ -138,8 +137,8 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
     """The library for a processor (as -march names it), compiled unless it already was.
 
     Raises:
-        subprocess.SubprocessError: the compiler refused.
-        OSError: what it made cannot be loaded.
+        subprocess.SubprocessError: the compiler failed.
+        OSError: the library cannot be loaded.
     """
     flags = (*_FLAGS, f"-march={target}")
     macros = _run(compiler, f"-march={target}", "-dM", "-E", "-x", "c++", os.devnull)
@@ -151,7 +150,7 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError:
-        # As a crash may leave it: what lies there is no library, and has to be made again.
+        # The file is damaged, for example by a crash: compile again.
         _compile(compiler, flags, path)
         loaded = ctypes.CDLL(str(path))
     for name, arguments in _SIGNATURES.items():
@@ -161,23 +160,23 @@ def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
 
 
 def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
-    """Make the library beside its place and move it there, so that no one meets half of it."""
+    """Compile in a temporary folder beside `path`, so that no process loads half a library."""
     code = [str(source) for source in _SOURCES if source.suffix == ".cpp"]
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         fresh = Path(scratch) / path.name
         try:
             _run(compiler, *flags, "-fopenmp", *code, "-o", str(fresh))
         except subprocess.CalledProcessError:
-            # As where clang comes without OpenMP: one thread is better than none.
+            # Without OpenMP, as with some installations of clang: one thread.
             _run(compiler, *flags, *code, "-o", str(fresh))
         with fresh.open("rb") as file:
-            # On the disk before it has its name: to load half a library would be fatal.
+            # On the disk before the rename: loading half a library would crash.
             os.fsync(file.fileno())
         fresh.replace(path)
 
 
 def _cache() -> Path:
-    """A folder of the user's own, or one for this process if there is none to be had."""
+    """The user's cache folder, or a temporary one if that cannot be written."""
     try:
         own = os.environ.get(CACHE)
         base = os.environ.get("XDG_CACHE_HOME")
@@ -186,7 +185,7 @@ def _cache() -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):
-        # There is no home, or it is full or locked.
+        # There is no home folder, or it is full or read-only.
         return Path(tempfile.mkdtemp(prefix="rarememory-"))
 
 

@@ -14,7 +14,7 @@ from rarememory import EMPTY, Memory
 from rarememory.lookup import AutoLookup, TorchLookup, TritonLookup
 from rarememory.lookup import triton as triton_file
 from rarememory.lookup.exact import order, score
-from rarememory.lookup.triton_plan import Chip, error, planned
+from rarememory.lookup.triton_plan import Chip, error, make_plan
 from tests.lookup import test_pair
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
@@ -100,8 +100,8 @@ def check_pair(queries, keys, values, labels, half_keys) -> None:
 LAUNCH = triton_file._launch
 
 
-def without_rescue(kernel, *arguments, **options) -> None:
-    if kernel.__name__ != "rescue":
+def without_rescore(kernel, *arguments, **options) -> None:
+    if kernel.__name__ != "rescore":
         LAUNCH(kernel, *arguments, **options)
 
 
@@ -209,18 +209,18 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
     occupied = torch.arange(slots) % 7 > 0
     check_nearest(queries, keys, occupied, k, None)
     whole = triton().nearest(queries, keys, occupied, k).sort(1).values
-    monkeypatch.setattr(triton_file, "_launch", without_rescue)
+    monkeypatch.setattr(triton_file, "_launch", without_rescore)
     found = triton().nearest(queries, keys, occupied, k).sort(1).values
     assert (found != whole).any(1).tolist() == [True, False, False]
 
 
 def test_a_bin_that_hides_more_than_its_best_is_searched_whole(monkeypatch):
-    plan = planned(1, 2000, 6, 20, torch.float32, chip=Chip(1, 9))
+    plan = make_plan(1, 2000, 6, 20, torch.float32, chip=Chip(1, 9))
     tile, in_bin = torch.arange(2000) // plan.bins, torch.arange(2000) % plan.bins
     near = (in_bin < 5) | ((in_bin < 22) & (tile == 0))
     keys = torch.nn.functional.normalize(units(1, 6) + 0.02 * torch.randn(2000, 6), dim=1)
     keys[~near] *= -1
-    monkeypatch.setattr(triton_file, "_launch", without_rescue)
+    monkeypatch.setattr(triton_file, "_launch", without_rescore)
     check_nearest(keys[:1].clone(), keys, torch.ones(2000, dtype=torch.bool), 20, None)
 
 
@@ -304,14 +304,14 @@ def test_the_pair_of_a_query_that_is_not_finite_is_empty(bad):
 # Histories and parts
 
 
-@pytest.mark.parametrize("room", [1, 130, 700])
+@pytest.mark.parametrize("workspace", [1, 130, 700])
 @pytest.mark.parametrize("k", [1, 20])
-def test_parts_of_a_batch_do_not_change_the_answer(monkeypatch, room, k):
+def test_parts_of_a_batch_do_not_change_the_answer(monkeypatch, workspace, k):
     keys, queries, occupied = KINDS["few"](129, 9), units(5, 9), torch.rand(129) < 0.8
     values, labels = torch.randint(0, 3, (129,)), torch.randint(0, 4, (5,))
     whole = triton().nearest(queries, keys, occupied, k)
     pair = triton().nearest_pair(queries, keys, values, labels)
-    monkeypatch.setattr(triton_file, "WORKSPACE", room)
+    monkeypatch.setattr(triton_file, "WORKSPACE", workspace)
     assert torch.equal(triton().nearest(queries, keys, occupied, k), whole)
     for mine, theirs in zip(
         triton().nearest_pair(queries, keys, values, labels), pair, strict=True
