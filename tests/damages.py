@@ -182,6 +182,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "base/progress.py": {"progress_bar": [without("initial"), condition(False, 0), drop_raise()]},
     "memory/updates.py": {
+        "slot_noise": [operator("-", "+", 1), number(27, 28)],
         "ByAgeAndNoise.eviction": [operator("+", "-")],
         "AverageOrReplace.__post_init__": [drop_raise()],
         "AverageOrReplace.weights": [returns("(1.0, 1.0)")],
@@ -195,7 +196,6 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "vote_loss": [operator("/", "*"), only("left", "&"), unwrap("where")],
         "_mean_of": [unwrap("clamp"), condition(False)],
     },
-    "memory/noise.py": {"slot_noise": [operator("-", "+", 1), number(27, 28)]},
     "memory/queries.py": {
         "normalized": [only("left", "&"), only("right", "&")],
         "rows_of": [only("left", "&"), unwrap("masked_fill")],

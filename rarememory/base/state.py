@@ -128,3 +128,15 @@ class Write(NamedTuple):
     slots: Int64[Tensor, "*batch"]
     hits: Bool[Tensor, "*batch"]
     overwritten: Int64[Tensor, "*batch"]
+
+
+def host_may_read(tensor: Tensor) -> bool:
+    """Whether what comes next may depend on the numbers in a tensor.
+
+    On a GPU the host would have to wait for them, and a compiled program has none yet.
+
+    Example:
+        >>> host_may_read(torch.ones(2)), host_may_read(torch.ones(2, device="meta"))
+        (True, False)
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rarememory.base.host_reads import host_may_read
 from rarememory.base.shapes import (
     HalfPrecisionKeys,
     Keys,
@@ -22,7 +21,7 @@ from rarememory.base.shapes import (
     Queries,
     Values,
 )
-from rarememory.base.state import EMPTY
+from rarememory.base.state import EMPTY, host_may_read
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
 

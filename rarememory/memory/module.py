@@ -19,11 +19,18 @@ from rarememory.base.validation import (
 )
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import score
-from rarememory.memory import reading, updates, writing
+from rarememory.memory import updates, writing
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.losses import margin_loss
-from rarememory.memory.queries import Rows, recalled_rows, rows_of
+from rarememory.memory.queries import (
+    Rows,
+    nearest_slots,
+    pair_of_slots,
+    recalled,
+    recalled_rows,
+    rows_of,
+)
 from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
 
 
@@ -149,19 +156,20 @@ class Memory(nn.Module):
         Raises:
             ValueError: the number that was wrong and the choice that is right.
         """
-        rows, state = self.rows(queries, labels, mask), self.state
+        rows, state = self._rows(queries, labels, mask), self.state
         loss = None
         if rows.labels is not None:
-            slots = reading.pair_of_slots(rows, state, self._half_keys(), self.lookup)
+            slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
             scores = score(rows.queries, state.keys, slots)
             loss = self._loss(scores, rows.mask)
         if rows.labels is None or k is not None:
+            if k is not None:
+                check_count("k", k)
             slots = self._nearest(rows, self.k if k is None else k)
             scores = score(rows.queries, state.keys, slots)
-        return reading.recalled(rows, state, slots, scores, self.temperature, loss)
+        return recalled(rows, state, slots, scores, self.temperature, loss)
 
-    def rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
-        """The arguments of a read or write, checked, flattened and normalised; for variants."""
+    def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
 
     def _loss(self, scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -169,8 +177,7 @@ class Memory(nn.Module):
         return loss - self.margin if self.subtract_margin else loss
 
     def _nearest(self, rows: Rows, k: int) -> Tensor:
-        check_count("k", k)
-        return reading.nearest_slots(rows, self.state, self._half_keys(), self.lookup, k)
+        return nearest_slots(rows, self.state, self._half_keys(), self.lookup, k)
 
     def _half_keys(self) -> Tensor | None:
         return None if self.half_precision_copy is None else self.half_precision_copy.of(self.keys)
@@ -207,7 +214,12 @@ class Memory(nn.Module):
             nearest = self._nearest(rows, 1).squeeze(1)
         return self.write_rows(rows, nearest)
 
-    def rows_to_write(self, queries: Tensor | Recall, labels: Tensor, mask: Tensor | None) -> Rows:
+    def rows_to_write(
+        self,
+        queries: Float[Tensor, "*batch key_dim"] | Recall,
+        labels: Int[Tensor, "*batch"],
+        mask: Bool[Tensor, "*batch"] | None,
+    ) -> Rows:
         """The arguments of `write`, checked, flattened and normalised; for variants.
 
         Raises:
@@ -217,7 +229,7 @@ class Memory(nn.Module):
         self.check_writable("write")
         if isinstance(queries, Recall):
             return recalled_rows(queries, labels, mask, self.keys, self.validate)
-        return self.rows(queries, labels, mask)
+        return self._rows(queries, labels, mask)
 
     def write_rows(self, rows: Rows, nearest: Int64[Tensor, " batch"]) -> Write:
         """Write rows that are checked, whose nearest slots are known; for variants."""

@@ -1,4 +1,4 @@
-"""The border of the memory: what a user passes, checked, flattened to rows and normalised."""
+"""Queries on the way in, checked, flattened and normalised, and on the way out, as a recall."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from rarememory.base.host_reads import host_may_read
-from rarememory.base.state import EMPTY, Recall
+from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
+from rarememory.lookup import Lookup
+from rarememory.lookup.exact import order
+from rarememory.lookup.ops import nearest, nearest_pair
 
 # Between these a squared length neither overflows nor loses digits in float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
@@ -99,6 +101,49 @@ def recalled_rows(
     if not host_may_read(good) or not good.all():
         mask = good if mask is None else good & mask
     return _with_good_labels(Rows(units, labels, mask, shape), validate)
+
+
+def nearest_slots(
+    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup, k: int
+) -> Tensor:
+    """The k nearest slots of each row, [batch, min(k, slots)]; EMPTY in rows that do not count."""
+    with torch.no_grad(), _full_precision(state):
+        return rows.masked(nearest(lookup, rows.asked(), state.keys, state.occupied, k, half_keys))
+
+
+def pair_of_slots(
+    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup
+) -> Tensor:
+    """The nearest slot of the right value and the nearest of a wrong one, [batch, 2]."""
+    assert rows.labels is not None
+    with torch.no_grad(), _full_precision(state):
+        pair = nearest_pair(lookup, rows.asked(), state.keys, state.values, rows.labels, half_keys)
+        return rows.masked(torch.stack(pair, dim=1))
+
+
+def recalled(
+    rows: Rows,
+    state: MemoryState,
+    slots: Tensor,
+    scores: Tensor,
+    temperature: float,
+    loss: Tensor | None,
+) -> Recall:
+    """The neighbours in the one order, in the shape that the queries came in."""
+    if slots.shape[1] > 1:
+        in_order = order(scores.detach(), slots)
+        slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
+    # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
+    values = state.values[slots].masked_fill_(slots == EMPTY, EMPTY)
+    slots, scores, values, queries = (
+        part.view(*rows.shape, part.shape[1]) for part in (slots, scores, values, rows.queries)
+    )
+    return Recall(slots, scores, values, queries, temperature, loss)
+
+
+def _full_precision(state: MemoryState) -> torch.autocast:
+    # Autocast would round the products of the search, and with them its answers.
+    return torch.autocast(state.keys.device.type, enabled=False)
 
 
 def normalized(

@@ -12,10 +12,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
-from rarememory.base.host_reads import host_may_read
-from rarememory.base.state import EMPTY, MemoryState, Write
-from rarememory.memory.noise import sequence_of, slot_noise
-from rarememory.memory.updates import ByAgeAndNoise, Update
+from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
+from rarememory.memory.updates import ByAgeAndNoise, Update, sequence_of, slot_noise
 
 _SHORTEST_SUM = 1e-12
 """A key and rows that cancel to less than this have no direction: the key stays as it is."""

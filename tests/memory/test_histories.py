@@ -15,7 +15,7 @@ from rarememory import (
     FirstInFirstOut,
     Memory,
 )
-from rarememory.memory.noise import slot_noise
+from rarememory.memory.updates import slot_noise
 from tests.oracle import PaperMemory, Recall, Written
 
 CLEAR = 2e-6  # scores that differ by less may be rounded into another order

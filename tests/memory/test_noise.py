@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rarememory.memory.noise import slot_noise
+from rarememory.memory.updates import slot_noise
 
 ALL = 2**64 - 1
 

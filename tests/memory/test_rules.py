@@ -17,7 +17,7 @@ from rarememory import (
     Lookup,
     Memory,
 )
-from rarememory.memory.noise import slot_noise
+from rarememory.memory.updates import slot_noise
 from tests.memories import LOOKUPS, NewTensors, bits, holding
 
 ODD = [1, 7, 33, 129]

@@ -13,7 +13,7 @@ from rarememory import (
     Memory,
     Update,
 )
-from rarememory.memory.noise import slot_noise
+from rarememory.memory.updates import slot_noise
 from rarememory.memory.writing import eviction_order
 from tests.memories import LOOKUPS, bits, holding
 
