@@ -480,7 +480,7 @@ class MemoryClassifier(nn.Module):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        self.memory.check_writable("refresh")
+        self.memory.require_writable("refresh")
         new = self._new_keys(loader, progress)
         drift = refreshing.drift_of(new, self.memory)
         self.memory.keys[new.slots] = new.keys

@@ -159,7 +159,7 @@ class MemoryCallback(Callback):
             return
         inputs, labels = self._unpacked(batch, pl_module)
         if [len(one) for one in captured if isinstance(one, Tensor)] == [len(labels)]:
-            queries = self._checked(captured[0])
+            queries = self._valid_queries(captured[0])
         else:
             queries = self._features(inputs, trainer, pl_module)
         with torch.no_grad():
@@ -229,14 +229,14 @@ class MemoryCallback(Callback):
             trainer.precision_plugin.val_step_context(),
         ):
             if callable(self.features):
-                return self._checked(self.features(pl_module, inputs))
+                return self._valid_queries(self.features(pl_module, inputs))
             with self._capturing(pl_module) as captured:
                 pl_module(inputs)
         if not captured:
             raise ValueError(f"the layer {self.features!r} did not run: name one that does")
-        return self._checked(captured[-1])
+        return self._valid_queries(captured[-1])
 
-    def _checked(self, features: Any) -> Tensor:
+    def _valid_queries(self, features: Any) -> Tensor:
         if isinstance(features, Tensor) and features.dim() == 4:
             features = features.mean((2, 3))
         if not isinstance(features, Tensor) or features.dim() != 2:

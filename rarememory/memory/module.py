@@ -226,7 +226,7 @@ class Memory(nn.Module):
             ValueError: the number that was wrong and the choice that is right.
             RuntimeError: inside `read_only()`.
         """
-        self.check_writable("write")
+        self.require_writable("write")
         if isinstance(queries, Recall):
             return recalled_rows(queries, labels, mask, self.keys, self.validate)
         return self._rows(queries, labels, mask)
@@ -286,7 +286,7 @@ class Memory(nn.Module):
         Raises:
             ValueError: no condition is given, or a slot does not exist.
         """
-        self.check_writable("forget")
+        self.require_writable("forget")
         gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
         self._before_write()
         empty(self._slot_buffers(), self._slot_fills, gone)
@@ -296,11 +296,11 @@ class Memory(nn.Module):
     @torch.no_grad()
     def clear(self) -> None:
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
-        self.check_writable("clear")
+        self.require_writable("clear")
         empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
         self._half_keys()
 
-    def check_writable(self, verb: str) -> None:
+    def require_writable(self, verb: str) -> None:
         """Refuse this verb inside `read_only()`, by a RuntimeError."""
         if self._read_only:
             raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
@@ -393,7 +393,7 @@ class Memory(nn.Module):
         equal ages the lower) to its front, in their old order. It returns the old slot of every new
         one, EMPTY where there is none. Fewer than 1 are refused by a ValueError.
         """
-        self.check_writable("resize")
+        self.require_writable("resize")
         check_count("memory_size", memory_size)
         old_slots = kept_slots(self.state, memory_size)
         copy_into(self._slot_buffers(), gather(self._slot_buffers(), self._slot_fills, old_slots))
@@ -409,7 +409,7 @@ class Memory(nn.Module):
     ) -> None:
         error_msgs: list[str] = args[-1]
         try:
-            self.check_writable("load")
+            self.require_writable("load")
             others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
             resize_checkpoint(state_dict, prefix, self._slot_buffers(), self._slot_fills, others)
         except (RuntimeError, ValueError) as error:
