@@ -237,7 +237,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "variants/vector.py": {"VectorMemory._load_from_state_dict": [condition(False)]},
     "lookup/exact.py": {
         "k_nearest": [without("descending"), operator("<", "<=")],
-        "nearest_slot": [operator(">=", ">"), unwrap("masked_fill")],
+        "nearest_slot": [condition(False), unwrap("masked_fill")],
     },
     "lookup/ops.py": {"nearest": [condition(True)]},
     "lookup/pair.py": {"nearest_pair": [returns("(positives[0], negatives[0])")]},

@@ -121,6 +121,14 @@ def test_masked_rows_may_hold_anything():
     assert filled.state.keys.isfinite().all()
 
 
+def test_without_validation_bad_rows_are_masked_besides_those_of_the_mask():
+    filled = memory()
+    filled.validate = False
+    mask = torch.tensor([True, False, True])
+    recall = filled(spoilt(torch.nan, (0,)), mask=mask)
+    assert (recall.prediction == -1).tolist() == [True, True, False]
+
+
 def test_what_a_read_left_out_is_not_written_even_without_a_mask():
     filled = memory()
     filled.validate = False

@@ -265,3 +265,7 @@ def test_a_pickled_memory_answers_where_there_is_no_faiss(monkeypatch):
     pickled = pickle.dumps(memory)
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert pickle.loads(pickled)(torch.eye(3)).prediction.tolist() == [0, 1, 2]
+
+
+def test_an_empty_memory_is_true_like_any_module():
+    assert Memory(2, 4)
