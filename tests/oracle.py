@@ -142,7 +142,7 @@ class PaperMemory:
             n1 = {row: slot for row in waiting for slot in self.nearest(queries[row], 1)}
             hits = [row for row in n1 if self.values[n1[row]] == labels[row]]
             averaged = hits if average else []
-            placed = [row for row in waiting if row not in averaged]
+            inserted = [row for row in waiting if row not in averaged]
             updated = {n1[row] for row in averaged}
 
             # V[n_1] = v: K[n_1] <- (q + K[n_1]) / |q + K[n_1]| (section 2).
@@ -160,9 +160,9 @@ class PaperMemory:
             free = [s for s, value in enumerate(self.values) if value == EMPTY]
             full = [s for s in range(len(self.keys)) if s not in free and s not in updated]
             full.sort(key=lambda s: (-((self.ages[s] if evict == "oldest" else 0) + r[s]), s))
-            placed.sort(key=lambda row: (labels[row], fingerprint(queries[row])))
+            inserted.sort(key=lambda row: (labels[row], fingerprint(queries[row])))
             # K[n'] <- q, V[n'] <- v (section 2). Ours: each row its own slot.
-            for row, slot in zip(placed, free + full, strict=False):
+            for row, slot in zip(inserted, free + full, strict=False):
                 written[row] = Written(slot, row in hits, self.values[slot])
                 self.keys[slot], self.values[slot] = unit(queries[row]), labels[row]
                 updated.add(slot)
@@ -171,7 +171,7 @@ class PaperMemory:
             for slot, value in enumerate(self.values):
                 self.ages[slot] = 0 if slot in updated or value == EMPTY else self.ages[slot] + 1
             self.clock += 1
-            waiting = placed[len(free + full) :]
+            waiting = inserted[len(free + full) :]
         return written
 
     def forget(self, labels: Some = None, slots: Some = None, older_than: int | None = None) -> int:
@@ -217,7 +217,7 @@ def hubness(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, 
     return found
 
 
-def attended_scores(
+def class_attention_scores(
     keys: Vectors,
     values: list[int],
     query: Vector,

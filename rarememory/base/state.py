@@ -1,4 +1,4 @@
-"""Nouns: what a memory holds, what a read found, what a write did.
+"""Data types: what a memory holds, what a read found, what a write did.
 
 Axes: `slots` is memory_size, `key_dim` the width of a key, `k` the neighbours of one query, `...`
 the leading shape of the queries, whatever it is.

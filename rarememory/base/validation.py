@@ -19,7 +19,7 @@ def check_not_negative(name: str, number: object) -> None:
 
 
 def check_finite(name: str, number: object) -> None:
-    """A number, 0 or greater, that is not endless."""
+    """A finite number, 0 or greater."""
     check_not_negative(name, number)
     if number == math.inf:
         raise ValueError(f"{name} must be a finite number, not {number}")

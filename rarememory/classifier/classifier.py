@@ -141,7 +141,7 @@ class MemoryClassifier(nn.Module):
     @property
     def classes(self) -> list[Label]:
         """Labels that can be predicted: the model's own, then those learnt, in their order."""
-        return [self._book.label(number) for number in self._class_ids().tolist()]
+        return self._book.labels(self._class_ids())
 
     @property
     def threshold(self) -> Float[Tensor, ""]:
@@ -180,7 +180,8 @@ class MemoryClassifier(nn.Module):
             progress: whether to show a progress bar over the batches of a loader, as in `learn`.
         """
         single, batches = self._batches(inputs, progress)
-        ids, names = self._class_ids(), [*self.classes, self.unknown]
+        ids = self._class_ids()
+        names = [*self._book.labels(ids), self.unknown]
         found = (self.ensembler.decide(self._evidence(*batch), ids) for batch in batches)
         labels = [names[column] for columns in found for column in columns.tolist()]
         return labels[0] if single else labels
@@ -195,7 +196,7 @@ class MemoryClassifier(nn.Module):
         ids = self._class_ids()
         rows = [self.ensembler.probabilities(self._evidence(*batch), ids) for batch in batches]
         values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
-        return Probabilities(self.classes, values[0] if single else values)
+        return Probabilities(self._book.labels(ids), values[0] if single else values)
 
     @torch.no_grad()
     def explain(self, inputs: Any, k: int = 5, *, progress: bool | None = None) -> list[Any]:
@@ -256,7 +257,8 @@ class MemoryClassifier(nn.Module):
         """
         batches: Iterable[LabelledFeatures] = self._to_learn(inputs, labels, refs, progress)
         if average:
-            batches = [LabelledFeatures.joined(batches)]
+            parts = list(batches)
+            batches = [LabelledFeatures.joined(parts)] if parts else []
         return Learnt.joined([self._write(batch, average) for batch in batches])
 
     def _write(self, batch: LabelledFeatures, average: bool) -> Learnt:

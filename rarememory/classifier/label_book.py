@@ -1,6 +1,7 @@
 """The label book: labels and their integers, and the refs of the examples in each slot."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ class LabelBook:
     def label(self, number: int) -> Label:
         """The label of an integer."""
         return self._labels[number]
+
+    def labels(self, ids: Int64[Tensor, " classes"]) -> list[Label]:
+        """The labels of these integers."""
+        return [self._labels[number] for number in ids.tolist()]
 
     def ids(self, labels: Iterable[Label]) -> list[int]:
         """The integers that these labels have, or would get if they were added now."""
@@ -151,10 +156,10 @@ class LabelBook:
         self, values: Int64[Tensor, " slots"], host_ids: Int64[Tensor, " n_host"]
     ) -> "LabelBook":
         """A copy with the labels that are present, and the refs of occupied slots."""
-        book = LabelBook()
-        for number in self.present(values, host_ids).tolist():
-            book._set(self._labels[number], number)
-        book._next_id = self._next_id
+        book = copy(self)
+        book._ids, book._labels = dict(self._ids), dict(self._labels)
+        for number in self._labels.keys() - self.present(values, host_ids).tolist():
+            del book._ids[typed_label(book._labels.pop(number))]
         occupied = {*(values != EMPTY).nonzero().squeeze(1).tolist()}
         book._refs = {slot: refs for slot, refs in self._refs.items() if slot in occupied}
         return book

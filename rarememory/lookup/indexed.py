@@ -120,7 +120,7 @@ class IndexedLookup(Lookup):
             return
         cache.changed |= changed
         if int(cache.changed.sum()) > self.rebuild_after * int(occupied.sum()):
-            cache.become(self._built(keys, occupied))
+            cache.replace_with(self._built(keys, occupied))
             return
         slots = changed.nonzero().squeeze(1)
         before, now = slots[cache.changes.indexed[slots]], slots[occupied[slots]]
@@ -143,5 +143,5 @@ class _Cache:
         self.changed = torch.zeros_like(changes.indexed)
         self.lock = threading.RLock()
 
-    def become(self, other: "_Cache") -> None:
+    def replace_with(self, other: "_Cache") -> None:
         self.index, self.changes, self.changed = other.index, other.changes, other.changed

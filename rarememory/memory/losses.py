@@ -68,8 +68,8 @@ def vote_loss(
     # A finite stand-in for -inf keeps gradients finite in rows that find nothing.
     lowest = torch.finfo(scores.dtype).min / 2
     logits = (scores / temperature).clamp(min=lowest)
-    chances = logits.masked_fill(~right, lowest).logsumexp(-1) - logits.logsumexp(-1)
-    return _mean_of(-chances.where(voted, 0.0), mask)
+    log_likelihoods = logits.masked_fill(~right, lowest).logsumexp(-1) - logits.logsumexp(-1)
+    return _mean_of(-log_likelihoods.where(voted, 0.0), mask)
 
 
 def _mean_of(losses: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The memory: a module that holds keys, values and ages, reads them, and writes when told to."""
+"""The memory: a module that holds keys, values and ages, and reads and writes them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ class Memory(nn.Module):
     finds the nearest keys by cosine and changes nothing. Writing averages a query into the key that
     answered rightly, or replaces the oldest slot.
 
-    Everything it knows is a buffer that is changed in place, so `state_dict`, `.to()`, deepcopy and
+    Its whole state is buffers that are changed in place, so `state_dict`, `.to()`, deepcopy and
     safetensors carry it whole. A checkpoint of another `memory_size` loads too, as if resized.
 
     Args:

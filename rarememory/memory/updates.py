@@ -49,7 +49,7 @@ class Update(Protocol):
     def eviction(
         self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
     ) -> Float64[Tensor, " slots"]:
-        """How gladly each occupied slot is given up: the highest goes first, then the lower slot.
+        """The eviction priority of each occupied slot: highest first, then the lower slot.
 
         `noise` is uniform in [-1, 1), new for each write. Empty slots go before all others, however
         glad the policy is, and a slot of -inf goes last: every row is written somewhere. A large

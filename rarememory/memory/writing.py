@@ -60,9 +60,9 @@ def write(
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    served = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
-    put = _put_natively if served else _put
-    slots, overwritten = put(state, queries, labels, nearest, averaged, inserted, free)
+    supported = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
+    insert = _insert_rows_natively if supported else _insert_rows
+    slots, overwritten = insert(state, queries, labels, nearest, averaged, inserted, free)
     return Write(slots, hits, overwritten), inserted
 
 
@@ -94,7 +94,7 @@ def eviction_order(
 
 
 def _eviction_priority(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
-    """How gladly the policy gives up these slots."""
+    """The eviction priority of these slots, by the policy."""
     noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
     priority = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
     if priority.shape != noise.shape or priority.device != noise.device:
@@ -138,7 +138,7 @@ def _weights(update: Update) -> tuple[float, float] | None:
     return (of_age, of_noise) if plain and math.isfinite(of_age + of_noise) else None
 
 
-def _put(
+def _insert_rows(
     state: MemoryState,
     queries: Tensor,
     labels: Tensor,
@@ -150,18 +150,18 @@ def _put(
     """Average these rows and place those in the free slots; the slots, and what was overwritten."""
     slots = nearest.where(averaged, EMPTY)
     overwritten = torch.full_like(slots, EMPTY)
-    turn = _own_order(queries, labels)
+    order = _own_order(queries, labels)
     keys = queries
     if len(free):
-        slots = _assign_slots(slots, inserted, free, turn)
+        slots = _assign_slots(slots, inserted, free, order)
         overwritten = state.values[slots].where(inserted & (slots != EMPTY), EMPTY)
     if _any(averaged):
-        keys = _averaged(state.keys, queries, slots, averaged, turn)
+        keys = _averaged(state.keys, queries, slots, averaged, order)
     _store(state, keys, labels, slots, slots != EMPTY)
     return slots, overwritten
 
 
-def _put_natively(
+def _insert_rows_natively(
     state: MemoryState,
     queries: Tensor,
     labels: Tensor,
@@ -179,7 +179,7 @@ def _put_natively(
         *(free.data_ptr(), len(free), _SHORTEST_SUM),
         *(slots.data_ptr(), overwritten.data_ptr()),
     )
-    # Torch did not see it: whoever keeps one of these for a gradient has to be told.
+    # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
     torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
     return slots, overwritten
 
@@ -201,10 +201,10 @@ def _any(rows: Tensor) -> bool:
     return not host_may_read(rows) or bool(rows.any())
 
 
-def _assign_slots(slots: Tensor, inserted: Tensor, free: Tensor, turn: Tensor) -> Tensor:
-    """The slots, with one given to every row to insert, in its turn, as long as there are any."""
+def _assign_slots(slots: Tensor, inserted: Tensor, free: Tensor, order: Tensor) -> Tensor:
+    """The slots, with a free one for each row to insert, in this order, while there are any."""
     place = torch.empty_like(slots)
-    place[turn] = inserted[turn].cumsum(0) - 1
+    place[order] = inserted[order].cumsum(0) - 1
     found = free[place.clamp(0, len(free) - 1)].masked_fill(place >= len(free), EMPTY)
     return found.where(inserted, slots)
 
@@ -229,18 +229,18 @@ def _along(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _averaged(
-    keys: Tensor, queries: Tensor, slots: Tensor, averaged: Tensor, turn: Tensor
+    keys: Tensor, queries: Tensor, slots: Tensor, averaged: Tensor, order: Tensor
 ) -> Tensor:
     """The key that each row leaves in its slot: the row itself, or the average it is part of."""
     # All rows of one slot are summed in the place of the first of them, for each to find.
     in_slot_order = slots.sort(stable=True)
     first = in_slot_order.indices[torch.searchsorted(in_slot_order.values, slots)]
-    rows = queries[turn].to(_wide(queries))
+    rows = queries[order].to(_wide(queries))
     if queries.device.type == "cpu":
-        sums = torch.zeros_like(rows).index_add_(0, first[turn], rows)
+        sums = torch.zeros_like(rows).index_add_(0, first[order], rows)
     else:
         # On a GPU index_add_ adds in any order; this one sorts first.
-        sums = torch.zeros_like(rows).index_put_((first[turn],), rows, accumulate=True)
+        sums = torch.zeros_like(rows).index_put_((first[order],), rows, accumulate=True)
     before = keys[slots]
     sums = before + sums[first]
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)

@@ -71,7 +71,7 @@ def class_attention(
     A class prototype (Snell et al. 2017, equation 1) of each query's own, by attention over the
     support (Vinyals et al. 2016, section 2.1.1) that stays within a class. At a great temperature t
     it is the mean of the class, at a small one its nearest key; between them a class of several
-    examples is told better than by either. With one key a class all three are the same. Of
+    examples is told apart better than by either. With one key a class all three are the same. Of
     hundreds of classes, those close to keys of others answer too often, unless some of r(v), the
     mean cosine to the 10 nearest of these, is taken off
     (`rarememory.variants.hubness.class_hubness`). Where the keys of a class cancel, 0.01 stands for

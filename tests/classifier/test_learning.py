@@ -98,8 +98,9 @@ def test_a_read_only_memory_and_empty_batches_change_nothing():
     before = everything(classifier)
     with classifier.memory.read_only(), pytest.raises(RuntimeError, match="read-only"):
         classifier.learn(at(0), ["kea"])
-    assert classifier.learn(torch.zeros(0, 2), []).slots.tolist() == []
-    assert classifier.learn([] for _ in range(0)).slots.tolist() == []
+    for average in (False, True):
+        assert classifier.learn(torch.zeros(0, 2), [], average=average).slots.tolist() == []
+        assert classifier.learn(iter([]), average=average).slots.tolist() == []
     assert everything(classifier) == before
 
 

@@ -17,7 +17,7 @@ from rarememory.evaluation import (
     support_query_accuracy,
 )
 from tests.evaluation.embeddings import noisy
-from tests.oracle import PaperMemory, attended_scores
+from tests.oracle import PaperMemory, class_attention_scores
 
 
 @pytest.mark.parametrize("n_way", [2, 5])
@@ -55,7 +55,7 @@ def by_means(shots, labels, queries):
 
 def by_attention(shots, labels, queries):
     keys, values = shots.flatten(0, 1).tolist(), labels.flatten().tolist()
-    scores = [attended_scores(keys, values, query, 0.5, 0.3) for query in queries.tolist()]
+    scores = [class_attention_scores(keys, values, query, 0.5, 0.3) for query in queries.tolist()]
     return [max(found, key=found.get) for found in scores]
 
 

@@ -10,7 +10,7 @@ import rarememory
 from rarememory import EMPTY, FirstInFirstOut, MeanMemory, Memory, class_attention
 from rarememory.variants import attention
 from tests.memories import NewTensors, bits, holding
-from tests.oracle import attended_scores
+from tests.oracle import class_attention_scores
 
 
 def drawn(seed, n_keys, key_dim=3, classes=4):
@@ -39,7 +39,7 @@ def test_scores_are_what_loops_over_the_keys_of_each_class_say(
             memory, queries, temperature=temperature, hubness_correction=hubness_correction
         )
     for query, scores, answer in zip(queries, found.scores, found.prediction, strict=True):
-        expected = attended_scores(
+        expected = class_attention_scores(
             keys.tolist(), values, query.tolist(), temperature, hubness_correction
         )
         assert found.classes.tolist() == list(expected)
