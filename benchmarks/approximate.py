@@ -1,13 +1,12 @@
-"""What approximate searches find and what they save: recall beside speed, against the exact search.
+"""What approximate searches find and what they save, relative to the exact search.
 
     python -m benchmarks.approximate --slots 131072 --k 1 10
 
-On clustered keys (64 around a centre, queries from the same clusters) and on keys and queries in
-random directions, where nothing approximate does well. Recall is the share of the true k nearest
-that is found. Searches are timed in turns with the exact one, `lookup="auto"`, and so are searches
-that follow a write of as many rows, which have an index to bring up to date first; a speedup is the
-median of their ratios. Run it on a quiet machine. With every option at its default the result lands
-in benchmarks/results, and otherwise in runs/.
+On clustered keys (64 around a centre, queries from the same clusters) and on random directions, the
+worst case of every approximate search. Recall is the share of the true k nearest that is found. The
+timing alternates with the exact search, `lookup="auto"`, and is repeated with a write before every
+search, after which an index has to be updated. A speedup is the median of the ratios. Run it on a
+quiet machine.
 """
 
 import argparse
@@ -16,32 +15,46 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.results import RESULTS, write_result
+from benchmarks.runner import Benchmark, Run
 from rarememory import FirstInFirstOut, Lookup, Memory
 from rarememory.lookup import FaissIVF, LocalitySensitiveHashing, choose_lookup
 
 PER_CLUSTER = 64
 SPREAD = 0.4
-"""Of a cluster, beside centres of variance 1: two keys of one have a cosine of about 0.86."""
+"""Of a cluster, relative to centres of variance 1: two of its keys have a cosine of about 0.86."""
 WARM_UP = 2
 COLUMNS = "index", "keys", "slots", "k", "build s"
 MEASURED = "recall", "ms", "speedup", "after write ms", "speedup"
 
+BENCHMARK = Benchmark("benchmarks.approximate", __doc__)
+add = BENCHMARK.add
+add("--slots", type=int, nargs="+", default=[8192, 131072])
+add("--k", type=int, nargs="+", default=[1, 10, 256])
+add("--key-dim", type=int, default=128)
+add("--batch", type=int, default=16, help="queries of a search")
+add("--queries", type=int, default=512, help="to measure the recall by")
+add("--turns", type=int, default=30, help="timed searches")
+add("--lists", type=int, help="of FaissIVF (default: by the number of slots)")
+add("--probe", type=int, default=8, help="lists scanned")
+add("--bits", type=int, help="of a hash (default: by the number of slots)")
+add("--tables", type=int, default=8, help="of hashes")
+add("--radius", type=int, default=1, help="bits to differ in")
+add("--seed", type=int, default=0)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write the result file; return the exit status."""
-    options, published = _options(arguments)
-    try:
-        indices = _indices(options)
-    except (ImportError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return BENCHMARK.main(_run, arguments)
+
+
+def _run(run: Run) -> None:
+    options = run.options
+    indices = _indices(options)
     torch.manual_seed(options.seed)
     figures: dict[str, float] = {}
     _print_row((*COLUMNS, *MEASURED))
@@ -49,20 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         points = DATA[data](slots + options.queries, options.key_dim)
         keys, queries = points[: -options.queries], points[-options.queries :]
         for name, make in indices.items():
-            figures |= _measured(f"{name}.{data}.m{slots}", make, keys, queries, options)
-    told = [
-        f"--{name.replace('_', '-')} {_words(part)}"
-        for name, part in vars(options).items()
-        if part is not None
-    ]
-    write_result(
-        "approximate",
-        figures,
-        folder=RESULTS if published else Path("runs"),
-        command=" ".join(["python -m benchmarks.approximate", *told]),
-        seed=options.seed,
-    )
-    return 0
+            figures |= _measured((name, data), make(), keys, queries, options)
+    run.write("approximate", figures)
 
 
 def clustered(count: int, key_dim: int) -> Tensor:
@@ -101,47 +102,57 @@ def _indices(options: argparse.Namespace) -> dict[str, Callable[[], Lookup]]:
 
 
 def _measured(
-    key: str,
-    make: Callable[[], Lookup],
+    names: tuple[str, str],
+    index: Lookup,
     keys: Tensor,
     queries: Tensor,
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Recall and speed of one index on one set of keys, for every k."""
     figures: dict[str, float] = {}
-    memory, exact = _filled(keys, make()), _filled(keys, choose_lookup("auto"))
+    memory, exact = _filled(keys, index), _filled(keys, choose_lookup("auto"))
     begin = time.perf_counter()
     _search(memory, queries[:1], 1)
-    build = time.perf_counter() - begin
-    index, data, _ = key.split(".")
+    build = f"{time.perf_counter() - begin:.1f}"
     for k in options.k:
-        share = _recall(memory, exact, queries, k, options.batch)
+        found, truth = (
+            torch.cat([_search(each, some, k) for some in queries.split(options.batch)])
+            for each in (memory, exact)
+        )
+        share = recall(found, truth)
         milliseconds, speedup = _speed(memory, exact, k, options)
         later, speedup_later = _speed(memory, exact, k, options, write=True)
+        key = f"lookup.approximate.{names[0]}.{names[1]}.m{len(keys)}_k{k}"
         figures |= {
-            f"lookup.approximate.{key}_k{k}.recall": share,
-            f"lookup.approximate.{key}_k{k}.speedup": speedup,
-            f"lookup.approximate.{key}_k{k}.speedup_after_write": speedup_later,
+            f"{key}.recall": share,
+            f"{key}.speedup": speedup,
+            f"{key}.speedup_after_write": speedup_later,
         }
-        measured = (share, milliseconds, speedup, later, speedup_later)
-        numbers = (f"{number:.2f}" for number in measured)
-        _print_row((index, data, len(keys), k, f"{build:.1f}", *numbers))
+        numbers = (share, milliseconds, speedup, later, speedup_later)
+        _print_row((*names, len(keys), k, build, *(f"{number:.2f}" for number in numbers)))
     return figures
-
-
-def _recall(memory: Memory, exact: Memory, queries: Tensor, k: int, batch: int) -> float:
-    found, truth = (
-        torch.cat([_search(each, some, k) for some in queries.split(batch)])
-        for each in (memory, exact)
-    )
-    return recall(found, truth)
 
 
 def _speed(
     memory: Memory, exact: Memory, k: int, options: argparse.Namespace, write: bool = False
 ) -> tuple[float, float]:
-    """Milliseconds of a search, and how many times as long the exact one takes."""
-    mine, theirs = _in_turns(memory, exact, k, options, write)
+    """Milliseconds of a search, and how many times as long the exact one takes.
+
+    Every turn has new queries, near to keys, for both memories.
+    """
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(-WARM_UP, options.turns):
+        slots = torch.randint(len(memory.keys), (options.batch,))
+        noise = 0.01 * torch.randn(options.batch, options.key_dim)
+        queries = normalize(memory.keys[slots] + noise, dim=1)
+        for each, times in zip((memory, exact), seconds, strict=True):
+            if write:
+                each.write(each(queries.flip(0), k=1), slots)
+            begin = time.perf_counter()
+            _search(each, queries, k)
+            if turn >= 0:
+                times.append(time.perf_counter() - begin)
+    mine, theirs = seconds
     ratio = statistics.median(a / b for a, b in zip(theirs, mine, strict=True))
     return 1000 * statistics.median(mine), ratio
 
@@ -149,7 +160,7 @@ def _speed(
 def _filled(keys: Tensor, lookup: Lookup) -> Memory:
     """Full, and every row written takes the place of the oldest key."""
     memory = Memory(keys.shape[1], len(keys), lookup=lookup, update=FirstInFirstOut())
-    # Straight into the buffers: a write of all rows would look all of them up.
+    # Straight into the buffers: a write would search for all rows.
     memory.keys.copy_(keys)
     memory.values.copy_(torch.arange(len(keys)))
     memory.written.copy_(torch.arange(len(keys)))
@@ -162,56 +173,8 @@ def _search(memory: Memory, queries: Tensor, k: int) -> Tensor:
     return memory.lookup.nearest(queries, memory.keys, memory.state.occupied, k)
 
 
-def _in_turns(
-    memory: Memory, exact: Memory, k: int, options: argparse.Namespace, write: bool
-) -> tuple[list[float], list[float]]:
-    """Seconds of a search on either side, turn by turn, each with queries of its own."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(-WARM_UP, options.turns):
-        slots = torch.randint(len(memory.keys), (options.batch,))
-        queries = normalize(
-            memory.keys[slots] + 0.01 * torch.randn(memory.keys[slots].shape), dim=1
-        )
-        for each, took in zip((memory, exact), seconds, strict=True):
-            if write:
-                each.write(each(queries.flip(0), k=1), slots)
-            begin = time.perf_counter()
-            _search(each, queries, k)
-            if turn >= 0:
-                took.append(time.perf_counter() - begin)
-    return seconds
-
-
 def _print_row(cells: tuple[object, ...]) -> None:
     print("  ".join(f"{cell!s:>14}" for cell in cells), flush=True)
-
-
-def _words(part: object) -> str:
-    return " ".join(map(str, part)) if isinstance(part, list) else str(part)
-
-
-def _options(arguments: list[str] | None) -> tuple[argparse.Namespace, bool]:
-    """The options, and whether all are at their defaults, so that the result is to be published."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.approximate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--slots", type=int, nargs="+", default=[8192, 131072], help="(default: %(default)s)")
-    add("--k", type=int, nargs="+", default=[1, 10, 256], help="(default: %(default)s)")
-    add("--key-dim", type=int, default=128)
-    add("--batch", type=int, default=16, help="queries of a search (default: %(default)s)")
-    add("--queries", type=int, default=512, help="to measure the recall by (default: %(default)s)")
-    add("--turns", type=int, default=30, help="timed searches (default: %(default)s)")
-    add("--lists", type=int, help="of FaissIVF (default: by the number of slots)")
-    add("--probe", type=int, default=8, help="lists scanned (default: %(default)s)")
-    add("--bits", type=int, help="of a hash (default: by the number of slots)")
-    add("--tables", type=int, default=8, help="of hashes (default: %(default)s)")
-    add("--radius", type=int, default=1, help="bits to differ in (default: %(default)s)")
-    add("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    return options, vars(options) == vars(parser.parse_args([]))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.memory
 
-Three questions. How many bare matrix products is a training step worth? What does a write into a
-million slots cost beside one into 8,192? And choosing the oldest of them, the one part of a write
-that looks at every slot? Run it on a quiet machine: everything is timed in turns, each piece twice
-with the first time thrown away (other work has emptied the caches), and a ratio is the median over
-the turns, with its quartiles beside it.
+How many bare matrix products is a training step worth? How much longer does a write take with a
+million slots than with 8,192? And the choice of the oldest slots, the part of a write that reads
+every slot? Run it on a quiet machine. The timing is interleaved, each piece of work runs twice and
+the first time is thrown away (the caches hold other data then), and a ratio is the median over the
+rounds, with its quartiles.
 """
 
 import itertools
@@ -21,31 +21,30 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from benchmarks.results import write_result
+from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory import Memory, Recall
 from rarememory.memory import writing
 from rarememory.memory.writing import eviction_order
 
+BENCHMARK = Benchmark("benchmarks.memory", __doc__)
 BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
-TURNS, WARM_UP = 300, 30
+ROUNDS, WARM_UP = 300, 30
 NONE, ALL = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH, dtype=torch.int64)
 HALF = torch.arange(BATCH) % 2
-_TIMES = itertools.count(1)
+_NEW_LABELS = itertools.count(1)
 
 Work = Callable[[], object]
-"""One piece of work, ready to be done twice."""
+"""One piece of work; it can be done twice."""
 
 
-def main() -> int:
-    """Measure, print, write the result file."""
+def _run(run: Run) -> None:
     torch.manual_seed(0)
     figures: dict[str, float] = {}
     for key, ratio in {**_training_step(), **_writing()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
-        print(f"{key:44} {median:6.2f}   quartiles {low:.2f} to {high:.2f}")
-    write_result("memory", figures, command="python -m benchmarks.memory", seed=0, turns=TURNS)
-    return 0
+    print_figures(figures)
+    run.write("memory", figures, rounds=ROUNDS)
 
 
 def _training_step() -> dict[str, list[float]]:
@@ -53,11 +52,11 @@ def _training_step() -> dict[str, list[float]]:
     memory = _filled(SLOTS)
 
     def bare() -> Work:
-        queries, _ = _known(memory)
+        queries, _ = _near(memory)
         return lambda: (queries @ memory.keys.T).max(1)
 
     def step(unknown: Tensor) -> Work:
-        batches = [_known(memory), _known(memory)]
+        batches = [_near(memory), _near(memory)]
 
         def train() -> None:
             queries, values = batches.pop()
@@ -69,7 +68,7 @@ def _training_step() -> dict[str, list[float]]:
 
         return train
 
-    seconds = _in_turns(
+    seconds = _interleaved(
         {
             "bare": bare,
             "all_hits.": partial(step, NONE),
@@ -94,7 +93,7 @@ def _writing() -> dict[str, list[float]]:
         return slots
 
     def write(memory: Memory, unknown: Tensor) -> Work:
-        # Recalled beforehand: a search of a million keys would leave nothing in the caches.
+        # Recalled beforehand: a search of a million keys would empty the caches.
         rows = [next(recalled[memory]), next(recalled[memory])]
 
         def put() -> None:
@@ -117,14 +116,14 @@ def _writing() -> dict[str, list[float]]:
         work = {name: partial(prepare, memory) for name, memory in memories.items()}
         apart = choosing if "misses" in key else None
         with patch.object(writing, "eviction_order", timed_choice):
-            seconds = _in_turns(work, apart)
+            seconds = _interleaved(work, apart)
         ratios[key] = _ratio(seconds["many"], seconds["few"])
     return ratios
 
 
 def _filled(slots: int) -> Memory:
     memory = Memory(KEY_DIM, slots)
-    # Straight into the buffers: a write of a million rows would look a million rows up.
+    # Straight into the buffers: a write would search for a million rows.
     memory.keys.copy_(torch.nn.functional.normalize(torch.randn(slots, KEY_DIM), dim=1))
     memory.values.copy_(torch.arange(slots) % CLASSES)
     memory.written.copy_(torch.randint(1, slots, (slots,)))
@@ -132,46 +131,46 @@ def _filled(slots: int) -> Memory:
     return memory
 
 
-def _known(memory: Memory) -> tuple[Tensor, Tensor]:
+def _near(memory: Memory) -> tuple[Tensor, Tensor]:
     """Queries near to keys, and the values of those."""
     slots = torch.randint(len(memory.values), (BATCH,))
     return memory.keys[slots] + 0.02 * torch.randn(BATCH, KEY_DIM), memory.values[slots]
 
 
 def _recalls(memory: Memory) -> list[tuple[Recall, Tensor]]:
-    batches = [_known(memory) for _ in range(32)]
+    batches = [_near(memory) for _ in range(32)]
     return [(memory(queries, k=1), values) for queries, values in batches]
 
 
 def _labels(values: Tensor, unknown: Tensor) -> Tensor:
-    """The values, which hit, but for the unknown rows: those have labels never seen before."""
-    return values + unknown * CLASSES * next(_TIMES)
+    """The values, which are hits, except for the unknown rows: those get new labels."""
+    return values + unknown * CLASSES * next(_NEW_LABELS)
 
 
-def _in_turns(
+def _interleaved(
     work: Mapping[str, Callable[[], Work]], apart: list[float] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of every piece of work, each turn doing all of them, so that all share its noise.
+    """Seconds of every piece of work, all of them in each round.
 
-    `apart` is a list that the work leaves seconds in, of a part that does not count.
+    The work appends to `apart` the seconds of a part that does not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(-WARM_UP, TURNS):
+    for round_ in range(-WARM_UP, ROUNDS):
         for name, prepare in work.items():
             do = prepare()
             do()
             begin = time.perf_counter()
             do()
-            took = time.perf_counter() - begin
-            if turn >= 0:
-                seconds[name].append(took - (apart[-1] if apart else 0.0))
+            seconds_ = time.perf_counter() - begin
+            if round_ >= 0:
+                seconds[name].append(seconds_ - (apart[-1] if apart else 0.0))
     return seconds
 
 
 def _ratio(one: list[float], other: list[float]) -> list[float]:
-    """Turn by turn."""
+    """Round by round."""
     return [a / b for a, b in zip(one, other, strict=True)]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main(_run))

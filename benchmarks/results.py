@@ -18,6 +18,8 @@ from rarememory.evaluation import Accuracy
 T = TypeVar("T")
 
 RESULTS = Path(__file__).resolve().parent / "results"
+RUNS = Path("runs")
+"""Checkpoints, and results that are not published."""
 
 
 def write_result(
@@ -62,13 +64,13 @@ def percent(accuracies: Mapping[str, Accuracy]) -> dict[str, float]:
     return figures
 
 
-def named(name: str, things: Mapping[str, T]) -> dict[str, T]:
-    """The same with a name before each key, and a dot."""
+def named(name: str, things: Mapping[Any, T]) -> dict[str, T]:
+    """The same with a name and a dot before each key."""
     return {f"{name}.{key}": thing for key, thing in things.items()}
 
 
 def sha256(path: str | Path) -> str:
-    """What tells a file of weights from another."""
+    """The checksum of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -25,3 +25,8 @@ class Table:
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+def figures(key: str, *parts: object, form: str = "{:.2f}") -> tuple[Figure, ...]:
+    """A cell for each part, which stands in the place of {} in the key."""
+    return tuple(Figure(key.format(part), form) for part in parts)

@@ -1,159 +1,148 @@
-"""Teach a resnet18 of 964 characters 659 more, from one drawing or five, by memory and by rivals.
+"""Add 659 characters to a resnet18 of 964, from one example or five, by memory and by rivals.
 
     python -m benchmarks.generalised --data <folder>
 
 Without --data Omniglot is downloaded through torchvision. The host is trained first (a quarter of
-an hour on two cores), then everything is tuned on for a rival (as long again). Both keep
-checkpoints in runs/: interrupt it with Ctrl-C, and the same command goes on from there.
+an hour on two cores); later a rival fine-tunes all of it (as long again). Both write checkpoints
+into runs/: after Ctrl-C the same command resumes.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
-from benchmarks.commands import exit_status
 from benchmarks.generalised.drawings import (
     FIT,
     NEW_TEST,
     TEST,
     TRAIN,
+    Classes,
     Drawings,
-    Kinds,
     drawn,
     read,
 )
 from benchmarks.generalised.host import trained_host, tuned_host
 from benchmarks.generalised.measured import Accuracies, accuracies
-from benchmarks.generalised.memory import answers, prepared, taught
+from benchmarks.generalised.memory import learn_seconds, predicted, prepared
 from benchmarks.generalised.openset import open_set
-from benchmarks.generalised.rivals import RIVALS, Seen, Task, fitted, tested
-from benchmarks.results import RESULTS, write_result
+from benchmarks.generalised.rivals import RIVALS, HostOutputs, Task, chosen, measured
+from benchmarks.results import named, percent
+from benchmarks.runner import Benchmark, Run, print_figures, print_table
 from rarememory.classifier.feature_extractor import FeatureExtractor
 from rarememory.data import Characters
 
 SHOTS = (1, 5)
-EPOCHS, TUNING, SEED = 24, 8, 0
-"""A run of these is published."""
 MEMORIES = {
     "memory": {},
     "memory.drawings": {"average": False},
     "memory.unwhitened": {"whiten": False},
 }
-"""The memory, and with a slot for every drawing, and with features as they are."""
+"""The memory; with a slot for every example; with features as they are."""
+
+BENCHMARK = Benchmark("benchmarks.generalised", __doc__)
+BENCHMARK.add_data()
+BENCHMARK.add("--epochs", type=int, default=24, help="of the host's training")
+BENCHMARK.add("--tuning", type=int, default=8, help="epochs of fine-tuning everything")
+BENCHMARK.add("--seed", type=int, default=0)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, teach, test, write the result; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generalised", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data", help="folder with Omniglot; downloaded if left out")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the host's training")
-    parser.add_argument("--tuning", type=int, default=TUNING, help="epochs of tuning everything on")
-    parser.add_argument("--seed", type=int, default=SEED)
-    return exit_status(_run, parser.parse_args(arguments))
+    """Train, learn, test, write the result; return the exit status."""
+    return BENCHMARK.main(_run, arguments)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(run: Run) -> None:
+    options = run.options
     torch.manual_seed(options.seed)
-    kinds = read(options.data, options.seed)
+    classes = read(options.data, options.seed)
     checkpoint = Path(f"runs/generalised_{options.epochs}_{options.seed}.pt")
-    host = trained_host(kinds.old, checkpoint, epochs=options.epochs, seed=options.seed)
-    figures = open_set(host, kinds, options.seed)
-    print({name: round(figure, 2) for name, figure in figures.items()})
+    host = trained_host(classes.old, checkpoint, epochs=options.epochs, seed=options.seed)
+    figures = open_set(host, classes, options.seed)
+    print_figures(figures)
     for shots in SHOTS:
-        figures |= _of_shots(host, kinds, shots, options)
-    published = (options.epochs, options.tuning, options.seed) == (EPOCHS, TUNING, SEED)
-    write_result(
-        "generalised",
-        figures,
-        # A quick try is no result to publish: it does not replace one.
-        folder=RESULTS if published else Path("runs"),
-        command="python -m benchmarks.generalised --data <folder>",
-        seed=options.seed,
-        host_epochs=options.epochs,
-        tuning_epochs=options.tuning,
-    )
+        figures |= _of_shots(host, classes, shots, options)
+    run.write("generalised", figures, host_epochs=options.epochs, tuning_epochs=options.tuning)
 
 
 def _of_shots(
-    host: nn.Module, kinds: Kinds, shots: int, options: argparse.Namespace
+    host: nn.Module, classes: Classes, shots: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """The memory and all rivals, taught from so many drawings."""
-    rehearsal = _task(host, kinds.old, kinds.rehearsed, shots, FIT, FIT)
-    task = _task(host, kinds.old, kinds.new, shots, TEST, NEW_TEST)
+    """The figures of the memory and all rivals, from so many examples of each new class."""
+    rehearsal = _task(host, classes.old, classes.rehearsal, shots, FIT, FIT)
+    task = _task(host, classes.old, classes.new, shots, TEST, NEW_TEST)
     rows: dict[str, Accuracies] = {}
     seconds: dict[str, float] = {}
-    for name, ways in MEMORIES.items():
-        rows[name], seconds[name] = _remembered(host, kinds, shots, task, **ways)
+    for name, settings in MEMORIES.items():
+        rows[name], seconds[name] = _with_memory(host, classes, shots, task, **settings)
     for name, (rival, grid) in RIVALS.items():
-        numbers = fitted(rival, rehearsal, grid)
+        numbers = chosen(rival, rehearsal, grid)
         print(f"{name}: {numbers}")
         begin = time.perf_counter()
         scores = rival(task, **numbers)
         seconds[name] = time.perf_counter() - begin
-        rows[name] = tested(scores, task)
+        rows[name] = measured(scores, task)
     name = "tuned_all"
-    rows[name], seconds[name] = _tuned(deepcopy(host), kinds, shots, task, options)
-    _show(shots, rows, seconds)
+    rows[name], seconds[name] = _tuned(deepcopy(host), classes, shots, task, options)
+    columns = ["", "old", "new", "harmonic mean", "seconds"]
+    lines = [(n, row.old, row.new, row.harmonic, f"{seconds[n]:.1f}") for n, row in rows.items()]
+    print_table(columns, lines, f"{shots} examples a class")
     return _figures(f"generalised.{shots}shot", rows, seconds)
 
 
-def _remembered(
-    host: nn.Module, kinds: Kinds, shots: int, task: Task, **ways: bool
+def _with_memory(
+    host: nn.Module, classes: Classes, shots: int, task: Task, **settings: bool
 ) -> tuple[Accuracies, float]:
-    classifier, _ = prepared(host, kinds, shots, **ways)
-    seconds = taught(classifier, drawn(kinds.new, slice(0, shots)), ways.get("average", True))
-    given = answers(classifier, _queries(kinds), _numbers(kinds.old, kinds.new))
-    return accuracies(given, task.queries.classes, task.n_old), seconds
+    classifier, _ = prepared(host, classes, shots, **settings)
+    examples = drawn(classes.new, slice(0, shots))
+    seconds = learn_seconds(classifier, examples, settings.get("average", True))
+    answers = predicted(classifier, _queries(classes), _numbers(classes.old, classes.new))
+    return accuracies(answers, task.queries.classes, task.n_old), seconds
 
 
 def _tuned(
-    host: nn.Module, kinds: Kinds, shots: int, task: Task, options: argparse.Namespace
+    host: nn.Module, classes: Classes, shots: int, task: Task, options: argparse.Namespace
 ) -> tuple[Accuracies, float]:
-    images = (drawn(kinds.old, TRAIN) + drawn(kinds.new, slice(0, shots))).images
+    images = (drawn(classes.old, TRAIN) + drawn(classes.new, slice(0, shots))).images
     checkpoint = Path(f"runs/generalised_{options.epochs}_{options.seed}_{shots}shot.pt")
     host, seconds = tuned_host(
         host, images, task, checkpoint, epochs=options.tuning, seed=options.seed
     )
     with torch.inference_mode():
-        scores = torch.cat([host(inputs) for inputs, _ in _queries(kinds).batches()])
-    return tested(scores, task), seconds
+        scores = torch.cat([host(inputs) for inputs, _ in _queries(classes).batches()])
+    return measured(scores, task), seconds
 
 
 def _task(
-    host: nn.Module, old: Characters, new: Characters, shots: int, asked: slice, asked_new: slice
+    host: nn.Module, old: Characters, new: Characters, shots: int, test: slice, new_test: slice
 ) -> Task:
-    """What the host makes of what is taught and of what is asked."""
+    """The host's outputs for the examples and for the queries."""
     numbers = _numbers(old, new)
-    taught_drawings = drawn(old, TRAIN) + drawn(new, slice(0, shots))
-    queries = drawn(old, asked) + drawn(new, asked_new)
+    examples = drawn(old, TRAIN) + drawn(new, slice(0, shots))
+    queries = drawn(old, test) + drawn(new, new_test)
     head: nn.Linear = host.get_submodule("fc")  # type: ignore[assignment]
-    learnt, asked_about = (_seen(host, some, numbers) for some in (taught_drawings, queries))
-    return Task(learnt, asked_about, head, len(numbers))
+    outputs = [_outputs(host, some, numbers) for some in (examples, queries)]
+    return Task(outputs[0], outputs[1], head, len(numbers))
 
 
 @torch.no_grad()
-def _seen(host: nn.Module, drawings: Drawings, numbers: dict[str, int]) -> Seen:
+def _outputs(host: nn.Module, drawings: Drawings, numbers: dict[str, int]) -> HostOutputs:
     extractor = FeatureExtractor(host, "fc", has_logits=True)
     features, logits = zip(*(extractor(inputs) for inputs, _ in drawings.batches()), strict=True)
     classes = torch.tensor([numbers[name] for name in drawings.names])
-    return Seen(torch.cat(features), torch.cat(logits), classes)
+    return HostOutputs(torch.cat(features), torch.cat(logits), classes)
 
 
-def _queries(kinds: Kinds) -> Drawings:
-    return drawn(kinds.old, TEST) + drawn(kinds.new, NEW_TEST)
+def _queries(classes: Classes) -> Drawings:
+    return drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
 
 
 def _numbers(old: Characters, new: Characters) -> dict[str, int]:
-    """The number of each class, the old ones first; what is answered beside those is none."""
+    """The number of each class, the old ones first."""
     return {name: number for number, name in enumerate(old.names + new.names)}
 
 
@@ -161,28 +150,18 @@ def _figures(key: str, rows: dict[str, Accuracies], seconds: dict[str, float]) -
     figures: dict[str, float] = {}
     for name, row in rows.items():
         parts = {"old": row.old, "new": row.new, "harmonic": row.harmonic}
-        for part, accuracy in parts.items():
-            figures[f"{key}.{name}.{part}"] = 100 * accuracy.mean
-            figures[f"{key}.{name}.{part}.interval"] = 100 * accuracy.interval
+        figures |= percent(named(f"{key}.{name}", parts))
     best = max(row.harmonic.mean for name, row in rows.items() if name not in MEMORIES)
-    ours = rows["memory"]
+    memory = rows["memory"]
     return figures | {
-        f"{key}.harmonic_mean": 100 * ours.harmonic.mean,
-        f"{key}.memory_over_best_rival": 100 * (ours.harmonic.mean - best),
-        f"{key}.base_loss": 100 * (rows["host"].old.mean - ours.old.mean),
-        f"{key}.seconds.memory": seconds["memory"],
-        f"{key}.seconds.tuned_head": seconds["tuned_head"],
-        f"{key}.seconds.tuned_all": seconds["tuned_all"],
+        f"{key}.harmonic_mean": 100 * memory.harmonic.mean,
+        f"{key}.memory_over_best_rival": 100 * (memory.harmonic.mean - best),
+        f"{key}.base_loss": 100 * (rows["host"].old.mean - memory.old.mean),
         f"{key}.tuning_to_learning": seconds["tuned_all"] / seconds["memory"],
+        **{
+            f"{key}.seconds.{name}": seconds[name] for name in ("memory", "tuned_head", "tuned_all")
+        },
     }
-
-
-def _show(shots: int, rows: dict[str, Accuracies], seconds: dict[str, float]) -> None:
-    table = Table("", "old", "new", "harmonic mean", "seconds", title=f"{shots} drawings a class")
-    for name, row in rows.items():
-        cells: Iterable[object] = (row.old, row.new, row.harmonic, f"{seconds[name]:.1f}")
-        table.add_row(name, *map(str, cells))
-    Console().print(table)
 
 
 if __name__ == "__main__":

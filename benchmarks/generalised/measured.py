@@ -11,7 +11,7 @@ from rarememory.evaluation import Accuracy
 
 
 class Accuracies(NamedTuple):
-    """Of old and of new classes, when an answer may be any of both."""
+    """On old and on new classes, when the predicted class may be any of both."""
 
     old: Accuracy
     new: Accuracy
@@ -29,17 +29,14 @@ class Accuracies(NamedTuple):
 
 
 def accuracies(
-    answers: Int64[Tensor, " queries"], classes: Int64[Tensor, " queries"], n_old: int
+    predicted: Int64[Tensor, " queries"], classes: Int64[Tensor, " queries"], n_old: int
 ) -> Accuracies:
-    """Means over classes, for drawings of one are not independent; those below `n_old` are old."""
-    right = (answers == classes).double()
-    return Accuracies(_of(right, classes, classes < n_old), _of(right, classes, classes >= n_old))
+    """Means over classes (drawings of one are not independent); those below `n_old` are old."""
+    correct, old = (predicted == classes).double(), classes < n_old
+    return Accuracies(_of(correct[old], classes[old]), _of(correct[~old], classes[~old]))
 
 
-def _of(
-    right: Float[Tensor, " queries"], classes: Int64[Tensor, " queries"], chosen: Tensor
-) -> Accuracy:
-    right, classes = right[chosen], classes[chosen]
+def _of(correct: Float[Tensor, " queries"], classes: Int64[Tensor, " queries"]) -> Accuracy:
     names, places = classes.unique(return_inverse=True)
-    sums = right.new_zeros(len(names)).index_add_(0, places, right)
+    sums = correct.new_zeros(len(names)).index_add_(0, places, correct)
     return Accuracy.of(sums / torch.bincount(places))

@@ -1,53 +1,47 @@
-"""The memory on this task: a classifier wrapped, prepared once, and taught new classes."""
+"""The memory on this task: a classifier wrapped, prepared once, which then learns new classes."""
 
 import time
 
 import torch
 from torch import nn
 
-from benchmarks.generalised.drawings import FIT, TRAIN, Drawings, Kinds, drawn
+from benchmarks.generalised.drawings import FIT, TRAIN, Classes, Drawings, drawn
 from rarememory import MemoryClassifier, wrap
 from rarememory.classifier import Calibration
 
 
 def prepared(
-    host: nn.Module, kinds: Kinds, shots: int, *, whiten: bool = True, average: bool = True
+    host: nn.Module, classes: Classes, shots: int, *, whiten: bool = True, average: bool = True
 ) -> tuple[MemoryClassifier, Calibration]:
-    """The classifier with a memory, before it has met a new class.
+    """The classifier with a memory, before it learns a new class.
 
-    It knows the drawings that the host was trained with, and has rehearsed with classes that it
-    forgot again.
-
-    Args:
-        host: the classifier that exists already.
-        kinds: old classes, and those to rehearse with.
-        shots: drawings that a new class will be learnt from.
-        whiten: map the features by the host's own examples.
-        average: remember of each class the mean; else every drawing has a slot of its own.
+    It has learnt the examples that the host was trained on, and was calibrated with rehearsal
+    classes, which it has forgotten again.
+    With `whiten` the features are mapped by the host's own examples; with `average` the mean of
+    each class is stored, else every example.
     """
     slots = 2 ** (12 if average else 15)
-    classifier = wrap(host, classes=kinds.old.names, memory_size=slots)
+    classifier = wrap(host, classes=classes.old.names, memory_size=slots)
     if whiten:
-        classifier.whiten(drawn(kinds.old, TRAIN).batches(), progress=False)
-    classifier.learn(drawn(kinds.old, TRAIN).batches(), average=average, progress=False)
-    rehearsed = drawn(kinds.rehearsed, slice(0, shots))
-    classifier.learn(rehearsed.batches(), average=average, progress=False)
-    held_out = drawn(kinds.old, FIT) + drawn(kinds.rehearsed, FIT)
+        classifier.whiten(drawn(classes.old, TRAIN).batches(), progress=False)
+    for examples in (drawn(classes.old, TRAIN), drawn(classes.rehearsal, slice(0, shots))):
+        classifier.learn(examples.batches(), average=average, progress=False)
+    held_out = drawn(classes.old, FIT) + drawn(classes.rehearsal, FIT)
     report = classifier.calibrate(held_out.batches(), progress=False)
-    classifier.forget(*kinds.rehearsed.names)
+    classifier.forget(*classes.rehearsal.names)
     return classifier, report
 
 
-def taught(classifier: MemoryClassifier, new: Drawings, average: bool = True) -> float:
-    """Teach it new classes; the seconds that takes, encoding included."""
+def learn_seconds(classifier: MemoryClassifier, new: Drawings, average: bool = True) -> float:
+    """Learn new classes; return the seconds that took, encoding included."""
     begin = time.perf_counter()
     classifier.learn(new.batches(), average=average, progress=False)
     return time.perf_counter() - begin
 
 
-def answers(
+def predicted(
     classifier: MemoryClassifier, queries: Drawings, numbers: dict[str, int]
 ) -> torch.Tensor:
-    """Its answers as the numbers of the classes."""
+    """The numbers of the predicted classes."""
     names = classifier.predict(queries.batches(), progress=False)
     return torch.tensor([numbers[name] for name in names])

@@ -1,51 +1,41 @@
-"""Open set: half of the new classes are never taught, and should be answered with "unknown".
+"""Open set: half of the new classes are never learnt, and should be answered with "unknown".
 
-No drawing of an evaluation character helps to fit the threshold, but the five that each known one
-is taught from. The strangers that it is fitted to are rehearsed classes, forgotten again.
+No drawing of an evaluation character helps to fit the threshold, but the five from which each known
+one is learnt. The unknown queries that it is fitted to are of rehearsal classes, forgotten again.
 """
 
 import torch
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
 from torch import Generator, Tensor, nn
 
-from benchmarks.generalised.drawings import FIT, NEW_TEST, TEST, Drawings, Kinds, drawn
-from benchmarks.generalised.memory import prepared, taught
+from benchmarks.generalised.drawings import FIT, NEW_TEST, TEST, Classes, Drawings, drawn
+from benchmarks.generalised.memory import learn_seconds, prepared
+from benchmarks.openset import RATES, auroc, share
 
-RATES = (0.01, 0.05, 0.1)
 SHOTS = 5
 
 
-def open_set(host: nn.Module, kinds: Kinds, seed: int) -> dict[str, float]:
-    """False-accept rates measured at those requested, and how well known and unknown are told."""
-    order = torch.randperm(len(kinds.new), generator=Generator().manual_seed(seed)).tolist()
-    names = [kinds.new.names[place] for place in order]
-    known, strange = (kinds.new.select(part) for part in (names[::2], names[1::2]))
-    classifier, _ = prepared(host, kinds, SHOTS)
-    taught(classifier, drawn(known, slice(0, SHOTS)))
-    met, strangers = drawn(kinds.old, TEST) + drawn(known, NEW_TEST), drawn(strange, NEW_TEST)
+def open_set(host: nn.Module, classes: Classes, seed: int) -> dict[str, float]:
+    """AUROC, and the false-accept rates that are measured where others are requested."""
+    order = torch.randperm(len(classes.new), generator=Generator().manual_seed(seed)).tolist()
+    names = [classes.new.names[place] for place in order]
+    learnt, unlearnt = (classes.new.select(part) for part in (names[::2], names[1::2]))
+    classifier, _ = prepared(host, classes, SHOTS)
+    learn_seconds(classifier, drawn(learnt, slice(0, SHOTS)))
+    known = drawn(classes.old, TEST) + drawn(learnt, NEW_TEST)
+    unknown = drawn(unlearnt, NEW_TEST)
     scores = {
-        "memory": [classifier.familiarity(part.batches()) for part in (met, strangers)],
-        "max_softmax": [_max_softmax(host, part) for part in (met, strangers)],
+        "memory": [classifier.familiarity(part.batches()) for part in (known, unknown)],
+        "max_softmax": [_max_softmax(host, part) for part in (known, unknown)],
     }
-    figures = {f"openset.auroc.{name}": 100 * _auroc(*pair) for name, pair in scores.items()}
+    figures = {f"openset.auroc.{name}": 100 * auroc(*pair) for name, pair in scores.items()}
     for rate in RATES:
-        classifier.fit_threshold(
-            unknown=drawn(kinds.rehearsed, FIT).batches(), false_accept_rate=rate
-        )
-        accepted = [100 * _share_above(part, classifier.threshold) for part in scores["memory"]]
+        unknown_examples = drawn(classes.rehearsal, FIT).batches()
+        classifier.fit_threshold(unknown=unknown_examples, false_accept_rate=rate)
+        accepted = [100 * share(part > classifier.threshold) for part in scores["memory"]]
         key = f"openset.far{round(100 * rate)}"
         figures |= {f"{key}.known_accepted": accepted[0], f"{key}.measured": accepted[1]}
     return figures
-
-
-def _share_above(scores: Float[Tensor, " queries"], threshold: Tensor) -> float:
-    return (scores > threshold).double().mean().item()
-
-
-def _auroc(known: Float[Tensor, " known"], unknown: Float[Tensor, " unknown"]) -> float:
-    right = torch.cat([torch.ones(len(known)), torch.zeros(len(unknown))])
-    return float(roc_auc_score(right, torch.cat([known, unknown])))
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
-"""What else is done to teach a classifier new classes: the memory's rivals, each with its source.
+"""Other ways to add classes to a classifier, each with its source.
 
-Each takes what the host makes of the examples to learn from and of the queries, and scores every
-class. What a paper leaves to be chosen is chosen for each of them on the rehearsal, as for us.
+Each scores every class from the host's features and logits of the examples and of the queries. The
+numbers that a paper leaves open are chosen for each of them in the rehearsal, as for the memory.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from torch import Generator, Tensor, nn
 from benchmarks.generalised.measured import Accuracies, accuracies
 
 
-class Seen(NamedTuple):
-    """What the host makes of some examples, and their classes: the old ones first, then the new."""
+class HostOutputs(NamedTuple):
+    """The host's features and logits of drawings, and their classes: old ones first, then new."""
 
     features: Float[Tensor, "examples dim"]
     logits: Float[Tensor, "examples old"]
@@ -24,10 +24,10 @@ class Seen(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Old and new examples to learn from, and queries of both kinds."""
+    """Examples of old and new classes to learn from, and queries of both."""
 
-    taught: Seen
-    queries: Seen
+    examples: HostOutputs
+    queries: HostOutputs
     head: nn.Linear
     n_classes: int
 
@@ -40,21 +40,21 @@ class Task(NamedTuple):
 Rival = Callable[..., Tensor]
 
 
-def fitted(rival: Rival, rehearsal: Task, grid: dict[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of all combinations the one with the highest harmonic mean in the rehearsal."""
+def chosen(rival: Rival, rehearsal: Task, grid: dict[str, Sequence[Any]]) -> dict[str, Any]:
+    """The combination of the grid with the highest harmonic mean in the rehearsal."""
     tries = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     return max(
-        tries, key=lambda numbers: tested(rival(rehearsal, **numbers), rehearsal).harmonic.mean
+        tries, key=lambda numbers: measured(rival(rehearsal, **numbers), rehearsal).harmonic.mean
     )
 
 
-def tested(scores: Float[Tensor, "queries classes"], task: Task) -> Accuracies:
-    """How often the best class is the right one."""
+def measured(scores: Float[Tensor, "queries classes"], task: Task) -> Accuracies:
+    """The accuracy of the class with the highest score."""
     return accuracies(scores.argmax(1), task.queries.classes, task.n_old)
 
 
 def host_alone(task: Task) -> Float[Tensor, "queries classes"]:
-    """The host, which knows no new class."""
+    """The host, which never predicts a new class."""
     return _beside(task.queries.logits, task, -torch.inf)
 
 
@@ -83,10 +83,10 @@ def tip_adapter(
     there a constant stands.
     """
     scores = _beside(task.queries.logits, task, bias)
-    cached, asked = _unit(task.taught.features), _unit(task.queries.features)
-    for some, rows in zip(scores.split(1024), asked.split(1024), strict=True):
+    cached, queries = _unit(task.examples.features), _unit(task.queries.features)
+    for some, rows in zip(scores.split(1024), queries.split(1024), strict=True):
         affinity = (-beta * (1 - rows @ cached.T)).exp()
-        some.index_add_(1, task.taught.classes, affinity, alpha=alpha)
+        some.index_add_(1, task.examples.classes, affinity, alpha=alpha)
     return scores
 
 
@@ -100,9 +100,9 @@ def tuned_head(task: Task, rate: float, epochs: int) -> Float[Tensor, "queries c
     optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
     generator = Generator().manual_seed(0)
     for _ in range(epochs):
-        for rows in balanced(task.taught.classes, generator).split(256):
-            logits = head(task.taught.features[rows])
-            loss = nn.functional.cross_entropy(logits, task.taught.classes[rows])
+        for rows in balanced(task.examples.classes, generator).split(256):
+            logits = head(task.examples.features[rows])
+            loss = nn.functional.cross_entropy(logits, task.examples.classes[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -120,25 +120,25 @@ def grown(head: nn.Linear, means: Float[Tensor, "new dim"]) -> nn.Linear:
 
 
 def balanced(classes: Int64[Tensor, " examples"], generator: Generator) -> Int64[Tensor, " rows"]:
-    """Rows in a random order, those of small classes more than once."""
+    """Rows in a random order: each class as often as the largest, on average."""
     counts = classes.bincount()
-    chosen = torch.multinomial(
+    rows = torch.multinomial(
         1 / counts[classes].float(),
         int(counts.max()) * len(counts),
         replacement=True,
         generator=generator,
     )
-    return chosen
+    return rows
 
 
 def class_means(task: Task) -> Float[Tensor, "classes dim"]:
     """The mean of the unit features of each class, of unit length."""
-    sums = task.taught.features.new_zeros(task.n_classes, task.taught.features.shape[1])
-    return _unit(sums.index_add_(0, task.taught.classes, _unit(task.taught.features)))
+    sums = task.examples.features.new_zeros(task.n_classes, task.examples.features.shape[1])
+    return _unit(sums.index_add_(0, task.examples.classes, _unit(task.examples.features)))
 
 
 def _beside(logits: Tensor, task: Task, constant: float) -> Tensor:
-    """The host's logits, and a constant for each new class."""
+    """The host's logits, with a constant for each new class."""
     return nn.functional.pad(logits, (0, task.n_classes - task.n_old), value=constant)
 
 

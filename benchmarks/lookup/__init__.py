@@ -1,1 +1,1 @@
-"""The benchmark of the searches: every lookup beside every rival, checked first, timed in turns."""
+"""The benchmark of the searches: every lookup and every rival, checked first, then timed."""

@@ -1,77 +1,146 @@
-"""Every lookup of the package beside every rival: how fast, and how near to the machine's limits.
+"""Every lookup of the package and every rival: how fast, and how near to the machine's limits.
 
     python -m benchmarks.lookup                    the grid of this machine
     python -m benchmarks.lookup --batch 16 --slots 8192 --k 256
 
-Every answer is checked against float64 first; who is wrong is named and not timed. Everyone takes
-turns, so all share the machine's noise, and ratios are taken turn by turn. Finished cells are kept
-in runs/: interrupt it with Ctrl-C, and the same command goes on from there. The result file and the
-plot land in benchmarks/results, or in runs/ if any deciding option differs from its default.
+Every answer is checked against float64 first; a wrong candidate is named and not timed. The timing
+is interleaved, so all share the machine's noise, and ratios are taken round by round. Finished
+cells are stored in runs/: after Ctrl-C the same command resumes.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from benchmarks import results
-from benchmarks.lookup import kept, tables, tune
-from benchmarks.lookup.bench import Badge
-from benchmarks.lookup.cells import Cell
-from benchmarks.lookup.contest import Asked, Contest, Outcome, remotes
+from benchmarks.lookup import tables, tune
+from benchmarks.lookup.cache import CellCache
+from benchmarks.lookup.cells import DATA, MILLION, Cell
+from benchmarks.lookup.comparison import AnyBench, Comparison, remote_benches
 from benchmarks.lookup.figures import figures
 from benchmarks.lookup.machine import machine
-from benchmarks.lookup.options import grid, options_of, told
+from benchmarks.lookup.outcome import Outcome
 from benchmarks.lookup.plot import draw
-from benchmarks.lookup.remote import Remote
+from benchmarks.lookup.remote import RemoteBench
 from benchmarks.lookup.roofline import Ceilings, buffer_bytes
+from benchmarks.runner import Benchmark, Run
 
 QUIET = 0.06
-"""The share of the machine that others may take before a figure is in doubt."""
+"""The share of the machine that other programs may take before a figure is in doubt."""
 MODES = {"cpu": {"shared": "wall"}, "cuda": {"events": "events", "graph": "graph"}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "batch": [1, 16, 256],
+        "slots": [8192, 131072, MILLION],
+        "key_dim": [128],
+        "k": [1, 10, 256],
+        "seconds": 5.0,
+        "limit": 5.0,
+    },
+    "cuda": {
+        "batch": [1, 16, 64, 256, 1024, 4096],
+        "slots": [8192, 65536, 131072, MILLION, 4 * MILLION, 10 * MILLION],
+        "key_dim": [64, 128, 256, 512, 1024],
+        "k": [1, 8, 32, 256],
+        "seconds": 3.0,
+        "limit": 30.0,
+    },
+}
+FIRST = {(16, 256), (256, 8), (256, 256), (4096, 256), (16, 0), (256, 0)}
+"""Batch and k of the targets, at a million slots: in the long grid of a GPU those come first."""
+
+BENCHMARK = Benchmark("benchmarks.lookup", __doc__)
+add = BENCHMARK.add
+text = "auto: cuda if there is one"
+add("--device", decisive=False, choices=["auto", *DEFAULTS], default="auto", help=text)
+add("--batch", type=int, nargs="+", help="queries (default: the grid of the device)")
+add("--slots", type=int, nargs="+", help="keys")
+add("--key-dim", type=int, nargs="+", help="width of a key")
+add("--k", type=int, nargs="*", help="neighbours; none at all asks for pairs only")
+add("--no-pairs", dest="pairs", action="store_false", help="leave the nearest pair out")
+add("--data", choices=DATA, nargs="+", default=["random"], help="how the keys lie")
+add("--seconds", type=float, help="to spend on a cell and pass, roughly")
+add("--limit", type=float, help="seconds of one call: who takes longer is left out")
+add("--without", nargs="+", default=[], metavar="NAME", help="who does not take part")
+add("--no-alone", dest="alone", action="store_false", help="no process for each backend (cpu)")
+text = "start no cell after so many; the next call resumes"
+add("--minutes", decisive=False, type=float, help=text)
+text = "sweep the tiles of the triton lookup instead (cuda)"
+add("--tune", decisive=False, action="store_true", help=text)
+add("--seed", type=int, default=0)
+add("--runs", decisive=False, default="runs", help="folder for what is not published")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is not yet done, then write the result; return the exit status."""
-    try:
-        options = options_of(arguments, __doc__)
-        if options.tune:
-            return tune.main(options)
-        _run(options)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last cell", file=sys.stderr)
-        return 130
-    return 0
+    return BENCHMARK.main(_run, arguments)
 
 
-def _run(options: argparse.Namespace) -> None:
-    begin = time.perf_counter()
+def resolve(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with the defaults of the device filled in.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, default in DEFAULTS[options.device].items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    for name in ("batch", "slots", "key_dim", "k"):
+        for number in getattr(options, name):
+            if number < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {number}: it has to be 1 or more")
+    return options
+
+
+def grid(options: argparse.Namespace) -> list[Cell]:
+    """The cells in the order they are run: on a GPU those of the targets first."""
+    cells = [
+        Cell(batch, slots, key_dim, k, data)
+        for data in options.data
+        for key_dim in options.key_dim
+        for slots in options.slots
+        for batch in options.batch
+        for k in [*options.k, *([0] if options.pairs else [])]
+    ]
+
+    def rank(cell: Cell) -> int:
+        if options.device == "cpu":
+            return 0
+        named = cell.slots == MILLION and (cell.batch, cell.k) in FIRST
+        return 2 if cell.key_dim != 128 else 0 if named else 1
+
+    return sorted(cells, key=rank)
+
+
+def _run(run: Run) -> None:
+    options = resolve(run.options)
+    run.command += f" --device {options.device}"
+    if options.tune:
+        tune.sweep(run)
+        return
     cells = grid(options)
-    store = kept.Kept(
+    cache = CellCache(
         Path(options.runs),
         options.device,
         results.device(),
         torch.__version__,
         machine(options.device)["packages"],
-        options.seconds,
-        options.limit,
-        options.without,
-        options.alone,
-        options.seed,
+        *(options.seconds, options.limit, options.without, options.alone, options.seed),
     )
-    shared = Remote(options.device, options.seed)
-    alone: dict[str, Asked] | None = None
+    shared = RemoteBench(options.device, options.seed)
+    alone: dict[str, AnyBench] | None = None
     try:
         if options.device == "cpu" and options.alone:
-            alone = remotes("cpu", options.seed, _everyone(shared))
-        contest = Contest(
+            every = {**shared.call("candidates", False), **shared.call("candidates", True)}
+            alone = remote_benches("cpu", options.seed, every)
+        comparison = Comparison(
             shared,
             alone=alone,
             modes=MODES[options.device],
@@ -79,112 +148,80 @@ def _run(options: argparse.Namespace) -> None:
             limit=options.limit,
             without=options.without,
         )
-        outcomes, ceilings = play_all(cells, contest, store, options, begin)
+        outcomes, ceilings = _outcomes(cells, comparison, cache, run)
     finally:
         for bench in [shared, *(alone or {}).values()]:
             bench.close()
-    _report(outcomes, ceilings, options, cells, time.perf_counter() - begin)
+    _report(outcomes, ceilings, cells, run)
 
 
-def play_all(
-    cells: Sequence[Cell],
-    contest: Contest,
-    store: kept.Kept,
-    options: argparse.Namespace,
-    begin: float,
+def _outcomes(
+    cells: Sequence[Cell], comparison: Comparison, cache: CellCache, run: Run
 ) -> tuple[list[Outcome], Ceilings]:
-    """The outcomes of all cells that there was time for, those kept before among them."""
-    ceilings: Ceilings = store.get("ceilings") or Ceilings(bandwidth={}, rate={})
+    """The outcomes of all cells that there was time for, and of those in the cache."""
+    ceilings: Ceilings = cache.get("ceilings") or Ceilings(bandwidth={}, rate={})
     outcomes: list[Outcome] = []
     bar = tqdm(cells, unit="cell", disable=not sys.stderr.isatty())
     for cell in bar:
         bar.set_postfix_str(cell.name)
-        outcome: Outcome | None = store.get(cell.name)
-        if outcome is None:
-            late = options.minutes and time.perf_counter() - begin > 60 * options.minutes
-            if late:
+        stored = cache.get(cell.name)
+        if stored is None:
+            if run.options.minutes and run.seconds > 60 * run.options.minutes:
                 continue
-            _measure(ceilings, cell, contest.shared)
-            store.put("ceilings", ceilings)
-            outcome = contest.play(cell)
-            store.put(cell.name, outcome)
-        outcomes.append(outcome)
-        for line in tables.block(outcome, options.device, ceilings):
+            _measure(ceilings, cell, comparison.shared)
+            cache.put("ceilings", ceilings)
+            stored = comparison.run(cell).to_json()
+            cache.put(cell.name, stored)
+        outcomes.append(Outcome.from_json(stored))
+        for line in tables.block(outcomes[-1], run.options.device, ceilings):
             tqdm.write(line)
     return outcomes, ceilings
 
 
-def _measure(ceilings: Ceilings, cell: Cell, bench: Asked) -> None:
+def _measure(ceilings: Ceilings, cell: Cell, bench: AnyBench) -> None:
     """The ceilings that this cell needs and no cell before has needed."""
     size = buffer_bytes(cell)
     if str(size) not in ceilings["bandwidth"]:
-        ceilings["bandwidth"][str(size)] = bench.ask("bandwidth", size)
-    for badge in bench.ask("contestants", cell.pair).values():
-        if badge["reads"] not in ceilings["rate"]:
-            ceilings["rate"][badge["reads"]] = bench.ask("rate", badge["reads"])
-
-
-def _everyone(shared: Remote) -> dict[str, Badge]:
-    return {**shared.ask("contestants", False), **shared.ask("contestants", True)}
+        ceilings["bandwidth"][str(size)] = bench.call("bandwidth", size)
+    for one in bench.call("candidates", cell.pair).values():
+        if one["reads"] not in ceilings["rate"]:
+            ceilings["rate"][one["reads"]] = bench.call("rate", one["reads"])
 
 
 def _report(
-    outcomes: Sequence[Outcome],
-    ceilings: Ceilings,
-    options: argparse.Namespace,
-    cells: Sequence[Cell],
-    wall_seconds: float,
+    outcomes: Sequence[Outcome], ceilings: Ceilings, cells: Sequence[Cell], run: Run
 ) -> None:
-    for line in tables.summary(outcomes, options.device, ceilings):
+    device = run.options.device
+    for line in tables.summary(outcomes, device, ceilings):
         print(line)
-    noisy = [
-        o["name"] for o in outcomes if max(filter(None, o["foreign"].values()), default=0) > QUIET
-    ]
+    by_name = {outcome.cell.name: outcome for outcome in outcomes}
+    noisy = [o for o in outcomes if max(filter(None, o.foreign.values()), default=0) > QUIET]
     if noisy:
         print(
             f"others took more than {QUIET:.0%} of the machine in {len(noisy)} of {len(outcomes)} "
             "cells: measure again when it is quiet"
         )
-    done = {outcome["name"] for outcome in outcomes}
-    waiting = [cell.name for cell in cells if cell.name not in done]
+    waiting = [cell.name for cell in cells if cell.name not in by_name]
     if waiting:
-        print(f"{len(waiting)} cells are still to run; the same command goes on with them")
-    found = figures(outcomes, options.device, ceilings, whole=not waiting)
+        print(f"{len(waiting)} cells are still to run; the same command resumes")
+    found = figures(outcomes, device, ceilings, whole=not waiting)
     if not found:
         raise RuntimeError("no cell was timed, so there is no result to write")
     for key in sorted(key for key in found if "worst" in key or "ratio_to_matmul" in key):
         print(f"{key:60} {found[key]:8.3f}")
-    # A quick try is no result to publish: it does not replace one.
-    folder = results.RESULTS if options.published else Path(options.runs)
-    name = f"lookup_{'gpu' if options.device == 'cuda' else 'cpu'}"
-    results.write_result(
-        name,
+    path = run.write(
+        f"lookup_{'gpu' if device == 'cuda' else 'cpu'}",
         found,
-        folder=folder,
-        command=" ".join(["python -m benchmarks.lookup", *told(options)]),
-        seed=options.seed,
-        machine=machine(options.device),
+        machine=machine(device),
         ceilings=ceilings,
-        **_details(outcomes, options.device, ceilings),
+        returns={n: c["returns"] for o in outcomes for n, c in o.candidates.items()},
+        foreign={name: o.foreign for name, o in by_name.items()},
+        dropped={name: o.dropped for name, o in by_name.items() if o.dropped is not None},
+        refused={name: o.refused for name, o in by_name.items() if o.refused},
+        cells={name: list(tables.block(o, device, ceilings)) for name, o in by_name.items()},
         not_run=waiting,
-        wall_seconds=round(wall_seconds),
     )
-    print(f"drew {draw(outcomes, options.device, ceilings, folder / f'{name}.png')}")
-
-
-def _details(
-    outcomes: Sequence[Outcome], device: str, ceilings: Ceilings
-) -> dict[str, dict[str, object]]:
-    """What every call returns, who was left out and why, every cell as the terminal shows it."""
-    return {
-        "returns": {
-            name: badge["returns"] for outcome in outcomes for name, badge in outcome["who"].items()
-        },
-        "foreign": {o["name"]: o["foreign"] for o in outcomes},
-        "dropped": {o["name"]: o["dropped"] for o in outcomes if o["dropped"] is not None},
-        "refused": {o["name"]: o["refused"] for o in outcomes if o["refused"]},
-        "cells": {o["name"]: list(tables.block(o, device, ceilings)) for o in outcomes},
-    }
+    print(f"drew {draw(outcomes, device, ceilings, path.with_suffix('.png'))}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
-"""The table the contestants sit at: one cell laid out at a time, answers checked, calls timed.
+"""One cell at a time: its inputs, the check of every candidate's answer, and the timing of calls.
 
-It lives in a process of its own (`remote.py`), so that who crashes takes nobody along.
+It runs in a process of its own (`remote.py`), so that a crash ends no other candidate.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -12,28 +10,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.lookup import rivals, rivals_cuda, roofline, truth
-from benchmarks.lookup.cells import Cell, Inputs, inputs
-from benchmarks.lookup.clock import Call, clock_for
-from benchmarks.lookup.contestants import OURS, Answer, Contestant, Refused, ours
+from benchmarks.lookup.candidates import OURS, Answer, Call, Candidate, Description, Refused, ours
+from benchmarks.lookup.cells import Cell, Inputs, make_inputs
+from benchmarks.lookup.clock import clock_for
 from benchmarks.lookup.trials import trial
 
 CHECKED_ROWS = 8
 _SHORT = 0.2
-_L2_CACHE = 60 * 2**20
-
-
-class Badge(TypedDict):
-    """What is known of a contestant in any cell; the words are those of `Contestant`."""
-
-    family: str
-    returns: str
-    reads: str
-    exact: bool
-    product: bool
 
 
 class Facts(TypedDict, total=False):
-    """What is known of a contestant in a cell before it is timed."""
+    """What is known of a candidate in a cell before it is timed."""
 
     refused: str
     recall: float
@@ -42,169 +29,152 @@ class Facts(TypedDict, total=False):
 
 
 @dataclass
-class Laid:
-    """A cell laid out: its tensors (several times if the keys must not stay in the cache)."""
+class Loaded:
+    """A cell, its inputs, the true scores of some rows, and the calls that may be timed."""
 
     cell: Cell
-    buffers: list[Inputs]
+    inputs: Inputs
     truth: Tensor | None
-    calls: dict[str, Sequence[Call]] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
 
 
 class Bench:
-    """Contestants of one process; every answer is checked against float64 before it is timed."""
+    """The candidates in one process; every answer is checked against float64 before it is timed."""
 
     def __init__(self, device: str, seed: int = 0) -> None:
         self.device, self.seed, self.clock = device, seed, clock_for(device)
-        self._laid: Laid | None = None
+        self._loaded: Loaded | None = None
         self._slow: dict[tuple[object, ...], str] = {}
 
-    def contestants(self, pair: bool) -> dict[str, Badge]:
+    def candidates(self, pair: bool) -> dict[str, Description]:
         """All of them by name, in the order of the tables."""
-        return {
-            name: Badge(
-                family=one.family,
-                returns=one.returns,
-                reads=one.reads,
-                exact=one.exact,
-                product=one.product,
-            )
-            for name, one in self._all(pair).items()
-        }
+        return {name: one.description for name, one in self._all(pair).items()}
 
     def trials(self) -> dict[str, str]:
         """What our lookups get wrong in small cases, by name; those are not timed."""
         faults: dict[str, str] = {}
         for pair in (False, True):
-            for contestant in ours(self.device, pair):
+            for candidate in ours(self.device, pair):
                 try:
-                    fault = trial(contestant, self.device, pair=pair)
+                    fault = trial(candidate, self.device, pair=pair)
                 except Exception as error:
                     fault = _sentence(error)
                 if fault is not None:
-                    faults.setdefault(contestant.name, fault)
+                    faults.setdefault(candidate.name, fault)
         return faults
 
     def bandwidth(self, size: int) -> float:
-        """Bytes a second in a buffer of this size; the cell makes room for it."""
-        self._laid = None
+        """Bytes per second in a buffer of this size; the loaded cell is freed."""
+        self._loaded = None
         return roofline.measure_bandwidth(size, self.device)
 
     def rate(self, reads: str) -> float:
-        """Operations a second in a product of matrices of this type; the cell makes room."""
-        self._laid = None
+        """Operations per second in a product of matrices of this type; the cell is freed."""
+        self._loaded = None
         return roofline.measure_rate(reads, self.device)
 
-    def lay(self, cell: Cell, *, checked: bool = True) -> None:
-        """Lay a cell out; keys of the cell before are used again if they are the same.
+    def load(self, cell: Cell, *, checked: bool = True) -> None:
+        """Make the inputs of a cell; the keys of the cell before are used again if they are equal.
 
         Raises:
             MemoryError: it does not fit.
         """
-        last, self._laid = self._laid, None
-        copies: list[Tensor] = []
-        if last is not None and _keys_of(last.cell) == _keys_of(cell):
-            copies = [given.keys for given in last.buffers]
-        true = last.truth if last is not None and copies and last.cell.batch == cell.batch else None
-        # What is not used again makes room.
+        last, self._loaded = self._loaded, None
+        same = last is not None and _keys_of(last.cell) == _keys_of(cell)
+        keys = last.inputs.keys if last is not None and same else None
+        scores = None
+        if last is not None and same and last.cell.batch == cell.batch:
+            scores = last.truth
+        # What is not used again is freed first.
         del last
-        self._refuse_if_too_large(cell, laid=bool(copies))
-        first = inputs(cell, self.seed, self.device, copies[0] if copies else None)
-        buffers = [first, *map(first.with_keys, copies[1:])]
-        while len(buffers) < self._rotated(first.keys):
-            buffers.append(first.with_keys(first.keys.clone()))
-        if true is None and checked:
-            true = truth.true_scores(first.queries[:CHECKED_ROWS], first.keys, first.occupied)
-        self._laid = Laid(cell, buffers, true)
+        self._refuse_if_too_large(cell, new_keys=keys is None)
+        inputs = make_inputs(cell, self.seed, self.device, keys)
+        if scores is None and checked:
+            rows = inputs.queries[:CHECKED_ROWS]
+            scores = truth.true_scores(rows, inputs.keys, inputs.occupied)
+        self._loaded = Loaded(cell, inputs, scores)
 
     def check(self, name: str, limit: float, *, checked: bool = True) -> Facts:
-        """Prepare a contestant and look at its first answer; say whether it may be timed.
+        """Prepare a candidate and check its first answer; without "refused" it may be timed.
 
-        Whoever takes longer than `limit` seconds is not asked again with as many queries and keys.
+        A candidate that takes longer than `limit` seconds is refused in every cell with the same
+        number of queries and the same keys.
         """
-        laid = self._now()
-        contestant = self._all(laid.cell.pair)[name]
-        task = (name, laid.cell.batch, *_keys_of(laid.cell))
+        loaded = self._now()
+        candidate = self._all(loaded.cell.pair)[name]
+        task = (name, loaded.cell.batch, *_keys_of(loaded.cell))
         if task in self._slow:
             return {"refused": self._slow[task]}
         try:
-            calls = [contestant.prepare(given, laid.cell) for given in laid.buffers]
-            answer, took, extra_bytes = self.clock.watched(calls[0])
-            facts: Facts = self._judged(contestant, answer) if checked else {}
+            call = candidate.prepare(loaded.inputs, loaded.cell)
+            answer, seconds, extra_bytes = self.clock.profiled(call)
+            facts: Facts = self._judged(candidate, answer) if checked else {}
             del answer
-            if self.device == "cuda" or took < _SHORT:
-                # The first call loads and compiles, which a longer one hides.
-                _, took, extra_bytes = self.clock.watched(calls[0])
-            if took > limit:
-                self._slow[task] = f"one call takes {took:.1f} s, more than --limit {limit:g}"
+            if self.device == "cuda" or seconds < _SHORT:
+                # The first call loads and compiles, which hardly shows in a longer one.
+                _, seconds, extra_bytes = self.clock.profiled(call)
+            if seconds > limit:
+                self._slow[task] = f"one call takes {seconds:.1f} s, more than --limit {limit:g}"
                 return {"refused": self._slow[task]}
             if checked and "refused" not in facts:
                 facts["extra_bytes"] = extra_bytes
-                if contestant.family == OURS:
-                    facts["launches"] = self.clock.launches(calls[0])
+                if candidate.family == OURS:
+                    facts["launches"] = self.clock.launches(call)
         except Exception as error:
-            # Whatever goes wrong with one is no reason to stop the others.
+            # The failure of one candidate must not stop the others.
             if "CUDA error" in str(error):
                 raise
             if self.device == "cuda":
                 torch.cuda.empty_cache()
             return {"refused": _sentence(error)}
         if "refused" not in facts:
-            laid.calls[name] = calls
+            loaded.calls[name] = call
         return facts
 
-    def visit(self, name: str, mode: str) -> list[float]:
-        """Seconds of the calls of one visit."""
-        return self.clock.visit(self._now().calls[name], mode)
+    def measure(self, name: str, mode: str) -> list[float]:
+        """Seconds of a candidate's calls in one round."""
+        return self.clock.measure(self._now().calls[name], mode)
 
-    def _all(self, pair: bool) -> dict[str, Contestant]:
+    def _all(self, pair: bool) -> dict[str, Candidate]:
         others = (rivals_cuda if self.device == "cuda" else rivals).rivals(pair)
         return {one.name: one for one in [*ours(self.device, pair), *others]}
 
-    def _judged(self, contestant: Contestant, answer: Answer) -> Facts:
-        laid, given = self._now(), self._now().buffers[0]
-        if contestant.product:
+    def _judged(self, candidate: Candidate, answer: Answer) -> Facts:
+        loaded = self._now()
+        if candidate.product:
             return {}
-        assert laid.truth is not None
+        assert loaded.truth is not None
         slots, scores = (
             None if part is None else torch.as_tensor(part, device=self.device)[:CHECKED_ROWS]
             for part in answer
         )
         assert slots is not None
-        if laid.cell.pair:
+        if loaded.cell.pair:
             assert scores is not None
-            rows = given.labels[:CHECKED_ROWS]
-            fault = truth.pair_fault(laid.truth, given.values, rows, (slots, scores))
+            labels = loaded.inputs.labels[:CHECKED_ROWS]
+            fault = truth.pair_fault(loaded.truth, loaded.inputs.values, labels, (slots, scores))
             return {} if fault is None else {"refused": f"a wrong answer: {fault}"}
-        known: Facts = {"recall": truth.recall(laid.truth, laid.cell.k, slots)}
-        if contestant.exact:
-            fault = truth.fault(
-                laid.truth, laid.cell.k, slots, scores, in_order=contestant.in_order
-            )
+        k = loaded.cell.k
+        facts: Facts = {"recall": truth.recall(loaded.truth, k, slots)}
+        if candidate.exact:
+            fault = truth.fault(loaded.truth, k, slots, scores, in_order=candidate.in_order)
             if fault is not None:
-                known["refused"] = f"a wrong answer: {fault}"
-        return known
+                facts["refused"] = f"a wrong answer: {fault}"
+        return facts
 
-    def _now(self) -> Laid:
-        if self._laid is None:
-            raise RuntimeError("no cell is laid out")
-        return self._laid
+    def _now(self) -> Loaded:
+        if self._loaded is None:
+            raise RuntimeError("no cell is loaded")
+        return self._loaded
 
-    def _rotated(self, keys: Tensor) -> int:
-        """Copies of the keys that are thrice the GPU's cache, but 64 at most; one on a CPU."""
-        if self.device != "cuda" or keys.nbytes >= 3 * _L2_CACHE:
-            return 1
-        # A half-precision copy is what is read of some.
-        return min(64, max(3, math.ceil(3 * _L2_CACHE / (keys.nbytes / 2))))
+    def _refuse_if_too_large(self, cell: Cell, *, new_keys: bool) -> None:
+        """Check the memory for keys, for copies of them and, on a CPU, for all the scores.
 
-    def _refuse_if_too_large(self, cell: Cell, *, laid: bool) -> None:
-        """Room for the keys, for the copies that some make and, on a CPU, for all the scores.
-
-        On a GPU who has no room for the scores says so, and is left out alone.
+        On a GPU a candidate without memory for the scores fails alone.
         """
         if self.device == "cuda":
             torch.cuda.empty_cache()
-        keys = 0 if laid else 3 * 4 * cell.slots * cell.key_dim
+        keys = 3 * 4 * cell.slots * cell.key_dim if new_keys else 0
         scores = 0 if self.device == "cuda" else 3 * 4 * cell.batch * cell.slots
         free = self._free()
         if free is not None and keys + scores > free:

@@ -1,4 +1,4 @@
-"""A cell of the grid: one question, its name in the results, and the tensors it is asked with."""
+"""A cell of the grid, its name in the results, and its tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def pair(self) -> bool:
-        """Whether it is the nearest right and the nearest wrong slot that is asked for."""
+        """Whether it asks for the nearest slot of the label and the nearest of another."""
         return self.k == 0
 
     @property
@@ -43,7 +43,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a search is given; a lookup that takes a half-precision copy of the keys finds one."""
+    """The tensors of a search, and copies of the keys in half precision."""
 
     queries: Tensor
     keys: Tensor
@@ -61,13 +61,9 @@ class Inputs:
         """The keys in bfloat16."""
         return self.keys.bfloat16()
 
-    def with_keys(self, keys: Tensor) -> "Inputs":
-        """The same question about keys that lie elsewhere."""
-        return Inputs(self.queries, keys, self.occupied, self.values, self.labels)
 
-
-def inputs(cell: Cell, seed: int, device: str, keys: Tensor | None = None) -> Inputs:
-    """The tensors of a cell, the same for the same seed; keys at hand are not drawn again."""
+def make_inputs(cell: Cell, seed: int, device: str, keys: Tensor | None = None) -> Inputs:
+    """The tensors of a cell, the same for the same seed; `keys` are used if they are given."""
     draw = torch.Generator(device).manual_seed(seed)
     # One query whatever the batch, so that the keys may be sorted by it.
     first = _units(1, cell.key_dim, draw)

@@ -1,15 +1,14 @@
 """Seconds of a call on a CPU and on a GPU, the memory it takes, the kernels it launches."""
 
-import itertools
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.benchmark import Timer
 
 Call = Callable[[], object]
 Answer = TypeVar("Answer")
@@ -17,44 +16,39 @@ Answer = TypeVar("Answer")
 LONG = 0.05
 """A call as long as this finds nothing in the caches that it does not put there itself."""
 WARM = 0.04
-"""Threads of others have stopped spinning by then."""
+"""Threads of other libraries have stopped spinning by then."""
 _BURST = 0.02
-_EVENTS = 10
+_REPEAT_MS = 10
 
 
 class CpuClock:
-    """Wall time, of calls that are warm.
+    """Wall time of warm calls.
 
-    Whoever was asked before has emptied the caches, and its threads may go on spinning for some
-    milliseconds: a visit to a short call begins with calls that do not count. It is the median of
-    as many as fit into 20 ms, from five to fifty.
+    The call before has emptied the caches, and its threads may spin for some milliseconds: short
+    calls are repeated for 40 ms before they are timed, as often as fits into 20 ms.
     """
 
     modes = ("wall",)
 
-    def visit(self, calls: Sequence[Call], mode: str) -> list[float]:
-        """The seconds of one visit."""
-        call = calls[0]
+    def measure(self, call: Call, mode: str) -> list[float]:
+        """The median seconds of a call."""
         warm = _wall(call)
         if warm > LONG:
             return [warm]
         while warm < WARM:
             warm += _wall(call)
-        took: list[float] = []
-        while len(took) < 5 or (len(took) < 50 and sum(took) < _BURST):
-            took.append(_wall(call))
-        return [statistics.median(took)]
+        return [cpu_timer(call).blocked_autorange(min_run_time=_BURST).median]
 
-    def watched(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
+    def profiled(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
         """The answer, its seconds, and how far the process grew meanwhile, at most.
 
-        The last is None where the system cannot say.
+        The last is None where the system does not report it.
         """
-        before = _grown_from()
+        before = _reset_peak()
         begin = time.perf_counter()
         answer = call()
-        took = time.perf_counter() - begin
-        return answer, took, None if before is None else max(0, _resident("VmHWM") - before)
+        seconds = time.perf_counter() - begin
+        return answer, seconds, None if before is None else max(0, _resident("VmHWM") - before)
 
     def launches(self, call: Call) -> int | None:
         """Nothing is launched on a CPU."""
@@ -62,10 +56,9 @@ class CpuClock:
 
 
 class CudaClock:
-    """CUDA events around each call, or around replays of a graph of it, always warm.
+    """CUDA events around each call, or around replays of a graph of it.
 
-    Where there are several calls they are the same search over keys that lie elsewhere, taken in
-    turn so that the keys are not all in the cache.
+    Triton empties the GPU's cache before each of them.
     """
 
     modes = ("events", "graph")
@@ -73,14 +66,15 @@ class CudaClock:
     def __init__(self) -> None:
         self._graphs: dict[Call, torch.cuda.CUDAGraph] = {}
 
-    def visit(self, calls: Sequence[Call], mode: str) -> list[float]:
-        """The seconds of ten calls, or of ten replays."""
-        if mode == "graph":
-            replay = self._graph(calls).replay
-            return [seconds / len(calls) for seconds in _events([replay])]
-        return _events(calls)
+    def measure(self, call: Call, mode: str) -> list[float]:
+        """The seconds of every call, or of every replay."""
+        from triton.testing import do_bench
 
-    def watched(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
+        timed = self._graph(call).replay if mode == "graph" else call
+        milliseconds = do_bench(timed, warmup=_REPEAT_MS, rep=_REPEAT_MS, return_mode="all")
+        return [one / 1000 for one in milliseconds]
+
+    def profiled(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
         """The answer, its seconds, and the most that the call has allocated at a time."""
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -88,50 +82,36 @@ class CudaClock:
         begin = time.perf_counter()
         answer = call()
         torch.cuda.synchronize()
-        took = time.perf_counter() - begin
-        return answer, took, torch.cuda.max_memory_allocated() - before
+        seconds = time.perf_counter() - begin
+        return answer, seconds, torch.cuda.max_memory_allocated() - before
 
     def launches(self, call: Call) -> int | None:
-        """Kernels, copies and fills that the call puts on the GPU; None if nobody may look."""
+        """Kernels, copies and fills that the call puts on the GPU; None if it can't be profiled."""
         from torch.profiler import ProfilerActivity, profile
 
         try:
-            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            with profile(activities=[ProfilerActivity.CUDA]) as profiled:
                 call()
                 torch.cuda.synchronize()
         except RuntimeError:
             return None
-        on_gpu = [event for event in seen.events() or [] if event.device_type.name == "CUDA"]
-        return len(on_gpu)
+        events = profiled.events() or []
+        return len([event for event in events if event.device_type.name == "CUDA"])
 
-    def _graph(self, calls: Sequence[Call]) -> Any:
-        if calls[0] not in self._graphs:
-            # One at a time: each keeps the memory of its call for itself.
+    def _graph(self, call: Call) -> Any:
+        if call not in self._graphs:
+            # One at a time: each holds the memory of its call.
             self._graphs.clear()
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                _refuse_if_it_waits(calls)
+                _refuse_synchronizing(call)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                for call in calls:
-                    call()
-            self._graphs[calls[0]] = graph
-        return self._graphs[calls[0]]
-
-
-def _refuse_if_it_waits(calls: Sequence[Call]) -> None:
-    """A capture that fails half-way may spoil what comes after it: so this is found out before."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for call in calls:
-            call()
-    except RuntimeError as error:
-        raise RuntimeError(f"not to be captured: {str(error).partition(chr(10))[0]}") from None
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+                call()
+            self._graphs[call] = graph
+        return self._graphs[call]
 
 
 def clock_for(device: str) -> CpuClock | CudaClock:
@@ -139,7 +119,12 @@ def clock_for(device: str) -> CpuClock | CudaClock:
     return CudaClock() if device == "cuda" else CpuClock()
 
 
-class Foreign:
+def cpu_timer(call: Call) -> Timer:
+    """Torch's timer, with as many threads as there are."""
+    return Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+
+
+class ForeignLoad:
     """The share of all processors that other programs took while the block ran, or None.
 
     Only these processes count as our own.
@@ -149,25 +134,37 @@ class Foreign:
         self.processes = processes
         self.share: float | None = None
 
-    def __enter__(self) -> "Foreign":
-        self._before = self._look()
+    def __enter__(self) -> "ForeignLoad":
+        self._before = self._ticks()
         return self
 
     def __exit__(self, *error: object) -> None:
-        before, after = self._before, self._look()
+        before, after = self._before, self._ticks()
         if before is not None and after is not None and after[0] > before[0]:
             foreign = (after[1] - before[1]) - (after[2] - before[2])
             self.share = max(0.0, foreign / (after[0] - before[0]))
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """Ticks of all processors: gone by, spent by anyone, spent by us (proc(5))."""
+    def _ticks(self) -> tuple[int, int, int] | None:
+        """Ticks of all processors: elapsed, spent by any process, spent by ours (proc(5))."""
         try:
             first = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
             ticks = [int(number) for number in first.split()[1:9]]
-            ours = sum(_ticks(process) for process in {os.getpid(), *self.processes})
+            own = sum(_ticks(process) for process in {os.getpid(), *self.processes})
         except (OSError, ValueError):
             return None
-        return sum(ticks), sum(ticks) - ticks[3] - ticks[4], ours
+        return sum(ticks), sum(ticks) - ticks[3] - ticks[4], own
+
+
+def _refuse_synchronizing(call: Call) -> None:
+    """A capture that fails half-way may break later ones, so this is checked before."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except RuntimeError as error:
+        raise RuntimeError(f"not to be captured: {str(error).partition(chr(10))[0]}") from None
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _ticks(process: int) -> int:
@@ -183,8 +180,8 @@ def _wall(call: Call) -> float:
     return time.perf_counter() - begin
 
 
-def _grown_from() -> int | None:
-    """The size of the process, from which the highest is counted anew (proc(5))."""
+def _reset_peak() -> int | None:
+    """The size of the process, from which its peak is counted anew (proc(5))."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _resident("VmRSS")
@@ -198,19 +195,3 @@ def _resident(name: str) -> int:
     if found is None:
         raise LookupError(name)
     return 1024 * int(found[1])
-
-
-def _events(calls: Sequence[Call]) -> list[float]:
-    in_turn = itertools.cycle(calls)
-    for _ in calls:
-        next(in_turn)()
-    pairs = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-        for _ in range(_EVENTS)
-    ]
-    for begin, end in pairs:
-        begin.record()
-        next(in_turn)()
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) / 1000 for begin, end in pairs]

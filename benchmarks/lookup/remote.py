@@ -1,8 +1,8 @@
-"""A bench in a process of its own: asked over a pipe, given up when it is silent or dead.
+"""A bench in a process of its own, called over a pipe, and ended when it does not answer.
 
-How OpenMP's threads wait has to be said before torch is imported. By default they spin for a while,
-which is fastest for a process that has one pool of threads, and slows every other pool down. So
-where backends share a process they wait PASSIVE; alone each has what its users have.
+How OpenMP's threads wait has to be set before torch is imported. By default they spin for a while,
+which is fastest for a process with one pool of threads, and slows every other pool down. So where
+backends share a process they wait PASSIVE; alone each has what its users have.
 """
 
 import multiprocessing
@@ -18,8 +18,8 @@ class Gone(Exception):
     """The process has ended, or was ended because it took too long."""
 
 
-class Remote:
-    """The bench of another process; `ask("lay", cell)` is `Bench.lay(cell)` there.
+class RemoteBench:
+    """The bench of another process; `call("load", cell)` is `Bench.load(cell)` there.
 
     Its threads wait as the environment says or, if it is `shared`, without spinning.
     """
@@ -31,23 +31,23 @@ class Remote:
 
     @property
     def processes(self) -> list[int]:
-        """Its process, for those who count what it spends."""
+        """Its process, if it is alive."""
         alive = self._process is not None and self._process.is_alive()
         return [self._process.pid] if alive else []
 
-    def ask(self, verb: str, *given: Any, seconds: float = 600, **more: Any) -> Any:
-        """The answer; a process that is not there yet is started.
+    def call(self, method: str, *given: Any, timeout: float = 600, **more: Any) -> Any:
+        """Call a method, in a new process if there is none.
 
         Raises:
-            Gone: it died, or gave no answer in so many seconds; the next question starts another.
-            MemoryError, RuntimeError: as the verb raised it there.
+            Gone: it died, or did not answer within the timeout; the next call starts another.
+            MemoryError, RuntimeError: as the method raised it there.
         """
         if not self.processes:
             self._start()
         try:
-            self._pipe.send((verb, given, more))
-            if not self._pipe.poll(seconds):
-                raise Gone(f"no answer within {seconds:.0f} s")
+            self._pipe.send((method, given, more))
+            if not self._pipe.poll(timeout):
+                raise Gone(f"no answer within {timeout:.0f} s")
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(5)
@@ -83,25 +83,25 @@ class Remote:
 
 
 def _serve(pipe: Connection, device: str, seed: int) -> None:
-    # Ctrl-C is for the one who asks.
+    # Ctrl-C is handled by the parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bench = Bench(device, seed)
     while True:
         try:
-            verb, given, more = pipe.recv()
+            method, given, more = pipe.recv()
         except EOFError:
             return
         try:
-            answer = getattr(bench, verb)(*given, **more)
+            answer = getattr(bench, method)(*given, **more)
         except Exception as error:
-            answer = _plain(error)
+            answer = _picklable(error)
         pipe.send(answer)
 
 
-def _plain(error: Exception) -> Exception:
-    """The error as one that every process can read."""
+def _picklable(error: Exception) -> Exception:
+    """The error as one of a type that every process has."""
     if "CUDA error" in str(error):
-        # After an illegal access every other call fails too, whoever makes it.
+        # After an illegal access every other call in this process fails too.
         return Gone(str(error).partition("\n")[0])
     kind = MemoryError if isinstance(error, MemoryError) else RuntimeError
     return kind(str(error))

@@ -1,4 +1,4 @@
-"""The rivals on a CPU: what anyone would write with the packages at hand, each at its best.
+"""The rivals on a CPU: what one would write with other packages, each at its best.
 
 Indexes are built, and keys rounded, before the clock runs.
 """
@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.lookup.candidates import PAIR_SLOTS, Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
-from benchmarks.lookup.contestants import Answer, Call, Contestant, Refused
 
 KEYS_AT_ONCE = 2**16
 SORTED = "k sorted slots and their scores"
 UNSORTED = "k slots and their scores, unsorted"
 
 
-def rivals(pair: bool) -> list[Contestant]:
-    """All of them; who is not installed says so when its turn comes."""
+def rivals(pair: bool) -> list[Candidate]:
+    """All of them; one that is not installed is refused when it is prepared."""
     return PAIR if pair else NEAREST
 
 
@@ -55,8 +55,8 @@ def chunked_topk(
     for start in range(KEYS_AT_ONCE, len(keys), KEYS_AT_ONCE):
         new, new_scores = best_of(product(queries, keys[start : start + KEYS_AT_ONCE].T), k)
         slots, scores = torch.cat([slots, new + start], 1), torch.cat([scores, new_scores], 1)
-        kept, scores = best_of(scores, k)
-        slots = slots.gather(1, kept)
+        places, scores = best_of(scores, k)
+        slots = slots.gather(1, places)
     return slots, scores
 
 
@@ -129,12 +129,12 @@ def _usearch(inputs: Inputs, cell: Cell) -> Call:
 def _package(name: str) -> Any:
     if find_spec(name) is None:
         raise Refused(f"{name} is not installed")
-    # torch has been imported by now: so it and Faiss share one OpenMP runtime.
+    # After torch, so that it and Faiss share one OpenMP runtime.
     return import_module(name)
 
 
 def matmul(inputs: Inputs, cell: Cell) -> Call:
-    """The bare product of the nearest pair's scores: no answer, the floor to stand beside."""
+    """The bare product of the nearest pair's scores, without an answer."""
     return lambda: (inputs.queries @ inputs.keys.T, None)
 
 
@@ -143,30 +143,30 @@ def masked_max(inputs: Inputs, cell: Cell) -> Call:
 
     def pair() -> Answer:
         scores = inputs.queries @ inputs.keys.T
-        right = inputs.values == inputs.labels.unsqueeze(1)
-        positive, positives = scores.masked_fill(~right, -torch.inf).max(1)
-        negatives = scores.masked_fill_(right, -torch.inf).argmax(1)
+        same = inputs.values == inputs.labels.unsqueeze(1)
+        positive, positives = scores.masked_fill(~same, -torch.inf).max(1)
+        negatives = scores.masked_fill_(same, -torch.inf).argmax(1)
         return positives.masked_fill_(positive == -torch.inf, -1), negatives
 
     return pair
 
 
 PAIR = [
-    Contestant("torch.matmul", "torch", "a matrix, and no slots", matmul, product=True),
-    Contestant("torch.masked_max", "torch", "the slots of the nearest pair", masked_max),
+    Candidate("torch.matmul", "torch", "a matrix, and no slots", matmul, product=True),
+    Candidate("torch.masked_max", "torch", PAIR_SLOTS, masked_max),
 ]
 NEAREST = [
-    Contestant("torch.topk", "torch", UNSORTED, _topk),
-    Contestant("torch.chunked", "torch", UNSORTED, _chunked),
-    Contestant("numpy", "numpy", "k slots, unsorted", _argpartition),
-    Contestant("faiss.knn", "faiss", SORTED, _faiss_knn(None), in_order=True),
-    Contestant("faiss.blas", "faiss", SORTED, _faiss_knn(1), in_order=True),
-    Contestant("faiss.index", "faiss", SORTED, _faiss_index, in_order=True),
-    Contestant("sklearn.cosine", "sklearn", "k sorted slots and distances", _sklearn("cosine")),
-    Contestant(
-        "sklearn.euclidean", "sklearn", "k sorted slots and distances", _sklearn("euclidean")
+    Candidate("torch.topk", "torch", UNSORTED, _topk),
+    Candidate("torch.chunked", "torch", UNSORTED, _chunked),
+    Candidate("numpy", "numpy", "k slots, unsorted", _argpartition),
+    Candidate("faiss.knn", "faiss", SORTED, _faiss_knn(None), in_order=True),
+    Candidate("faiss.blas", "faiss", SORTED, _faiss_knn(1), in_order=True),
+    Candidate("faiss.index", "faiss", SORTED, _faiss_index, in_order=True),
+    *(
+        Candidate(f"sklearn.{metric}", "sklearn", "k sorted slots and distances", _sklearn(metric))
+        for metric in ("cosine", "euclidean")
     ),
-    Contestant("usearch", "usearch", "k sorted slots and distances", _usearch),
-    Contestant("torch.bfloat16", "bfloat16", UNSORTED, _bfloat16, exact=False, reads="bfloat16"),
+    Candidate("usearch", "usearch", "k sorted slots and distances", _usearch),
+    Candidate("torch.bfloat16", "bfloat16", UNSORTED, _bfloat16, exact=False, reads="bfloat16"),
 ]
 """Faiss with its threshold at 1 always multiplies matrices; as it comes it does so far too late."""

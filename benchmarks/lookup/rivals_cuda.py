@@ -12,22 +12,21 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from benchmarks.lookup.candidates import Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
-from benchmarks.lookup.contestants import Answer, Call, Contestant, Refused
 from benchmarks.lookup.rivals import (
+    PAIR,
     SORTED,
     UNSORTED,
     best_of,
     chunked_topk,
-    masked_max,
-    matmul,
 )
 
 Search = Callable[[Tensor, Tensor, int], Answer]
 
 
-def rivals(pair: bool) -> list[Contestant]:
-    """All of them; who is not installed says so when its turn comes."""
+def rivals(pair: bool) -> list[Candidate]:
+    """All of them; one that is not installed is refused when it is prepared."""
     return PAIR if pair else NEAREST
 
 
@@ -48,14 +47,14 @@ def _product_in_float32(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _torch(dtype: str, search: Search, compiled: bool, inputs: Inputs, cell: Cell) -> Call:
-    keys = _rounded(inputs, dtype)
-    kept = keys.dtype
-    asked = torch.compile(search, dynamic=True) if compiled else search
+    half = {"float16": "half_keys", "bfloat16": "bfloat16"}
+    keys: Tensor = getattr(inputs, half.get(dtype, "keys"))
+    searching = torch.compile(search, dynamic=True) if compiled else search
 
     def call() -> Answer:
-        return asked(inputs.queries.to(kept), keys, cell.k)
+        return searching(inputs.queries.to(keys.dtype), keys, cell.k)
 
-    if kept != torch.float32:
+    if keys.dtype != torch.float32:
         return call
 
     def in_precision() -> Answer:
@@ -63,12 +62,6 @@ def _torch(dtype: str, search: Search, compiled: bool, inputs: Inputs, cell: Cel
             return call()
 
     return in_precision
-
-
-def _rounded(inputs: Inputs, dtype: str) -> Tensor:
-    if dtype == "float16":
-        return inputs.half_keys
-    return inputs.bfloat16 if dtype == "bfloat16" else inputs.keys
 
 
 @contextmanager
@@ -88,7 +81,7 @@ def _faiss(inputs: Inputs, cell: Cell) -> Call:
 
     if not hasattr(faiss, "StandardGpuResources"):
         raise Refused("the faiss installed here has no GPU search")
-    # It teaches Faiss to take tensors.
+    # It makes Faiss take tensors.
     import_module("faiss.contrib.torch_utils")
 
     resources = faiss.StandardGpuResources()
@@ -117,7 +110,7 @@ def _cuvs(inputs: Inputs, cell: Cell) -> Call:
     return search
 
 
-def _of_torch() -> Iterator[Contestant]:
+def _of_torch() -> Iterator[Candidate]:
     forms: dict[str, Search] = {"topk": _whole, "chunked": chunked_topk}
     widened: dict[str, Search] = {
         "topk_float32": _whole_in_float32,
@@ -128,7 +121,7 @@ def _of_torch() -> Iterator[Contestant]:
         for form, search in {**forms, **(widened if rounded else {})}.items():
             # A chunked search would be compiled with its loop unrolled, for minutes.
             for compiled in (False, True) if form == "topk" else (False,):
-                yield Contestant(
+                yield Candidate(
                     f"torch.{dtype}.{form}{'.compiled' if compiled else ''}",
                     "torch",
                     UNSORTED,
@@ -138,12 +131,8 @@ def _of_torch() -> Iterator[Contestant]:
                 )
 
 
-PAIR = [
-    Contestant("torch.matmul", "torch", "a matrix, and no slots", matmul, product=True),
-    Contestant("torch.masked_max", "torch", "the slots of the nearest pair", masked_max),
-]
 NEAREST = [
     *_of_torch(),
-    Contestant("faiss.gpu", "faiss", SORTED, _faiss, in_order=True),
-    Contestant("cuvs.gpu", "cuvs", SORTED, _cuvs, in_order=True),
+    Candidate("faiss.gpu", "faiss", SORTED, _faiss, in_order=True),
+    Candidate("cuvs.gpu", "cuvs", SORTED, _cuvs, in_order=True),
 ]

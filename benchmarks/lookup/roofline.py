@@ -1,12 +1,11 @@
-"""What the machine can do at best, measured in the run itself, and how long a cell takes at that.
+"""What the machine can do at best, measured in the run itself, and the floor of a cell's seconds.
 
-floor = max(bytes / bandwidth, operations / rate): the keys are read once, the queries too, the
-slots are written (after Williams et al. 2009). The rate is that of the best matrix product at hand,
-not the chip's, so a search may be faster than its floor.
+floor = max(bytes / bandwidth, operations / rate): the keys and the queries are read once and the
+slots are written once (after Williams et al. 2009). The rate is that of the best matrix product of
+torch or numpy, not the chip's, so a search may be faster than its floor.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.lookup.cells import Cell
-from benchmarks.lookup.clock import CudaClock
+from benchmarks.lookup.clock import CudaClock, cpu_timer
 
 BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 _LARGEST = 2**30
@@ -38,14 +37,14 @@ def floor(cell: Cell, reads: str, ceilings: Ceilings) -> float:
 
 
 def buffer_bytes(cell: Cell) -> int:
-    """The size of buffer whose bandwidth counts: the keys', for small ones stay in the caches."""
+    """The size of the buffer whose bandwidth counts: that of the keys, for the caches' sake."""
     return min(_LARGEST, 4 * cell.slots * cell.key_dim)
 
 
 def measure_bandwidth(size: int, device: str) -> float:
     """Bytes read (on a GPU: read and written, by a copy) a second in a buffer of this size."""
     if device == "cuda":
-        # Keys that fit the cache are rotated, so it is always the memory's own speed that counts.
+        # The timing empties the cache, so the memory's own speed counts for every size.
         buffer = torch.ones(_LARGEST, dtype=torch.uint8, device=device)
         copy = torch.empty_like(buffer)
         return 2 * _LARGEST / _seconds(lambda: copy.copy_(buffer), device)
@@ -72,12 +71,7 @@ def measure_rate(reads: str, device: str, size: int = 2048) -> float:
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:
-    """The shortest of a few calls: a ceiling is what has been reached once."""
+    """The median on a GPU; on a CPU the shortest, since a ceiling is the best that was reached."""
     if device == "cuda":
-        return statistics.median(CudaClock().visit([call], "events"))
-    took: list[float] = []
-    while len(took) < 3 or (len(took) < 20 and sum(took) < 0.3):
-        begin = time.perf_counter()
-        call()
-        took.append(time.perf_counter() - begin)
-    return min(took)
+        return statistics.median(CudaClock().measure(call, "events"))
+    return min(cpu_timer(call).blocked_autorange(min_run_time=0.2).times)

@@ -1,102 +1,95 @@
-"""A whole training step beside its search alone: read with labels, loss, backward, write.
+"""A whole training step (read with labels, loss, backward, write), relative to its search alone.
 
     python -m benchmarks.lookup.step
 
-On a GPU also as a replayed CUDA graph of the whole step. A result with the default batch, slots and
-width on a GPU is published; any other lands in runs/.
+On a GPU also as a replayed CUDA graph of the whole step. Only a result of a GPU is published.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks import results
-from benchmarks.lookup.cells import CLASSES, MILLION, Cell, inputs
+from benchmarks.lookup.cells import CLASSES, MILLION, Cell, make_inputs
 from benchmarks.lookup.clock import clock_for
-from benchmarks.lookup.figures import Spread, between
+from benchmarks.lookup.figures import PREFIX, with_quartiles
+from benchmarks.lookup.interleaved import interleaved
 from benchmarks.lookup.machine import machine
-from benchmarks.lookup.turns import in_turns
+from benchmarks.lookup.outcome import Spread, ratio
+from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory import Memory
 
-BATCH, SLOTS, KEY_DIM = 256, MILLION, 128
+BENCHMARK = Benchmark("benchmarks.lookup.step", __doc__)
+add = BENCHMARK.add
+add("--device", decisive=False, default="cuda" if torch.cuda.is_available() else "cpu")
+add("--batch", type=int, default=256)
+add("--slots", type=int, default=MILLION)
+add("--key-dim", type=int, default=128)
+add("--seconds", decisive=False, type=float, default=10.0, help="to spend, roughly")
+add("--runs", decisive=False, default="runs", help="folder for what is not published")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write the result file; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.lookup.step",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--slots", type=int, default=SLOTS)
-    parser.add_argument("--key-dim", type=int, default=KEY_DIM)
-    parser.add_argument("--seconds", type=float, default=10.0, help="to spend, roughly")
-    parser.add_argument("--runs", default="runs", help="folder for what is not published")
-    options = parser.parse_args(arguments)
+    return BENCHMARK.main(_run, arguments)
+
+
+def _run(run: Run) -> None:
+    options = run.options
     cell = Cell(options.batch, options.slots, options.key_dim, 0)
     found, refused = measure(cell, options.device, options.seconds)
-    prefix = "lookup.gpu" if options.device == "cuda" else "lookup.cpu"
     figures: dict[str, float] = {}
     for mode, spread in found.items():
         graph = "graph_" if mode == "graph" else ""
-        key = f"{prefix}.train_step.{graph}ratio_to_nearest_pair.{cell.name}"
-        figures |= {key: spread.median, f"{key}.quartile1": spread.low}
-        figures |= {f"{key}.quartile3": spread.high}
-        print(f"{key:64} {spread.median:6.2f}   quartiles {spread.low:.2f} to {spread.high:.2f}")
+        name = f"train_step.{graph}ratio_to_nearest_pair.{cell.name}"
+        figures |= with_quartiles(f"{PREFIX[options.device]}.{name}", spread)
+    print_figures(figures)
     for mode, reason in refused.items():
         print(f"{mode}: not run: {reason}", file=sys.stderr)
     if not figures:
-        return 1
-    usual = (options.batch, options.slots, options.key_dim) == (BATCH, SLOTS, KEY_DIM)
-    results.write_result(
+        raise RuntimeError("nothing was timed, so there is no result to write")
+    run.published &= options.device == "cuda"
+    run.command += f" --device {options.device}"
+    run.write(
         "lookup_step_gpu" if options.device == "cuda" else "lookup_step_cpu",
         figures,
-        folder=results.RESULTS if usual and options.device == "cuda" else Path(options.runs),
-        command=f"python -m benchmarks.lookup.step --device {options.device} --batch "
-        f"{options.batch} --slots {options.slots} --key-dim {options.key_dim}",
-        seed=0,
         machine=machine(options.device),
         refused=refused,
     )
-    return 0
 
 
 def measure(cell: Cell, device: str, seconds: float) -> tuple[dict[str, Spread], dict[str, str]]:
-    """The step's seconds by those of its search, by way of timing; and which way failed, why."""
+    """By mode of timing, the step's seconds by those of its search, or why there are none."""
     step, search = _prepared(cell, device)
     calls: dict[str, Callable[[], object]] = {"step": step, "search": search}
     clock, found, refused = clock_for(device), {}, {}
     for mode in clock.modes:
 
-        def visit(name: str, mode: str = mode) -> list[float]:
-            return clock.visit([calls[name]], mode)
+        def timed(name: str, mode: str = mode) -> list[float]:
+            return clock.measure(calls[name], mode)
 
         try:
-            times = in_turns({name: name for name in calls}, visit, seconds / len(clock.modes))
+            groups = {name: name for name in calls}
+            times = interleaved(groups, timed, seconds / len(clock.modes))
         except RuntimeError as error:
             # A step that makes the host wait cannot be captured.
             refused[mode] = str(error).partition("\n")[0]
             continue
-        found[mode] = between(times["step"], times["search"])
+        found[mode] = ratio(times["step"], times["search"])
     return found, refused
 
 
 def _prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    given = inputs(cell, 0, device)
+    given = make_inputs(cell, 0, device)
     # Without validation nothing makes the host wait.
     memory = Memory(cell.key_dim, cell.slots, validate=False).to(device)
-    # Straight into the buffers: a write of a million rows would look a million rows up.
+    # Straight into the buffers: a write would search for a million rows.
     memory.load_state_dict({**memory.state_dict(), "keys": given.keys, "values": given.values})
     memory.written.copy_(torch.randint(1, cell.slots + 1, (cell.slots,), device=device))
     memory.clock.fill_(cell.slots)
-    # Half of the rows ask for what they are near to.
+    # Half of the rows have the label of the key that they are near to.
     near = torch.arange(cell.batch, device=device) % cell.slots
     queries = given.keys[near] + 0.02 * given.queries
     labels = torch.where(near % 2 == 0, memory.values[near], near % CLASSES)
@@ -108,12 +101,12 @@ def _prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[
         recall.loss.backward()
         memory.write(recall, labels)
 
-    asked = torch.nn.functional.normalize(queries.detach(), dim=1)
+    unit = torch.nn.functional.normalize(queries.detach(), dim=1)
     search: Callable[..., object] = memory.lookup.nearest_pair
     half_keys = _half_keys(memory)
     if half_keys is not None:
         search = partial(search, half_keys=half_keys)
-    return step, lambda: search(asked, memory.keys, memory.values, labels)
+    return step, lambda: search(unit, memory.keys, memory.values, labels)
 
 
 def _half_keys(memory: Memory) -> Tensor | None:

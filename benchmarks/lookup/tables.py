@@ -2,55 +2,44 @@
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.lookup.contest import Outcome
-from benchmarks.lookup.figures import (
-    HEADLINE,
-    SECOND,
-    best_of_families,
-    best_rival,
-    champion,
-    fraction,
-    ratio,
-    seconds,
-)
+from benchmarks.lookup.outcome import HEADLINE, SECOND, Outcome
 from benchmarks.lookup.roofline import Ceilings
 
 
 def block(outcome: Outcome, device: str, ceilings: Ceilings) -> Iterator[str]:
-    """Ours and the best of every family in both passes, with who was left out and why."""
-    if outcome["dropped"] is not None:
-        yield f"{outcome['name']}: dropped: {outcome['dropped']}"
+    """Ours and the best of every family in both passes, and who was refused and why."""
+    if outcome.dropped is not None:
+        yield f"{outcome.cell.name}: dropped: {outcome.dropped}"
         return
     for label in (HEADLINE[device], SECOND[device]):
-        shown = best_of_families(outcome, label)
-        if not shown:
-            continue
-        foreign = outcome["foreign"].get(label)
-        noise = "" if foreign is None else f"; others took {foreign:.0%} of the machine"
-        yield f"{outcome['name']}, {label}{noise}"
-        fastest = best_rival(outcome, label)
+        shown = outcome.best_of_families(label)
+        if shown:
+            foreign = outcome.foreign.get(label)
+            noise = "" if foreign is None else f"; others took {foreign:.0%} of the machine"
+            yield f"{outcome.cell.name}, {label}{noise}"
         for name in shown:
-            yield _row(outcome, label, name, fastest, ceilings)
-    for name, reason in outcome["refused"].items():
+            yield _row(outcome, label, name, ceilings)
+    for name, reason in outcome.refused.items():
         yield f"  {name}: not timed: {reason}"
 
 
-def _row(outcome: Outcome, label: str, name: str, fastest: str | None, ceilings: Ceilings) -> str:
-    low, median, high = (1e6 * number for number in seconds(outcome, label, name))
-    facts = outcome["facts"].get(name, {})
+def _row(outcome: Outcome, label: str, name: str, ceilings: Ceilings) -> str:
+    low, median, high = (1e6 * number for number in outcome.seconds(label, name))
     row = f"  {name:28} {median:12,.1f} us ({low:,.1f} to {high:,.1f})"
-    row += f"  {fraction(outcome, label, name, ceilings):6.1%} of the roofline"
-    if fastest is not None:
-        row += f"  {ratio(outcome, label, fastest, name).median:7.2f}x {fastest}"
+    row += f"  {outcome.roofline_fraction(label, name, ceilings):6.1%} of the roofline"
+    speedup = outcome.speedup(label, name)
+    if speedup is not None:
+        row += f"  {speedup.median:7.2f}x {outcome.best_rival(label)}"
+    facts = outcome.facts.get(name, {})
     extra, launches, recall = (facts.get(key) for key in ("extra_bytes", "launches", "recall"))
     row += f"  {extra / 2**20:,.0f} MiB" if isinstance(extra, int) else ""
     row += f"  {launches} launches" if isinstance(launches, int) else ""
     row += f"  recall {recall:.4f}" if isinstance(recall, float) and recall < 1 else ""
-    return f"{row}  {len(outcome['passes'][label][name])} turns"
+    return f"{row}  {len(outcome.passes[label][name])} rounds"
 
 
 def summary(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings) -> Iterator[str]:
-    """A line a cell: ours, the best exact rival, how many times as fast, how near the roofline.
+    """A line per cell: ours, the best exact rival, how many times as fast, how near the roofline.
 
     The speed is given for slots alone, for slots with scores in order, and in the second pass.
     """
@@ -60,22 +49,21 @@ def summary(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings) -> Ite
         f"{'quartiles':>14} {'ordered':>8} {second:>8} {'roofline':>9}"
     )
     for outcome in outcomes:
-        best, ours = best_rival(outcome, label), champion(outcome, device)
-        if best is None or ours is None:
-            yield f"{outcome['name']:24} {outcome['dropped'] or 'not run'}"
+        best, ours = outcome.best_rival(label), outcome.champion(device)
+        speedup = outcome.speedup(label, ours) if ours else None
+        if best is None or ours is None or speedup is None:
+            yield f"{outcome.cell.name:24} {outcome.dropped or 'not run'}"
             continue
-        low, median, high = ratio(outcome, label, best, ours)
+        low, median, high = speedup
         yield (
-            f"{outcome['name']:24} {1e6 * seconds(outcome, label, ours).median:12,.1f} "
-            f"{1e6 * seconds(outcome, label, best).median:14,.1f} {best:18} {median:6.2f}x "
+            f"{outcome.cell.name:24} {1e6 * outcome.seconds(label, ours).median:12,.1f} "
+            f"{1e6 * outcome.seconds(label, best).median:14,.1f} {best:18} {median:6.2f}x "
             f"{low:6.2f} to {high:4.2f} {_speed(outcome, label, f'{ours}.ordered'):>8} "
-            f"{_speed(outcome, second, ours):>8} {fraction(outcome, label, ours, ceilings):9.1%}"
+            f"{_speed(outcome, second, ours):>8} "
+            f"{outcome.roofline_fraction(label, ours, ceilings):9.1%}"
         )
 
 
 def _speed(outcome: Outcome, label: str, name: str) -> str:
-    """How many times as fast as the best exact rival of the pass."""
-    best = best_rival(outcome, label)
-    if best is None or name not in outcome["passes"][label]:
-        return "-"
-    return f"{ratio(outcome, label, best, name).median:.2f}x"
+    speedup = outcome.speedup(label, name)
+    return "-" if speedup is None else f"{speedup.median:.2f}x"

@@ -3,26 +3,26 @@
 import torch
 
 from benchmarks.lookup import truth
-from benchmarks.lookup.cells import DATA, Cell, Inputs, inputs
-from benchmarks.lookup.contestants import Answer, Contestant, Refused
+from benchmarks.lookup.candidates import Answer, Candidate, Refused
+from benchmarks.lookup.cells import DATA, Cell, Inputs, make_inputs
 from rarememory import EMPTY
 
 CASES = ((129, 33, 1, 1), (1000, 64, 17, 10), (1000, 128, 16, 256), (129, 128, 3, 200))
 """Slots, key_dim, batch and k: ragged sizes, and more neighbours asked for than there are."""
 
 
-def trial(contestant: Contestant, device: str, *, pair: bool) -> str | None:
+def trial(candidate: Candidate, device: str, *, pair: bool) -> str | None:
     """The first case that is answered wrongly, in a sentence, or None. Some slots are empty."""
     for data in DATA:
         for slots, key_dim, batch, k in CASES:
             cell = Cell(batch, slots, key_dim, 0 if pair else k, data)
-            given = _with_holes(inputs(cell, 0, device))
+            given = _with_holes(make_inputs(cell, 0, device))
             try:
-                answer = contestant.prepare(given, cell)()
+                answer = candidate.prepare(given, cell)()
             except Refused:
-                # It may serve other sizes; in a cell of this one it says why not.
+                # It may support other sizes; a cell of this one reports why not.
                 continue
-            wrong = _wrong(answer, given, cell, contestant.in_order)
+            wrong = _wrong(answer, given, cell, candidate.in_order)
             if wrong is not None:
                 return f"{cell.name}: {wrong}"
     return None

@@ -1,4 +1,4 @@
-"""Correctness, before anything is timed: an answer against the scores in float64.
+"""Checks of an answer against the scores in float64, before anything is timed.
 
 Of every row checked: as many slots as there are to find, each once and occupied; none that scores
 lower than the k-th best by more than SLACK; the very slots of the truth wherever the scores beside

@@ -1,13 +1,10 @@
 """The best tiles and bins of the triton lookup on this GPU, by trying them.
 
-It changes the two functions of the lookup's plan that choose them, cell by cell, and prints what to
-write there. Tries are kept in runs/, so that the same command goes on where it stopped.
+It replaces the two functions of the lookup's plan that choose them, cell by cell, and prints the
+best choices. What was tried is stored in runs/, from which the same command resumes.
 """
 
-import argparse
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,10 +17,11 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import results
-from benchmarks.lookup import kept
-from benchmarks.lookup.cells import MILLION, Cell, Inputs, inputs
+from benchmarks.lookup.cache import CellCache
+from benchmarks.lookup.candidates import Candidate, Refused, ours
+from benchmarks.lookup.cells import MILLION, Cell, Inputs, make_inputs
 from benchmarks.lookup.clock import CudaClock
-from benchmarks.lookup.contestants import Contestant, Refused, ours
+from benchmarks.runner import Run
 
 PLAN = "rarememory.lookup.triton_plan"
 ROWS, SLOTS, WARPS, STAGES = (16, 32, 64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)
@@ -37,22 +35,26 @@ CELLS = [
 Try = Callable[[], float]
 
 
-def main(options: argparse.Namespace) -> int:
-    """Sweep, print the best of every cell, write runs/lookup_tune.json; return the exit status."""
+def sweep(run: Run) -> None:
+    """Sweep, print the best of every cell, write runs/lookup_tune.json.
+
+    Raises:
+        RuntimeError: there are no tiles to sweep.
+    """
+    options = run.options
     if options.device != "cuda":
-        print("--tune needs a gpu: there are no tiles to choose on the cpu", file=sys.stderr)
-        return 1
+        raise RuntimeError("--tune needs a gpu: there are no tiles to choose on the cpu")
     try:
         plan = import_module(PLAN)
         _ = plan.Tile, plan._tile, plan._bins_wanted
     except (ImportError, AttributeError) as error:
-        print(f"the triton lookup has no tiles to sweep: not run ({error})", file=sys.stderr)
-        return 1
-    begin = time.perf_counter()
-    store = kept.Kept(Path(options.runs), "tune", results.device(), torch.__version__)
+        raise RuntimeError(f"the triton lookup has no tiles to sweep: not run ({error})") from None
+    cache = CellCache(Path(options.runs), "tune", results.device(), torch.__version__)
     best = {}
     for cell in CELLS:
-        found = _swept(cell, plan, store, lambda: _late(options, begin))
+        found = _swept(
+            cell, plan, cache, lambda: bool(options.minutes) and run.seconds > 60 * options.minutes
+        )
         best[cell.name] = sorted(found.items(), key=lambda one: one[1])[:5]
         for name, seconds in best[cell.name]:
             print(f"{cell.name:20} {1e6 * seconds:10.1f} us  {name}")
@@ -61,31 +63,20 @@ def main(options: argparse.Namespace) -> int:
         for name, tried in best.items()
         if tried
     }
-    results.write_result(
-        "lookup_tune",
-        figures,
-        folder=Path(options.runs),
-        command="python -m benchmarks.lookup --tune",
-        seed=0,
-        best=best,
-    )
-    return 0
+    run.published = False
+    run.write("lookup_tune", figures, best=best)
 
 
-def _late(options: argparse.Namespace, begin: float) -> bool:
-    return bool(options.minutes) and time.perf_counter() - begin > 60 * options.minutes
-
-
-def _swept(cell: Cell, plan: Any, store: kept.Kept, late: Callable[[], bool]) -> dict[str, float]:
+def _swept(cell: Cell, plan: Any, cache: CellCache, late: Callable[[], bool]) -> dict[str, float]:
     """Seconds by choice: the tiles first, then the bins with the best of those."""
-    tried: dict[str, float] = store.get(cell.name) or {}
+    tried: dict[str, float] = cache.get(cell.name) or {}
     if late():
         return _timed_only(tried)
-    given = inputs(cell, 0, "cuda")
+    given = make_inputs(cell, 0, "cuda")
     default = plan._tile(cell.batch, cell.key_dim, torch.float16)
     for tile in tqdm(_tiles(cell, plan.Tile, default), desc=cell.name, unit="tile"):
         _try(tried, f"{tile}", partial(_seconds, cell, given, plan, tile, None), late)
-        store.put(cell.name, tried)
+        cache.put(cell.name, tried)
     done = _timed_only(tried)
     if done:
         fastest = min(done, key=lambda name: done[name])
@@ -94,7 +85,7 @@ def _swept(cell: Cell, plan: Any, store: kept.Kept, late: Callable[[], bool]) ->
             name = f"{fastest.partition(' with ')[0]} with {bins} bins"
             tile = tiles[name.partition(" with ")[0]]
             _try(tried, name, partial(_seconds, cell, given, plan, tile, bins), late)
-            store.put(cell.name, tried)
+            cache.put(cell.name, tried)
     return _timed_only(tried)
 
 
@@ -130,7 +121,7 @@ def _tiles(cell: Cell, tile: Any, default: Any) -> Iterator[Any]:
 def _seconds(cell: Cell, given: Inputs, plan: Any, tile: Any, bins: int | None) -> float:
     with _chosen(plan, tile, bins):
         call = _triton(cell).prepare(given, cell)
-        return min(CudaClock().visit([call], "events"))
+        return min(CudaClock().measure(call, "events"))
 
 
 @contextmanager
@@ -147,12 +138,12 @@ def _chosen(plan: Any, tile: Any, bins: int | None) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    """Plans made before are kept by functions that remember."""
+    """Plans made before are in the caches of functions."""
     for name in (PLAN, "rarememory.lookup.triton"):
         for thing in vars(import_module(name)).values():
             if hasattr(thing, "cache_clear"):
                 thing.cache_clear()
 
 
-def _triton(cell: Cell) -> Contestant:
+def _triton(cell: Cell) -> Candidate:
     return next(one for one in ours("cuda", cell.pair) if one.name == "triton")

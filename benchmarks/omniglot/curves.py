@@ -1,4 +1,4 @@
-"""Curves past the paper: accuracy by ways, by keys stored, by sighting in a lifelong stream."""
+"""Curves of accuracy: by sighting, by ways, by keys stored, by sighting in a lifelong stream."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,12 @@ from typing import Any
 import matplotlib
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.omniglot.tables import PAPER
+from rarememory.evaluation import Accuracy
+
+matplotlib.use("Agg")
 
 PUBLISHED = "Adaptive Posterior Learning (published)"
 """Ramalho and Garnelo 2019, arXiv 1902.02527: other characters and another split."""
@@ -18,9 +24,40 @@ POLICIES = {"paper": "the paper's", "mean": "a mean a class", "fifo": "first in,
 Result = dict[str, Any]
 
 
+def draw_sightings(sightings: dict[int, list[Accuracy]], path: Path) -> Path:
+    """Accuracy by how often a class was seen before, with the paper's figures beside ours."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for color, (way, accuracies) in zip(("tab:blue", "tab:orange"), sightings.items(), strict=True):
+        # At its first sighting a class cannot be known: that point is left out.
+        seen = range(1, len(accuracies))
+        axes.errorbar(
+            seen,
+            [100 * accuracy.mean for accuracy in accuracies[1:]],
+            yerr=[100 * accuracy.interval for accuracy in accuracies[1:]],
+            color=color,
+            marker="o",
+            capsize=3,
+            label=f"{way}-way",
+        )
+        shots = PAPER[way]
+        axes.scatter(
+            list(shots),
+            list(shots.values()),
+            color=color,
+            marker="x",
+            s=60,
+            zorder=3,
+            label=f"{way}-way, Kaiser et al. 2017",
+        )
+    axes.set(xlabel="times the class was seen before", ylabel="accuracy, %")
+    axes.set_xticks(range(1, max(map(len, sightings.values()))))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return _saved(figure, path, dpi=120)
+
+
 def draw_evaluation(result: Result, path: Path) -> Path:
     """Three panels of the result of `python -m benchmarks.omniglot.evaluation`."""
-    matplotlib.use("Agg")
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     _ways(axes[0], result["accuracy_by_ways"])
     _storage(axes[1], result["figures"])
@@ -29,9 +66,7 @@ def draw_evaluation(result: Result, path: Path) -> Path:
         one.set_ylabel("accuracy, %")
         one.grid(alpha=0.3)
         one.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return _saved(figure, path, dpi=110)
 
 
 def _ways(axes: Axes, by_shots: dict[str, dict[str, float]]) -> None:
@@ -65,9 +100,14 @@ def _storage(axes: Axes, figures: dict[str, float]) -> None:
 def _lifelong(axes: Axes, by_stream: dict[str, list[float]]) -> None:
     for order, style in (("random", "-"), ("alphabet", "--")):
         for color, name in zip(("tab:blue", "tab:green", "tab:red"), POLICIES, strict=True):
-            # The first time a class is shown it cannot be known: that point is left out.
             shown = [100 * accuracy for accuracy in by_stream[f"{order}.eight.{name}"][1:]]
             label = f"{POLICIES[name]}, {order} order"
             axes.plot(range(2, len(shown) + 2), shown, style, color=color, label=label)
     axes.set(xlabel="sighting of a class", title="one memory, one stream of all drawings")
     axes.set_xticks(range(2, 21, 3))
+
+
+def _saved(figure: Figure, path: Path, dpi: int) -> Path:
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+    return path

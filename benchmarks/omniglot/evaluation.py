@@ -8,36 +8,43 @@ evaluation characters as they were drawn. Nothing is trained. It takes about twe
 core, most of them for the streams.
 """
 
-import argparse
 import json
 import sys
-import time
+from argparse import Namespace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from benchmarks.commands import at_defaults, exit_status
 from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
-from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, lived
-from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, asked
-from benchmarks.results import RESULTS, named, percent, sha256, write_result
+from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, streamed
+from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, episode_accuracy
+from benchmarks.results import named, percent, sha256
+from benchmarks.runner import Benchmark, Run, bar, print_figures
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, published_runs, read_omniglot
 from rarememory.evaluation import (
     Accuracy,
-    Bar,
     embed,
     embed_averaged,
     runs_accuracy,
     storage_accuracy,
     within_alphabet_accuracy,
 )
+
+BENCHMARK = Benchmark("benchmarks.omniglot.evaluation", __doc__)
+BENCHMARK.add_data()
+add = BENCHMARK.add
+add("--encoder", decisive=False, required=True, help="its weights, in safetensors")
+text = "another encoder, trained on five alphabets only, to test within alphabets"
+add("--five", decisive=False, help=text)
+add("--episodes", type=int, default=100, help="of a kind; a fifth of it beyond 100 ways")
+add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: none")
+add("--streams", type=int, default=3, help="to average the main lifelong figures over")
+add("--seed", type=int, default=0)
 
 WAYS = (100, 423, 659)
 CURVE = (5, 20, 50, 100, 200, 300, 423, 659)
@@ -47,21 +54,17 @@ STORED = (20, 25, 30, 44, 60, 100, 200)
 SHOWN = (2, 6, 20)
 """Sightings whose accuracy is a figure; the others are in the curves."""
 ALL_DRAWINGS = 20
-DECISIVE = ("episodes", "copies", "streams", "seed")
-"""Options that decide the figures: a result with all of them at their defaults, and with --five, is
-published."""
-
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Figures = dict[str, float]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Test, write the result; return the exit status."""
-    return exit_status(_run, _options(arguments))
+    return BENCHMARK.main(_run, arguments)
 
 
-def _run(options: argparse.Namespace) -> None:
-    begin = time.perf_counter()
+def _run(run: Run) -> None:
+    options = run.options
     encoder = stored_encoder(options.encoder)
     folder = options.data or download_omniglot("data")
     characters = read_omniglot(folder, encoder.size).evaluation
@@ -69,39 +72,37 @@ def _run(options: argparse.Namespace) -> None:
     embeddings = embed(encoder, characters.images)
     figures, curves = many_ways("evaluation", embeddings, options)
     figures |= within_alphabets("within_alphabet", characters, embeddings, options)
+    run.command += " --encoder <weights>"
     if options.five:
-        few = stored_encoder(options.five)
-        drawn = read_omniglot(folder, few.size).evaluation
-        figures |= within_alphabets(
-            "within_alphabet.five", drawn, embed(few, drawn.images), options
-        )
+        run.command += " --five <weights>"
+        five = stored_encoder(options.five)
+        drawn = read_omniglot(folder, five.size).evaluation
+        key = "within_alphabet.five"
+        figures |= within_alphabets(key, drawn, embed(five, drawn.images), options)
     figures |= storage(embeddings, options)
     for shot in SHOTS:
-        found = open_set(embeddings, n_shot=shot, seed=options.seed, bar=_bar(f"open, {shot}-shot"))
+        shown = bar(f"open set, {shot}-shot")
+        found = open_set(embeddings, n_shot=shot, seed=options.seed, bar=shown)
         figures |= _percent(f"openset.{shot}shot", **found)
     if options.copies:
         print(f"embedding them {options.copies + 1} times, jittered")
         means = embed_averaged(encoder, characters.images, copies=options.copies, seed=options.seed)
         figures |= many_ways("jittered", means, options)[0]
         figures |= within_alphabets("jittered.within_alphabet", characters, means, options)
-    streamed, by_sighting = lifelong(characters, embeddings, options)
-    figures |= streamed
-    for key, figure in figures.items():
-        print(f"omniglot.{key:60} {figure:7.2f}")
-    path = write_result(
+    more, by_sighting = lifelong(characters, embeddings, options)
+    figures = named("omniglot", figures | more)
+    print_figures(figures)
+    # Without the other encoder some figures of the published file would be missing.
+    run.published &= options.five is not None
+    path = run.write(
         "omniglot_evaluation",
-        named("omniglot", figures),
-        # A quick try is no result to publish: it does not replace one.
-        folder=RESULTS if options.published else Path("runs"),
-        command=_told(options),
-        seed=options.seed,
+        figures,
         episodes=options.episodes,
         episodes_beyond_100_ways=_fewer(options),
         classes=len(characters),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         weights_sha256=sha256(options.encoder),
         five_sha256=sha256(options.five) if options.five else None,
-        wall_seconds=round(time.perf_counter() - begin),
         accuracy_by_ways=curves,
         lifelong_accuracy_by_sighting=by_sighting,
     )
@@ -110,12 +111,12 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def many_ways(
-    name: str, embeddings: Embeddings, options: argparse.Namespace
+    name: str, embeddings: Embeddings, options: Namespace
 ) -> tuple[Figures, dict[str, dict[int, float]]]:
-    """Support and query with all drawings but the support's as queries, which attend to it.
+    """Support and query, all other drawings as queries, answered by class attention.
 
-    At the numbers of `WAYS` the nearest class mean answers as well and, of five shots, the nearest
-    key where drawings are written one after the other.
+    At the numbers of `WAYS` also by the nearest class mean and, of five shots, by the nearest key
+    where drawings are written one after the other.
 
     Returns:
         The figures, and accuracy in [0, 1] by shots and ways.
@@ -126,12 +127,12 @@ def many_ways(
         n_episodes = options.episodes if way <= min(WAYS) else _fewer(options)
         for shot in SHOTS:
             ask = partial(
-                asked,
+                episode_accuracy,
                 *(embeddings, way, shot),
                 n_query=ALL_DRAWINGS - shot,
                 n_episodes=n_episodes,
                 seed=options.seed,
-                bar=_bar(f"{way}-way {shot}-shot"),
+                bar=bar(f"{way}-way {shot}-shot"),
             )
             found = ask(ATTENDED)
             curves[f"{shot}-shot"][way] = found.mean
@@ -144,25 +145,25 @@ def many_ways(
     return figures, curves
 
 
-def _fewer(options: argparse.Namespace) -> int:
-    """All 659 leave only the drawings to chance: fewer episodes will do."""
+def _fewer(options: Namespace) -> int:
+    """How many episodes of very many ways: they differ in their drawings only."""
     return max(2, int(options.episodes) // 5)
 
 
 def within_alphabets(
-    name: str, characters: Characters, embeddings: Embeddings, options: argparse.Namespace
+    name: str, characters: Characters, embeddings: Embeddings, options: Namespace
 ) -> Figures:
-    """The error of Lake's one-shot task on the published runs, and on many drawn at random.
+    """The error of Lake's one-shot task on the published runs, and on random ones.
 
-    People and other methods were asked the published ones. Those at random are of all alphabets and
-    by all hands, and harder: of them the easiest and the hardest alphabet, too.
+    People and other methods were tested on the published runs. The random ones are of all alphabets
+    and drawers; of these the errors of the easiest and of the hardest alphabet, too.
     """
     published = runs_accuracy(
         Memory(embeddings.shape[2], 20),
         embeddings,
         characters.names,
         published_runs(),
-        bar=_bar("published runs"),
+        bar=bar("published runs"),
     )
     found = within_alphabet_accuracy(
         Memory(embeddings.shape[2], 20),
@@ -170,7 +171,7 @@ def within_alphabets(
         characters.names,
         n_runs=options.episodes,
         seed=options.seed,
-        bar=_bar("within alphabets"),
+        bar=bar("within alphabets"),
     )
     each = sorted(100 - 100 * accuracy for accuracy in found.alphabets.values())
     return {
@@ -185,7 +186,7 @@ def _error(accuracy: Accuracy) -> Accuracy:
     return Accuracy(1 - accuracy.mean, accuracy.interval)
 
 
-def storage(embeddings: Embeddings, options: argparse.Namespace) -> Figures:
+def storage(embeddings: Embeddings, options: Namespace) -> Figures:
     """Accuracy at 20 ways by the keys stored of 10 drawings a class."""
     figures: Figures = {}
     for name in ("paper", "fifo", "mean"):
@@ -195,7 +196,7 @@ def storage(embeddings: Embeddings, options: argparse.Namespace) -> Figures:
                 embeddings,
                 n_episodes=options.episodes,
                 seed=options.seed,
-                bar=_bar(f"{size} slots, {name}"),
+                bar=bar(f"{size} slots, {name}"),
             )
             figures |= _percent(f"storage.{name}.{size}", accuracy=found.accuracy)
             figures[f"storage.{name}.{size}.keys"] = found.keys
@@ -203,7 +204,7 @@ def storage(embeddings: Embeddings, options: argparse.Namespace) -> Figures:
 
 
 def lifelong(
-    characters: Characters, embeddings: Embeddings, options: argparse.Namespace
+    characters: Characters, embeddings: Embeddings, options: Namespace
 ) -> tuple[Figures, dict[str, Any]]:
     """Streams of all drawings: by order, size and policy.
 
@@ -222,11 +223,11 @@ def lifelong(
     ]
     for order, size, name in cells:
         key = f"lifelong.{order}.{size}.{name}"
-        found = lived(
+        found = streamed(
             POLICIES[name],
             *(characters, embeddings, order, size),
             seed=options.seed,
-            bar=_bar(key),
+            bar=bar(key),
         )
         curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in found.sightings]
         figures |= _sightings(key, found.sightings)
@@ -235,7 +236,7 @@ def lifelong(
         key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
         for name, of in (("mean", key), ("paper", f"{key}.paper")):
             every = averaged(
-                POLICIES[name], characters, embeddings, order, seeds=seeds, bar=_bar(of)
+                POLICIES[name], characters, embeddings, order, seeds=seeds, bar=bar(of)
             )
             curves[of.partition(".")[2]] = [accuracy.mean for accuracy in every]
             figures |= _sightings(of, every)
@@ -249,36 +250,6 @@ def _sightings(key: str, by_sighting: list[Accuracy]) -> Figures:
 
 def _percent(name: str, **found: Accuracy) -> Figures:
     return percent(named(name, found))
-
-
-def _bar(name: str) -> Bar:
-    return partial(tqdm, desc=name, leave=False)
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.omniglot.evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--encoder", required=True, help="its weights, in safetensors")
-    add("--five", help="another encoder, trained on five alphabets only, to test within alphabets")
-    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--episodes", type=int, default=100, help="of a kind; a fifth of it beyond 100 ways")
-    add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: none")
-    add("--streams", type=int, default=3, help="to average the main lifelong figures over")
-    add("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    options.published = at_defaults(parser, options, DECISIVE) and options.five is not None
-    return options
-
-
-def _told(options: argparse.Namespace) -> str:
-    told = ["python -m benchmarks.omniglot.evaluation --encoder <weights> --data <omniglot>"]
-    told += ["--five <weights>"] if options.five else []
-    told += [f"--{name} {getattr(options, name)}" for name in DECISIVE]
-    return " ".join(told)
 
 
 if __name__ == "__main__":

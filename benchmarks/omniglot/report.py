@@ -1,4 +1,4 @@
-"""One page of what an encoder knows of Omniglot's evaluation characters, with pictures of them.
+"""One page about an encoder on Omniglot's evaluation characters, with pictures of them.
 
     python -m benchmarks.omniglot.report --encoder <weights> --data <folder>
 
@@ -7,7 +7,6 @@ map of embeddings, and the confusions that happen most, drawing by drawing. It i
 scripts, runs/omniglot_report.html, to be opened by any browser.
 """
 
-import argparse
 import base64
 import html
 import io
@@ -28,12 +27,24 @@ from torch import Tensor
 
 from benchmarks.omniglot.curves import Result, draw_evaluation
 from benchmarks.results import RESULTS, sha256
+from benchmarks.runner import Benchmark, Run
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
 from rarememory.data import Characters, download_omniglot, read_omniglot
 from rarememory.evaluation import embed
 
 N_CONFUSIONS, N_MAPPED = 12, 20
+BENCHMARK = Benchmark("benchmarks.omniglot.report", __doc__)
+BENCHMARK.add_data()
+add = BENCHMARK.add
+add("--encoder", required=True, help="its weights, in safetensors")
+add("--result", default=RESULTS / "omniglot_evaluation.json", help="whose curves are shown")
+add(
+    "--sightings",
+    default=RESULTS / "omniglot_vinyals.png",
+    help="picture of accuracy by sighting, as python -m benchmarks.omniglot draws it",
+)
+add("--page", default="runs/omniglot_report.html")
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 STYLE = """
@@ -48,12 +59,10 @@ OTHER_ENCODER = "What follows is of another encoder than the figures above."
 
 
 class Page(NamedTuple):
-    """What the page shows beside its encoder's own drawings.
-
-    Attributes:
-        result: of the evaluation.
-        sightings: a picture, PNG.
-        same_encoder: whether the result is of this encoder.
+    """Attributes:
+    result: of the evaluation.
+    sightings: a picture, PNG.
+    same_encoder: whether the result is of this encoder.
     """
 
     result: Result
@@ -63,29 +72,28 @@ class Page(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; return the exit status."""
-    options = _options(arguments)
-    try:
-        encoder = stored_encoder(options.encoder)
-        folder = options.data or download_omniglot("data")
-        characters = read_omniglot(folder, encoder.size).evaluation
-        result = json.loads(Path(options.result).read_text(encoding="utf-8"))
-        page = Page(
-            result,
-            sightings=Path(options.sightings).read_bytes(),
-            same_encoder=result.get("weights_sha256") == sha256(options.encoder),
-        )
-        path = write_page(characters, embed(encoder, characters.images), page, Path(options.page))
-    except (ImportError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    return BENCHMARK.main(_run, arguments)
+
+
+def _run(run: Run) -> None:
+    options = run.options
+    encoder = stored_encoder(options.encoder)
+    folder = options.data or download_omniglot("data")
+    characters = read_omniglot(folder, encoder.size).evaluation
+    result = json.loads(Path(options.result).read_text(encoding="utf-8"))
+    page = Page(
+        result,
+        sightings=Path(options.sightings).read_bytes(),
+        same_encoder=result.get("weights_sha256") == sha256(options.encoder),
+    )
+    path = write_page(characters, embed(encoder, characters.images), page, Path(options.page))
     print(f"wrote {path}")
-    return 0
 
 
 def write_page(characters: Characters, embeddings: Embeddings, page: Page, path: Path) -> Path:
-    """The page of these characters: they are remembered from a drawing each, and the rest asks."""
+    """Write the page: each character is stored from one drawing, the others are queries."""
     matplotlib.use("Agg")
-    asked, answered = confusions(embeddings)
+    confused, predicted = confusions(embeddings)
     result = page.result
     parts = [
         "<h1>Omniglot past the paper</h1>",
@@ -99,7 +107,7 @@ def write_page(characters: Characters, embeddings: Embeddings, page: Page, path:
         f"<h2>The {N_CONFUSIONS} worst confusions</h2><p>Each character is remembered from one "
         "drawing (right of each pair); left is the drawing that was taken for it, with the name of "
         "what it is.</p>",
-        _picture(_pairs(characters, asked, answered)),
+        _picture(_pairs(characters, confused, predicted)),
         f"<h2>A map of {N_MAPPED} characters</h2><p>Every drawing of the first characters of the "
         "first alphabet, as near as their embeddings are (t-SNE).</p>",
         _picture(_map(characters, embeddings)),
@@ -111,46 +119,46 @@ def write_page(characters: Characters, embeddings: Embeddings, page: Page, path:
 
 
 def confusions(embeddings: Embeddings) -> tuple[list[tuple[int, int]], list[int]]:
-    """Which drawings were answered most surely wrongly, a pair of classes once, and as what.
+    """The worst confusions, each pair of classes once.
 
-    The first drawing of each class is remembered; all others ask. Worst is where the answer beats
-    the right class's key by the greatest score.
+    The first drawing of each class is stored; all others are queries. Worst is where the predicted
+    class exceeds the true one by the greatest score.
 
     Returns:
-        (class, drawing) of each, worst first, and the classes that answered.
+        (class, drawing) of each query, worst first, and the predicted classes.
     """
     n_classes, n_drawings, key_dim = embeddings.shape
     memory, labels = Memory(key_dim, n_classes), torch.arange(n_classes)
     memory.write(embeddings[:, 0], labels)
     queries = embeddings[:, 1:]
-    right = labels.unsqueeze(1).expand(n_classes, n_drawings - 1)
-    pair = memory(queries, right)
-    is_right = pair.values == right.unsqueeze(2)
-    lead = pair.scores.where(~is_right, 0).sum(2) - pair.scores.where(is_right, 0).sum(2)
-    asked: list[tuple[int, int]] = []
-    answered: list[int] = []
-    wrong = pair.values.where(~is_right, 0).sum(2)
+    truth = labels.unsqueeze(1).expand(n_classes, n_drawings - 1)
+    pair = memory(queries, truth)
+    correct = pair.values == truth.unsqueeze(2)
+    lead = pair.scores.where(~correct, 0).sum(2) - pair.scores.where(correct, 0).sum(2)
+    confused: list[tuple[int, int]] = []
+    predicted: list[int] = []
+    wrong = pair.values.where(~correct, 0).sum(2)
     for place in lead.flatten().argsort(descending=True).tolist():
-        of, drawing = divmod(place, n_drawings - 1)
-        if lead[of, drawing] <= 0 or len(asked) == N_CONFUSIONS:
+        label, drawing = divmod(place, n_drawings - 1)
+        if lead[label, drawing] <= 0 or len(confused) == N_CONFUSIONS:
             break
-        answer = int(wrong[of, drawing])
-        if (of, answer) not in zip((c for c, _ in asked), answered, strict=True):
-            asked.append((of, drawing + 1))
-            answered.append(answer)
-    return asked, answered
+        answer = int(wrong[label, drawing])
+        if (label, answer) not in zip((one for one, _ in confused), predicted, strict=True):
+            confused.append((label, drawing + 1))
+            predicted.append(answer)
+    return confused, predicted
 
 
-def _pairs(characters: Characters, asked: list[tuple[int, int]], answered: list[int]) -> Figure:
+def _pairs(characters: Characters, confused: list[tuple[int, int]], predicted: list[int]) -> Figure:
     columns = 3
-    rows = max(1, -(-len(asked) // columns))
+    rows = max(1, -(-len(confused) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(11, 2.2 * rows), layout="constrained")
     for place, one in enumerate(np.ravel(axes)):
         one.axis("off")
-        if place < len(asked):
-            (of, drawing), answer = asked[place], answered[place]
-            one.imshow(_beside(characters.images[of, drawing], characters.images[answer, 0]))
-            one.set_title(f"{characters.names[of]}\nfor {characters.names[answer]}", fontsize=8)
+        if place < len(confused):
+            (label, drawing), answer = confused[place], predicted[place]
+            one.imshow(_beside(characters.images[label, drawing], characters.images[answer, 0]))
+            one.set_title(f"{characters.names[label]}\nfor {characters.names[answer]}", fontsize=8)
     return figure
 
 
@@ -173,10 +181,10 @@ def _map(characters: Characters, embeddings: Embeddings) -> Figure:
     axes.axis("off")
     colors = plt.colormaps["tab20"](np.arange(len(shown)) % 20)
     for place, (across, down) in enumerate(places):
-        of, drawing = divmod(place, embeddings.shape[1])
-        ink = characters.images[of, drawing].numpy() / 255
+        label, drawing = divmod(place, embeddings.shape[1])
+        ink = characters.images[label, drawing].numpy() / 255
         picture = np.concatenate(
-            [np.broadcast_to(colors[of, :3], (*ink.shape, 3)), ink[..., None]], 2
+            [np.broadcast_to(colors[label, :3], (*ink.shape, 3)), ink[..., None]], 2
         )
         box = matplotlib.offsetbox.OffsetImage(picture, zoom=0.7)
         axes.add_artist(matplotlib.offsetbox.AnnotationBbox(box, (across, down), frameon=False))
@@ -210,25 +218,6 @@ def _picture(figure: Figure) -> str:
 
 def _image(png: bytes) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.omniglot.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--encoder", required=True, help="its weights, in safetensors")
-    add("--data", help="folder with Omniglot's zips or folders (default: download into data/)")
-    add("--result", default=RESULTS / "omniglot_evaluation.json", help="whose curves are shown")
-    add(
-        "--sightings",
-        default=RESULTS / "omniglot_vinyals.png",
-        help="picture of accuracy by sighting, as python -m benchmarks.omniglot draws it",
-    )
-    add("--page", default="runs/omniglot_report.html")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

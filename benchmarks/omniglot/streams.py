@@ -17,7 +17,7 @@ SIZES = {"half": 0.5, "one": 1, "two": 2, "eight": 8}
 ORDERS = ("random", "alphabet")
 
 NEIGHBOURS, TEMPERATURE = 64, 0.05
-"""Of those that vote."""
+"""Of the memories whose neighbours vote."""
 
 
 class Policy(NamedTuple):
@@ -46,14 +46,14 @@ POLICIES = {
 }
 
 
-class Lived(NamedTuple):
-    """What a policy knew: by sighting, and how much of it was lost at the end."""
+class Streamed(NamedTuple):
+    """The accuracy by sighting, and how much of it was forgotten at the end."""
 
     sightings: list[Accuracy]
     forgetting: Accuracy
 
 
-def lived(
+def streamed(
     policy: Policy,
     characters: Characters,
     embeddings: Float[Tensor, "classes drawings key_dim"],
@@ -62,11 +62,11 @@ def lived(
     *,
     seed: int,
     bar: Bar = iter,
-) -> Lived:
+) -> Streamed:
     """A memory of this policy and size through one stream, and through it again for forgetting."""
     memory = policy.memory(embeddings.shape[2], round(SIZES[size] * len(characters)))
     stream = drawn_stream(characters, order, seed)
-    return Lived(
+    return Streamed(
         lifelong_accuracy(memory, embeddings, stream, vote=policy.vote, bar=bar),
         lifelong_forgetting(memory, embeddings, stream, vote=policy.vote, bar=bar),
     )

@@ -1,6 +1,6 @@
 """The tables about Omniglot and the sequence task, with what others published beside ours."""
 
-from benchmarks.table import Figure, Row, Table, row
+from benchmarks.table import Row, Table, figures, row
 
 PAPER = {5: {1: 98.4, 5: 99.6}, 20: {1: 95.0, 5: 98.6}}
 """Kaiser et al. 2017, table 1 (arXiv 1703.03129): accuracy in percent by ways and shots."""
@@ -17,7 +17,6 @@ PUBLISHED = (
 """Accuracy in percent as the papers print it."""
 
 TASKS = ("5w1s", "5w5s", "20w1s", "20w5s")
-ALL = ("423w1s", "423w5s")
 POLICIES = {
     "paper": "the paper's",
     "mean": "a mean a class (`MeanMemory`)",
@@ -37,6 +36,21 @@ PEERS = {
 PEERS_PUBLISHED = {
     "matching": ("98.1", "98.9", "93.8", "98.5"),
     "prototypical": ("98.8", "99.7", "96.0", "98.9"),
+}
+EVALUATION = {
+    **{f"evaluation.{n}w{{}}s": f"{n} at once, accuracy" for n in (100, 423, 659)},
+    "evaluation.659w{}s.mean": "659 at once, answered by the nearest class mean",
+    "jittered.659w{}s": "659 at once, drawings averaged with 4 jittered copies",
+}
+WITHIN_ALPHABET = {
+    "": "20 of one alphabet, another hand asks, the 20 published runs, error",
+    "five.": "the same, trained on five alphabets",
+    "random.": "20 of one alphabet, drawn from all 20 alphabets and 20 hands, error",
+    "five.random.": "the same, trained on five alphabets",
+}
+OPEN_SET = {
+    "auroc": "half are strangers, AUROC of the nearest score",
+    "far5": "known and right where 5 % of strangers are accepted",
 }
 ABLATION = {
     "default": "**as it is**",
@@ -64,43 +78,43 @@ ABLATION_FULL = {
 ABLATED = ("20w1s", "20w5s", "688w1s", "688w5s")
 
 
-def _ablation(name: str) -> tuple[Figure, ...]:
-    return tuple(Figure(f"ablation.{name}.{task}") for task in ABLATED)
+def _omniglot(label: str, split: str, protocol: str, upright: str | None) -> Row:
+    """The four tasks and, unless `upright` is None, all 423 upright test characters at once."""
+    usual = figures(f"omniglot.{split}.{protocol}.{{}}", *TASKS)
+    if upright is None:
+        return (label, *usual, "", "")
+    many = figures(f"omniglot.{split}.{upright}.423w{{}}s", 1, 5, form="{:.1f}")
+    return (label, *usual, *many)
 
 
-def _at_five_shots(figures: tuple[Figure, ...]) -> tuple[str | Figure, ...]:
-    """Of a row that at one shot would be no other."""
-    return tuple("" if figure.key.endswith("1s") else figure for figure in figures)
+def _peers() -> tuple[Row, ...]:
+    """A row for each method, and below it what its paper prints."""
+    rows: list[Row] = []
+    for name, label in PEERS.items():
+        rows.append((label, *figures(f"omniglot_peers.{name}.{{}}", *TASKS)))
+        if name in PEERS_PUBLISHED:
+            rows.append((f"{label} (published)", *PEERS_PUBLISHED[name]))
+    return tuple(rows)
 
 
-def _vinyals(protocol: str) -> tuple[Figure, ...]:
-    return tuple(Figure(f"omniglot.{protocol}.{task}") for task in TASKS)
+def _only_five_shots(one: Row) -> Row:
+    """The row without its one-shot cells, in which it would be equal to another row."""
+    return tuple(cell if isinstance(cell, str) or cell.key.endswith("5s") else "" for cell in one)
 
 
-def _peer(name: str, said: str) -> list[Row]:
-    """A row, and below it what its paper prints."""
-    measured = row(said, *(Figure(f"omniglot_peers.{name}.{task}") for task in TASKS))
-    if name not in PEERS_PUBLISHED:
-        return [measured]
-    return [measured, row(f"{said} (published)", *PEERS_PUBLISHED[name])]
-
-
-def _upright(protocol: str) -> tuple[Figure, ...]:
-    return tuple(Figure(f"omniglot.{protocol}.{task}", "{:.1f}") for task in ALL)
-
-
-def _streams(key: str) -> tuple[Figure, ...]:
+def _streams(label: str, key: str) -> Row:
     orders = ("random", "alphabet")
-    return tuple(Figure(f"omniglot.lifelong.{order}.{key}", "{:.1f}") for order in orders)
+    return (label, *figures(f"omniglot.lifelong.{{}}.{key}", *orders, form="{:.1f}"))
 
 
-def _sequence(name: str) -> tuple[Figure, ...]:
-    parts = ("without", "with")
-    return tuple(Figure(f"sequence.{name}.{part}_memory", "{:.1f}") for part in parts)
+def _ablation(names: dict[str, str]) -> tuple[Row, ...]:
+    return tuple(
+        (label, *figures(f"ablation.{name}.{{}}", *ABLATED)) for name, label in names.items()
+    )
 
 
-def _evaluation(key: str) -> Figure:
-    return Figure(f"omniglot.{key}", "{:.1f}")
+def _sequence(label: str, name: str) -> Row:
+    return (label, *figures(f"sequence.{name}.{{}}_memory", "without", "with", form="{:.1f}"))
 
 
 TABLES = {
@@ -112,37 +126,25 @@ TABLES = {
         ),
         rows=(
             *PUBLISHED,
-            row(
-                "**rarememory**, support/query",
-                *_vinyals("vinyals.support"),
-                *_upright("vinyals.upright"),
+            _omniglot("**rarememory**, support/query", "vinyals", "support", "upright"),
+            _omniglot("the same, sighting", "vinyals", "sighting", None),
+            _omniglot(
+                "the same, answered by the nearest class mean", "vinyals", "mean", "mean.upright"
             ),
-            row("the same, sighting", *_vinyals("vinyals.sighting"), "", ""),
-            row(
-                "the same, answered by the nearest class mean",
-                *_vinyals("vinyals.mean"),
-                *_upright("vinyals.mean.upright"),
-            ),
-            row(
+            _omniglot(
                 "the same, drawings averaged with 4 jittered copies",
-                *_vinyals("vinyals.jittered"),
-                *_upright("vinyals.jittered.upright"),
+                *("vinyals", "jittered", "jittered.upright"),
             ),
-            row(
+            _omniglot(
                 "one of its three encoders alone, mean over seeds",
-                *_vinyals("vinyals.alone"),
-                *_upright("vinyals.alone.upright"),
+                *("vinyals", "alone", "alone.upright"),
             ),
-            row(
-                "the small encoder that ships, support/query",
-                *_vinyals("shipped.support"),
-                *_upright("shipped.upright"),
+            _omniglot(
+                "the small encoder that ships, support/query", "shipped", "support", "upright"
             ),
-            row("the same, sighting", *_vinyals("shipped.sighting"), "", ""),
-            row(
-                "the same, answered by the nearest class mean",
-                *_vinyals("shipped.mean"),
-                *_upright("shipped.mean.upright"),
+            _omniglot("the same, sighting", "shipped", "sighting", None),
+            _omniglot(
+                "the same, answered by the nearest class mean", "shipped", "mean", "mean.upright"
             ),
         ),
     ),
@@ -150,74 +152,46 @@ TABLES = {
         columns=("659 evaluation characters", "1 drawing", "5 drawings"),
         rows=(
             *(
+                row(label, *figures(f"omniglot.{key}", 1, 5, form="{:.1f}"))
+                for key, label in EVALUATION.items()
+            ),
+            *(
                 row(
-                    f"{way} at once, accuracy",
-                    *(_evaluation(f"evaluation.{way}w{shot}s") for shot in (1, 5)),
+                    label,
+                    *figures("omniglot.within_alphabet.{}20w1s.error", key, form="{:.1f}"),
+                    "",
                 )
-                for way in (100, 423, 659)
+                for key, label in WITHIN_ALPHABET.items()
             ),
-            row(
-                "659 at once, answered by the nearest class mean",
-                *(_evaluation(f"evaluation.659w{shot}s.mean") for shot in (1, 5)),
-            ),
-            row(
-                "659 at once, drawings averaged with 4 jittered copies",
-                *(_evaluation(f"jittered.659w{shot}s") for shot in (1, 5)),
-            ),
-            row(
-                "20 of one alphabet, another hand asks, the 20 published runs, error",
-                _evaluation("within_alphabet.20w1s.error"),
-                "",
-            ),
-            row(
-                "the same, trained on five alphabets",
-                _evaluation("within_alphabet.five.20w1s.error"),
-                "",
-            ),
-            row(
-                "20 of one alphabet, drawn from all 20 alphabets and 20 hands, error",
-                _evaluation("within_alphabet.random.20w1s.error"),
-                "",
-            ),
-            row(
-                "the same, trained on five alphabets",
-                _evaluation("within_alphabet.five.random.20w1s.error"),
-                "",
-            ),
-            row(
-                "half are strangers, AUROC of the nearest score",
-                *(_evaluation(f"openset.{shot}shot.auroc") for shot in (1, 5)),
-            ),
-            row(
-                "known and right where 5 % of strangers are accepted",
-                *(_evaluation(f"openset.{shot}shot.far5") for shot in (1, 5)),
+            *(
+                row(label, *figures(f"omniglot.openset.{{}}shot.{key}", 1, 5, form="{:.1f}"))
+                for key, label in OPEN_SET.items()
             ),
         ),
     ),
     "lifelong": Table(
         columns=("", "random order", "alphabet by alphabet"),
-        rows=tuple(
-            row(f"{said}, sighting {n}", *_streams(f"{key}sighting{n}"))
-            for said, key in ((POLICIES["mean"], ""), (POLICIES["paper"], "paper."))
-            for n in (2, 6)
-        )
-        + tuple(
-            row(
-                f"{POLICIES[name]}, forgotten by the end, of one stream",
-                *_streams(f"eight.{name}.forgetting"),
-            )
-            for name in ("mean", "paper")
+        rows=(
+            *(
+                _streams(f"{POLICIES[name]}, sighting {n}", f"{key}sighting{n}")
+                for name, key in (("mean", ""), ("paper", "paper."))
+                for n in (2, 6)
+            ),
+            *(
+                _streams(
+                    f"{POLICIES[name]}, forgotten by the end, of one stream",
+                    f"eight.{name}.forgetting",
+                )
+                for name in ("mean", "paper")
+            ),
         ),
     ),
     "storage": Table(
         columns=("20 ways, 10 drawings of each, slots", *map(str, STORED)),
         rows=tuple(
-            row(
+            (
                 POLICIES[name],
-                *(
-                    Figure(f"omniglot.storage.{name}.{slots}.accuracy", "{:.1f}")
-                    for slots in STORED
-                ),
+                *figures(f"omniglot.storage.{name}.{{}}.accuracy", *STORED, form="{:.1f}"),
             )
             for name in ("mean", "paper", "fifo")
         ),
@@ -225,44 +199,42 @@ TABLES = {
     "policies": Table(
         columns=("6th sighting, random order, slots a class", *SIZES.values()),
         rows=tuple(
-            row(
-                said,
-                *(
-                    Figure(f"omniglot.lifelong.random.{size}.{name}.sighting6", "{:.1f}")
-                    for size in SIZES
-                ),
+            (
+                label,
+                *figures(f"omniglot.lifelong.random.{{}}.{name}.sighting6", *SIZES, form="{:.1f}"),
             )
-            for name, said in POLICIES.items()
+            for name, label in POLICIES.items()
         ),
     ),
     "peers": Table(
         columns=("", "5-way 1-shot", "5-way 5-shot", "20-way 1-shot", "20-way 5-shot"),
         rows=(
-            *(each for name, said in PEERS.items() for each in _peer(name, said)),
-            row(
-                "the same, all drawings kept and attended to",
-                *_at_five_shots(
-                    tuple(Figure(f"omniglot_peers.attention.{task}") for task in TASKS)
-                ),
+            *_peers(),
+            _only_five_shots(
+                (
+                    "the same, all drawings kept and attended to",
+                    *figures("omniglot_peers.attention.{}", *TASKS),
+                )
             ),
-            row("MAML, learn2learn", *(Figure(f"omniglot_peers.maml.{task}") for task in TASKS)),
-            row("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
+            ("MAML, learn2learn", *figures("omniglot_peers.maml.{}", *TASKS)),
+            ("MAML (published)", "98.7", "99.9", "95.8", "98.9"),
         ),
     ),
     "ablation": Table(
         columns=("", "20-way 1-shot", "20-way 5-shot", "688-way 1-shot", "688-way 5-shot"),
-        rows=(
-            *(row(said, *_ablation(name)) for name, said in ABLATION.items()),
-            # A full memory has room for one shot: what it gives up begins at five.
-            *(row(said, *_at_five_shots(_ablation(name))) for name, said in ABLATION_FULL.items()),
-        ),
+        # A full memory has slots for one shot: what it evicts begins at five.
+        rows=(*_ablation(ABLATION), *map(_only_five_shots, _ablation(ABLATION_FULL))),
     ),
     "sequence": Table(
         columns=("", "without memory", "with memory"),
         rows=(
-            row("LSTM with attention, 2 layers of 256", *_sequence("lstm")),
-            row("Transformer", *_sequence("modern")),
-            row("numbers that occur in training", "", Figure("sequence.ceiling", "{:.1f}")),
+            _sequence("LSTM with attention, 2 layers of 256", "lstm"),
+            _sequence("Transformer", "modern"),
+            (
+                "numbers that occur in training",
+                "",
+                *figures("sequence.{}", "ceiling", form="{:.1f}"),
+            ),
         ),
     ),
 }

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypedDict
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from benchmarks.runner import bar
 from rarememory import FirstInFirstOut, Memory
 from rarememory.data import Characters, is_upright
 from rarememory.evaluation import (
@@ -24,8 +24,7 @@ from rarememory.evaluation import (
 from rarememory.evaluation.accuracy import student_t
 from rarememory.variants.attention import HUBNESS_CORRECTION, ClassAttention, class_attention
 
-WAYS = (5, 20)
-SHOTS = (1, 5)
+WAYS, SHOTS = (5, 20), (1, 5)
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
 Accuracies = dict[str, Accuracy]
@@ -39,19 +38,17 @@ class Read(TypedDict, total=False):
 
 
 ATTENDED = Read(attention=partial(class_attention, hubness_correction=HUBNESS_CORRECTION))
-"""By what the query attends to, of all keys."""
+"""By attention over the keys of each class."""
 MEAN = Read(average=True)
-"""By the nearest key, of one a class, the mean."""
+"""By the nearest key; each class has one, its mean."""
 BY_SHOT = Read()
-"""By the nearest key, of what the memory's rule has kept."""
+"""By the nearest key; the support is written one example after the other."""
 
 
-class Tested(NamedTuple):
-    """What an encoder was found to do.
-
-    Attributes:
-        accuracies: by protocol and task, such as "support.20w5s".
-        sighting: by number of ways, the accuracy at every sighting.
+class Evaluated(NamedTuple):
+    """Attributes:
+    accuracies: by protocol and task, such as "support.20w5s".
+    sighting: by number of ways, the accuracy at every sighting.
     """
 
     accuracies: Accuracies
@@ -59,70 +56,68 @@ class Tested(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """What the encoders of several seeds were found to do on the same episodes.
+    """The accuracies of several encoders on the same episodes, by task, such as "alone.20w5s".
 
     Attributes:
-        mean: over seeds, by task, such as "alone.20w5s"; the interval covers them.
-        by_encoder: the same for each.
+        mean: over encoders; the interval covers episodes and encoders.
+        by_encoder: of each encoder.
     """
 
     mean: Accuracies
     by_encoder: list[Accuracies]
 
 
-def tested(encoder: nn.Module, characters: Characters, options: Namespace) -> Tested:
-    """By every protocol; queries attend to the shots, or are answered by the nearest key.
+def evaluated(encoder: nn.Module, characters: Characters, options: Namespace) -> Evaluated:
+    """The accuracies of an encoder by every protocol.
 
-    The characters come with their rotations; with `options.copies`, rows of their own tell what
-    averaging an embedding over jittered copies of its drawing brings.
+    The characters come with their rotations. With `options.copies`, rows of their own average the
+    embedding of each drawing with those of jittered copies.
     """
     embeddings = embed(encoder, characters.images).cpu()
+    upright, n_episodes = _upright(characters), options.episodes
     found = few_shot_accuracies(
         embeddings,
         ways=WAYS,
         shots=SHOTS,
-        n_episodes=options.episodes,
+        n_episodes=n_episodes,
         n_sharing=options.sharing,
         attention=ATTENDED["attention"],
-        bar=_bar,
+        bar=bar,
     )
-    accuracies = {f"support.{way}w{n}s": each for (way, n), each in found.support.items()}
+    accuracies = {f"support.{way}w{n}s": one for (way, n), one in found.support.items()}
     for way in WAYS:
-        for shot in SHOTS:
-            accuracies[f"sighting.{way}w{shot}s"] = found.sighting[way][shot]
-        accuracies |= _task("by_shot", embeddings, way, 5, BY_SHOT, n_episodes=options.episodes)
-    upright = _upright(characters)
-    accuracies |= _all_at_once("upright", embeddings[upright], options)
+        accuracies |= {f"sighting.{way}w{n}s": found.sighting[way][n] for n in SHOTS}
+        accuracies |= _task("by_shot", embeddings, way, 5, BY_SHOT, n_episodes=n_episodes)
+    accuracies |= _many_way("upright", embeddings[upright], options)
     accuracies |= _support_query("mean", embeddings, upright, options, MEAN)
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
         accuracies |= _support_query("jittered", means, upright, options)
-    return Tested(accuracies, found.sighting)
+    return Evaluated(accuracies, found.sighting)
 
 
 def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namespace) -> Alone:
-    """Every encoder by itself, by the field's protocol."""
+    """The accuracies of every encoder by itself, by the field's protocol."""
     upright = _upright(characters)
     by_encoder = [
         _support_query("alone", embed(encoder, characters.images).cpu(), upright, options)
         for encoder in encoders
     ]
-    return Alone(
-        {name: _mean([one[name] for one in by_encoder]) for name in by_encoder[0]}, by_encoder
-    )
+    mean = {task: _mean([one[task] for one in by_encoder]) for task in by_encoder[0]}
+    return Alone(mean, by_encoder)
 
 
-def at_once(options: Namespace) -> int:
-    """Episodes of all classes: they leave only the drawings to chance, and few will do."""
+def many_way_episodes(options: Namespace) -> int:
+    """How many episodes of all classes: they differ in their drawings only, so few are enough."""
     return min(int(options.episodes), 40)
 
 
 def memory_for(key_dim: int, memory_size: int, read: Read) -> Memory:
-    """One that keeps every drawing where they are attended to, else one to average into."""
+    """A memory that keeps every example for attention, or else averages hits into a key."""
     return Memory(key_dim, memory_size, update=FirstInFirstOut() if "attention" in read else None)
 
 
-def asked(
+def episode_accuracy(
     embeddings: Embeddings, way: int, shot: int, read: Read, *, bar: Bar = iter, **numbers: int
 ) -> Accuracy:
     """By the field's protocol, with a slot for every drawing of a support."""
@@ -133,33 +128,28 @@ def asked(
 
 
 def _support_query(
-    name: str,
-    embeddings: Embeddings,
-    upright: Tensor,
-    options: Namespace,
-    read: Read = ATTENDED,
+    name: str, embeddings: Embeddings, upright: Tensor, options: Namespace, read: Read = ATTENDED
 ) -> Accuracies:
     """Of a few classes in an episode, and of all upright ones at once."""
     found: Accuracies = {}
     for way in WAYS:
         for shot in SHOTS:
             found |= _task(name, embeddings, way, shot, read, n_episodes=options.episodes)
-    return found | _all_at_once(f"{name}.upright", embeddings[upright], options, read)
+    return found | _many_way(f"{name}.upright", embeddings[upright], options, read)
 
 
 def _upright(characters: Characters) -> Tensor:
     return torch.tensor([is_upright(name) for name in characters.names])
 
 
-def _all_at_once(
+def _many_way(
     name: str, embeddings: Embeddings, options: Namespace, read: Read = ATTENDED
 ) -> Accuracies:
-    """All classes in one episode."""
+    """All classes in one episode, and all drawings but the support's as queries."""
     way, drawings, _ = embeddings.shape
     found: Accuracies = {}
     for shot in SHOTS:
-        n_episodes, n_query = at_once(options), drawings - shot
-        numbers = {"n_episodes": n_episodes, "n_query": n_query}
+        numbers = {"n_episodes": many_way_episodes(options), "n_query": drawings - shot}
         found |= _task(name, embeddings, way, shot, read, **numbers)
     return found
 
@@ -167,22 +157,18 @@ def _all_at_once(
 def _task(
     name: str, embeddings: Embeddings, way: int, shot: int, read: Read, **numbers: int
 ) -> Accuracies:
-    """Under its name, the accuracy of one task that is answered in one way."""
-    bar = _bar(f"{way}-way {shot}-shot, {name}", "episode")
-    return {f"{name}.{way}w{shot}s": asked(embeddings, way, shot, read, bar=bar, **numbers)}
+    shown = bar(f"{way}-way {shot}-shot, {name}")
+    accuracy = episode_accuracy(embeddings, way, shot, read, bar=shown, **numbers)
+    return {f"{name}.{way}w{shot}s": accuracy}
 
 
 def _mean(found: Sequence[Accuracy]) -> Accuracy:
     """Of several seeds; the interval covers episodes and seeds.
 
     interval = sqrt(mean of interval_i^2 + (t s)^2 / n), s the deviation between the n seeds and t
-    Student's of n - 1 degrees of freedom: so few seeds say little of how far they scatter.
+    Student's of n - 1 degrees of freedom.
     """
     means, intervals = torch.tensor(found, dtype=torch.float64).T
     n = len(found)
     of_seeds = student_t(n - 1) ** 2 * means.var().item() / n if n > 1 else 0.0
     return Accuracy(means.mean().item(), math.sqrt(intervals.square().mean().item() + of_seeds))
-
-
-def _bar(name: str, unit: str) -> Bar:
-    return partial(tqdm, desc=name, unit=unit, leave=False)

@@ -25,7 +25,7 @@ SHRINKAGE = 0.5
 
 
 class Trained(NamedTuple):
-    """An encoder with the weights that are in its file, and how it came about."""
+    """An encoder with the weights that are in its file, and how it was trained."""
 
     encoder: Backbone
     recipe: Recipe
@@ -35,35 +35,35 @@ class Trained(NamedTuple):
 
 
 def trained(characters: Characters, split: Split, options: Namespace, seed: int) -> Trained:
-    """Train an encoder, or go on from its checkpoint; its weights are kept beside it.
+    """Train an encoder, or resume from its checkpoint; its weights are written beside that.
 
-    With `options.validate` 0 it learns the characters that are there to choose by as well. It ends
-    in the map under which drawings of one of its characters differ as much in every direction.
+    With `options.validate` 0 it is trained on the validation characters as well. It ends in a
+    whitening map: drawings of one training character then vary equally in every direction.
     """
     torch.manual_seed(seed)
-    learnt = characters.select(split.train + (() if options.validate else split.validation))
-    training = _training(learnt.mirrored(), options, seed)
-    # One for each split, so that none is tested on what another has trained on.
+    chosen = characters.select(split.train + (() if options.validate else split.validation))
+    training = _training(chosen.mirrored(), options, seed)
+    # One for each split: no encoder may be tested on what it was trained on.
     checkpoint = Path(f"runs/omniglot_{checksum(split)}_{options.backbone}_{seed}.pt")
     _train(training, characters.select(split.validation), options, checkpoint)
     encoder = cast(Backbone, training.averaged.module)
-    _whiten(encoder, learnt)
+    _whiten(encoder, chosen)
     _round(encoder)
     return Trained(
         encoder,
         training.recipe,
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         seconds=training.seconds,
-        weights_sha256=keep(encoder, checkpoint.with_suffix(".safetensors")),
+        weights_sha256=save_weights(encoder, checkpoint.with_suffix(".safetensors")),
     )
 
 
-def together(encoders: Sequence[Backbone]) -> Backbone | Ensemble:
-    """Side by side as one, unless there is only one."""
+def side_by_side(encoders: Sequence[Backbone]) -> Backbone | Ensemble:
+    """All of them as one encoder."""
     return Ensemble(encoders) if len(encoders) > 1 else encoders[0]
 
 
-def keep(encoder: nn.Module, path: Path) -> str:
+def save_weights(encoder: nn.Module, path: Path) -> str:
     """Write its weights in half precision, and return the SHA-256 of the file."""
     content = save(_halved(encoder))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _training(characters: Characters, options: Namespace, seed: int) -> Training
     recipe = Recipe(steps=options.steps, n_way=options.train_ways, seed=seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     slots = recipe.n_way * recipe.n_sightings
-    # What cannot go wrong here is not asked about: asking would make the host wait for a GPU.
+    # Validation makes the host wait for the GPU, and these inputs are valid.
     memory = Memory(KEY_DIM, slots, temperature=TEMPERATURE, validate=False, seed=seed).to(device)
     encoder: nn.Module = BACKBONES[options.backbone](KEY_DIM)
     encoder = encoder.to(device).to(memory_format=torch.channels_last)
@@ -91,14 +91,14 @@ def _train(
     def watch(step: Step) -> None:
         bar.update(step.step - bar.n)
         if step.step % 20 == 0:
-            # To look at them is to wait for them.
+            # Reading them makes the host wait for the GPU.
             for name in ("loss", "accuracy"):
                 now = float(getattr(step, name))
                 recent[name] = recent.get(name, now) + 0.3 * (now - recent.get(name, now))
             bar.set_postfix(loss=f"{recent['loss']:.3f}", accuracy=f"{recent['accuracy']:.1%}")
         if options.validate and step.step % options.validate == 0:
-            answered = _validated(training, validation, min(100, options.episodes))
-            tqdm.write(f"step {step.step}: validation, {answered}")
+            found = _validated(training, validation, min(100, options.episodes))
+            tqdm.write(f"step {step.step}: validation, {found}")
 
     train(training, checkpoint=checkpoint, watch=watch)
     bar.close()
@@ -125,5 +125,5 @@ def _whiten(encoder: nn.Module, characters: Characters) -> None:
 
 
 def _round(encoder: nn.Module) -> None:
-    """The encoder as it is kept, with the weights of half precision, so that is what is tested."""
+    """Round the weights to half precision: what is tested is what is written."""
     encoder.load_state_dict(_halved(encoder))

@@ -1,4 +1,4 @@
-"""Who sees which characters: rotations are classes, and training classes are mirrored too."""
+"""The characters of each part: rotations are classes, and training classes are mirrored too."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ Images = UInt8[Tensor, "classes drawings height width"]
 
 
 class Drawings(NamedTuple):
-    """Characters to train on, to choose by and to test with, and what their split is called."""
+    """Characters to train on, to validate and to test with, and the name of their split."""
 
     train: Characters
     validation: Characters
@@ -41,13 +41,13 @@ def read(folder: str | None, split: str, backbone: str = "residual") -> Drawings
     """
     parts = read_omniglot(folder or download_omniglot("data"), BACKBONES[backbone](1).size)
     omniglot = Omniglot(*(part.rotated() for part in parts))
-    called, chosen = split_called(split, omniglot)
+    name, chosen = split_called(split, omniglot)
     characters = omniglot.characters
     return Drawings(
         characters.select(chosen.train).mirrored(),
         characters.select(chosen.validation),
         characters.select(chosen.test),
-        called,
+        name,
         checksum(chosen),
     )
 

@@ -1,4 +1,4 @@
-"""The memory's own row: trained through it by the default recipe, answered through it."""
+"""The memory's own row: an encoder trained under it by the default recipe, tested with it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,43 +29,37 @@ def trained_under_memory(
     backbone: str = "residual",
     options: Mapping[str, Any] | None = None,
 ) -> Training:
-    """An encoder trained under a memory with such options; its checkpoint is gone on from.
+    """Train an encoder under a memory, or resume from its checkpoint in the folder.
 
-    Args:
-        characters: to learn.
-        recipe: how to train.
-        folder: of checkpoints.
-        name: what the bar says.
-        backbone: one of `BACKBONES`.
-        options: of the memory, beside a temperature of 0.1 and a slot for every sighting.
+    `options` are those of the memory, beside a temperature of 0.1 and a slot for every sighting.
     """
     torch.manual_seed(recipe.seed)
     given = {"temperature": TEMPERATURE, "seed": recipe.seed, **(options or {})}
-    # One that is kept has room for all classes, and for those that took a second slot.
-    room = recipe.n_way * recipe.n_sightings if recipe.cleared else 2 * len(characters)
-    slots = given.pop("memory_size", room)
+    # One that is never cleared holds all classes, some of them in two slots.
+    usual = recipe.n_way * recipe.n_sightings if recipe.cleared else 2 * len(characters)
+    slots = given.pop("memory_size", usual)
     encoder = BACKBONES[backbone](KEY_DIM).to(memory_format=torch.channels_last)
     images, memory = characters.images, Memory(KEY_DIM, slots, **given)
     training = Training(encoder, memory, images, recipe, families(characters.names))
     facts = repr((recipe, backbone, given, slots, images.shape))
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
-    with tqdm(total=recipe.steps, desc=name, unit="step") as bar:
+    with tqdm(total=recipe.steps, desc=name, unit="step") as shown:
 
         def watch(step: Step) -> None:
-            bar.update(step.step - bar.n)
+            shown.update(step.step - shown.n)
             if step.step % 20 == 0:
-                bar.set_postfix(loss=f"{float(step.loss):.3f}")
+                shown.set_postfix(loss=f"{float(step.loss):.3f}")
 
         train(training, checkpoint=folder / f"memory_{digest}.pt", watch=watch)
     return training
 
 
 def drawings_seen(recipe: Recipe) -> int:
-    """How many drawings a training by the recipe shows."""
+    """How many drawings a training by the recipe sees."""
     return recipe.steps * recipe.n_way * recipe.n_sightings
 
 
-def answered_by_memory(
+def memory_accuracy(
     embeddings: Embeddings,
     task: Task,
     *,
@@ -75,16 +69,10 @@ def answered_by_memory(
     memory: Memory | None = None,
     read: Read = MEAN,
 ) -> Accuracy:
-    """How often a memory that has been shown the support answers rightly.
+    """The accuracy of a memory that holds the support.
 
-    Args:
-        embeddings: of the characters to draw episodes from.
-        task: ways and shots.
-        n_episodes: how many.
-        seed: of the episodes.
-        bar: shows progress over episodes.
-        memory: cleared for every episode; one that has a slot for every drawing if None.
-        read: how queries are answered.
+    It is cleared for every episode; None stands for one with a slot for every example. `read` says
+    how queries are answered.
     """
     memory = memory or memory_for(embeddings.shape[2], task.way * task.shot, read)
     return support_query_accuracy(

@@ -20,7 +20,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, float]]] = {
 }
 
 
-def beside_published(key: str, row: str, task: str, accuracy: float) -> dict[str, float]:
+def compared_with_published(row: str, task: str, accuracy: float) -> dict[str, float]:
     """The points by which a measured accuracy exceeds the published one, if there is one."""
     published = PUBLISHED.get(row, ("", {}))[1].get(task)
-    return {} if published is None else {f"{key}.to_published": accuracy - published}
+    key = f"omniglot_peers.{row}.{task}.to_published"
+    return {} if published is None else {key: accuracy - published}

@@ -1,6 +1,6 @@
-"""How each method answers: a support [way, shot, dim] scores the classes of the queries.
+"""The rule of each method: scores of the classes from a support [way, shot, dim] and queries.
 
-What trains by its own loss trains by the cross-entropy of the same scores.
+A method with a loss of its own is trained by the cross-entropy of the same scores.
 """
 
 import torch
@@ -53,5 +53,5 @@ def k_neighbours(
 
 
 def _cosines(support: Support, queries: Queries) -> Float[Tensor, "queries way shot"]:
-    shown = normalize(support.flatten(0, 1), dim=1)
-    return (normalize(queries, dim=1) @ shown.T).view(len(queries), *support.shape[:2])
+    examples = normalize(support.flatten(0, 1), dim=1)
+    return (normalize(queries, dim=1) @ examples.T).view(len(queries), *support.shape[:2])

@@ -1,4 +1,4 @@
-"""The tasks and their episodes: every row answers the same ones, drawn by the same generator."""
+"""The tasks and their episodes: the same ones for every row, drawn by the same generator."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -17,11 +17,11 @@ Embeddings = Float[Tensor, "classes drawings dim"]
 Scores = Callable[
     [Float[Tensor, "way shot dim"], Float[Tensor, "queries dim"]], Float[Tensor, "queries way"]
 ]
-"""A rule: of a support and of queries, how much each class of the support is the right one."""
+"""A rule: the score of each class, from a support and queries."""
 
 
 class Task(NamedTuple):
-    """Classes of an episode, and drawings of each that are shown."""
+    """Classes of an episode, and support drawings of each."""
 
     way: int
     shot: int
@@ -35,32 +35,27 @@ USUAL = tuple(Task(way, shot) for way in (5, 20) for shot in (1, 5))
 
 
 def episodes(
-    things: Tensor, task: Task, *, n_episodes: int, seed: int = 0
+    items: Tensor, task: Task, *, n_episodes: int, seed: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The shown [way, shot, ...] and the asked [way, query, ...] of each episode.
+    """The support [way, shot, ...] and the queries [way, query, ...] of each episode.
 
-    They are those of `rarememory.evaluation.support_query_accuracy`.
-
-    Args:
-        things: drawings or embeddings, [classes, drawings, ...].
-        task: ways and shots.
-        n_episodes: how many.
-        seed: of the episodes.
+    The items are drawings or embeddings, [classes, drawings, ...]; the episodes are those of
+    `rarememory.evaluation.support_query_accuracy`.
     """
     generator = Generator().manual_seed(seed)
     for _ in range(n_episodes):
         support, query = support_query_episode(
-            *things.shape[:2],
+            *items.shape[:2],
             n_way=task.way,
             n_shot=task.shot,
             n_query=N_QUERY,
             generator=generator,
         )
-        yield things[support.classes, support.drawings], things[query.classes, query.drawings]
+        yield items[support.classes, support.drawings], items[query.classes, query.drawings]
 
 
 @torch.no_grad()
-def accuracy_of(
+def rule_accuracy(
     scores: Scores,
     embeddings: Embeddings,
     task: Task,
@@ -69,10 +64,10 @@ def accuracy_of(
     seed: int = 0,
     bar: Bar = iter,
 ) -> Accuracy:
-    """How often the class with the highest score is the right one, over the episodes of a task."""
-    right = []
+    """The accuracy of the class with the highest score, over the episodes of a task."""
+    accuracies = []
     drawn = episodes(embeddings, task, n_episodes=n_episodes, seed=seed)
-    for _, (shown, asked) in zip(bar(range(n_episodes)), drawn, strict=True):
-        answers = scores(shown, asked.flatten(0, 1)).argmax(1).view(task.way, N_QUERY)
-        right.append((answers == torch.arange(task.way).unsqueeze(1)).float().mean())
-    return Accuracy.of(torch.stack(right))
+    for _, (support, queries) in zip(bar(range(n_episodes)), drawn, strict=True):
+        answers = scores(support, queries.flatten(0, 1)).argmax(1).view(task.way, N_QUERY)
+        accuracies.append((answers == torch.arange(task.way).unsqueeze(1)).float().mean())
+    return Accuracy.of(torch.stack(accuracies))

@@ -1,4 +1,4 @@
-"""What is measured: whole outputs that are right, and what a memory was filled with."""
+"""What is measured: whole outputs that are correct, and what a memory holds."""
 
 import torch
 from jaxtyping import Bool
@@ -10,8 +10,8 @@ from rarememory.evaluation import Accuracy
 BATCH = 256
 
 
-def right(translator: Translator, examples: Examples) -> Bool[torch.Tensor, " examples"]:
-    """Of which examples the whole output is right, its end included; the shortest come first."""
+def correct(translator: Translator, examples: Examples) -> Bool[torch.Tensor, " examples"]:
+    """Whether the whole output of each example is correct, its end too; the shortest come first."""
     found = [
         ((translator.answers(some) == some.targets) | ~some.mask).all(dim=1)
         for some in examples.batches(BATCH)
@@ -20,16 +20,13 @@ def right(translator: Translator, examples: Examples) -> Bool[torch.Tensor, " ex
 
 
 def accuracy(translator: Translator, examples: Examples) -> Accuracy:
-    """The part of the examples whose whole output is right."""
-    return Accuracy.of(right(translator, examples).float())
+    """The share of the examples whose whole output is correct."""
+    return Accuracy.of(correct(translator, examples).float())
 
 
 @torch.no_grad()
-def remember(translator: Translator, examples: Examples) -> None:
-    """Fill the memory anew with all steps of the examples, as the translator sees them now.
-
-    What training wrote was made by weights that have changed since.
-    """
+def fill_memory(translator: Translator, examples: Examples) -> None:
+    """Fill the memory anew: the keys that training wrote were made by weights that have changed."""
     if translator.memory is None:
         return
     translator.memory.clear()

@@ -13,17 +13,17 @@ def draw_curves(curves: Mapping[tuple[str, bool], list[float]], ceiling: float, 
     matplotlib.use("Agg")
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     colors = dict(zip(dict.fromkeys(name for name, _ in curves), ("C0", "C1"), strict=False))
-    for (name, remembers), curve in curves.items():
+    for (name, with_memory), curve in curves.items():
         axes.plot(
             range(1, len(curve) + 1),
             [100 * accuracy for accuracy in curve],
             color=colors[name],
-            linestyle="-" if remembers else "--",
-            marker="o" if remembers else "x",
-            label=f"{name}, {'with' if remembers else 'without'} memory",
+            linestyle="-" if with_memory else "--",
+            marker="o" if with_memory else "x",
+            label=f"{name}, {'with' if with_memory else 'without'} memory",
         )
     axes.axhline(100 * ceiling, color="gray", linestyle=":", label="numbers seen in training")
-    axes.set(xlabel="epoch", ylabel="outputs entirely right, %", ylim=(-3, 103))
+    axes.set(xlabel="epoch", ylabel="outputs entirely correct, %", ylim=(-3, 103))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

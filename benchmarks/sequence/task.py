@@ -28,13 +28,7 @@ FIRST_SYMBOL = 3
 
 
 class Examples(NamedTuple):
-    """Inputs, and the outputs wanted of them.
-
-    Attributes:
-        sources: letters and digits, then PAD.
-        targets: letters and a symbol, then END to the end of the row.
-        numbers: the number in each input.
-    """
+    """Inputs (letters and digits, then PAD), outputs (letters and a symbol, then END), numbers."""
 
     sources: Int64[Tensor, "examples length"]
     targets: Int64[Tensor, "examples time"]
@@ -78,9 +72,6 @@ class Task:
         symbols: f takes values from 2 to this one.
         length: of the longest input.
         seed: of f, and of all examples.
-
-    Raises:
-        ValueError: a number does not fit into the length, or there is no symbol.
     """
 
     digits: int = 7

@@ -8,15 +8,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.sequence.lstm import LSTM
-from benchmarks.sequence.modern import Modern
+from benchmarks.sequence.networks import LSTM, Modern
 from benchmarks.sequence.task import END, FIRST_SYMBOL, Examples
 from rarememory import Memory, Recall
 from rarememory.training.precision import encoder_autocast
 
 
 class Steps(NamedTuple):
-    """All steps of a batch: what the answer is made of, and what the memory said."""
+    """All steps of a batch: the hidden states, and what the memory recalled."""
 
     hidden: Float[Tensor, "batch time token_width"]
     recall: Recall | None
@@ -25,19 +24,13 @@ class Steps(NamedTuple):
 class Translator(nn.Module):
     """An encoder and decoder, and the memory's use of Kaiser et al. 2017, section 3.
 
-    At every step the attention vector is made a query. The value that it recalls, an output token,
-    is embedded, multiplied by its softmax weight, and joined with what the decoder has by a linear
-    layer. One table embeds tokens that were written and tokens that were recalled, and scores
-    symbols (Press & Wolf 2017): what was recalled can be said though it was never said before.
+    At every step the attention vector gives a query. The value that it recalls, an output token, is
+    embedded, multiplied by its softmax weight, and joined with the decoder's state by a linear
+    layer. One table embeds previous tokens and recalled tokens, and scores symbols (Press & Wolf
+    2017): a recalled symbol can be predicted even if it never was before.
 
-    An answer is a kind first (the end, either letter, a symbol) and then which symbol, so that only
-    steps of symbols pay for a softmax over 16,000.
-
-    Args:
-        network: what reads and writes.
-        n_tokens: of the output's vocabulary.
-        token_width: of an embedded token.
-        memory: None for the same without.
+    A prediction is first a kind (the end, either letter, a symbol) and then which symbol, so that
+    only steps of symbols pay for a softmax over 16,000.
     """
 
     def __init__(
@@ -59,7 +52,7 @@ class Translator(nn.Module):
         self.kinds = nn.Linear(token_width, FIRST_SYMBOL + 1)
 
     def forward(self, examples: Examples, *, learn: bool = False) -> Steps:
-        """Every step, given the right tokens before it; to learn, the memory is told the right one.
+        """Every step, given the true tokens before it; `learn` sets `recall.loss`.
 
         The memory is read, and never written.
         """
@@ -69,29 +62,29 @@ class Translator(nn.Module):
             outputs, contexts = self.network(examples.sources, previous)
         parts, recall = [outputs.float(), contexts.float()], None
         if self.memory is not None:
-            right = examples.targets if learn else None
-            recall = self.memory(self.query(parts[1]), right, k=self.memory.k, mask=examples.mask)
+            labels = examples.targets if learn else None
+            recall = self.memory(self.query(parts[1]), labels, k=self.memory.k, mask=examples.mask)
             answer = self.embedding(recall.prediction.clamp(min=0))
             parts.append(answer * recall.confidence.unsqueeze(-1))
         return Steps(self.join(torch.cat(parts, dim=-1)), recall)
 
     def loss(self, steps: Steps, examples: Examples) -> Float[Tensor, ""]:
-        """-log p of the right tokens plus the memory loss, over all steps of an output."""
+        """-log p of the true tokens plus the memory loss, over all steps of an output."""
         targets, mask, symbols = examples.targets, examples.mask, examples.symbols
         kinds = self.kinds(steps.hidden[mask])
         loss = cross_entropy(kinds, targets[mask].clamp(max=FIRST_SYMBOL), reduction="sum")
         scores = self._symbol_scores(steps.hidden[symbols])
         loss = loss + cross_entropy(scores, targets[symbols] - FIRST_SYMBOL, reduction="sum")
         if steps.recall is not None and steps.recall.loss is not None:
-            # It is a mean over steps: a number is one of twenty, and would hardly be heard.
+            # It is a mean over steps, of which a number is one of twenty: as a sum it has weight.
             loss = loss + steps.recall.loss * mask.sum()
         return loss / len(targets)
 
     @torch.no_grad()
     def answers(self, examples: Examples) -> Int64[Tensor, "batch time"]:
-        """The likeliest token of every step, given the right ones before it.
+        """The most probable token of every step, given the true ones before it.
 
-        All of an output is right if, and only if, writing on from one's own tokens makes it right.
+        All of an output is correct if, and only if, greedy decoding gives it too.
         """
         hidden = self(examples).hidden
         tokens: Tensor = self.kinds(hidden).argmax(dim=-1)

@@ -1,14 +1,14 @@
 """The ablation: one change a row, on validation characters, and what is trained alike once."""
 
-import json
 from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
 
 from benchmarks import omniglot_ablation as ablation
 from benchmarks.omniglot.tables import ABLATION, ABLATION_FULL
-from benchmarks.omniglot_ablation import CHANGES, Change, asked
+from benchmarks.omniglot_ablation import CHANGES, Change, evaluation_memory
 from benchmarks.omniglot_peers.drawings import Drawings
 from benchmarks.omniglot_peers.memory import TEMPERATURE
 from benchmarks.omniglot_peers.tasks import Task
@@ -39,34 +39,36 @@ def test_a_row_changes_what_there_is_to_something_else(name):
     change = CHANGES[name]
     assert change.recipe.keys() <= {field.name for field in fields(Recipe)}
     assert all(getattr(Recipe(), what) != to for what, to in change.recipe.items())
-    memory = asked(change, Task(20, 5), training_with(**change.memory))
-    for what, to in {**change.memory, **change.asked}.items():
+    memory = evaluation_memory(change, Task(20, 5), training_with(**change.memory))
+    for what, to in {**change.memory, **change.tested}.items():
         if what != "projection":
             assert (
                 getattr(memory, what) == to != getattr(Memory(128, temperature=TEMPERATURE), what)
             )
 
 
-def test_the_memory_that_is_asked_has_a_slot_a_drawing_or_as_many_as_the_row_says():
+def test_the_evaluation_memory_has_a_slot_a_drawing_or_as_many_as_the_row_says():
     training = training_with()
-    assert len(asked(Change(), Task(20, 5), training).values) == 100
-    full = asked(Change(memory={"margin": 0.2}, slots=1.5), Task(20, 5), training)
+    assert len(evaluation_memory(Change(), Task(20, 5), training).values) == 100
+    full = evaluation_memory(Change(memory={"margin": 0.2}, slots=1.5), Task(20, 5), training)
     assert len(full.values) == 30 and full.margin == 0.2
-    policy = asked(Change(asked={"update": FirstInFirstOut()}), Task(5, 1), training).update
+    policy = evaluation_memory(
+        Change(tested={"update": FirstInFirstOut()}), Task(5, 1), training
+    ).update
     assert policy == FirstInFirstOut()
 
 
-def test_the_projection_that_was_learned_is_asked_through():
+def test_the_projection_that_was_learned_is_tested():
     training = training_with(projection=True)
     torch.nn.init.normal_(training.memory.projection.weight)
-    memory = asked(CHANGES["projection"], Task(5, 1), training)
+    memory = evaluation_memory(CHANGES["projection"], Task(5, 1), training)
     assert torch.equal(memory.projection.weight, training.memory.projection.weight)
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    glyphs = draw_glyphs(140)
-    parts = (glyphs.names[:128], glyphs.names[128:])
+def run(folders, monkeypatch):
+    glyphs = draw_glyphs(28)
+    parts = (glyphs.names[:16], glyphs.names[16:])
     train, rest = (glyphs.select(part) for part in parts)
     validation = rest.rotated()
     monkeypatch.setattr(
@@ -79,32 +81,35 @@ def run(tmp_path, monkeypatch):
         lambda *given, **more: trained(*given, **{**more, "backbone": "conv4"}),
     )
     monkeypatch.setattr(ablation, "MANY_WAY", 10)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablation, "Recipe", partial(Recipe, n_way=16))
+    # Every other row changes a number only.
+    names = ("default", "kept", "projection", "by_shot", "first_in_first_out", "last_weights")
+    some = {name: change for name, change in CHANGES.items() if name in names or change.slots}
+    monkeypatch.setattr(ablation, "CHANGES", some)
     return lambda *more: ablation.main(["--steps", "1", "--episodes", "20", *more])
 
 
 @pytest.mark.slow
-def test_the_whole_ablation_runs_on_drawn_glyphs(run, tmp_path):
+def test_the_whole_ablation_runs_on_drawn_glyphs(run, folders):
     assert run() == 0
-    result = json.loads((tmp_path / "runs" / "omniglot_ablation.json").read_text())
-    full = {name for name in CHANGES if name.startswith("full")}
-    keys = {f"ablation.{name}.{way}w5s" for name in CHANGES for way in (20, 48)}
-    keys |= {f"ablation.{name}.{way}w1s" for name in CHANGES.keys() - full for way in (20, 48)}
-    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
-    assert all(0 <= result["figures"][key] <= 100 for key in keys)
-    figures = result["figures"]
+    full = {name for name in ablation.CHANGES if name.startswith("full")}
+    keys = {f"ablation.{name}.{way}w5s" for name in ablation.CHANGES for way in (20, 48)}
+    keys |= {
+        f"ablation.{name}.{way}w1s" for name in ablation.CHANGES.keys() - full for way in (20, 48)
+    }
+    figures = folders.percentages("omniglot_ablation", keys)
     # The same encoder with room enough: without a second shot nothing has been averaged.
     for task in ("20w1s", "48w1s"):
         same = figures[f"ablation.first_in_first_out.{task}"]
         assert same == figures[f"ablation.default.{task}"]
     # What is averaged leaves room here: only the queue, which averages nothing, has to give up any.
     assert len({figures[f"ablation.{name}.48w5s"] for name in full}) >= 2
-    trainings = {repr((change.recipe, change.memory)) for change in CHANGES.values()}
-    assert len(list((tmp_path / "runs").glob("memory_*.pt"))) == len(trainings)
-    assert result["changes"].keys() == CHANGES.keys()
+    trainings = {repr((change.recipe, change.memory)) for change in ablation.CHANGES.values()}
+    assert len(list(folders.runs.glob("memory_*.pt"))) == len(trainings)
+    assert folders.result("omniglot_ablation")["changes"].keys() == ablation.CHANGES.keys()
 
 
-def test_a_quick_try_is_not_published():
-    assert ablation._options([]).published
-    for other in (("--steps", "9"), ("--episodes", "30"), ("--seed", "1")):
-        assert not ablation._options(list(other)).published
+@pytest.mark.parametrize("option", ["--steps 9", "--episodes 30", "--seed 1"])
+def test_a_quick_try_is_not_published(option):
+    assert ablation.BENCHMARK.parse([]).published
+    assert not ablation.BENCHMARK.parse(option.split()).published

@@ -1,34 +1,27 @@
 """The benchmark of approximate searches, from data to the result file, on a handful of keys."""
 
-import json
 import math
 
 import pytest
 import torch
 
-from benchmarks import approximate, results, summary
+from benchmarks import approximate, summary
 
 SMALL = ["--slots", "600", "--key-dim", "8", "--batch", "4", "--queries", "20", "--turns", "2"]
 
 
 @pytest.fixture
-def figures(tmp_path, monkeypatch):
+def figures(folders):
     """Runs the benchmark with a few options; gives what it measured."""
-    published = tmp_path / "published"
-    published.mkdir()
-    for module in (results, approximate):
-        monkeypatch.setattr(module, "RESULTS", published)
-    monkeypatch.chdir(tmp_path)
 
     def run(*more: str) -> dict[str, float]:
         assert approximate.main([*SMALL, *more]) == 0
-        assert list(published.iterdir()) == []
-        return json.loads((tmp_path / "runs" / "approximate.json").read_text())["figures"]
+        return folders.result("approximate")["figures"]
 
     return run
 
 
-def test_it_measures_recall_and_speed_for_every_index_data_and_k(figures, tmp_path):
+def test_it_measures_recall_and_speed_for_every_index_data_and_k(figures, folders):
     measured = figures("--k", "1", "5")
     assert measured.keys() == {
         f"lookup.approximate.{index}.{data}.m600_k{k}.{name}"
@@ -39,10 +32,10 @@ def test_it_measures_recall_and_speed_for_every_index_data_and_k(figures, tmp_pa
     }
     for key, figure in measured.items():
         assert math.isfinite(figure) and figure > 0 and (figure <= 1 or "recall" not in key)
-    assert summary.collect(tmp_path / "runs").keys() == measured.keys()
-    result = json.loads((tmp_path / "runs" / "approximate.json").read_text())
-    told = result["command"].removeprefix("python -m benchmarks.approximate ").split()
-    assert approximate._options(told)[0] == approximate._options([*SMALL, "--k", "1", "5"])[0]
+    assert summary.collect(folders.runs).keys() == measured.keys()
+    said = folders.result("approximate")["command"].split()[3:]
+    again, first = (approximate.BENCHMARK.parse(one) for one in (said, [*SMALL, "--k", "1", "5"]))
+    assert again.options == first.options
 
 
 def test_with_everything_looked_at_all_neighbours_are_found(figures):
@@ -68,10 +61,11 @@ def test_two_keys_of_a_cluster_are_as_near_as_it_says():
     assert scores.amax(1).mean() == pytest.approx(0.86, abs=0.02)
 
 
-def test_only_a_run_with_every_option_at_its_default_is_published():
-    assert approximate._options([])[1] is True
-    assert approximate._options(["--k", "1", "10", "256"])[1] is True
-    assert approximate._options(["--turns", "3"])[1] is False
+@pytest.mark.parametrize(
+    ("options", "published"), [("", True), ("--k 1 10 256", True), ("--turns 3", False)]
+)
+def test_only_a_run_with_every_option_at_its_default_is_published(options, published):
+    assert approximate.BENCHMARK.parse(options.split()).published is published
 
 
 def test_options_that_cannot_be_meant_are_refused_in_a_sentence(capsys):

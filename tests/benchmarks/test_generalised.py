@@ -1,6 +1,5 @@
 """Generalised few-shot learning: who draws what, how it is measured, and the rivals by hand."""
 
-import json
 import math
 
 import pytest
@@ -8,23 +7,24 @@ import torch
 from torch import Generator, nn
 
 from benchmarks.generalised import __main__ as generalised
+from benchmarks.generalised import host
 from benchmarks.generalised.drawings import (
     FIT,
     NEW_TEST,
     TEST,
     TRAIN,
+    Classes,
     Drawings,
-    Kinds,
     drawn,
     pixels,
 )
-from benchmarks.generalised.host import SoftmaxTraining
+from benchmarks.generalised.host import HostTraining
 from benchmarks.generalised.measured import accuracies
 from benchmarks.generalised.rivals import (
-    Seen,
+    HostOutputs,
     Task,
     balanced,
-    fitted,
+    chosen,
     grown,
     host_alone,
     imprinted,
@@ -33,6 +33,7 @@ from benchmarks.generalised.rivals import (
     tuned_head,
 )
 from rarememory.data import Characters, draw_glyphs
+from rarememory.evaluation.accuracy import student_t
 
 DRAWERS = range(20)
 
@@ -69,14 +70,14 @@ def test_accuracy_is_a_mean_over_classes_and_old_and_new_are_apart():
 def test_the_interval_of_the_harmonic_mean_is_what_sampling_gives():
     generator = torch.Generator().manual_seed(0)
     classes = torch.arange(400)
-    chances = torch.where(classes < 200, 0.9, 0.6)
+    accuracy = torch.where(classes < 200, 0.9, 0.6)
     runs = [
-        accuracies(torch.where(torch.rand(400, generator=generator) < chances, classes, -1),
+        accuracies(torch.where(torch.rand(400, generator=generator) < accuracy, classes, -1),
                    classes, n_old=200).harmonic
         for _ in range(300)
     ]  # fmt: skip
     spread = torch.tensor([run.mean for run in runs]).std().item()
-    assert 1.96 * spread == pytest.approx(runs[0].interval, rel=0.15)
+    assert student_t(199) * spread == pytest.approx(runs[0].interval, rel=0.15)
 
 
 def task(features, classes, queries, n_classes=3, n_old=2):
@@ -84,9 +85,9 @@ def task(features, classes, queries, n_classes=3, n_old=2):
     head = nn.Linear(2, n_old)
     head.weight.data, head.bias.data = torch.eye(2), torch.zeros(2)
     features, queries = torch.tensor(features), torch.tensor(queries)
-    taught = Seen(features, features.clone(), torch.tensor(classes))
-    asked = Seen(queries, queries.clone(), torch.zeros(len(queries)).long())
-    return Task(taught, asked, head, n_classes)
+    examples = HostOutputs(features, features.clone(), torch.tensor(classes))
+    asked = HostOutputs(queries, queries.clone(), torch.zeros(len(queries)).long())
+    return Task(examples, asked, head, n_classes)
 
 
 EXAMPLES = ([[2.0, 0.0], [0.0, 1.0], [3.0, 3.0], [0.5, 0.5]], [0, 1, 2, 2], [[1.0, 0.8]])
@@ -120,9 +121,9 @@ def test_the_cache_adds_affinities_to_logits():
     assert scores == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_a_tuned_head_learns_what_it_is_taught():
+def test_a_tuned_head_learns_its_examples():
     one = task(*EXAMPLES)
-    learnt = tuned_head(one._replace(queries=one.taught), rate=0.05, epochs=100)
+    learnt = tuned_head(one._replace(queries=one.examples), rate=0.05, epochs=100)
     assert learnt.argmax(1).tolist() == EXAMPLES[1]
 
 
@@ -138,36 +139,56 @@ def test_what_is_left_open_is_chosen_in_the_rehearsal():
         return torch.eye(3)[[answer, 2]]
 
     one = task(*EXAMPLES)
-    two = one._replace(queries=Seen(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1, 2])))
-    assert fitted(rival, two, {"answer": (0, 1, 2)}) == {"answer": 1}
+    two = one._replace(
+        queries=HostOutputs(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1, 2]))
+    )
+    assert chosen(rival, two, {"answer": (0, 1, 2)}) == {"answer": 1}
 
 
-def test_training_goes_on_where_it_was_stopped(tmp_path):
-    def trained(path, stop=None):
+@pytest.mark.parametrize("balance", [False, True])
+def test_training_goes_on_where_it_was_stopped(tmp_path, monkeypatch, balance):
+    def trained(path):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
         images = torch.randint(0, 255, (6, 8, 8), generator=Generator().manual_seed(1))
-        training = SoftmaxTraining(model, 6, epochs=3, rate=0.01, seed=0)
-        for epoch in training.epochs_of(path, "training"):
-            training.epoch(images.to(torch.uint8), torch.tensor([0, 1, 0, 1, 0, 1]))
-            if epoch == stop:
-                raise KeyboardInterrupt
+        images, labels = images.to(torch.uint8), torch.tensor([0, 1, 0, 1, 0, 1])
+        training = HostTraining(model, images, labels, epochs=3, rate=0.01, seed=0, balance=balance)
+        training.train(path, "training", unit="epoch")
         return model[1].weight
 
-    whole = trained(tmp_path / "whole.pt")
+    def interrupted(training):
+        if training.step == 2:
+            raise KeyboardInterrupt
+        return advance(training)
+
+    whole, advance = trained(tmp_path / "whole.pt"), HostTraining.advance
+    monkeypatch.setattr(HostTraining, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "parts.pt", stop=1)
+        trained(tmp_path / "parts.pt")
+    monkeypatch.setattr(HostTraining, "advance", advance)
     assert torch.equal(trained(tmp_path / "parts.pt"), whole)
 
 
+class SmallHost(nn.Module):
+    """A convolution of large windows and a head, in the place of a resnet18."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.ReLU(), nn.Flatten())
+        self.fc = nn.Linear(16 * 3 * 3, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.features(images))
+
+
 @pytest.mark.slow
-def test_the_whole_benchmark_runs_on_drawn_glyphs(tmp_path, monkeypatch):
+def test_the_whole_benchmark_runs_on_drawn_glyphs(folders, monkeypatch):
     glyphs = draw_glyphs(18)
-    old, new, rehearsed = (glyphs.select(glyphs.names[part::3]) for part in range(3))
-    monkeypatch.setattr(generalised, "read", lambda *_: Kinds(old, new, rehearsed))
-    monkeypatch.chdir(tmp_path)
+    old, new, rehearsal = (glyphs.select(glyphs.names[part::3]) for part in range(3))
+    monkeypatch.setattr(host, "resnet18", SmallHost)
+    monkeypatch.setattr(generalised, "read", lambda *_: Classes(old, new, rehearsal))
     assert generalised.main(["--epochs", "2", "--tuning", "1"]) == 0
-    figures = json.loads((tmp_path / "runs" / "generalised.json").read_text())["figures"]
+    figures = folders.result("generalised")["figures"]
     for shots in (1, 5):
         key = f"generalised.{shots}shot"
         assert figures[f"{key}.host.new"] == 0 < figures[f"{key}.harmonic_mean"]

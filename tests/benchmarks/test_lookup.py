@@ -1,71 +1,76 @@
-"""The benchmark of the searches at tiny sizes, in this process: what it keeps, names and writes."""
+"""The benchmark of the searches at tiny sizes, in this process: its cache, names and results."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import results
 from benchmarks.lookup import __main__ as command
-from benchmarks.lookup import clock, contest, kept, options, remote, step, tables, trials, tune
+from benchmarks.lookup import cache, clock, comparison, remote, step, tables, trials, tune
 from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
+from benchmarks.lookup.comparison import Comparison
 from benchmarks.lookup.remote import Gone
 from rarememory import EMPTY, Memory
 from rarememory.lookup import LOOKUPS, TorchLookup
 
 TINY = ("--device", "cpu", "--batch", "2", "--slots", "300", "--k", "3", "--seconds", "0.01")
-CEILINGS = {"bandwidth": {}, "rate": {}}
+CELL = Cell(2, 300, 8, 3)
 
 
-class Here:
-    """A bench in this process, that can be told to fail."""
+class LocalBench:
+    """A bench in this process; `fail` maps calls to the errors that they raise once."""
 
     made = ()
 
-    def __init__(self, device, seed=0, *, shared=True):
+    def __init__(self, device="cpu", seed=0, *, shared=True):
         self.bench, self.processes, self.fail = Bench(device, seed), [], {}
-        self.asked = []
-        Here.made += (self,)
+        self.called = []
+        LocalBench.made += (self,)
 
-    def ask(self, verb, *given, seconds=600, **more):
-        self.asked.append((verb, *given[:1]))
-        error = self.fail.pop((verb, *given[:1]), None) or self.fail.pop(verb, None)
+    def call(self, method, *given, timeout=600, **more):
+        self.called.append((method, *given[:1]))
+        error = self.fail.pop((method, *given[:1]), None) or self.fail.pop(method, None)
         if error is not None:
             raise error
-        return getattr(self.bench, verb)(*given, **more)
+        return getattr(self.bench, method)(*given, **more)
 
     def close(self):
         pass
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    Here.made = ()
-    monkeypatch.setattr(command, "Remote", Here)
-    monkeypatch.setattr(contest, "Remote", Here)
-    (tmp_path / "results").mkdir()
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(kept, "code_digest", lambda: "code")
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Two small trials, each tested once in full elsewhere, and no waiting before a measurement."""
     monkeypatch.setattr(clock, "WARM", 0.0)
-    # The whole of it is tested once, and takes seconds.
-    monkeypatch.setattr(trials, "CASES", trials.CASES[:2])
+    monkeypatch.setattr(clock, "_BURST", 0.0)
+    monkeypatch.setattr(trials, "CASES", trials.CASES[:1])
+
+
+@pytest.fixture
+def run(folders, monkeypatch):
+    LocalBench.made = ()
+    monkeypatch.setattr(command, "RemoteBench", LocalBench)
+    monkeypatch.setattr(comparison, "RemoteBench", LocalBench)
+    monkeypatch.setattr(cache, "code_digest", lambda: "code")
     monkeypatch.setattr(Bench, "rate", lambda self, reads: 1e11)
     monkeypatch.setattr(Bench, "bandwidth", lambda self, size: 1e10)
 
-    def run(*more, tiny=TINY):
-        return command.main([*tiny, "--runs", str(tmp_path / "runs"), *more])
+    def run(*more):
+        return command.main([*TINY, *more])
 
-    run.runs = tmp_path / "runs"
-    run.published = tmp_path / "results"
-    run.result = lambda: json.loads((run.runs / "lookup_cpu.json").read_text())
+    run.runs = folders.runs
+    run.result = lambda: folders.result("lookup_cpu")
     return run
 
 
-def asked(verb):
-    return [entry for bench in Here.made for entry in bench.asked if entry[0] == verb]
+def called(method):
+    return [entry for bench in LocalBench.made for entry in bench.called if entry[0] == method]
+
+
+def compare(shared, cell=CELL, modes=(("shared", "wall"),), **more):
+    return Comparison(shared, modes=dict(modes), seconds=0.01, limit=5.0, **more).run(cell)
 
 
 # The result
@@ -115,31 +120,26 @@ def test_cells_are_named_as_in_the_issue():
     assert Cell(1, 10**6, 128, 1).name == "b1_m1000000_k1"
 
 
-def test_only_a_run_with_every_deciding_option_at_its_default_is_published(run):
-    read = lambda *more: options.options_of(["--device", "cpu", *more], None)  # noqa: E731
-    assert read().published and read("--runs", "x", "--minutes", "3").published
-    for more in (
-        ("--batch", "1"),
-        ("--slots", "9"),
-        ("--key-dim", "64"),
-        ("--k", "1"),
-        ("--no-pairs",),
-        ("--no-alone",),
-        ("--data", "sorted"),
-        ("--seconds", "1"),
-        ("--limit", "1"),
-        ("--without", "usearch"),
-        ("--seed", "1"),
-    ):
-        assert not read(*more).published, more
-    assert run() == 0
-    assert not list(run.published.glob("*")) and run.result()["figures"]
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--batch 1", "--slots 9", "--key-dim 64", "--k 1", "--no-pairs", "--no-alone"),
+        *("--data sorted", "--seconds 1", "--limit 1", "--without usearch", "--seed 1"),
+    ],
+)
+def test_only_a_run_with_every_decisive_option_at_its_default_is_published(option):
+    usual = ["--device", "cpu", "--runs", "x", "--minutes", "3"]
+    assert command.BENCHMARK.parse(usual).published
+    changed = command.BENCHMARK.parse([*usual, *option.split()])
+    assert not changed.published and option in changed.command
 
 
 def test_the_grid_is_that_of_the_protocol_and_the_targets_come_first_on_a_gpu():
-    cpu = options.grid(options.options_of(["--device", "cpu"], None))
+    cpu, gpu = (
+        command.grid(command.resolve(command.BENCHMARK.parse(["--device", device]).options))
+        for device in ("cpu", "cuda")
+    )
     assert len(cpu) == 36 and sum(not cell.pair for cell in cpu) == 27
-    gpu = options.grid(options.options_of(["--device", "cuda"], None))
     assert len(gpu) == 6 * 6 * 5 * 5
     assert {cell.name for cell in gpu[:6]} == {
         *("b16_m1M_k256", "b256_m1M_k8", "b256_m1M_k256", "b4096_m1M_k256"),
@@ -159,23 +159,21 @@ def test_a_size_below_one_is_refused_in_a_sentence(run, capsys, name):
 def test_finished_cells_are_kept_and_not_run_again(run):
     assert run() == 0
     first = run.result()["figures"]
-    assert asked("visit")
-    Here.made = ()
+    assert called("measure")
+    LocalBench.made = ()
     assert run() == 0
     assert run.result()["figures"] == first
-    assert not asked("visit") and not asked("lay")
+    assert not called("measure") and not called("load")
 
 
 def test_other_options_or_other_code_start_anew(run, monkeypatch):
     assert run() == 0
-    for more in (("--seed", "1"), ("--seconds", "0.02"), ("--without", "usearch")):
-        Here.made = ()
-        assert run(*more) == 0
-        assert asked("visit"), more
-    Here.made = ()
-    monkeypatch.setattr(kept, "code_digest", lambda: "other code")
-    assert run() == 0
-    assert asked("visit")
+    # There is no time for a new cell: what is in the cache is all there is.
+    assert run("--minutes", "1e-9") == 0
+    for more in ("--seed 1", "--seconds 0.02", "--without usearch", "--limit 3", "--no-alone"):
+        assert run("--minutes", "1e-9", *more.split()) == 1, more
+    monkeypatch.setattr(cache, "code_digest", lambda: "other code")
+    assert run("--minutes", "1e-9") == 1
 
 
 def test_the_digest_of_the_code_changes_with_a_line_of_it(tmp_path):
@@ -183,15 +181,15 @@ def test_the_digest_of_the_code_changes_with_a_line_of_it(tmp_path):
     file.parent.mkdir()
     file.write_text("one")
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-    before = kept.code_digest(tmp_path)
+    before = cache.code_digest(tmp_path)
     (tmp_path / "benchmarks" / "results" / "lookup_cpu.json").write_text("{}")
-    assert kept.code_digest(tmp_path) == before
+    assert cache.code_digest(tmp_path) == before
     file.write_text("two")
-    assert kept.code_digest(tmp_path) != before
+    assert cache.code_digest(tmp_path) != before
 
 
 def test_ctrl_c_loses_one_cell_at_most(run, monkeypatch, capsys):
-    real, seen = contest.Contest.play, []
+    real, seen = Comparison.run, []
 
     def interrupted(self, cell):
         seen.append(cell.name)
@@ -199,7 +197,7 @@ def test_ctrl_c_loses_one_cell_at_most(run, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(self, cell)
 
-    monkeypatch.setattr(contest.Contest, "play", interrupted)
+    monkeypatch.setattr(Comparison, "run", interrupted)
     assert run() == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert run() == 0
@@ -252,8 +250,8 @@ def test_a_lookup_that_is_wrong_in_small_cases_is_named_and_not_timed(
     said = f"{lookup.name}: not timed: wrong in a small case: "
     assert said in capsys.readouterr().out
     assert lookup.name in run.result()["refused"]["b2_m300_k3"]
-    assert ("visit", lookup.name) not in asked("visit")
-    assert ("visit", "torch") in asked("visit")
+    assert ("measure", lookup.name) not in called("measure")
+    assert ("measure", "torch") in called("measure")
 
 
 def test_a_lookup_that_is_wrong_in_a_cell_is_named_and_not_timed_there(run, monkeypatch):
@@ -322,12 +320,12 @@ def test_a_lookup_that_cannot_serve_says_why(run, monkeypatch):
 
 def test_whoever_is_slower_than_the_limit_is_named_and_not_asked_again():
     bench = Bench("cpu")
-    bench.lay(Cell(2, 300, 8, 3))
+    bench.load(Cell(2, 300, 8, 3))
     first = bench.check("torch.topk", 0.0)["refused"]
     assert "one call takes" in first and "more than --limit 0" in first
-    bench.lay(Cell(2, 300, 8, 5))
+    bench.load(Cell(2, 300, 8, 5))
     assert bench.check("torch.topk", 9.0) == {"refused": first}
-    bench.lay(Cell(3, 300, 8, 5))
+    bench.load(Cell(3, 300, 8, 5))
     assert "refused" not in bench.check("torch.topk", 9.0)
 
 
@@ -340,60 +338,52 @@ def test_a_cell_that_does_not_fit_is_dropped_and_named(run, monkeypatch, capsys)
     assert not any("worst" in key for key in run.result()["figures"])
 
 
-def test_when_a_process_dies_its_contestant_is_named_and_the_others_go_on():
-    shared = Here("cpu")
+def test_when_a_process_dies_its_candidate_is_named_and_the_others_go_on():
+    shared = LocalBench()
     shared.fail["check", "numpy"] = Gone("its process ended with exit code -11")
-    contest_ = contest.Contest(shared, modes={"shared": "wall"}, seconds=0.01, limit=5.0)
-    outcome = contest_.play(Cell(2, 300, 8, 3))
-    assert outcome["refused"]["numpy"] == "its process ended with exit code -11"
-    assert {"auto", "torch.topk"} <= outcome["passes"]["shared"].keys()
-    assert [entry for entry in shared.asked if entry[0] == "lay"] == 2 * [
-        ("lay", Cell(2, 300, 8, 3))
-    ]
+    outcome = compare(shared)
+    assert outcome.refused["numpy"] == "its process ended with exit code -11"
+    assert {"auto", "torch.topk"} <= outcome.passes["shared"].keys()
+    assert shared.called.count(("load", CELL)) == 2
 
 
-def test_a_cell_in_which_timing_fails_is_dropped_with_the_reason(run):
-    shared = Here("cpu")
-    shared.fail["lay"] = Gone("no answer within 600 s")
-    contest_ = contest.Contest(shared, modes={"shared": "wall"}, seconds=0.01, limit=5.0)
-    outcome = contest_.play(Cell(2, 300, 8, 3))
-    assert outcome["dropped"] == "no answer within 600 s" and outcome["passes"] == {}
-    assert list(tables.block(outcome, "cpu", CEILINGS)) == [
+def test_a_cell_in_which_timing_fails_is_dropped_with_the_reason():
+    shared = LocalBench()
+    shared.fail["load"] = Gone("no answer within 600 s")
+    outcome = compare(shared)
+    assert outcome.dropped == "no answer within 600 s" and outcome.passes == {}
+    assert list(tables.block(outcome, "cpu", {})) == [
         "b2_m300_k3_d8: dropped: no answer within 600 s"
     ]
 
 
 def test_who_can_be_called_but_not_captured_is_left_out_of_that_pass_alone():
-    shared = Here("cpu")
-    real = shared.bench.visit
+    shared = LocalBench()
+    real = shared.bench.measure
 
-    def visit(name, mode):
+    def measure(name, mode):
         if (name, mode) == ("numpy", "graph"):
             raise RuntimeError("capture failed")
         return real(name, mode)
 
-    shared.bench.visit = visit
-    modes = {"events": "events", "graph": "graph"}
-    outcome = contest.Contest(shared, modes=modes, seconds=0.01, limit=5.0).play(Cell(2, 99, 8, 3))
-    assert "numpy" in outcome["passes"]["events"] and "numpy" not in outcome["passes"]["graph"]
-    assert outcome["refused"]["numpy (graph)"] == "capture failed"
+    shared.bench.measure = measure
+    outcome = compare(shared, modes=[("events", "events"), ("graph", "graph")])
+    assert "numpy" in outcome.passes["events"] and "numpy" not in outcome.passes["graph"]
+    assert outcome.refused["numpy (graph)"] == "capture failed"
 
 
 def test_all_of_ours_are_timed_alone_and_of_the_rivals_those_that_are_near_the_best():
-    shared = Here("cpu")
-    real = shared.bench.visit
+    shared = LocalBench()
+    real = shared.bench.measure
     slow = ("torch", "numpy")
-    shared.bench.visit = lambda name, mode: [1.0] if name in slow else real(name, mode)
-    who = shared.ask("contestants", False)
-    alone = {contest.backend(name, badge): Here("cpu") for name, badge in who.items()}
-    modes = {"shared": "wall"}
-    outcome = contest.Contest(shared, alone=alone, modes=modes, seconds=0.01, limit=5.0).play(
-        Cell(2, 300, 8, 3)
-    )
-    timed = outcome["passes"]["alone"]
+    shared.bench.measure = lambda name, mode: [1.0] if name in slow else real(name, mode)
+    every = shared.call("candidates", False)
+    alone = {comparison.backend(name, one): LocalBench() for name, one in every.items()}
+    outcome = compare(shared, alone=alone)
+    timed = outcome.passes["alone"]
     assert {"faiss", "torch", "auto", "auto.ordered"} <= timed.keys()
-    assert "numpy" not in timed and len(outcome["passes"]["shared"]["numpy"]) == 2
-    assert {name for _, name in alone["auto"].asked if isinstance(name, str)} == {
+    assert "numpy" not in timed and len(outcome.passes["shared"]["numpy"]) == 2
+    assert {name for _, name in alone["auto"].called if isinstance(name, str)} == {
         *("auto", "auto.ordered")
     }
 
@@ -402,23 +392,23 @@ def test_all_of_ours_are_timed_alone_and_of_the_rivals_those_that_are_near_the_b
 
 
 def test_a_bench_in_another_process_waits_passively_dies_and_comes_back():
-    there = remote.Remote("cpu")
+    there = remote.RemoteBench("cpu")
     try:
-        assert "auto" in there.ask("contestants", False)
+        assert "auto" in there.call("candidates", False)
         (process,) = there.processes
         environment = Path(f"/proc/{process}/environ").read_text(encoding="utf-8")
         assert "OMP_WAIT_POLICY=PASSIVE" in environment.split("\0")
-        with pytest.raises(RuntimeError, match="no cell is laid out"):
-            there.ask("visit", "auto", "wall")
+        with pytest.raises(RuntimeError, match="no cell is loaded"):
+            there.call("measure", "auto", "wall")
         with pytest.raises(Gone, match="no answer within 0 s"):
-            there.ask("trials", seconds=0)
+            there.call("trials", timeout=0)
         assert there.processes == []
-        assert "auto" in there.ask("contestants", True)
+        there.call("load", Cell(2, 30, 8, 3))
+        assert "refused" not in there.call("check", "auto", 9.0)
+        assert there.call("measure", "auto", "wall")[0] > 0
         there._process.kill()
-        there._process.join()
-        there.ask("lay", Cell(2, 30, 8, 3))
-        assert "refused" not in there.ask("check", "auto", 9.0)
-        assert there.ask("visit", "auto", "wall")[0] > 0
+        with pytest.raises(Gone, match="its process ended with exit code -9"):
+            there.call("candidates", True)
     finally:
         there.close()
     assert there.processes == []
@@ -427,10 +417,10 @@ def test_a_bench_in_another_process_waits_passively_dies_and_comes_back():
 # The step and the tiles
 
 
-def test_a_training_step_is_timed_beside_its_search(tmp_path, capsys):
+def test_a_training_step_is_timed_beside_its_search(folders):
     tiny = ("--device", "cpu", "--batch", "4", "--slots", "64", "--key-dim", "8")
-    assert step.main([*tiny, "--seconds", "0.01", "--runs", str(tmp_path)]) == 0
-    figures = json.loads((tmp_path / "lookup_step_cpu.json").read_text())["figures"]
+    assert step.main([*tiny, "--seconds", "0.01"]) == 0
+    figures = folders.result("lookup_step_cpu")["figures"]
     key = "lookup.cpu.train_step.ratio_to_nearest_pair.b4_m64_d8"
     assert set(figures) == {key, f"{key}.quartile1", f"{key}.quartile3"}
     assert figures[key] > 1
@@ -455,5 +445,5 @@ def test_tiles_are_only_swept_where_there_are_some(run, capsys, monkeypatch):
     assert run("--tune") == 1
     assert capsys.readouterr().err.startswith("--tune needs a gpu")
     monkeypatch.setattr(tune, "PLAN", "rarememory.lookup.base")
-    assert tune.main(SimpleNamespace(device="cuda")) == 1
-    assert "the triton lookup has no tiles to sweep" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="the triton lookup has no tiles to sweep"):
+        tune.sweep(SimpleNamespace(options=SimpleNamespace(device="cuda")))

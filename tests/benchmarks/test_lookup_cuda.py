@@ -8,25 +8,15 @@ import torch
 
 from benchmarks.lookup import tune
 from benchmarks.lookup.bench import Bench
-from benchmarks.lookup.cells import MILLION, Cell, inputs
+from benchmarks.lookup.cache import CellCache
+from benchmarks.lookup.cells import MILLION, Cell, make_inputs
 from benchmarks.lookup.clock import CudaClock
-from benchmarks.lookup.roofline import buffer_bytes
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """Every call takes as many milliseconds as it says; `log` is what was done."""
     state = SimpleNamespace(now=0.0, log=[], waits="default", capturing=False, captured=[])
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            self.at = state.now
-
-        def elapsed_time(self, other):
-            return other.at - self.at
 
     class Graph:
         def replay(self):
@@ -61,7 +51,6 @@ def gpu(monkeypatch):
         return work
 
     fakes = {
-        "Event": Event,
         "CUDAGraph": Graph,
         "Stream": Stream,
         "current_stream": Stream,
@@ -77,64 +66,55 @@ def gpu(monkeypatch):
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     state.call = call
+
+    def do_bench(timed, *, warmup, rep, return_mode):
+        assert return_mode == "all"
+        times = []
+        for _ in range(3):
+            before = state.now
+            timed()
+            times.append(state.now - before)
+        return times
+
+    monkeypatch.setattr("triton.testing.do_bench", do_bench)
     return state
 
 
-def test_calls_are_timed_by_events_warm_and_over_keys_that_change(gpu):
-    calls = [gpu.call("a", 1.0), gpu.call("b", 2.0), gpu.call("c", 3.0)]
-    found = CudaClock().visit(calls, "events")
-    assert found == pytest.approx([0.001, 0.002, 0.003] * 3 + [0.001])
-    assert gpu.log == [*"abc", *"abcabcabca"]
+def test_calls_are_timed_by_triton_which_empties_the_cache(gpu):
+    assert CudaClock().measure(gpu.call("a", 2.0), "events") == pytest.approx([0.002] * 3)
+    assert gpu.log == [*"aaa"]
 
 
-def test_a_graph_holds_every_call_and_counts_for_one(gpu):
-    calls = [gpu.call("a", 1.0), gpu.call("b", 3.0)]
-    clock = CudaClock()
-    assert clock.visit(calls, "graph") == pytest.approx(10 * [0.002])
-    # Once each before the capture, one replay to be warm, ten that count.
-    assert gpu.log == [*"ab", *"ab" * 11]
-    clock.visit(calls, "graph")
-    assert gpu.log == [*"ab", *"ab" * 22]
+def test_a_graph_is_captured_once_and_its_replays_are_timed(gpu):
+    call, clock = gpu.call("a", 4.0), CudaClock()
+    for _ in range(2):
+        assert clock.measure(call, "graph") == pytest.approx([0.004] * 3)
+    # Once before the capture, then two times three replays.
+    assert gpu.log == [*"a", *"aaaaaa"]
     assert gpu.waits == "default"
 
 
 def test_who_makes_the_host_wait_is_not_captured(gpu):
     with pytest.raises(RuntimeError) as caught:
-        CudaClock().visit([gpu.call("a", 1.0, waits=True)], "graph")
+        CudaClock().measure(gpu.call("a", 1.0, waits=True), "graph")
     assert str(caught.value) == "not to be captured: called a synchronizing CUDA operation"
     assert gpu.waits == "default" and not gpu.capturing
-    assert CudaClock().visit([gpu.call("a", 1.0, waits=True)], "events")
+    assert CudaClock().measure(gpu.call("a", 1.0, waits=True), "events")
 
 
 def test_the_memory_of_a_call_is_what_it_adds(gpu):
-    answer, seconds, extra = CudaClock().watched(gpu.call("a", 1.0))
+    answer, seconds, extra = CudaClock().profiled(gpu.call("a", 1.0))
     assert (answer, extra) == ("a", 64) and seconds >= 0
 
 
-def test_small_keys_are_laid_out_often_enough_to_leave_the_cache():
+def test_the_keys_of_the_cell_before_are_used_again():
     bench = Bench("cpu")
-    bench.device = "cuda"
-    sizes = {8192: 64, 65536: 12, MILLION: 1}
-    for slots, copies in sizes.items():
-        assert bench._rotated(torch.empty(slots, 128, device="meta")) == copies
-    bench.device = "cpu"
-    assert bench._rotated(torch.empty(8192, 128, device="meta")) == 1
-    assert buffer_bytes(Cell(1, 8192, 128, 1)) == 4 * 8192 * 128
-
-
-def test_a_bench_lays_the_same_question_over_all_copies(monkeypatch):
-    monkeypatch.setattr(Bench, "_rotated", lambda self, keys: 3)
-    bench = Bench("cpu")
-    bench.lay(Cell(2, 30, 8, 3))
-    first = bench._laid.buffers
-    assert len({given.keys.data_ptr() for given in first}) == 3
-    assert all(torch.equal(given.keys, first[0].keys) for given in first)
-    bench.lay(Cell(2, 30, 8, 5))
-    assert [given.keys.data_ptr() for given in bench._laid.buffers] == [
-        given.keys.data_ptr() for given in first
-    ]
-    bench.check("auto", 9.0)
-    assert len(bench._laid.calls["auto"]) == 3
+    bench.load(Cell(2, 30, 8, 3))
+    keys = bench._loaded.inputs.keys
+    bench.load(Cell(2, 30, 8, 5))
+    assert bench._loaded.inputs.keys is keys
+    bench.load(Cell(2, 31, 8, 5))
+    assert bench._loaded.inputs.keys is not keys
 
 
 def test_tiles_are_tried_in_place_of_the_plans_and_put_back(monkeypatch):
@@ -143,7 +123,7 @@ def test_tiles_are_tried_in_place_of_the_plans_and_put_back(monkeypatch):
             return Tile(**{**vars(self), **changes})
 
     default = Tile(rows=16, slots=64, dims=128, warps=4, stages=4)
-    plan = SimpleNamespace(Tile=Tile, _tile=lambda *asked: default, _bins_wanted=lambda k: 9)
+    plan = SimpleNamespace(Tile=Tile, _tile=lambda *given: default, _bins_wanted=lambda k: 9)
     monkeypatch.setattr(tune, "import_module", lambda name: plan)
     tiles = list(tune._tiles(Cell(16, MILLION, 128, 8), Tile, default))
     assert tiles[0] == default and len(tiles) == 18
@@ -155,11 +135,9 @@ def test_tiles_are_tried_in_place_of_the_plans_and_put_back(monkeypatch):
 
 
 def test_the_sweep_keeps_what_fails_out_and_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    from benchmarks.lookup import kept
-
     seen = []
-    given = inputs(Cell(2, 30, 8, 3), 0, "cpu")
-    monkeypatch.setattr(tune, "inputs", lambda *asked: given)
+    given = make_inputs(Cell(2, 30, 8, 3), 0, "cpu")
+    monkeypatch.setattr(tune, "make_inputs", lambda *_: given)
     monkeypatch.setattr(tune, "_tiles", lambda cell, tile, default: iter(["slow", "bad", "fast"]))
     monkeypatch.setattr(tune, "BINS", (7,))
 
@@ -170,11 +148,11 @@ def test_the_sweep_keeps_what_fails_out_and_goes_on_where_it_stopped(monkeypatch
         return {"slow": 3.0, "fast": 1.0}[tile] / (2 if bins else 1)
 
     monkeypatch.setattr(tune, "_seconds", seconds)
-    plan = SimpleNamespace(Tile=None, _tile=lambda *asked: "slow")
-    store = kept.Kept(tmp_path, "tune", "a chip")
+    plan = SimpleNamespace(Tile=None, _tile=lambda *given: "slow")
+    cache = CellCache(tmp_path, "tune", "a chip")
     cell = Cell(16, MILLION, 128, 8)
     want = {"slow": 3.0, "fast": 1.0, "fast with 7 bins": 0.5}
-    assert tune._swept(cell, plan, store, lambda: len(seen) >= 2) == {"slow": 3.0}
-    assert tune._swept(cell, plan, store, lambda: False) == want
+    assert tune._swept(cell, plan, cache, lambda: len(seen) >= 2) == {"slow": 3.0}
+    assert tune._swept(cell, plan, cache, lambda: False) == want
     assert seen == [("slow", None), ("bad", None), ("fast", None), ("fast", 7)]
-    assert tune._swept(cell, plan, store, lambda: True) == want
+    assert tune._swept(cell, plan, cache, lambda: True) == want

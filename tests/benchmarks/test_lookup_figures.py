@@ -1,25 +1,22 @@
 """From seconds to figures, by hand-made seconds; turns, floors, the plot and the script."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from benchmarks.lookup import clock, roofline, tables, turns
+from benchmarks.lookup import clock, interleaved, roofline, tables
 from benchmarks.lookup.cells import MILLION, Cell
-from benchmarks.lookup.contest import empty_outcome
-from benchmarks.lookup.figures import (
-    Spread,
-    best_of_families,
-    best_rival,
-    between,
-    figures,
-    fraction,
-    seconds,
-    spread,
-)
+from benchmarks.lookup.figures import figures
+from benchmarks.lookup.outcome import Outcome, Spread, ratio, spread
 from benchmarks.lookup.plot import draw
 from benchmarks.summary import DOTTED
 from tests.test_layers import ROOT
@@ -41,27 +38,25 @@ CEILINGS = {
 
 
 def outcome(times, second=None, *, k=10, slots=MILLION, device="cpu", facts=None):
-    """A cell of 16 queries; `times` are the seconds of each turn by name."""
-    made = empty_outcome(Cell(16, slots, 128, k))
+    """A cell of 16 queries; `times` are the seconds of each round by name."""
+    made = Outcome(Cell(16, slots, 128, k), facts=facts or {})
     for name in {**times, **(second or {})}:
         family, exact, product = WHO[name]
-        reads = "float16" if name == "triton" else "float32"
-        made["who"][name] = {
+        made.candidates[name] = {
             "family": family,
             "returns": "",
-            "reads": reads,
+            "reads": "float16" if name == "triton" else "float32",
             "exact": exact,
             "product": product,
         }
     labels = ("shared", "alone") if device == "cpu" else ("events", "graph")
     for label, of_pass in zip(labels, (times, second), strict=True):
         if of_pass is not None:
-            made["passes"][label] = {name: [[t] for t in list_] for name, list_ in of_pass.items()}
-    made["facts"] = facts or {}
+            made.passes[label] = {name: [[t] for t in list_] for name, list_ in of_pass.items()}
     return made
 
 
-def test_the_ratio_is_that_of_the_best_exact_rival_turn_by_turn():
+def test_the_ratio_is_that_of_the_best_exact_rival_round_by_round():
     # Torch is faster in one turn, numpy by its median; half precision is no exact rival.
     made = outcome(
         {
@@ -72,7 +67,7 @@ def test_the_ratio_is_that_of_the_best_exact_rival_turn_by_turn():
             "matmul": [0.1, 0.1, 0.1],
         }
     )
-    assert best_rival(made, "shared") == "numpy"
+    assert made.best_rival("shared") == "numpy"
     found = figures([made], "cpu", CEILINGS, whole=True)
     key = "lookup.cpu.b16_m1M_k10.auto.ratio_to_best_stock"
     # 3/1, 4/2, 4/4.
@@ -81,9 +76,9 @@ def test_the_ratio_is_that_of_the_best_exact_rival_turn_by_turn():
     assert found["lookup.cpu.b16_m1M_k10.auto.microseconds"] == 2e6
 
 
-def test_turns_that_only_one_took_part_in_do_not_count():
-    assert between([[2.0], [2.0]], [[1.0], [2.0], [0.001]]) == Spread(1.25, 1.5, 1.75)
-    assert between([[2.0, 4.0, 90.0]], [[2.0]]) == Spread(2.0, 2.0, 2.0)
+def test_rounds_that_only_one_took_part_in_do_not_count():
+    assert ratio([[2.0], [2.0]], [[1.0], [2.0], [0.001]]) == Spread(1.25, 1.5, 1.75)
+    assert ratio([[2.0, 4.0, 90.0]], [[2.0]]) == Spread(2.0, 2.0, 2.0)
     assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
 
 
@@ -95,7 +90,7 @@ def test_the_worst_cell_is_the_lowest_ratio_and_needs_all_cells():
     assert found["lookup.cpu.auto.worst_ratio_to_best_stock"] == 0.9
     assert found["lookup.cpu.auto.alone_worst_ratio_to_best_stock"] == 4.0
     assert found["lookup.cpu.b16_m1M_k10.auto.alone_ratio_to_best_stock"] == 5.0
-    missing = empty_outcome(Cell(1, 9, 8, 2), "no room")
+    missing = Outcome(Cell(1, 9, 8, 2), "no room")
     for outcomes, whole in (([good, bad], False), ([good, bad, missing], True)):
         some = figures(outcomes, "cpu", CEILINGS, whole=whole)
         assert not any("worst" in key for key in some)
@@ -124,13 +119,13 @@ def test_on_a_gpu_torch_in_any_precision_is_the_rival_and_triton_stands_for_us()
     moved = 2 * MILLION * 128 + 4 * 16 * 128 + 8 * 16 * 10
     assert found[f"{key}.fraction_of_roofline"] == pytest.approx(moved / 1e10)
     assert found[f"{key}.graph_fraction_of_roofline"] == pytest.approx(2 * moved / 1e10)
-    del made["passes"]["events"]["triton"]
+    del made.passes["events"]["triton"]
     assert figures([made], "cuda", CEILINGS, whole=True)[f"{key}.speedup_over_torch"] == 0.75
 
 
 def test_a_cell_without_us_has_no_figures():
     assert figures([outcome({"numpy": [1.0]})], "cpu", CEILINGS, whole=True) == {}
-    assert figures([empty_outcome(Cell(1, 9, 8, 2), "why")], "cpu", CEILINGS, whole=True) == {}
+    assert figures([Outcome(Cell(1, 9, 8, 2), "why")], "cpu", CEILINGS, whole=True) == {}
 
 
 def test_every_key_is_one_that_the_summary_takes():
@@ -152,7 +147,7 @@ def test_the_floor_is_the_slower_of_reading_and_multiplying():
     assert roofline.floor(many, "float32", ceilings) == 2 * 4096 * 1000 * 128 / 1e12
     made = outcome({"auto": [2.0]}, slots=1000)
     floor = roofline.floor(Cell(16, 1000, 128, 10), "float32", CEILINGS)
-    assert fraction(made, "shared", "auto", CEILINGS) == floor / 2
+    assert made.roofline_fraction("shared", "auto", CEILINGS) == floor / 2
 
 
 def test_ceilings_are_measured(monkeypatch):
@@ -162,20 +157,20 @@ def test_ceilings_are_measured(monkeypatch):
     assert roofline.buffer_bytes(Cell(1, 100 * MILLION, 128, 1)) == 2**30
 
 
-# Turns
+# Interleaved timing
 
 
-def test_everyone_takes_turns_in_changing_order_and_the_slow_leave_after_two():
+def test_rounds_are_in_changing_order_and_the_slow_leave_after_two():
     order = []
     speed = {"ours": 1.0, "near": 3.9, "far": 4.1, "rival": 100.0, "other": 300.0}
     groups = {name: "rivals" if name in ("rival", "other") else "ours" for name in speed}
 
-    def visit(name):
+    def measure(name):
         order.append(name)
         return [speed[name]]
 
-    found = turns.in_turns(groups, visit, budget=0.0, seed=1)
-    assert {name: len(visits) for name, visits in found.items()} == {
+    found = interleaved.interleaved(groups, measure, budget=0.0, seed=1)
+    assert {name: len(times) for name, times in found.items()} == {
         "ours": 5,
         "near": 5,
         "far": 2,
@@ -186,43 +181,58 @@ def test_everyone_takes_turns_in_changing_order_and_the_slow_leave_after_two():
     assert all(sorted(one) == sorted(speed) for one in rounds) and len(set(rounds)) > 1
 
 
-def test_turns_go_on_until_the_budget_is_spent_or_there_are_enough(monkeypatch):
+def test_rounds_go_on_until_the_budget_is_spent_or_there_are_enough(monkeypatch):
     ticks = iter(range(10**6))
-    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(ticks))
-    assert len(turns.in_turns({"a": "x"}, lambda name: [1.0], 20)["a"]) == turns.LEAST + 20
-    assert len(turns.in_turns({"a": "x"}, lambda name: [1.0], 10**9)["a"]) == turns.MOST
+    monkeypatch.setattr(interleaved.time, "perf_counter", lambda: next(ticks))
+    assert (
+        len(interleaved.interleaved({"a": "x"}, lambda name: [1.0], 20)["a"])
+        == interleaved.LEAST + 20
+    )
+    assert (
+        len(interleaved.interleaved({"a": "x"}, lambda name: [1.0], 10**9)["a"]) == interleaved.MOST
+    )
 
 
-def test_a_short_call_is_timed_warm_and_a_long_one_once(monkeypatch):
-    took = iter([9.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+def test_a_long_call_is_timed_once_and_a_short_one_warm(monkeypatch):
+    took, repeated = iter([9.0, 0.03, 0.02, 7.0]), []
     monkeypatch.setattr(clock, "_wall", lambda call: next(took))
-    assert clock.CpuClock().visit([None], "wall") == [9.0]
-    took = iter([0.03, 0.02, 0.003, 0.001, 0.002, 0.004, 0.015, 7.0])
-    assert clock.CpuClock().visit([None], "wall") == [0.003]
-    took = iter([0.03, 0.02, *[0.0001] * 50, 7.0])
-    assert clock.CpuClock().visit([None], "wall") == [0.0001]
+    timed = SimpleNamespace(blocked_autorange=lambda min_run_time: SimpleNamespace(median=0.003))
+    monkeypatch.setattr(clock, "cpu_timer", lambda call: repeated.append(call) or timed)
+    assert clock.CpuClock().measure("long", "wall") == [9.0] and repeated == []
+    assert clock.CpuClock().measure("short", "wall") == [0.003] and repeated == ["short"]
+    # Two calls of 30 and 20 ms made it warm.
+    assert next(took) == 7.0
+
+
+def test_the_timer_of_torch_has_all_threads():
+    assert clock.cpu_timer(list)._task_spec.num_threads == torch.get_num_threads()
+    assert 0 < clock.CpuClock().measure(lambda: time.sleep(0.001), "wall")[0] < 0.1
+
+
+def test_an_outcome_comes_back_from_json():
+    made = outcome({"auto": [1.0], "numpy": [2.0]}, facts={"auto": {"recall": 1.0}})
+    assert Outcome.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
 def test_the_memory_that_a_call_takes_is_seen():
     # In a process of its own: a large one may lose more, meanwhile, than the call takes.
     watched = """
 from benchmarks.lookup.clock import CpuClock
-answer, seconds, extra = CpuClock().watched(lambda: bytearray(b"x") * 2**26)
-assert len(answer) == 2**26 and seconds > 0
-print(extra)
+for _ in range(2):
+    answer, seconds, extra = CpuClock().profiled(lambda: bytearray(b"x") * 2**26)
+    assert len(answer) == 2**26 and seconds > 0
+    del answer
+    print(extra)
 """
     command = [sys.executable, "-c", watched]
-    said = [
-        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        for _ in range(2)
-    ]
-    if "None" in said:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    if "None" in done.stdout:
         pytest.skip("this system does not say how large a process has been")
-    assert 2**25 < max(map(int, said)) < 2**27
+    assert 2**25 < max(map(int, done.stdout.split())) < 2**27
 
 
 def test_work_of_our_own_is_not_foreign():
-    foreign = clock.Foreign([])
+    foreign = clock.ForeignLoad([])
     with foreign:
         sum(range(10**6))
     assert foreign.share is None or 0 <= foreign.share <= 1
@@ -242,9 +252,9 @@ def test_a_block_shows_ours_the_best_of_each_family_and_who_was_left_out():
         },
         facts={"auto": {"extra_bytes": 3 * 2**20}, "torch.half": {"recall": 0.75}},
     )
-    made["refused"] = {"usearch": "usearch is not installed"}
-    made["foreign"] = {"shared": 0.25}
-    assert best_of_families(made, "shared") == ["auto", "torch.half", "numpy", "matmul"]
+    made.refused = {"usearch": "usearch is not installed"}
+    made.foreign = {"shared": 0.25}
+    assert made.best_of_families("shared") == ["auto", "torch.half", "numpy", "matmul"]
     text = "\n".join(tables.block(made, "cpu", CEILINGS))
     assert text.startswith("b16_m1M_k10, shared; others took 25% of the machine\n")
     assert "1,000,000.0 us" in text and "2.00x torch.topk" in text and "3 MiB" in text
@@ -257,22 +267,22 @@ def test_the_summary_has_a_line_a_cell():
         {"auto": [1.0], "auto.ordered": [1.6], "torch.topk": [2.0]},
         {"auto": [1.0], "numpy": [3.0]},
     )
-    dropped = empty_outcome(Cell(1, 9, 128, 2), "no room")
+    dropped = Outcome(Cell(1, 9, 128, 2), "no room")
     header, line, without = tables.summary([made, dropped], "cpu", CEILINGS)
     assert header.split()[-4:] == ["quartiles", "ordered", "alone", "roofline"]
     words = line.split()
     assert words[:5] == ["b16_m1M_k10", "1,000,000.0", "2,000,000.0", "torch.topk", "2.00x"]
     assert words[8:10] == ["1.25x", "3.00x"] and words[10].endswith("%")
     assert without.split() == ["b1_m9_k2", "no", "room"]
-    del made["passes"]["alone"], made["passes"]["shared"]["auto.ordered"]
+    del made.passes["alone"], made.passes["shared"]["auto.ordered"]
     assert list(tables.summary([made], "cpu", CEILINGS))[1].split()[8:10] == ["-", "-"]
 
 
 def test_the_plot_has_a_panel_for_every_batch_and_k_and_draws_the_roofline(tmp_path, monkeypatch):
     from matplotlib import pyplot as plt
 
-    kept = []
-    monkeypatch.setattr(plt, "close", kept.append)
+    figures_ = []
+    monkeypatch.setattr(plt, "close", figures_.append)
     cells = [
         outcome({"auto": [1.0], "numpy": [2.0], "torch.topk": [3.0]}, k=k, slots=slots)
         for k in (0, 10)
@@ -280,25 +290,25 @@ def test_the_plot_has_a_panel_for_every_batch_and_k_and_draws_the_roofline(tmp_p
     ]
     path = draw(cells, "cpu", CEILINGS, tmp_path / "plot.png")
     assert path.stat().st_size > 1000
-    assert [axes.get_title() for axes in kept[0].axes] == [
+    assert [axes.get_title() for axes in figures_[0].axes] == [
         "16 queries, nearest pair",
         "16 queries, k = 10",
     ]
-    lines = {line.get_label(): line.get_ydata() for line in kept[0].axes[1].get_lines()}
+    lines = {line.get_label(): line.get_ydata() for line in figures_[0].axes[1].get_lines()}
     assert set(lines) == {"ours: auto", "numpy", "torch", "roofline"}
     assert list(lines["ours: auto"]) == [1000.0, 1000.0]
     assert lines["roofline"][1] == pytest.approx(
         1e3 * roofline.floor(Cell(16, MILLION, 128, 10), "float32", CEILINGS)
     )
-    assert kept[0].axes[1].get_xscale() == kept[0].axes[1].get_yscale() == "log"
+    assert figures_[0].axes[1].get_xscale() == figures_[0].axes[1].get_yscale() == "log"
     monkeypatch.undo()
     plt.close("all")
 
 
 def test_half_precision_shares_a_family_with_torch_and_seconds_are_of_all_calls():
     made = outcome({"auto": [1.0]})
-    made["passes"]["shared"]["auto"] = [[1.0, 2.0], [3.0, 4.0, 5.0]]
-    assert seconds(made, "shared", "auto") == Spread(2.0, 3.0, 4.0)
+    made.passes["shared"]["auto"] = [[1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert made.seconds("shared", "auto") == Spread(2.0, 3.0, 4.0)
 
 
 @pytest.fixture
@@ -360,6 +370,14 @@ def test_the_script_for_a_gpu_goes_on_after_a_red_test_and_says_so_at_the_end(sc
     assert done.returncode == 1 and "tests: failed" in done.stdout
     assert orders[-1][:2] == ["-m", "benchmarks.lookup"]
     assert "done before" not in script()[0].stdout.partition("train_step")[0]
+
+
+def test_what_the_script_for_a_gpu_imports_is_there():
+    text = (ROOT / "benchmarks" / "gpu.sh").read_text()
+    names = re.findall(r"from (benchmarks[\w.]*) import (\w+)", text)
+    assert len(names) == 3
+    for module, name in names:
+        assert hasattr(import_module(module), name)
 
 
 def test_the_script_for_a_gpu_stops_where_there_is_none_or_no_time(script):

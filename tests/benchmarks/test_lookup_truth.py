@@ -1,12 +1,14 @@
 """What is called a wrong answer, and that no rival gives one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from benchmarks.lookup import rivals, rivals_cuda, truth
 from benchmarks.lookup.bench import Bench
-from benchmarks.lookup.cells import DATA, Cell, Inputs, inputs
-from benchmarks.lookup.contestants import Contestant, Refused, ours
+from benchmarks.lookup.candidates import Candidate, Refused, ours
+from benchmarks.lookup.cells import DATA, Cell, Inputs, make_inputs
 from rarememory import EMPTY, Lookup
 from rarememory.lookup import LOOKUPS, TorchLookup
 
@@ -64,7 +66,7 @@ def test_more_neighbours_than_there_are_leave_places_empty():
 
 
 def test_true_scores_are_float64_in_chunks_and_leave_empty_slots_out(monkeypatch):
-    given = inputs(Cell(3, 50, 8, 1), 0, "cpu")
+    given = make_inputs(Cell(3, 50, 8, 1), 0, "cpu")
     occupied = torch.arange(50) % 3 != 0
     whole = given.queries.double() @ given.keys.double().T
     monkeypatch.setattr(truth, "_KEYS_AT_ONCE", 7)
@@ -114,23 +116,23 @@ def test_recall_is_the_share_of_the_best():
 @pytest.mark.parametrize("data", DATA)
 def test_keys_are_of_unit_length_and_the_same_for_the_same_seed(data):
     cell = Cell(3, 200, 16, 5, data)
-    one, again, other = (inputs(cell, seed, "cpu") for seed in (0, 0, 1))
+    one, again, other = (make_inputs(cell, seed, "cpu") for seed in (0, 0, 1))
     assert torch.equal(one.keys, again.keys) and torch.equal(one.queries, again.queries)
     assert not torch.equal(one.keys, other.keys)
     torch.testing.assert_close(one.keys.norm(dim=1), torch.ones(200))
     torch.testing.assert_close(one.queries.norm(dim=1), torch.ones(3))
-    kept = inputs(cell, 0, "cpu", one.keys)
-    assert kept.keys is one.keys and torch.equal(kept.queries, one.queries)
+    reused = make_inputs(cell, 0, "cpu", one.keys)
+    assert reused.keys is one.keys and torch.equal(reused.queries, one.queries)
 
 
 def test_data_lie_as_their_name_says():
-    rising = inputs(Cell(3, 200, 16, 5, "sorted"), 0, "cpu")
+    rising = make_inputs(Cell(3, 200, 16, 5, "sorted"), 0, "cpu")
     assert (rising.keys @ rising.queries[0]).diff().ge(-1e-6).all()
-    twice = inputs(Cell(3, 200, 16, 5, "duplicates"), 0, "cpu")
+    twice = make_inputs(Cell(3, 200, 16, 5, "duplicates"), 0, "cpu")
     best = (twice.keys @ twice.queries[0]).topk(100).indices
     assert len(twice.keys[best].unique(dim=0)) == 1 and (best % 2 == 0).all()
-    assert len(inputs(Cell(3, 200, 16, 5, "equal"), 0, "cpu").keys.unique(dim=0)) == 1
-    near = inputs(Cell(3, 640, 16, 5, "clustered"), 0, "cpu").keys
+    assert len(make_inputs(Cell(3, 200, 16, 5, "equal"), 0, "cpu").keys.unique(dim=0)) == 1
+    near = make_inputs(Cell(3, 640, 16, 5, "clustered"), 0, "cpu").keys
     assert (near[:64] @ near[0]).min() > (near[64:128] @ near[0]).mean()
 
 
@@ -138,15 +140,15 @@ def test_data_lie_as_their_name_says():
 @pytest.mark.parametrize(("batch", "slots", "k"), [(1, 40, 1), (5, 1000, 10), (3, 64, 64)])
 def test_every_rival_on_a_cpu_is_right_or_says_why_not(data, batch, slots, k):
     bench = Bench("cpu")
-    bench.lay(Cell(batch, slots, 32, k, data))
+    bench.load(Cell(batch, slots, 32, k, data))
     refused = {
         name: facts["refused"]
-        for name in bench.contestants(pair=False)
+        for name in bench.candidates(pair=False)
         if "refused" in (facts := bench.check(name, 60.0))
     }
     assert all(excused(reason) for reason in refused.values()), refused
-    for name in bench.contestants(pair=False).keys() - refused.keys():
-        assert min(bench.visit(name, "wall")) > 0
+    for name in bench.candidates(pair=False).keys() - refused.keys():
+        assert min(bench.measure(name, "wall")) > 0
 
 
 def excused(reason: str | None) -> bool:
@@ -156,17 +158,17 @@ def excused(reason: str | None) -> bool:
 
 def test_every_rival_of_the_nearest_pair_is_right():
     bench = Bench("cpu")
-    bench.lay(Cell(4, 3000, 32, 0))
-    for name in bench.contestants(pair=True):
+    bench.load(Cell(4, 3000, 32, 0))
+    for name in bench.candidates(pair=True):
         assert excused(bench.check(name, 60.0).get("refused"))
 
 
 def test_a_rival_that_rounds_is_timed_with_its_recall_and_an_exact_one_is_refused(monkeypatch):
     bench = Bench("cpu")
-    bench.lay(Cell(8, 3000, 32, 100))
+    bench.load(Cell(8, 3000, 32, 100))
     assert 0.8 < bench.check("torch.bfloat16", 60.0)["recall"] < 1
     rounding = next(one for one in rivals.NEAREST if one.name == "torch.bfloat16")
-    claimed = Contestant("claimed", "torch", "", rounding.prepare)
+    claimed = Candidate("claimed", "torch", "", rounding.prepare)
     monkeypatch.setattr(rivals, "NEAREST", [claimed])
     assert bench.check("claimed", 60.0)["refused"].startswith("a wrong answer: row ")
 
@@ -174,7 +176,7 @@ def test_a_rival_that_rounds_is_timed_with_its_recall_and_an_exact_one_is_refuse
 def test_what_is_not_installed_says_so(monkeypatch):
     monkeypatch.setattr(rivals, "find_spec", lambda name: None)
     bench = Bench("cpu")
-    bench.lay(Cell(2, 30, 8, 3))
+    bench.load(Cell(2, 30, 8, 3))
     assert bench.check("usearch", 60.0) == {"refused": "usearch is not installed"}
 
 
@@ -183,10 +185,10 @@ def test_what_is_not_installed_says_so(monkeypatch):
 def test_the_rivals_of_a_gpu_answer_on_a_cpu_too(monkeypatch, name, dtype):
     monkeypatch.setattr(rivals, "KEYS_AT_ONCE", 100)
     cell = Cell(4, 1234, 32, 60)
-    given = inputs(cell, 0, "cpu")
-    contestants = {one.name: one for one in rivals_cuda.rivals(pair=False)}
+    given = make_inputs(cell, 0, "cpu")
+    candidates = {one.name: one for one in rivals_cuda.rivals(pair=False)}
     before = torch.backends.cuda.matmul.fp32_precision
-    slots, scores = contestants[f"torch.{dtype}.{name}"].prepare(given, cell)()
+    slots, scores = candidates[f"torch.{dtype}.{name}"].prepare(given, cell)()
     assert torch.backends.cuda.matmul.fp32_precision == before
     true = truth.true_scores(given.queries, given.keys, given.occupied)
     if dtype == "bfloat16":
@@ -210,7 +212,7 @@ def test_what_a_gpu_machine_lacks_is_named(package):
     cell = Cell(2, 30, 8, 3)
     rival = next(one for one in rivals_cuda.rivals(pair=False) if one.name == package)
     with pytest.raises(Refused, match=r"is not installed|has no GPU search"):
-        rival.prepare(inputs(cell, 0, "cpu"), cell)
+        rival.prepare(make_inputs(cell, 0, "cpu"), cell)
 
 
 def test_every_lookup_of_the_package_takes_part_and_auto_with_what_a_read_adds(monkeypatch):
@@ -221,7 +223,7 @@ def test_every_lookup_of_the_package_takes_part_and_auto_with_what_a_read_adds(m
 
 
 def test_a_lookup_that_wants_a_half_precision_copy_is_given_one_on_a_gpu(monkeypatch):
-    given = inputs(Cell(2, 30, 8, 3), 0, "cpu")
+    given = make_inputs(Cell(2, 30, 8, 3), 0, "cpu")
     seen = []
 
     class Half(Lookup):
@@ -243,5 +245,5 @@ def test_a_lookup_that_wants_a_half_precision_copy_is_given_one_on_a_gpu(monkeyp
     for device, keys, reads in (("cpu", given.keys, "float32"), ("cuda", OnGpu(), "float16")):
         (one,) = (one for one in ours(device, pair=False) if one.name == "half")
         assert one.reads == reads
-        one.prepare(given.with_keys(keys), Cell(2, 30, 8, 3))()
+        one.prepare(replace(given, keys=keys), Cell(2, 30, 8, 3))()
     assert seen[0] is None and torch.equal(seen[1], given.half_keys)

@@ -1,6 +1,5 @@
 """MAML beside the memory, where learn2learn is installed: the same episodes, and exact resume."""
 
-import json
 import warnings
 from types import SimpleNamespace
 
@@ -26,13 +25,13 @@ OPTIONS = SimpleNamespace(backbone="paper", second_order=False, rate=1e-3, seed=
 
 def meta(options=OPTIONS, **changes):
     setting = maml.SETTINGS[Task(5, 1)]._replace(**{"tasks": 2, **changes})
-    return maml.MetaTraining(GLYPHS, Task(3, 1), setting, options)
+    return maml.MetaTraining(GLYPHS, Task(3, 1), setting, options, 6)
 
 
 def test_iterations_go_down_the_loss_after_adapting():
     one = meta(tasks=4)
     losses = [one.advance() for _ in range(60)]
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10]) and one.iteration == 60
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
 def test_a_loss_is_that_of_the_classes_of_the_rows_after_a_step_on_the_support(monkeypatch):
@@ -67,32 +66,32 @@ def test_a_test_adapts_to_the_support_of_each_episode_and_leaves_the_weights():
     assert all(map(torch.equal, weights, one.maml.parameters()))
 
 
-@pytest.mark.parametrize("together", [1, 5])
-def test_the_queries_are_asked_so_many_of_each_class_at_once_and_all_are_counted(together):
-    asked, seen = GLYPHS[:3, :15], []
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_the_queries_are_asked_so_many_of_each_class_at_once_and_all_are_counted(at_once):
+    queries, seen = GLYPHS[:3, :15], []
 
     def learner(ink):
         seen.append(ink)
-        # It names the first two classes rightly, and the third never.
+        # The first two classes are always correct, and the third never.
         return torch.eye(3)[torch.tensor([0, 1, 0]).repeat_interleave(len(ink) // 3)]
 
-    right = maml._rightly(learner, asked, together=together)
-    assert right.item() == pytest.approx(2 / 3)
-    assert [len(ink) for ink in seen] == [3 * together] * (15 // together)
-    shown = [ink.view(3, together, 28, 28) for ink in seen]
-    assert torch.equal(torch.cat(shown, dim=1) * 255, asked.float())
+    accuracy = maml._accuracy(learner, queries, at_once=at_once)
+    assert accuracy.item() == pytest.approx(2 / 3)
+    assert [len(ink) for ink in seen] == [3 * at_once] * (15 // at_once)
+    shown = [ink.view(3, at_once, 28, 28) for ink in seen]
+    assert torch.equal(torch.cat(shown, dim=1) * 255, queries.float())
 
 
 def test_a_test_asks_as_many_at_once_as_its_task_has_shots(monkeypatch):
     asked_at_once = []
     monkeypatch.setattr(
         maml,
-        "_rightly",
-        lambda *_, together: asked_at_once.append(together) or torch.tensor(1.0),
+        "_accuracy",
+        lambda *_, at_once: asked_at_once.append(at_once) or torch.tensor(1.0),
     )
     for shot in (1, 5):
         task = Task(3, shot)
-        maml.MetaTraining(GLYPHS, task, maml.SETTINGS[Task(5, shot)], OPTIONS).test(GLYPHS, 2)
+        maml.MetaTraining(GLYPHS, task, maml.SETTINGS[Task(5, shot)], OPTIONS, 6).test(GLYPHS, 2)
     assert asked_at_once == [1, 1, 5, 5]
 
 
@@ -106,37 +105,36 @@ def test_the_second_order_is_another_gradient():
 
 
 def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(maml, "LOOKED_AT", 2)
+    monkeypatch.setattr(maml, "VALIDATED", 2)
     whole, first, second = meta(), meta(), meta()
-    whole.train(GLYPHS, 6, tmp_path / "whole")
-    tested, met = first.test, []
 
-    def interrupted(*given):
-        met.append(1)
-        if len(met) == 4:
-            raise KeyboardInterrupt
-        return tested(*given)
+    def train(one, path):
+        def evaluate():
+            if one is first and one.step == 4:
+                raise KeyboardInterrupt
+            return one.validated(GLYPHS)
 
-    first.test = interrupted
+        one.train(tmp_path / path, "MAML", evaluate=evaluate, evaluate_at=range(7))
+
+    train(whole, "whole.pt")
     with pytest.raises(KeyboardInterrupt):
-        first.train(GLYPHS, 6, tmp_path / "parts")
-    second.train(GLYPHS, 6, tmp_path / "parts")
-    assert second.curve == whole.curve and second.iteration == 6
+        train(first, "parts.pt")
+    train(second, "parts.pt")
+    assert second.curve == whole.curve and second.step == 6 == whole.curve[-1][0]
     assert all(map(torch.equal, whole.maml.parameters(), second.maml.parameters()))
-    with pytest.raises(ValueError, match="is of a run of other options: remove it"):
-        meta(rate=0.1).train(GLYPHS, 6, tmp_path / "parts")
+    with pytest.raises(ValueError, match="use the options of that one, or remove the file"):
+        train(meta(rate=0.1), "parts.pt")
 
 
-def test_the_whole_runs_on_drawn_glyphs(tmp_path, monkeypatch):
+def test_the_whole_runs_on_drawn_glyphs(folders, monkeypatch):
     names = tuple(f"Glyphs/character{n:02}" for n in range(1, 7))
     part = Characters(names, draw_glyphs(6).images).rotated()
     monkeypatch.setattr(maml, "read", lambda *_: Drawings(part, part, part, "vinyals", "0" * 12))
-    monkeypatch.setattr(maml, "LOOKED_AT", 2)
+    monkeypatch.setattr(maml, "VALIDATED", 2)
     quick = {task: setting._replace(tasks=2) for task, setting in maml.SETTINGS.items()}
     monkeypatch.setattr(maml, "SETTINGS", quick)
-    monkeypatch.chdir(tmp_path)
     assert maml.main(["--times", "0.001", "--episodes", "2"]) == 0
-    result = json.loads((tmp_path / "runs" / "omniglot_maml.json").read_text())
+    result = folders.result("omniglot_maml")
     keys = {f"omniglot_peers.maml.{task}" for task in maml.SETTINGS}
     assert set(result["figures"]) == {
         key + part for key in keys for part in ("", ".interval", ".to_published")
@@ -145,4 +143,5 @@ def test_the_whole_runs_on_drawn_glyphs(tmp_path, monkeypatch):
     assert trained["iterations"] == 4 and trained["drawings"] == 4 * 2 * 5 * 2
     assert trained["validation_by_iteration"][-1][0] == 4
     assert trained["hours_for_40000_iterations"] > 0
-    assert maml._options([]).published and not maml._options(["--second-order"]).published
+    assert maml.BENCHMARK.parse([]).published
+    assert not maml.BENCHMARK.parse(["--second-order"]).published

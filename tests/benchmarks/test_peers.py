@@ -1,6 +1,5 @@
 """The peers: the same episodes for all, every rule by hand, and as many drawings for each."""
 
-import json
 import math
 from functools import partial
 
@@ -13,8 +12,8 @@ from benchmarks.omniglot_peers import rows as peer_rows
 from benchmarks.omniglot_peers import training as peer_training
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
 from benchmarks.omniglot_peers.features import oriented_gradients, pixels
-from benchmarks.omniglot_peers.memory import answered_by_memory, drawings_seen
-from benchmarks.omniglot_peers.published import PUBLISHED, beside_published
+from benchmarks.omniglot_peers.memory import drawings_seen, memory_accuracy
+from benchmarks.omniglot_peers.published import PUBLISHED, compared_with_published
 from benchmarks.omniglot_peers.rules import (
     class_mean,
     k_neighbours,
@@ -22,8 +21,9 @@ from benchmarks.omniglot_peers.rules import (
     nearest,
     prototypical,
 )
-from benchmarks.omniglot_peers.tasks import N_QUERY, Task, accuracy_of, episodes
-from benchmarks.omniglot_peers.training import Course, PeerTraining, train
+from benchmarks.omniglot_peers.tasks import N_QUERY, Task, episodes, rule_accuracy
+from benchmarks.omniglot_peers.training import PeerTraining, Setting
+from benchmarks.resumable import evenly_spaced
 from rarememory import FirstInFirstOut, Memory, class_attention
 from rarememory.backbones import Conv4
 from rarememory.data import Characters, Omniglot, draw_glyphs
@@ -37,8 +37,8 @@ def turned(characters):
     return Characters(names, characters.images).rotated()
 
 
-def some_drawings(n_train=128):
-    """Enough for an episode of 128 classes to train on and of 20 to test with."""
+def some_drawings(n_train=16):
+    """Enough for an episode of 16 characters to train on and of 20 classes to test with."""
     glyphs = draw_glyphs(n_train + 12)
     parts = [glyphs.names[:n_train], glyphs.names[n_train : n_train + 6], glyphs.names[-6:]]
     chosen, validation, test = (turned(glyphs.select(part)) for part in parts)
@@ -52,29 +52,29 @@ QUERIES = torch.tensor([[1.0, 0.2], [4.0, 5.0], [-1.0, 0.5]])
 # Episodes
 
 
-def test_every_row_is_asked_the_same_episodes_as_the_memory():
+def test_every_row_has_the_same_episodes_as_the_memory():
     embeddings = torch.randn(30, 20, 3)
     for task in (Task(5, 1), Task(20, 1), Task(30, 1)):
-        by_memory = answered_by_memory(embeddings, task, n_episodes=9, seed=3)
-        assert accuracy_of(nearest, embeddings, task, n_episodes=9, seed=3) == by_memory
-    other = accuracy_of(nearest, embeddings, Task(20, 1), n_episodes=9, seed=4)
-    assert other != accuracy_of(nearest, embeddings, Task(20, 1), n_episodes=9, seed=3)
+        by_memory = memory_accuracy(embeddings, task, n_episodes=9, seed=3)
+        assert rule_accuracy(nearest, embeddings, task, n_episodes=9, seed=3) == by_memory
+    other = rule_accuracy(nearest, embeddings, Task(20, 1), n_episodes=9, seed=4)
+    assert other != rule_accuracy(nearest, embeddings, Task(20, 1), n_episodes=9, seed=3)
 
 
-def test_a_memory_that_is_attended_to_keeps_every_drawing():
+def test_a_memory_for_attention_keeps_every_drawing():
     embeddings, task = torch.randn(6, 20, 3), Task(5, 5)
     memory = Memory(3, 25, update=FirstInFirstOut())
     ask = {"n_way": 5, "n_shot": 5, "n_episodes": 9, "seed": 3}
     expected = support_query_accuracy(memory, embeddings, attention=class_attention, **ask)
-    answer = partial(answered_by_memory, embeddings, task, n_episodes=9, seed=3)
+    answer = partial(memory_accuracy, embeddings, task, n_episodes=9, seed=3)
     assert answer(read={"attention": class_attention}) == expected != answer()
 
 
-def test_what_is_asked_was_not_shown_and_is_of_the_class_of_its_row():
-    things = torch.arange(9 * 20).view(9, 20)
-    for shown, asked in episodes(things, Task(5, 5), n_episodes=4):
-        assert shown.shape == (5, 5) and asked.shape == (5, N_QUERY)
-        drawn = torch.cat([shown, asked], dim=1)
+def test_queries_are_not_in_the_support_and_are_of_the_class_of_their_row():
+    items = torch.arange(9 * 20).view(9, 20)
+    for support, queries in episodes(items, Task(5, 5), n_episodes=4):
+        assert support.shape == (5, 5) and queries.shape == (5, N_QUERY)
+        drawn = torch.cat([support, queries], dim=1)
         assert len(drawn.unique()) == 100
         assert (drawn // 20 == drawn[:, :1] // 20).all()
 
@@ -86,10 +86,10 @@ def test_accuracy_is_that_of_the_class_with_the_highest_score():
     embeddings = torch.arange(4.0).view(4, 1, 1).expand(4, 20, 1)
     task = Task(4, 1)
     shares = [
-        (shown[:, 0, 0] == torch.arange(4)).float().mean()
-        for shown, _ in episodes(embeddings, task, n_episodes=7)
+        (support[:, 0, 0] == torch.arange(4)).float().mean()
+        for support, _ in episodes(embeddings, task, n_episodes=7)
     ]
-    found = accuracy_of(rule, embeddings, task, n_episodes=7)
+    found = rule_accuracy(rule, embeddings, task, n_episodes=7)
     assert found.mean == pytest.approx(sum(shares).item() / 7)
 
 
@@ -165,23 +165,14 @@ def test_oriented_gradients_tell_directions_apart_and_not_ink_from_ground():
         torch.testing.assert_close(other, upright)
 
 
-def test_a_direction_between_two_bins_votes_for_both():
-    down, across = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-    # Six bins of 30 degrees: 45 lies half way between 30 and 60.
-    slope = (4 * (down + across)).to(torch.uint8).view(1, 1, 28, 28)
-    block = oriented_gradients(slope)[0, 0].view(6, 6, 6, 4)[2, 2]
-    torch.testing.assert_close(block[1], block[2])
-    assert block[[0, 3, 4, 5]].abs().max() < 1e-5 and block.norm().item() == pytest.approx(1)
-
-
 # Training
 
 
 def training_of(steps=6, rate=0.01, scores=prototypical, shot=1, **recipe):
     torch.manual_seed(1)
     images = draw_glyphs(9, 8).images
-    course = Course(scores, shot, rate, drawings=steps * peer_training.WAY * (shot + 5))
-    return PeerTraining(Conv4(8, width=4), images, course, Recipe(bfloat16=False, **recipe))
+    setting = Setting(scores, shot, rate, drawings=steps * peer_training.WAY * (shot + 5))
+    return PeerTraining(Conv4(8, width=4), images, setting, Recipe(bfloat16=False, **recipe))
 
 
 @pytest.fixture
@@ -193,22 +184,21 @@ def small(monkeypatch):
 def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path):
     whole, first, second = (training_of() for _ in range(3))
 
-    def validate(encoder):
-        assert encoder is whole.averaged.module
-        return encoder.head.weight.sum().item()
+    def train(training, path, seen=()):
+        def evaluate():
+            if training is first and training.step == 5:
+                raise KeyboardInterrupt
+            seen.append(1)
+            return training.averaged.module.head.weight.sum().item()
 
-    train(whole, "whole", validate, tmp_path / "whole")
+        seen, at = [], evenly_spaced(training.steps, 5)
+        training.train(tmp_path / path, "training", every=3, evaluate=evaluate, evaluate_at=at)
+        return len(seen)
 
-    def interrupted(encoder):
-        if first.step == 5:
-            raise KeyboardInterrupt
-        return encoder.head.weight.sum().item()
-
+    assert train(whole, "whole.pt") == 5
     with pytest.raises(KeyboardInterrupt):
-        train(first, "first", interrupted, tmp_path, every=3)
-    seen = []
-    train(second, "second", lambda e: seen.append(1) or e.head.weight.sum().item(), tmp_path)
-    assert len(seen) == 2 and second.curve == whole.curve and len(whole.curve) == 5
+        train(first, "parts.pt")
+    assert train(second, "parts.pt") == 2 and second.curve == whole.curve
     for name in ("encoder", "averaged"):
         for mine, theirs in zip(
             getattr(second, name).state_dict().values(),
@@ -216,15 +206,14 @@ def test_an_interrupted_training_ends_where_the_whole_one_does(tmp_path):
             strict=True,
         ):
             assert torch.equal(mine, theirs)
-    # What is done is not done again.
-    train(training_of(), "again", seen.append, tmp_path)
-    assert len(seen) == 2
+    # A finished training is not repeated.
+    assert train(training_of(), "parts.pt") == 0
 
 
 @pytest.mark.usefixtures("small")
-def test_every_course_keeps_a_checkpoint_of_its_own():
+def test_every_setting_has_a_checkpoint_of_its_own():
     names = {
-        training_of(**other).name
+        training_of(**other).digest
         for other in (
             {},
             {"rate": 0.02},
@@ -235,7 +224,7 @@ def test_every_course_keeps_a_checkpoint_of_its_own():
             {"scores": partial(matching, temperature=0.1)},
         )
     }
-    assert len(names) == 7 and training_of().name == training_of().name
+    assert len(names) == 7 and training_of().digest == training_of().digest
 
 
 @pytest.mark.usefixtures("small")
@@ -251,9 +240,10 @@ def test_a_step_goes_down_the_cross_entropy_of_the_rule(monkeypatch):
     for _ in range(12):
         rates.append(training.recipe.learning_rate_at(training.step))
         losses.append(training.advance())
+        training.step += 1
     assert asked == [((4, 2, 8), (20, 8))] * 12
     assert sum(losses[-3:]) < sum(losses[:3])
-    assert rates[-1] < 3e-4 < 9e-3 < max(rates) <= training.course.rate
+    assert rates[-1] < 3e-4 < 9e-3 < max(rates) <= training.setting.rate
 
 
 @pytest.mark.usefixtures("small")
@@ -276,9 +266,9 @@ def test_no_drawing_is_in_support_and_query_of_a_training_episode(monkeypatch):
 def test_a_peer_sees_as_many_drawings_as_the_memory_give_or_take_an_episode():
     budget = drawings_seen(Recipe(steps=1500))
     for shot in (1, 5):
-        course = Course(prototypical, shot, 1e-3, budget)
-        assert 0 <= budget - course.steps * course.drawings_a_step < course.drawings_a_step
-    assert Course(prototypical, 1, 1e-3, 1).steps == 1
+        setting = Setting(prototypical, shot, 1e-3, budget)
+        assert 0 <= budget - setting.steps * setting.drawings_per_step < setting.drawings_per_step
+    assert Setting(prototypical, 1, 1e-3, 1).steps == 1
     assert drawings_seen(Recipe(steps=3, n_way=7, n_sightings=2)) == 42
 
 
@@ -286,10 +276,10 @@ def test_a_peer_sees_as_many_drawings_as_the_memory_give_or_take_an_episode():
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(folders, monkeypatch):
     drawings = some_drawings()
     monkeypatch.setattr(peers, "read", lambda *_: drawings)
-    monkeypatch.setattr(peers, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(peers, "Recipe", partial(Recipe, n_way=16))
     monkeypatch.setattr(peer_training, "WAY", 12)
     monkeypatch.setattr(peer_rows, "VALIDATED", 3)
     grids = {
@@ -297,16 +287,15 @@ def run(tmp_path, monkeypatch):
         "matching": (matching, {"rate": (1e-3,), "temperature": (1.0, 0.1)}),
     }
     monkeypatch.setattr(peer_rows, "PEERS", grids)
-    monkeypatch.chdir(tmp_path)
     return lambda *more: peers.main(
-        ["--steps", "2", "--backbone", "conv4", "--episodes", "20", *more]
+        ["--steps", "8", "--backbone", "conv4", "--episodes", "20", *more]
     )
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark_runs_on_drawn_glyphs(run, tmp_path, capsys):
+def test_the_whole_benchmark_runs_on_drawn_glyphs(run, folders):
     assert run() == 0
-    result = json.loads((tmp_path / "runs" / "omniglot_peers.json").read_text())
+    result = folders.result("omniglot_peers")
     tasks = ("5w1s", "5w5s", "20w1s", "20w5s", "6w1s", "6w5s")
     names = ("pixels", "hog", "memory", "class_mean", "k_neighbours", "prototypical", "matching")
     keys = {f"omniglot_peers.{name}.{task}" for name in names for task in tasks}
@@ -318,28 +307,26 @@ def test_the_whole_benchmark_runs_on_drawn_glyphs(run, tmp_path, capsys):
     }
     assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys} | gaps
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
-    said = result["rows"]
-    assert said["memory"]["drawings"] == 512
+    rows = result["rows"]
+    assert rows["memory"]["drawings"] == 256
     for name in ("prototypical", "matching"):
-        best = max(said[name]["tried"], key=lambda one: one[0])
-        assert said[name]["chosen"] == best[1] and len(said[name]["tried"]) == 2
-        assert said[name]["1shot"]["drawings"] == 504 and said[name]["5shot"]["drawings"] == 480
-        assert said[name]["1shot"]["validation_by_drawings"][-1][0] == 504
-    assert said["attention"]["chosen"] in peer_rows.ATTENTIONS
-    assert said["k_neighbours"]["chosen"]["1"]["n_neighbors"] == 1
-    assert not (tmp_path / "results").exists()
-    assert str(tmp_path) not in json.dumps(result)
+        best = max(rows[name]["tried"], key=lambda one: one[0])
+        assert rows[name]["chosen"] == best[1] and len(rows[name]["tried"]) == 2
+        assert rows[name]["1shot"]["drawings"] == 216 and rows[name]["5shot"]["drawings"] == 240
+        assert rows[name]["1shot"]["validation_by_drawings"][-1][0] == 216
+    assert rows["attention"]["chosen"] in peer_rows.ATTENTIONS
+    assert rows["k_neighbours"]["chosen"]["1"]["n_neighbors"] == 1
     # All is in checkpoints: a second run trains nothing.
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.pt")}
+    before = {path: path.stat().st_mtime_ns for path in folders.runs.glob("*.pt")}
     assert len(before) == 1 + 4 + 4
     assert run() == 0
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.pt")}
+    assert before == {path: path.stat().st_mtime_ns for path in folders.runs.glob("*.pt")}
 
 
-def test_a_quick_try_is_not_published():
-    assert peers._options([]).published
-    for other in (("--steps", "9"), ("--backbone", "conv4"), ("--episodes", "30"), ("--seed", "1")):
-        assert not peers._options(list(other)).published
+@pytest.mark.parametrize("option", ["--steps 9", "--backbone conv4", "--episodes 30", "--seed 1"])
+def test_a_quick_try_is_not_published(option):
+    assert peers.BENCHMARK.parse([]).published
+    assert not peers.BENCHMARK.parse(option.split()).published
     assert not some_drawings(1).published and some_drawings(1)._replace(split="vinyals").published
 
 
@@ -348,7 +335,7 @@ def test_too_few_episodes_for_an_interval_are_refused(run, capsys):
     assert "--episodes is 19: intervals need at least 20" in capsys.readouterr().err
 
 
-def test_only_what_was_drawn_upright_is_asked_many_way():
+def test_only_upright_characters_are_in_many_way_episodes():
     characters = turned(draw_glyphs(3, 2))
     assert upright(characters) == [0, 4, 8]
     assert upright(characters.mirrored()) == [0, 4, 8]
@@ -366,12 +353,12 @@ def test_training_classes_are_mirrored_and_no_others(monkeypatch):
     assert drawings.test.names == parts[1].rotated().names and drawings.split == "folders"
 
 
-def test_a_published_figure_stands_beside_its_own_row_and_task():
-    assert beside_published("key", "prototypical", "20w1s", 95.5) == {
-        "key.to_published": pytest.approx(-0.5)
+def test_a_figure_is_compared_with_what_is_published_for_its_row_and_task():
+    assert compared_with_published("prototypical", "20w1s", 95.5) == {
+        "omniglot_peers.prototypical.20w1s.to_published": pytest.approx(-0.5)
     }
-    assert beside_published("key", "prototypical", "423w1s", 80.0) == {}
-    assert beside_published("key", "pixels", "20w1s", 30.0) == {}
+    assert compared_with_published("prototypical", "423w1s", 80.0) == {}
+    assert compared_with_published("pixels", "20w1s", 30.0) == {}
     assert all(
         set(figures) == {"5w1s", "5w5s", "20w1s", "20w5s"} for _, figures in PUBLISHED.values()
     )

@@ -46,7 +46,7 @@ def result():
 
 
 def test_the_surest_mistake_of_each_pair_of_classes_comes_first():
-    #        remembered, and two that ask
+    #        stored, and two queries
     embeddings = torch.stack(
         [
             on_a_circle(0.0, 0.1, 0.9),  # 2nd is nearer to the third class, a little
@@ -54,8 +54,8 @@ def test_the_surest_mistake_of_each_pair_of_classes_comes_first():
             on_a_circle(1.5, 0.2, 0.1),  # both are nearer to the first class; the 2nd more so
         ]
     )
-    asked, answered = confusions(embeddings)
-    assert asked == [(2, 2), (0, 2)] and answered == [0, 2]
+    confused, predicted = confusions(embeddings)
+    assert confused == [(2, 2), (0, 2)] and predicted == [0, 2]
 
 
 def test_without_mistakes_there_is_nothing_to_show():
@@ -86,7 +86,7 @@ def test_the_curves_have_every_policy_and_what_was_published(result, tmp_path):
         assert picture.size == (1430, 440)
 
 
-def test_without_drawings_it_says_so(tmp_path, capsys):
+def test_without_weights_it_says_so(tmp_path, capsys):
     assert main(["--encoder", str(tmp_path / "none.safetensors")]) == 1
     assert "there is no file" in capsys.readouterr().err
 
@@ -101,6 +101,6 @@ def test_curves_of_another_encoder_are_said_to_be(same_encoder, result, tmp_path
     (tmp_path / "result.json").write_text(
         json.dumps(result | {"weights_sha256": digest if same_encoder else "0"})
     )
-    told = {"encoder": weights, "data": "here", "result": tmp_path / "result.json", "page": page}
-    assert main([f"--{name}={value}" for name, value in told.items()]) == 0
+    given = {"encoder": weights, "data": "here", "result": tmp_path / "result.json", "page": page}
+    assert main([f"--{name}={value}" for name, value in given.items()]) == 0
     assert (OTHER_ENCODER in page.read_text(encoding="utf-8")) != same_encoder

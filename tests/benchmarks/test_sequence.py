@@ -1,37 +1,36 @@
 """The sequence task: its strings, the networks, the memory's part in them, and the whole run."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import results
 from benchmarks.sequence import __main__ as sequence
 from benchmarks.sequence import training as trainings
-from benchmarks.sequence.lessons import lessons
-from benchmarks.sequence.measuring import accuracy, remember, right, slots_by_kind
-from benchmarks.sequence.modern import rotated
+from benchmarks.sequence.batches import ordered_batches
+from benchmarks.sequence.measuring import accuracy, correct, fill_memory, slots_by_kind
+from benchmarks.sequence.networks import rotated
 from benchmarks.sequence.plot import draw_curves
 from benchmarks.sequence.task import END, FIRST_DIGIT, FIRST_SYMBOL, PAD, Task, known
-from benchmarks.sequence.training import NETWORKS, Recipe, Training, built, train
+from benchmarks.sequence.training import NETWORKS, Recipe, Training, untrained
+from rarememory.evaluation import Accuracy
 
 SMALL = Task(digits=2, symbols=20, length=6)
 QUICK = Recipe(parts=(2, 1), batch=16, token_width=8, key_dim=8, memory_size=64, k=4)
 NUMBERS = ["--digits", "2", "--symbols", "20", "--length", "6", "--examples", "60"]
 QUICKLY = ["--held-out", "8", "--test", "30", "--parts", "2,1", "--batch", "16"]
 NARROW = ["--token-width", "8", "--key-dim", "8", "--memory-size", "64", "--k", "4"]
-KINDS = [(name, remembers) for name in NETWORKS for remembers in (True, False)]
+KINDS = [(name, with_memory) for name in NETWORKS for with_memory in (True, False)]
 both = pytest.mark.parametrize("name", NETWORKS)
 
 
 @pytest.fixture(params=NETWORKS)
 def translator(request):
     """Untrained, in full precision, with a memory of some examples."""
-    translator = built(request.param, True, SMALL, QUICK)
+    translator = untrained(request.param, True, SMALL, QUICK)
     translator.precision = nullcontext
-    remember(translator, SMALL.draw(40)[0])
+    fill_memory(translator, SMALL.draw(40)[0])
     return translator.eval()
 
 
@@ -126,30 +125,30 @@ def test_a_task_without_numbers_or_symbols_is_refused(change, said):
 
 def test_every_epoch_shows_every_example_once_and_a_part_has_all_strings_of_its_numbers():
     (examples,) = SMALL.draw(100)
-    found = lessons(examples, parts=(3, 1), batch=8, seed=0)
-    ends = [at for at, lesson in enumerate(found) if lesson.ends_epoch]
+    found = ordered_batches(examples, parts=(3, 1), size=8, seed=0)
+    ends = [at for at, batch in enumerate(found) if batch.ends_epoch]
     assert len(ends) == 2 and ends[-1] == len(found) - 1
     for epoch, count in zip((found[: ends[0] + 1], found[ends[0] + 1 :]), (3, 1), strict=True):
-        assert sorted(torch.cat([lesson.rows for lesson in epoch]).tolist()) == list(range(100))
-        starts = [at for at, lesson in enumerate(epoch) if lesson.starts]
+        assert sorted(torch.cat([batch.rows for batch in epoch]).tolist()) == list(range(100))
+        starts = [at for at, batch in enumerate(epoch) if batch.clears]
         assert starts[0] == 0 and len(starts) == count
         parts = [
-            {int(n) for lesson in epoch[start:stop] for n in examples.numbers[lesson.rows]}
+            {int(n) for batch in epoch[start:stop] for n in examples.numbers[batch.rows]}
             for start, stop in zip(starts, [*starts[1:], len(epoch)], strict=True)
         ]
         assert sum(map(len, parts)) == len(set.union(*parts))
-    assert max(len(lesson.rows) for lesson in found) == 8
+    assert max(len(batch.rows) for batch in found) == 8
 
 
-def test_lessons_differ_by_seed_and_epoch_and_are_of_like_length():
+def test_batches_differ_by_seed_and_epoch_and_are_of_similar_length():
     (examples,) = SMALL.draw(400)
-    one, other = (lessons(examples, parts=(1, 1), batch=8, seed=seed) for seed in (0, 1))
+    one, other = (ordered_batches(examples, parts=(1, 1), size=8, seed=seed) for seed in (0, 1))
     assert not torch.equal(one[0].rows, other[0].rows)
     assert not torch.equal(one[0].rows, one[len(one) // 2].rows)
-    again = lessons(examples, parts=(1, 1), batch=8, seed=0)
+    again = ordered_batches(examples, parts=(1, 1), size=8, seed=0)
     assert all(torch.equal(a.rows, b.rows) for a, b in zip(one, again, strict=True))
-    spread = [int(examples.lengths[lesson.rows].max() - examples.lengths[lesson.rows].min())
-              for lesson in one]  # fmt: skip
+    spread = [int(examples.lengths[batch.rows].max() - examples.lengths[batch.rows].min())
+              for batch in one]  # fmt: skip
     assert sum(spread) / len(spread) < 1
 
 
@@ -242,11 +241,11 @@ def test_an_empty_memory_adds_nothing(translator):
     assert torch.isfinite(translator(examples, learn=True).hidden).all()
 
 
-def test_the_right_answers_are_told_to_the_loss_alone(translator):
+def test_the_labels_change_the_loss_alone(translator):
     (examples,) = SMALL.draw(9)
-    asked, taught = translator(examples), translator(examples, learn=True)
-    assert asked.recall.loss is None and taught.recall.loss > 0
-    torch.testing.assert_close(asked.hidden, taught.hidden)
+    without, learning = translator(examples), translator(examples, learn=True)
+    assert without.recall.loss is None and learning.recall.loss > 0
+    torch.testing.assert_close(without.hidden, learning.hidden)
 
 
 def test_the_loss_is_that_of_all_steps_of_an_output(translator):
@@ -264,11 +263,11 @@ def test_the_loss_is_that_of_all_steps_of_an_output(translator):
     torch.testing.assert_close(translator.loss(steps, examples), wanted / 9)
 
 
-@pytest.mark.parametrize(("name", "remembers"), KINDS)
-def test_every_weight_learns(name, remembers):
-    translator = built(name, remembers, SMALL, QUICK)
+@pytest.mark.parametrize(("name", "with_memory"), KINDS)
+def test_every_weight_learns(name, with_memory):
+    translator = untrained(name, with_memory, SMALL, QUICK)
     train_on, examples = SMALL.draw(40, 20)
-    remember(translator, train_on)
+    fill_memory(translator, train_on)
     translator.loss(translator(examples, learn=True), examples).backward()
     still = [
         name
@@ -278,8 +277,8 @@ def test_every_weight_learns(name, remembers):
     assert still == []
 
 
-def written_on(translator, examples):
-    """Which outputs are right when each step sees what was written, and no target at all."""
+def decoded(translator, examples):
+    """Which outputs are correct when each step is given the predictions before it, not targets."""
     own = torch.full_like(examples.targets, END)
     for step in range(own.shape[1]):
         tokens = own.clone()
@@ -311,7 +310,7 @@ def test_an_answer_is_the_likeliest_kind_and_then_the_likeliest_symbol(translato
 
 def test_the_memory_is_filled_anew_and_its_slots_are_counted(translator):
     (examples,) = SMALL.draw(10)
-    remember(translator, examples)
+    fill_memory(translator, examples)
     values = translator.memory.state.values.tolist()
     assert set(values) - {-1} == set(examples.targets.flatten().tolist())
     symbols = sum(value >= FIRST_SYMBOL for value in values)
@@ -329,7 +328,7 @@ def test_all_of_an_output_must_be_right():
 
     (examples,) = SMALL.draw(30)
     wrong = (examples.numbers == next(iter(examples.batches(30))).numbers[0]).sum()
-    assert (~right(Says(), examples)).sum() == wrong
+    assert (~correct(Says(), examples)).sum() == wrong
     assert accuracy(Says(), examples).mean == pytest.approx(1 - wrong.item() / 30)
 
 
@@ -338,26 +337,29 @@ def test_all_of_an_output_must_be_right():
 
 @pytest.mark.slow
 @both
-def test_numbers_seen_a_few_times_are_known_and_written_without_being_shown_a_target(name):
+def test_numbers_seen_a_few_times_are_known_without_being_given_a_target(tmp_path, name):
     task = Task(digits=3, symbols=60, length=8)
-    recipe = replace(QUICK, parts=(2,) * 14, batch=32, token_width=32, key_dim=32, memory_size=300)
-    train_on, test = task.draw(300, 200)
-    training = Training(built(name, True, task, recipe), train_on, test, recipe)
-    for _ in training.remaining():
-        pass
+    recipe = replace(QUICK, parts=(2,) * 9, batch=32, token_width=32, key_dim=32, memory_size=300)
+    train_on, test = task.draw(300, 100)
+    training = Training(untrained(name, True, task, recipe), train_on, test, recipe)
+    training.train(tmp_path / "a.pt", name, every=10**6, **evaluated(training))
     translator = training.translator
-    assert len(training.curve) == 14 and training.curve[-1] == accuracy(translator, test).mean
+    assert len(training.curve) == 9 and training.curve[-1] == accuracy(translator, test).mean
     assert training.curve[-1] > 0.5
     translator.precision = nullcontext
-    assert sum(written_on(translator, test)) == right(translator, test).sum()
+    assert sum(decoded(translator, test)) == correct(translator, test).sum()
     recall = translator(test).recall
     found = recall.prediction[test.symbols] == test.targets[test.symbols]
     assert found.float().mean() > 0.5
 
 
-def fresh(name="modern", remembers=True):
+def evaluated(training):
+    return {"evaluate": training.held_out_accuracy, "evaluate_at": training.epoch_ends}
+
+
+def fresh(name="modern", with_memory=True, recipe=QUICK):
     train_on, held_out = SMALL.draw(60, 10)
-    return Training(built(name, remembers, SMALL, QUICK), train_on, held_out, QUICK)
+    return Training(untrained(name, with_memory, SMALL, recipe), train_on, held_out, recipe)
 
 
 def same(one, other):
@@ -370,134 +372,99 @@ def same(one, other):
     return one == other
 
 
-@pytest.mark.parametrize(("name", "remembers"), KINDS)
-def test_an_interrupted_training_goes_on_to_the_bit(tmp_path, name, remembers):
-    whole = fresh(name, remembers)
-    train(whole, tmp_path / "whole.pt")
+@pytest.mark.parametrize(("name", "with_memory"), KINDS)
+def test_an_interrupted_training_goes_on_to_the_bit(tmp_path, monkeypatch, name, with_memory):
+    whole, interrupted, resumed = (fresh(name, with_memory) for _ in range(3))
+    whole.train(tmp_path / "whole.pt", name, **evaluated(whole))
     assert whole.step == whole.steps and len(whole.curve) == 2
+    advance, steps = Training.advance, []
 
-    def interrupt(loss):
-        if interrupted.step == 5:
+    def interrupt(training):
+        steps.append(training.step)
+        if training is interrupted and training.step == 5:
             raise KeyboardInterrupt
+        return advance(training)
 
-    interrupted = fresh(name, remembers)
+    monkeypatch.setattr(Training, "advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(interrupted, tmp_path / "half.pt", every=2, watch=interrupt)
-    resumed = fresh(name, remembers)
-    steps = []
-    train(resumed, tmp_path / "half.pt", every=2, watch=lambda loss: steps.append(resumed.step))
-    assert steps == list(range(5, whole.steps + 1))
+        interrupted.train(tmp_path / "half.pt", name, every=2, **evaluated(interrupted))
+    steps.clear()
+    resumed.train(tmp_path / "half.pt", name, every=2, **evaluated(resumed))
+    assert steps == list(range(4, whole.steps))
     one, other = whole.state_dict(), resumed.state_dict()
     del one["seconds"], other["seconds"]
     assert same(one, other)
-    assert not list(tmp_path.glob("*.part"))
 
 
-def test_the_memory_is_cleared_before_each_part(monkeypatch):
+def test_the_memory_is_cleared_before_each_part_and_written_at_every_step(tmp_path, monkeypatch):
     training = fresh()
-    cleared = []
-    clear = type(training.translator.memory).clear
-    monkeypatch.setattr(trainings, "remember", lambda translator, examples: None)
+    memory, cleared = training.translator.memory, []
+    clear = type(memory).clear
     monkeypatch.setattr(
-        type(training.translator.memory),
-        "clear",
-        lambda memory: cleared.append(training.step) or clear(memory),
+        type(memory), "clear", lambda memory: cleared.append(training.step) or clear(memory)
     )
-    list(training.remaining())
-    assert cleared == [at for at, lesson in enumerate(training.lessons) if lesson.starts]
-
-
-def test_the_memory_is_filled_anew_before_the_held_out_are_asked(monkeypatch):
-    training, called = fresh(), []
-    for name in ("remember", "accuracy"):
-        plain = getattr(trainings, name)
-
-        def watched(translator, examples, name=name, plain=plain):
-            called.append((name, training.step, len(examples.numbers)))
-            return plain(translator, examples)
-
-        monkeypatch.setattr(trainings, name, watched)
-    list(training.remaining())
-    ends = [at + 1 for at, lesson in enumerate(training.lessons) if lesson.ends_epoch]
-    assert called == [
-        call for step in ends for call in (("remember", step, 60), ("accuracy", step, 10))
-    ]
-
-
-def test_training_writes_every_step(monkeypatch):
-    monkeypatch.setattr(trainings, "remember", lambda translator, examples: None)
-    training = fresh()
-    list(training.remaining())
-    values = set(training.translator.memory.state.values.tolist()) - {-1}
+    training.train(tmp_path / "a.pt", "training")
+    assert cleared == [at for at, batch in enumerate(training.batches) if batch.clears]
+    values = set(memory.state.values.tolist()) - {-1}
     assert {END, 1, 2} < values and values <= set(training.examples.targets.flatten().tolist())
 
 
+def test_the_memory_is_filled_anew_before_the_held_out_accuracy(monkeypatch):
+    training, called = fresh(), []
+    monkeypatch.setattr(trainings, "fill_memory", lambda *given: called.append(given))
+    monkeypatch.setattr(
+        trainings, "accuracy", lambda *given: called.append(given) or Accuracy(0.5, 0)
+    )
+    assert training.held_out_accuracy() == 0.5
+    translator = training.translator
+    assert called == [(translator, training.examples), (translator, training.held_out)]
+    assert sorted(training.epoch_ends)[-1] == training.steps and len(training.epoch_ends) == 2
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-    train(fresh(), tmp_path / "one.pt")
-    train_on, held_out = SMALL.draw(60, 10)
-    other = replace(QUICK, k=2)
+    fresh().train(tmp_path / "one.pt", "training")
     with pytest.raises(ValueError, match=r"one.pt' is of Recipe.*k=4.* of Recipe.*k=2.*remove"):
-        train(
-            Training(built("modern", True, SMALL, other), train_on, held_out, other),
-            tmp_path / "one.pt",
-        )
+        fresh(recipe=replace(QUICK, k=2)).train(tmp_path / "one.pt", "training")
 
 
 # The whole benchmark
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    published = tmp_path / "published"
-    published.mkdir()
-    for module in (results, sequence):
-        monkeypatch.setattr(module, "RESULTS", published)
-    monkeypatch.chdir(tmp_path)
+def run(folders):
     threads = torch.get_num_threads()
     yield lambda *more: sequence.main([*NUMBERS, *QUICKLY, *NARROW, *more])
     torch.set_num_threads(threads)
 
 
-def test_it_trains_tests_and_says_where_everything_came_from(run, tmp_path, capsys):
+def test_it_trains_tests_and_says_where_everything_came_from(run, folders):
     assert run() == 0
-    result = json.loads((tmp_path / "runs" / "sequence.json").read_text())
     names = [f"sequence.{name}.{way}_memory" for name in NETWORKS for way in ("with", "without")]
-    keys = {"sequence.ceiling", *names}
-    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
-    assert all(0 <= figure <= 100 for figure in result["figures"].values())
-    assert result["command"].endswith(" ".join([*NARROW, "--parts", "2,1"]))
+    figures = folders.percentages("sequence", {"sequence.ceiling", *names})
+    result = folders.result("sequence")
+    assert " ".join(NARROW[:4]) in result["command"] and "--parts 2,1" in result["command"]
     assert result["counts"] == {"examples": 60, "held_out": 8, "test": 30}
     assert result["task"]["digits"] == 2 and result["recipe"]["parts"] == [2, 1]
     for name in names:
         details = result["trainings"][name]
         assert len(details["held_out_by_epoch"]) == 2 and details["parameters"] > 1000
         assert bool(details["slots"]) == ("without" not in name)
-    assert (tmp_path / "runs" / "sequence.png").stat().st_size > 1000
-    assert not list((tmp_path / "published").iterdir())
+    assert (folders.runs / "sequence.png").stat().st_size > 1000
     # The same command again finds its checkpoints, and the same figures.
     assert run() == 0
-    again = json.loads((tmp_path / "runs" / "sequence.json").read_text())
-    assert again["figures"] == result["figures"]
+    assert folders.result("sequence")["figures"] == figures
 
 
 def test_the_defaults_are_what_is_published():
-    options = sequence._options([])
-    assert options.published and options.told == []
-    assert options.test >= 2000 and options.examples == 40_000 and options.length == 40
+    run = sequence.BENCHMARK.parse([])
+    assert run.published and run.options.test >= 2000 and run.options.examples == 40_000
     for option in ("--seed 1", "--parts 16", "--symbols 50", "--test 10"):
-        assert not sequence._options(option.split()).published
+        assert not sequence.BENCHMARK.parse(option.split()).published
 
 
-def test_an_interruption_is_told_and_bad_numbers_are_said(run, monkeypatch, capsys):
+def test_bad_numbers_are_refused_in_a_sentence(run, capsys):
     assert run("--digits", "9") == 1
     assert "a number of 9 digits does not fit into a length of 6" in capsys.readouterr().err
-
-    def interrupted(*given, **more):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sequence, "train", interrupted)
-    assert run() == 130
-    assert "the same command goes on from" in capsys.readouterr().err
 
 
 def test_the_curves_are_drawn(tmp_path):

@@ -1,7 +1,7 @@
-"""Finished cells, kept in runs/ so that an interrupted benchmark goes on where it stopped.
+"""Finished cells in runs/, from which an interrupted benchmark resumes.
 
-A cell is found again by the same code, machine, versions and options only: the folder is named
-after a digest of all of them.
+The folder is named after a digest of code, machine, versions and options, so that a cell is found
+again only by the same ones.
 """
 
 import hashlib
@@ -9,34 +9,33 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rarememory.base.files import write_atomically
+
 CODE = (".py", ".cpp", ".h", ".cu")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-class Kept:
-    """A folder of JSON files, one a cell."""
+class CellCache:
+    """A folder of JSON files, one per cell."""
 
     def __init__(self, runs: Path, device: str, *facts: object) -> None:
         digest = hashlib.sha256(repr((code_digest(), *facts)).encode()).hexdigest()[:12]
         self.folder = runs / f"lookup_{device}_{digest}"
 
     def get(self, name: str) -> Any | None:
-        """What was kept under this name, or None."""
+        """What was stored under this name, or None."""
         path = self.folder / f"{name}.json"
-        if not path.exists():
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
-    def put(self, name: str, thing: object) -> None:
-        """Keep it: all of it or, if interrupted, nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        half = self.folder / f"{name}.part"
-        half.write_text(json.dumps(thing), encoding="utf-8")
-        half.replace(self.folder / f"{name}.json")
+    def put(self, name: str, value: object) -> None:
+        """Store a value."""
+        text = json.dumps(value)
+        path = self.folder / f"{name}.json"
+        write_atomically(path, lambda draft: draft.write_text(text, encoding="utf-8"), parents=True)
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """Checksum of all code that a figure could depend on, committed or not."""
+    """Checksum of all code on which a figure could depend, committed or not."""
     digest = hashlib.sha256()
     for folder in ("rarememory", "benchmarks"):
         for path in sorted((root / folder).rglob("*")):

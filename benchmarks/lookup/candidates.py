@@ -1,10 +1,10 @@
-"""Who takes part: our lookups, as many as the package lists, and what every call gives back."""
+"""The lookups of the package as candidates, and what a call of any candidate returns."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from benchmarks.lookup.cells import Cell, Inputs
 from rarememory.lookup import LOOKUPS, Lookup, choose_lookup
@@ -15,22 +15,35 @@ Answer = tuple[Any, Any]
 Call = Callable[[], Answer]
 
 OURS = "ours"
+PAIR_SLOTS = "the slots of the nearest pair"
+ANY_ORDER = "k slots in any order, of equal scores the lower slots"
+IN_ORDER = "as auto, then float32 scores of the slots, and both in the one order"
 
 
 class Refused(Exception):
-    """Someone does not take part in a cell, for a reason in one sentence."""
+    """A candidate does not take part in a cell, for a reason in one sentence."""
+
+
+class Description(TypedDict):
+    """What is known of a candidate in any cell; see `Candidate`."""
+
+    family: str
+    returns: str
+    reads: str
+    exact: bool
+    product: bool
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Someone who answers a cell.
+class Candidate:
+    """A way to answer a cell.
 
     Attributes:
-        prepare: everything that is done once for many queries; the call it returns is timed.
-        exact: whether its answers have to be those of float64.
+        prepare: what is done once for many queries; the call that it returns is timed.
+        exact: whether its answers must be those of float64.
         in_order: whether it returns the best first.
-        reads: the type of the keys it goes through, which decides its roofline.
-        product: it answers nothing; a bare matrix product to compare with.
+        reads: the type of the keys that it reads, which decides its roofline.
+        product: it is a bare matrix product, without an answer.
     """
 
     name: str
@@ -42,39 +55,31 @@ class Contestant:
     reads: str = "float32"
     product: bool = False
 
-
-def ours(device: str, pair: bool) -> list[Contestant]:
-    """Every lookup of the package, "auto", and "auto" with all that a read of a memory adds."""
-    if pair:
-        return [
-            Contestant(
-                name,
-                OURS,
-                "the slots of the nearest pair",
-                partial(_nearest_pair, name),
-                reads=_reads(name, "nearest_pair", device),
-            )
-            for name in [*LOOKUPS, "auto"]
-        ]
-    alone = [
-        Contestant(
-            name,
-            OURS,
-            "k slots in any order, of equal scores the lower slots",
-            partial(_nearest, name),
-            reads=_reads(name, "nearest", device),
+    @property
+    def description(self) -> Description:
+        """The part that another process can receive."""
+        return Description(
+            family=self.family,
+            returns=self.returns,
+            reads=self.reads,
+            exact=self.exact,
+            product=self.product,
         )
+
+
+def ours(device: str, pair: bool) -> list[Candidate]:
+    """Every lookup of the package, "auto", and "auto" with all that a read of a memory adds."""
+    verb, prepare = ("nearest_pair", _nearest_pair) if pair else ("nearest", _nearest)
+    returns = PAIR_SLOTS if pair else ANY_ORDER
+    found = [
+        Candidate(name, OURS, returns, partial(prepare, name), reads=_reads(name, verb, device))
         for name in [*LOOKUPS, "auto"]
     ]
-    ordered = Contestant(
-        "auto.ordered",
-        OURS,
-        "as auto, then float32 scores of the slots, and both in the one order",
-        partial(_nearest_in_order, "auto"),
-        in_order=True,
-        reads=_reads("auto", "nearest", device),
-    )
-    return [*alone, ordered]
+    if not pair:
+        read = partial(_nearest_in_order, "auto")
+        reads = _reads("auto", verb, device)
+        found.append(Candidate("auto.ordered", OURS, IN_ORDER, read, in_order=True, reads=reads))
+    return found
 
 
 def _nearest(name: str, inputs: Inputs, cell: Cell) -> Call:
@@ -102,7 +107,7 @@ def _nearest_pair(name: str, inputs: Inputs, cell: Cell) -> Call:
 
 
 def _search(name: str, verb: str, inputs: Inputs, cell: Cell) -> Callable[..., Any]:
-    """The verb of a lookup, given the half-precision keys if it wants them and is on a GPU."""
+    """The method of a lookup, with half-precision keys if it takes them and is on a GPU."""
     try:
         lookup = choose_lookup(name)
     except ImportError as error:
