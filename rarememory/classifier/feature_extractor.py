@@ -1,20 +1,21 @@
 """The feature extractor: the host model, and the layer of it whose input are the features."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rarememory.classifier.examples import count_examples, split_batch, to_device
+from rarememory.classifier.layer_hooks import layer_hooks
+from rarememory.classifier.modes import evaluation_mode
 
 
 class FeatureExtractor(nn.Module):
     """Features of a model, and its logits if it is a classifier.
 
     The model is called as it is. A hook is on the layer during the call only, so the model is not
-    changed and can be used elsewhere at any time.
+    changed and can be used elsewhere at any time; several threads may call at once.
 
     Args:
         model: any module.
@@ -44,7 +45,8 @@ class FeatureExtractor(nn.Module):
             ValueError: the layer did not run, or the features have another shape.
         """
         layer_inputs: list[Tensor] = []
-        with self._hook(layer_inputs):
+        layers = {} if self.at is None else {self.at: self.model.get_submodule(self.at)}
+        with layer_hooks(layers, lambda _, value: layer_inputs.append(value)):
             output = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
         # Models of Hugging Face return an object.
         output = getattr(output, "logits", output)
@@ -83,22 +85,6 @@ class FeatureExtractor(nn.Module):
             )
         logits = [logits for _, logits in parts if logits is not None]
         return features, torch.cat(logits) if logits else None
-
-    @contextmanager
-    def _hook(self, layer_inputs: list[Tensor]) -> Iterator[None]:
-        if self.at is None:
-            yield
-            return
-
-        def save_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            layer_inputs.append(args[0] if args else next(iter(kwargs.values())))
-
-        layer = self.model.get_submodule(self.at)
-        handle = layer.register_forward_pre_hook(save_input, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
@@ -167,15 +153,3 @@ def _input_width(model: nn.Module, at: str, key_dim: int | None) -> int:
     if key_dim not in (None, width):
         raise ValueError(f"features of width {width} enter {at!r}, and the memory's have {key_dim}")
     return int(width)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards every module has its own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Int64, UInt8
 from torch import Generator, Tensor, nn
 
 from rarememory.base.validation import check_count
-from rarememory.classifier.feature_extractor import evaluation_mode
+from rarememory.classifier.modes import evaluation_mode
 from rarememory.data.episodes import support_query_episode
 from rarememory.evaluation import Accuracy
 from rarememory.memory import Memory

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from rarememory.base.validation import check_count
-from rarememory.classifier.feature_extractor import evaluation_mode, last_linear
+from rarememory.classifier.feature_extractor import last_linear
+from rarememory.classifier.modes import evaluation_mode
 from rarememory.memory import Memory
 
 

@@ -1,0 +1,42 @@
+"""Evaluation mode for a while, also where several threads use one model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from torch import nn
+
+_LOCK = Lock()
+# Modules that are in training mode outside, and how many blocks keep them in evaluation mode.
+_HELD: dict[nn.Module, int] = {}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module has its own mode again.
+
+    Blocks of several threads may overlap: a module goes back into training mode when the last of
+    them ends. A thread that trains the model meanwhile trains it in evaluation mode.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> with evaluation_mode(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    with _LOCK:
+        held = [module for module in model.modules() if module.training or module in _HELD]
+        for module in held:
+            _HELD[module] = _HELD.get(module, 0) + 1
+            module.training = False
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for module in held:
+                _HELD[module] -= 1
+                if not _HELD[module]:
+                    del _HELD[module]
+                    module.training = True
