@@ -18,15 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from benchmarks.tables import TABLES, Figure, Table
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/results.md")
 PROVENANCE = ("command", "commit", "device", "seed")
 # Lower case, but for the millions of a cell such as b16_m1M_k256.
 DOTTED = re.compile(r"(?:[a-z0-9_]|(?<=\d)M)+(?:\.(?:[a-z0-9_]|(?<=\d)M)+)+")
-BLOCK = re.compile(r"<!-- table:(\w+) -->\n(?:.*?\n)?<!-- end:\1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- table:(\w+) -->\n((?:.*?\n)?)<!-- end:\1 -->", re.DOTALL)
+CELL = re.compile(r"\{([\w.]+)(?:\[([\w,]+)\]([\w.]*))?(?::([+\d.]*f))?\}")
 INLINE = re.compile(r"<!-- figure:([\w.]+) -->.*?<!-- end -->")
+TEMPLATE = Path(__file__).with_name("tables.md").read_text(encoding="utf-8")
+TABLES: dict[str, str] = dict(BLOCK.findall(TEMPLATE))
 
 
 class Entry(TypedDict):
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     return 0
 
 
-def outdated(root: Path, tables: Mapping[str, Table] = TABLES) -> dict[Path, str]:
+def outdated(root: Path, tables: Mapping[str, str] = TABLES) -> dict[Path, str]:
     """The files that are not what the results make them, each with the text it should have."""
     results = root / "benchmarks" / "results"
     summary = collect(results)
@@ -85,7 +86,7 @@ def collect(results: Path) -> dict[str, Entry]:
     return dict(sorted(summary.items()))
 
 
-def fill(page: str, summary: Mapping[str, Entry], tables: Mapping[str, Table]) -> str:
+def fill(page: str, summary: Mapping[str, Entry], tables: Mapping[str, str]) -> str:
     """A page with every table and every single figure written anew."""
 
     def block(found: re.Match[str]) -> str:
@@ -93,12 +94,12 @@ def fill(page: str, summary: Mapping[str, Entry], tables: Mapping[str, Table]) -
         return f"<!-- table:{name} -->\n{render(tables[name], summary)}<!-- end:{name} -->"
 
     def inline(found: re.Match[str]) -> str:
-        return f"<!-- figure:{found[1]} -->{_cell(Figure(found[1]), summary)}<!-- end -->"
+        return f"<!-- figure:{found[1]} -->{_number(found[1], summary)}<!-- end -->"
 
     return INLINE.sub(inline, BLOCK.sub(block, page))
 
 
-def _check_tables(pages: Mapping[Path, str], tables: Mapping[str, Table]) -> None:
+def _check_tables(pages: Mapping[Path, str], tables: Mapping[str, str]) -> None:
     """Refuse pages that do not hold every declared table exactly once, opened and then closed."""
     text = "\n".join(pages.values())
     names = " and ".join(PAGES)
@@ -107,31 +108,41 @@ def _check_tables(pages: Mapping[Path, str], tables: Mapping[str, Table]) -> Non
     if not opened == closed == sorted(tables):
         raise ValueError(
             f"{names} open the tables {opened} and close {closed}, "
-            f"but benchmarks/tables.py declares {sorted(tables)}"
+            f"but benchmarks/tables.md declares {sorted(tables)}"
         )
     whole = sum(len(BLOCK.findall(page)) for page in pages.values())
     if whole != len(tables):
         raise ValueError(f"{names}: {len(tables) - whole} of the tables end before they start")
 
 
-def render(table: Table, summary: Mapping[str, Entry]) -> str:
-    """The table in Markdown, first column to the left and numbers to the right."""
-    width = len(table.columns)
-    lines = [table.columns, ("---", *["---:"] * (width - 1))]
-    for row in table.rows:
-        if len(row) != width:
-            raise ValueError(f"the row {row[0]!r} has {len(row)} cells for {width} columns")
-        lines.append(tuple(_cell(cell, summary) for cell in row))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def render(table: str, summary: Mapping[str, Entry]) -> str:
+    """The table with the number of every key.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns, or a brace is no key.
+    """
+
+    def cells(found: re.Match[str]) -> str:
+        start, names, rest, form = found.groups()
+        keys = [f"{start}{name}{rest}" for name in names.split(",")] if names else [start]
+        return " | ".join(_number(key, summary, form or ".2f") for key in keys)
+
+    text = CELL.sub(cells, table)
+    head, *rows = (line.split("|")[1:-1] for line in text.splitlines())
+    for row in rows:
+        if len(row) != len(head):
+            name = row[0].strip()
+            raise ValueError(f"the row {name!r} has {len(row)} cells for {len(head)} columns")
+    if "{" in text:
+        raise ValueError(f"{text[text.index('{') :].partition(' |')[0]} is no key of a figure")
+    return text
 
 
-def _cell(cell: str | Figure, summary: Mapping[str, Entry]) -> str:
-    if isinstance(cell, str):
-        return cell
-    if cell.key not in summary:
+def _number(key: str, summary: Mapping[str, Entry], form: str = ".2f") -> str:
+    if key not in summary:
         return "not run"
-    keys = [key for key in (cell.key, f"{cell.key}.interval") if key in summary]
-    return " ± ".join(cell.form.format(summary[key]["value"]) for key in keys)
+    keys = [one for one in (key, f"{key}.interval") if one in summary]
+    return " ± ".join(format(summary[one]["value"], form) for one in keys)
 
 
 def _figures(path: Path) -> dict[str, float]:

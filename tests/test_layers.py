@@ -150,7 +150,7 @@ def test_imports_point_down(path):
             ["rarememory.memory.losses"],
         ),
         ("rarememory/memory/module.py", "from rarememory.lookup.faiss import Faiss", []),
-        ("rarememory/memory/module.py", "import benchmarks.tables", ["benchmarks.tables"]),
+        ("rarememory/memory/module.py", "import benchmarks.results", ["benchmarks.results"]),
         ("rarememory/data/omniglot.py", "from rarememory.data.episodes import Episode", []),
         ("rarememory/data/omniglot.py", "from ..lookup import A", ["rarememory.lookup"]),
         ("rarememory/readers/end_to_end.py", "from ..base.state import EMPTY", []),

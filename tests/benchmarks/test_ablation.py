@@ -1,5 +1,6 @@
 """The ablation: one change a row, on validation characters, and what is trained alike once."""
 
+import re
 from dataclasses import fields
 from functools import partial
 
@@ -7,11 +8,11 @@ import pytest
 import torch
 
 from benchmarks import omniglot_ablation as ablation
-from benchmarks.omniglot.tables import ABLATION, ABLATION_FULL
 from benchmarks.omniglot_ablation import CHANGES, Change, evaluation_memory
 from benchmarks.omniglot_peers.drawings import Drawings
 from benchmarks.omniglot_peers.memory import TEMPERATURE
 from benchmarks.omniglot_peers.tasks import Task
+from benchmarks.summary import TABLES
 from rarememory import FirstInFirstOut, Memory
 from rarememory.backbones import Conv4
 from rarememory.data import draw_glyphs
@@ -29,9 +30,12 @@ def test_every_row_but_the_first_is_a_change_and_no_two_are_the_same():
     assert len(set(rows)) == len(rows)
 
 
-def test_readme_has_a_row_for_each():
-    assert ABLATION.keys() | ABLATION_FULL.keys() == CHANGES.keys()
-    assert set(ABLATION_FULL) == {name for name, change in CHANGES.items() if change.slots}
+def test_its_table_has_a_row_for_each_and_of_a_full_memory_only_five_shots():
+    rows = TABLES["ablation"].splitlines()[2:]
+    by_name = {re.search(r"ablation\.(\w+)", row)[1]: row for row in rows}
+    assert by_name.keys() == CHANGES.keys() and len(by_name) == len(rows)
+    five_shots = {name for name, row in by_name.items() if "w1s" not in row}
+    assert five_shots == {name for name, change in CHANGES.items() if change.slots}
 
 
 @pytest.mark.parametrize("name", CHANGES)

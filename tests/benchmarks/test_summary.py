@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.summary import ROOT, collect, main, outdated, render
-from benchmarks.tables import TABLES, Figure, Table
+from benchmarks.summary import ROOT, TABLES, collect, main, outdated, render
 
 BLOCKS = "".join(f"<!-- table:{name} -->\n<!-- end:{name} -->\n" for name in TABLES)
 FIVE_WAY = "omniglot.vinyals.sighting.5w1s"
@@ -128,7 +127,7 @@ def test_a_torn_file_is_refused_by_name(repo):
 def test_pages_without_their_blocks_is_refused(repo, damage):
     readme = repo / "README.md"
     readme.write_text(damage(readme.read_text()))
-    assert f"benchmarks/tables.py declares {sorted(TABLES)}" in refusal(repo)
+    assert f"benchmarks/tables.md declares {sorted(TABLES)}" in refusal(repo)
 
 
 def test_a_block_that_ends_before_it_starts_is_refused(repo):
@@ -138,9 +137,28 @@ def test_a_block_that_ends_before_it_starts_is_refused(repo):
     assert refusal(repo) == ("README.md and docs/results.md: 1 of the tables end before they start")
 
 
+HEAD = "|  | a | b |\n| --- | ---: | ---: |\n"
+
+
 def test_a_row_as_wide_as_its_columns_or_none():
     with pytest.raises(ValueError, match="'one' has 2 cells for 3 columns"):
-        render(Table(columns=("", "a", "b"), rows=(("one", Figure("a.b")),)), {})
+        render(f"{HEAD}| one | {{a.b}} |\n", {})
+
+
+def test_a_key_has_a_form_and_names_in_brackets_a_cell_each():
+    numbers = {"a.x.c": 1.25, "a.y.c": 2, "a.y.c.interval": 0.5}
+    summary = {key: {"value": number, "source": "a.json"} for key, number in numbers.items()}
+    row = "| one | 7 | {a.x.c:+.1f} |\n| two | {a.[x,y].c} |\n"
+    assert render(HEAD + row, summary) == (
+        f"{HEAD}| one | 7 | +1.2 |\n| two | 1.25 | 2.00 ± 0.50 |\n"
+    )
+
+
+@pytest.mark.parametrize("cell", ["{a b}", "{a.b:d}", "{a.[b}"])
+def test_a_brace_that_is_no_key_is_refused(cell):
+    with pytest.raises(ValueError) as caught:
+        render(f"{HEAD}| one | 7 | {cell} |\n", {})
+    assert str(caught.value) == f"{cell} is no key of a figure"
 
 
 def test_check_says_what_is_out_of_date_and_writes_nothing(repo, capsys):
