@@ -21,7 +21,7 @@ from benchmarks import results
 from benchmarks.lookup import tables, tune
 from benchmarks.lookup.cache import CellCache
 from benchmarks.lookup.cells import DATA, MILLION, Cell
-from benchmarks.lookup.comparison import AnyBench, Comparison, remote_benches
+from benchmarks.lookup.comparison import Comparison, remote_benches
 from benchmarks.lookup.figures import figures
 from benchmarks.lookup.machine import machine
 from benchmarks.lookup.outcome import Outcome
@@ -135,7 +135,7 @@ def _run(run: Run) -> None:
         *(options.seconds, options.limit, options.without, options.alone, options.seed),
     )
     shared = RemoteBench(options.device, options.seed)
-    alone: dict[str, AnyBench] | None = None
+    alone: dict[str, RemoteBench] | None = None
     try:
         if options.device == "cpu" and options.alone:
             every = {**shared.call("candidates", False), **shared.call("candidates", True)}
@@ -178,7 +178,7 @@ def _outcomes(
     return outcomes, ceilings
 
 
-def _measure(ceilings: Ceilings, cell: Cell, bench: AnyBench) -> None:
+def _measure(ceilings: Ceilings, cell: Cell, bench: RemoteBench) -> None:
     """The ceilings that this cell needs and no cell before has needed."""
     size = buffer_bytes(cell)
     if str(size) not in ceilings["bandwidth"]:

@@ -1,7 +1,6 @@
 """The comparison of all candidates in a cell, from loading it to everyone's seconds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 from benchmarks.lookup.bench import Facts
 from benchmarks.lookup.candidates import OURS, Description
@@ -10,20 +9,6 @@ from benchmarks.lookup.clock import ForeignLoad
 from benchmarks.lookup.interleaved import Seconds, fast, interleaved
 from benchmarks.lookup.outcome import Outcome
 from benchmarks.lookup.remote import Gone, RemoteBench
-
-
-class AnyBench(Protocol):
-    """A bench that is called by the name of a method: `RemoteBench`, or one of a test."""
-
-    @property
-    def processes(self) -> list[int]:
-        """The processes that work for it."""
-
-    def call(self, method: str, *given: Any, timeout: float = ..., **more: Any) -> Any:
-        """What the method returns."""
-
-    def close(self) -> None:
-        """End it."""
 
 
 class Comparison:
@@ -40,9 +25,9 @@ class Comparison:
 
     def __init__(
         self,
-        shared: AnyBench,
+        shared: RemoteBench,
         *,
-        alone: Mapping[str, AnyBench] | None = None,
+        alone: Mapping[str, RemoteBench] | None = None,
         modes: Mapping[str, str],
         seconds: float,
         limit: float,
@@ -121,7 +106,7 @@ class Comparison:
         shared = outcome.passes["shared"]
         groups = {name: group(one) for name, one in outcome.candidates.items()}
         close = fast(shared, groups)
-        benches: dict[str, AnyBench] = {}
+        benches: dict[str, RemoteBench] = {}
         for name in shared:
             one = outcome.candidates[name]
             if (one["family"] == OURS or name in close) and backend(name, one) in self.alone:
@@ -154,7 +139,9 @@ def group(one: Description) -> str:
     return "exact" if one["exact"] else "rounded"
 
 
-def remote_benches(device: str, seed: int, who: Mapping[str, Description]) -> dict[str, AnyBench]:
+def remote_benches(
+    device: str, seed: int, who: Mapping[str, Description]
+) -> dict[str, RemoteBench]:
     """A process for every backend, started by its first call."""
     names = dict.fromkeys(backend(name, one) for name, one in who.items())
     return {name: RemoteBench(device, seed, shared=False) for name in names}
