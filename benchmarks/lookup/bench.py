@@ -6,6 +6,7 @@ It runs in a process of its own (`remote.py`), so that a crash ends no other can
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -177,19 +178,14 @@ class Bench:
         keys = 3 * 4 * cell.slots * cell.key_dim if new_keys else 0
         scores = 0 if self.device == "cuda" else 3 * 4 * cell.batch * cell.slots
         free = self._free()
-        if free is not None and keys + scores > free:
+        if keys + scores > free:
             needed, there = ((size / 2**30) for size in (keys + scores, free))
             raise MemoryError(f"it needs {needed:.1f} GiB, and {there:.1f} are free")
 
-    def _free(self) -> int | None:
+    def _free(self) -> int:
         if self.device == "cuda":
             return torch.cuda.mem_get_info()[0]
-        try:
-            with open("/proc/meminfo", encoding="utf-8") as lines:
-                sizes = dict(line.split(":") for line in lines)
-            return 1024 * int(sizes["MemAvailable"].split()[0])
-        except (OSError, KeyError):
-            return None
+        return int(psutil.virtual_memory().available)
 
 
 def _keys_of(cell: Cell) -> tuple[int, int, str]:

@@ -1,5 +1,6 @@
 """Seconds of a call on a CPU and on a GPU, the memory it takes, the kernels it launches."""
 
+import math
 import os
 import re
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch.utils.benchmark import Timer
 
@@ -135,24 +137,27 @@ class ForeignLoad:
         self.share: float | None = None
 
     def __enter__(self) -> "ForeignLoad":
-        self._before = self._ticks()
+        self._before = self._seconds()
         return self
 
     def __exit__(self, *error: object) -> None:
-        before, after = self._before, self._ticks()
-        if before is not None and after is not None and after[0] > before[0]:
-            foreign = (after[1] - before[1]) - (after[2] - before[2])
-            self.share = max(0.0, foreign / (after[0] - before[0]))
+        elapsed, idle, own = (
+            after - before for before, after in zip(self._before, self._seconds(), strict=True)
+        )
+        # NaN after one of the processes has ended, and 0 where the system does not report it.
+        if elapsed > 0 and own >= 0:
+            self.share = max(0.0, 1 - (idle + own) / elapsed)
 
-    def _ticks(self) -> tuple[int, int, int] | None:
-        """Ticks of all processors: elapsed, spent by any process, spent by ours (proc(5))."""
+    def _seconds(self) -> tuple[float, float, float]:
+        """Seconds of all processors: elapsed, idle, and spent by our processes."""
+        # What follows the eighth is counted in the first, too.
+        every = psutil.cpu_times()
+        idle = every.idle + getattr(every, "iowait", 0.0)
         try:
-            first = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0]
-            ticks = [int(number) for number in first.split()[1:9]]
-            own = sum(_ticks(process) for process in {os.getpid(), *self.processes})
-        except (OSError, ValueError):
-            return None
-        return sum(ticks), sum(ticks) - ticks[3] - ticks[4], own
+            own = [psutil.Process(one).cpu_times() for one in {os.getpid(), *self.processes}]
+        except psutil.Error:
+            return sum(every[:8]), idle, math.nan
+        return sum(every[:8]), idle, sum(one.user + one.system for one in own)
 
 
 def _refuse_synchronizing(call: Call) -> None:
@@ -165,13 +170,6 @@ def _refuse_synchronizing(call: Call) -> None:
         raise RuntimeError(f"not to be captured: {str(error).partition(chr(10))[0]}") from None
     finally:
         torch.cuda.set_sync_debug_mode(before)
-
-
-def _ticks(process: int) -> int:
-    text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
-    # The name comes first, in brackets, and may hold anything.
-    fields = text.rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def _wall(call: Call) -> float:
