@@ -7,8 +7,8 @@ best choices. What was tried is stored in runs/, from which the same command res
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks import results
 from benchmarks.lookup.cache import CellCache
-from benchmarks.lookup.candidates import Candidate, Refused, ours
+from benchmarks.lookup.candidates import Refused, ours
 from benchmarks.lookup.cells import MILLION, Cell, Inputs, make_inputs
 from benchmarks.lookup.clock import CudaClock
 from benchmarks.runner import Run
@@ -32,7 +32,6 @@ CELLS = [
     *(Cell(256, MILLION, 128, k) for k in (1, 8, 256)),
     Cell(4096, MILLION, 128, 256),
 ]
-Try = Callable[[], float]
 
 
 def sweep(run: Run) -> None:
@@ -51,10 +50,12 @@ def sweep(run: Run) -> None:
         raise RuntimeError(f"the triton lookup has no tiles to sweep: not run ({error})") from None
     cache = CellCache(Path(options.runs), "tune", results.device(), torch.__version__)
     best = {}
+
+    def late() -> bool:
+        return bool(options.minutes) and run.seconds > 60 * options.minutes
+
     for cell in CELLS:
-        found = _swept(
-            cell, plan, cache, lambda: bool(options.minutes) and run.seconds > 60 * options.minutes
-        )
+        found = _swept(cell, plan, cache, late)
         best[cell.name] = sorted(found.items(), key=lambda one: one[1])[:5]
         for name, seconds in best[cell.name]:
             print(f"{cell.name:20} {1e6 * seconds:10.1f} us  {name}")
@@ -68,60 +69,49 @@ def sweep(run: Run) -> None:
 
 
 def _swept(cell: Cell, plan: Any, cache: CellCache, late: Callable[[], bool]) -> dict[str, float]:
-    """Seconds by choice: the tiles first, then the bins with the best of those."""
+    """Seconds by choice: the tiles first, then the bins with the fastest of those."""
     tried: dict[str, float] = cache.get(cell.name) or {}
-    if late():
-        return _timed_only(tried)
-    given = make_inputs(cell, 0, "cuda")
-    default = plan._tile(cell.batch, cell.key_dim, torch.float16)
-    for tile in tqdm(_tiles(cell, plan.Tile, default), desc=cell.name, unit="tile"):
-        _try(tried, f"{tile}", partial(_seconds, cell, given, plan, tile, None), late)
+    triton = next(one for one in ours("cuda", cell.pair) if one.name == "triton")
+    given: Inputs | None = None
+
+    def attempt(name: str, tile: Any, bins: int | None) -> None:
+        nonlocal given
+        if name in tried or late():
+            return
+        given = make_inputs(cell, 0, "cuda") if given is None else given
+        try:
+            with _chosen(plan, tile, bins):
+                call = triton.prepare(given, cell)
+                tried[name] = min(CudaClock().measure(call, "events"))
+        except (RuntimeError, ValueError, Refused) as error:
+            # Too many registers, or too much shared memory; 0 stands for no time at all.
+            tqdm.write(f"{name}: {str(error).partition(chr(10))[0]}")
+            tried[name] = 0.0
         cache.put(cell.name, tried)
-    done = _timed_only(tried)
-    if done:
-        fastest = min(done, key=lambda name: done[name])
-        tiles = {f"{tile}": tile for tile in _tiles(cell, plan.Tile, default)}
+
+    tiles = {f"{tile}": tile for tile in _tiles(cell, plan)}
+    for name, tile in tqdm(tiles.items(), desc=cell.name, unit="tile"):
+        attempt(name, tile, None)
+    timed = [name for name in tiles if tried.get(name)]
+    if timed:
+        fastest = min(timed, key=tried.__getitem__)
         for bins in BINS:
-            name = f"{fastest.partition(' with ')[0]} with {bins} bins"
-            tile = tiles[name.partition(" with ")[0]]
-            _try(tried, name, partial(_seconds, cell, given, plan, tile, bins), late)
-            cache.put(cell.name, tried)
-    return _timed_only(tried)
-
-
-def _timed_only(tried: dict[str, float]) -> dict[str, float]:
+            attempt(f"{fastest} with {bins} bins", tiles[fastest], bins)
     return {name: seconds for name, seconds in tried.items() if seconds > 0}
 
 
-def _try(tried: dict[str, float], name: str, time_it: Try, late: Callable[[], bool]) -> None:
-    if name in tried or late():
-        return
-    try:
-        tried[name] = time_it()
-    except (RuntimeError, ValueError, Refused) as error:
-        # Too many registers, or too much shared memory; 0 stands for no time at all.
-        tqdm.write(f"{name}: {str(error).partition(chr(10))[0]}")
-        tried[name] = 0.0
-
-
-def _tiles(cell: Cell, tile: Any, default: Any) -> Iterator[Any]:
+def _tiles(cell: Cell, plan: Any) -> list[Any]:
     """The present one, then others that are not much wider than the batch."""
-    yield default
-    for rows in ROWS:
-        if rows > max(16, 2 ** math.ceil(math.log2(cell.batch))):
-            continue
-        for slots in SLOTS:
-            for warps in WARPS:
-                for stages in STAGES:
-                    one = default._replace(rows=rows, slots=slots, warps=warps, stages=stages)
-                    if one != default:
-                        yield one
-
-
-def _seconds(cell: Cell, given: Inputs, plan: Any, tile: Any, bins: int | None) -> float:
-    with _chosen(plan, tile, bins):
-        call = _triton(cell).prepare(given, cell)
-        return min(CudaClock().measure(call, "events"))
+    default = plan._tile(cell.batch, cell.key_dim, torch.float16)
+    widest = max(16, 2 ** math.ceil(math.log2(cell.batch)))
+    return [
+        default,
+        *(
+            default._replace(rows=rows, slots=slots, warps=warps, stages=stages)
+            for rows, slots, warps, stages in product(ROWS, SLOTS, WARPS, STAGES)
+            if rows <= widest
+        ),
+    ]
 
 
 @contextmanager
@@ -143,7 +133,3 @@ def _forget_plans() -> None:
         for thing in vars(import_module(name)).values():
             if hasattr(thing, "cache_clear"):
                 thing.cache_clear()
-
-
-def _triton(cell: Cell) -> Candidate:
-    return next(one for one in ours("cuda", cell.pair) if one.name == "triton")
