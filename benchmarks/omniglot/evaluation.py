@@ -12,6 +12,7 @@ import json
 import sys
 from argparse import Namespace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from jaxtyping import Float
@@ -58,12 +59,9 @@ Embeddings = Float[Tensor, "classes drawings key_dim"]
 Figures = dict[str, float]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Test, write the result."""
     options = run.options
     encoder = stored_encoder(options.encoder)
     folder = options.data or download_omniglot("data")
@@ -192,7 +190,7 @@ def storage(embeddings: Embeddings, options: Namespace) -> Figures:
     for name in ("paper", "fifo", "mean"):
         for size in STORED:
             found = storage_accuracy(
-                POLICIES[name].memory(embeddings.shape[2], size),
+                POLICIES[name](embeddings.shape[2], size),
                 embeddings,
                 n_episodes=options.episodes,
                 seed=options.seed,
@@ -213,31 +211,18 @@ def lifelong(
     """
     figures: Figures = {}
     curves: dict[str, list[float]] = {}
-    # Voting changes little: it is shown where the memory holds all there is.
-    cells = [
-        (order, size, name)
-        for order in ORDERS
-        for size in SIZES
-        for name in POLICIES
-        if size == "eight" or not POLICIES[name].vote
-    ]
-    for order, size, name in cells:
+    for order, size, name in product(ORDERS, SIZES, POLICIES):
         key = f"lifelong.{order}.{size}.{name}"
-        found = streamed(
-            POLICIES[name],
-            *(characters, embeddings, order, size),
-            seed=options.seed,
-            bar=bar(key),
-        )
+        given = (POLICIES[name], characters, embeddings, order, size)
+        found = streamed(*given, seed=options.seed, bar=bar(key))
         curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in found.sightings]
         figures |= _sightings(key, found.sightings)
         figures |= _percent(key, forgetting=found.forgetting)
     for order in ORDERS:
         key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
         for name, of in (("mean", key), ("paper", f"{key}.paper")):
-            every = averaged(
-                POLICIES[name], characters, embeddings, order, seeds=seeds, bar=bar(of)
-            )
+            which = (POLICIES[name], characters, embeddings, order)
+            every = averaged(*which, seeds=seeds, bar=bar(of))
             curves[of.partition(".")[2]] = [accuracy.mean for accuracy in every]
             figures |= _sightings(of, every)
     return figures, curves

@@ -16,33 +16,14 @@ SIZES = {"half": 0.5, "one": 1, "two": 2, "eight": 8}
 
 ORDERS = ("random", "alphabet")
 
-NEIGHBOURS, TEMPERATURE = 64, 0.05
-"""Of the memories whose neighbours vote."""
+Policy = Callable[[int, int], Memory]
+"""What a memory stores: made from key_dim and size."""
 
-
-class Policy(NamedTuple):
-    """What a memory stores, and how it answers."""
-
-    memory: Callable[[int, int], Memory]
-    vote: bool = False
-
-
-def _paper(key_dim: int, memory_size: int) -> Memory:
-    return Memory(key_dim, memory_size, k=NEIGHBOURS, temperature=TEMPERATURE)
-
-
-def _fifo(key_dim: int, memory_size: int) -> Memory:
-    first_out = FirstInFirstOut()
-    return Memory(key_dim, memory_size, k=NEIGHBOURS, temperature=TEMPERATURE, update=first_out)
-
-
-POLICIES = {
-    "paper": Policy(_paper),
-    "fifo": Policy(_fifo),
-    "random": Policy(lambda dim, size: Memory(dim, size, update=AverageOrReplaceRandom())),
-    "mean": Policy(MeanMemory),
-    "paper_vote": Policy(_paper, vote=True),
-    "fifo_vote": Policy(_fifo, vote=True),
+POLICIES: dict[str, Policy] = {
+    "paper": Memory,
+    "fifo": lambda dim, size: Memory(dim, size, update=FirstInFirstOut()),
+    "random": lambda dim, size: Memory(dim, size, update=AverageOrReplaceRandom()),
+    "mean": MeanMemory,
 }
 
 
@@ -64,11 +45,11 @@ def streamed(
     bar: Bar = iter,
 ) -> Streamed:
     """A memory of this policy and size through one stream, and through it again for forgetting."""
-    memory = policy.memory(embeddings.shape[2], round(SIZES[size] * len(characters)))
+    memory = policy(embeddings.shape[2], round(SIZES[size] * len(characters)))
     stream = drawn_stream(characters, order, seed)
     return Streamed(
-        lifelong_accuracy(memory, embeddings, stream, vote=policy.vote, bar=bar),
-        lifelong_forgetting(memory, embeddings, stream, vote=policy.vote, bar=bar),
+        lifelong_accuracy(memory, embeddings, stream, bar=bar),
+        lifelong_forgetting(memory, embeddings, stream, bar=bar),
     )
 
 
@@ -85,12 +66,9 @@ def averaged(
 
     All streams have the same classes, so the interval is the mean of theirs.
     """
-    memory = policy.memory(embeddings.shape[2], round(SIZES["eight"] * len(characters)))
+    memory = policy(embeddings.shape[2], round(SIZES["eight"] * len(characters)))
     streams = (drawn_stream(characters, order, seed) for seed in seeds)
-    every = [
-        lifelong_accuracy(memory, embeddings, stream, vote=policy.vote, bar=bar)
-        for stream in streams
-    ]
+    every = [lifelong_accuracy(memory, embeddings, stream, bar=bar) for stream in streams]
     return [Accuracy(*torch.tensor(one).mean(0).tolist()) for one in zip(*every, strict=True)]
 
 
