@@ -47,12 +47,9 @@ add("--radius", type=int, default=1, help="bits to differ in")
 add("--seed", type=int, default=0)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write the result file; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Measure, print, write the result file."""
     options = run.options
     indices = _indices(options)
     torch.manual_seed(options.seed)

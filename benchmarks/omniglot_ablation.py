@@ -95,12 +95,9 @@ CHANGES = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, test, write the result."""
     options = run.options
     backbones = {change.backbone for change in CHANGES.values()}
     sized = {name: read(options.data, options.split, name) for name in sorted(backbones)}

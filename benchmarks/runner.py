@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +101,28 @@ class Benchmark:
         published = all(getattr(options, one.dest) == one.default for one in self._decisive)
         return Run(options, " ".join(command), published=published)
 
-    def main(self, run: Callable[[Run], None], arguments: Sequence[str] | None = None) -> int:
-        """Parse the options, run, and return the exit status; an error is one sentence on stderr.
+    def __call__(self, run: Callable[[Run], None]) -> Callable[..., int]:
+        """Make the function a command: options are parsed, and the exit status is returned.
 
-        The status is 1 after an error and 130 after Ctrl-C.
+        The status is 1 after an error, which is one sentence on stderr, and 130 after Ctrl-C.
         """
-        call = self.parse(arguments)
-        try:
-            run(call)
-        except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-            # Python shows the text of a KeyError in quotes.
-            print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            text = "interrupted; the same command goes on from what is finished"
-            print(f"\n{text}", file=sys.stderr)
-            return 130
-        return 0
+
+        @wraps(run)
+        def command(arguments: Sequence[str] | None = None) -> int:
+            call = self.parse(arguments)
+            try:
+                run(call)
+            except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+                # Python shows the text of a KeyError in quotes.
+                print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                text = "interrupted; the same command goes on from what is finished"
+                print(f"\n{text}", file=sys.stderr)
+                return 130
+            return 0
+
+        return command
 
 
 def bar(name: str, unit: str = "episode") -> Bar:

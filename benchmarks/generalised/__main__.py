@@ -51,12 +51,9 @@ BENCHMARK.add("--tuning", type=int, default=8, help="epochs of fine-tuning every
 BENCHMARK.add("--seed", type=int, default=0)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, learn, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, learn, test, write the result."""
     options = run.options
     torch.manual_seed(options.seed)
     classes = read(options.data, options.seed)

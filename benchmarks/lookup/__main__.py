@@ -76,11 +76,6 @@ add("--seed", type=int, default=0)
 add("--runs", decisive=False, default="runs", help="folder for what is not published")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is not yet done, then write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
 def resolve(options: argparse.Namespace) -> argparse.Namespace:
     """The options with the defaults of the device filled in.
 
@@ -119,7 +114,9 @@ def grid(options: argparse.Namespace) -> list[Cell]:
     return sorted(cells, key=rank)
 
 
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Run what is not yet done, then write the result."""
     options = resolve(run.options)
     run.command += f" --device {options.device}"
     if options.tune:

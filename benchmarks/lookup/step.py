@@ -6,7 +6,7 @@ On a GPU also as a replayed CUDA graph of the whole step. Only a result of a GPU
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -31,12 +31,9 @@ add("--seconds", decisive=False, type=float, default=10.0, help="to spend, rough
 add("--runs", decisive=False, default="runs", help="folder for what is not published")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write the result file; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Measure, print, write the result file."""
     options = run.options
     cell = Cell(options.batch, options.slots, options.key_dim, 0)
     found, refused = measure(cell, options.device, options.seconds)

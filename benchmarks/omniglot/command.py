@@ -50,12 +50,9 @@ add("--weights", decisive=False, help=text)
 add("--untested", decisive=False, action="store_true", help="train and write the weights, no more")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, test, write the result."""
     options = run.options
     if options.episodes < 2:
         raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")

@@ -70,12 +70,9 @@ class Page(NamedTuple):
     same_encoder: bool
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write the page; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Write the page."""
     options = run.options
     encoder = stored_encoder(options.encoder)
     folder = options.data or download_omniglot("data")

@@ -27,7 +27,9 @@ text = "jittered, to average a drawing with; 0: no such row"
 BENCHMARK.add("--copies", type=int, default=4, help=text)
 
 
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Measure, write the result."""
     options, encoder = run.options, omniglot_encoder()
     drawings = read_omniglot(options.data or download_omniglot("data"), encoder.size)
     characters = drawings.characters.select(unseen_characters()).rotated()
@@ -46,4 +48,4 @@ def _run(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(BENCHMARK.main(_run))
+    sys.exit(main())

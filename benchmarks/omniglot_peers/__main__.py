@@ -40,12 +40,9 @@ BENCHMARK.add("--episodes", type=int, default=1000, help="to test by")
 BENCHMARK.add("--seed", type=int, default=0)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, test, write the result."""
     options, fewest = run.options, 2 * MANY_WAY
     if options.episodes < fewest:
         raise ValueError(f"--episodes is {options.episodes}: intervals need at least {fewest}")

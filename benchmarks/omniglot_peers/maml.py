@@ -68,12 +68,9 @@ SETTINGS = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, test, write the result."""
     options = run.options
     drawings = read(options.data, options.split)
     row = "maml" if options.backbone == "paper" else f"maml_{options.backbone}"

@@ -41,12 +41,9 @@ for name, default in DEFAULTS.items():
     BENCHMARK.add(f"--{name.replace('_', '-')}", type=of, default=default)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, test, write the result; return the exit status."""
-    return BENCHMARK.main(_run, arguments)
-
-
-def _run(run: Run) -> None:
+@BENCHMARK
+def main(run: Run) -> None:
+    """Train, test, write the result."""
     options = run.options
     # The sums depend on the number of threads, and so would every printed digit.
     torch.set_num_threads(1)
