@@ -94,7 +94,7 @@ def _of_shots(
 def _with_memory(
     host: nn.Module, classes: Classes, shots: int, task: Task, **settings: bool
 ) -> tuple[Accuracies, float]:
-    classifier, _ = prepared(host, classes, shots, **settings)
+    classifier = prepared(host, classes, shots, **settings)
     examples = drawn(classes.new, slice(0, shots))
     seconds = learn_seconds(classifier, examples, settings.get("average", True))
     answers = predicted(classifier, _queries(classes), _numbers(classes.old, classes.new))

@@ -7,12 +7,11 @@ from torch import nn
 
 from benchmarks.generalised.drawings import FIT, TRAIN, Classes, Drawings, drawn
 from rarememory import MemoryClassifier, wrap
-from rarememory.classifier import Calibration
 
 
 def prepared(
     host: nn.Module, classes: Classes, shots: int, *, whiten: bool = True, average: bool = True
-) -> tuple[MemoryClassifier, Calibration]:
+) -> MemoryClassifier:
     """The classifier with a memory, before it learns a new class.
 
     It has learnt the examples that the host was trained on, and was calibrated with rehearsal
@@ -27,9 +26,9 @@ def prepared(
     for examples in (drawn(classes.old, TRAIN), drawn(classes.rehearsal, slice(0, shots))):
         classifier.learn(examples.batches(), average=average, progress=False)
     held_out = drawn(classes.old, FIT) + drawn(classes.rehearsal, FIT)
-    report = classifier.calibrate(held_out.batches(), progress=False)
+    classifier.calibrate(held_out.batches(), progress=False)
     classifier.forget(*classes.rehearsal.names)
-    return classifier, report
+    return classifier
 
 
 def learn_seconds(classifier: MemoryClassifier, new: Drawings, average: bool = True) -> float:

@@ -20,7 +20,7 @@ def open_set(host: nn.Module, classes: Classes, seed: int) -> dict[str, float]:
     order = torch.randperm(len(classes.new), generator=Generator().manual_seed(seed)).tolist()
     names = [classes.new.names[place] for place in order]
     learnt, unlearnt = (classes.new.select(part) for part in (names[::2], names[1::2]))
-    classifier, _ = prepared(host, classes, SHOTS)
+    classifier = prepared(host, classes, SHOTS)
     learn_seconds(classifier, drawn(learnt, slice(0, SHOTS)))
     known = drawn(classes.old, TEST) + drawn(learnt, NEW_TEST)
     unknown = drawn(unlearnt, NEW_TEST)
