@@ -137,7 +137,8 @@ class Bench:
         return self.clock.measure(self._now().calls[name], mode)
 
     def _all(self, pair: bool) -> dict[str, Candidate]:
-        others = (rivals_cuda if self.device == "cuda" else rivals).rivals(pair)
+        kind = rivals_cuda if self.device == "cuda" else rivals
+        others = kind.PAIR if pair else kind.NEAREST
         return {one.name: one for one in [*ours(self.device, pair), *others]}
 
     def _judged(self, candidate: Candidate, answer: Answer) -> Facts:

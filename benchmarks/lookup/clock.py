@@ -1,11 +1,9 @@
-"""Seconds of a call on a CPU and on a GPU, the memory it takes, the kernels it launches."""
+"""Seconds of a call on a CPU and on a GPU, and on a GPU the memory it takes and its kernels."""
 
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -42,15 +40,10 @@ class CpuClock:
         return [cpu_timer(call).blocked_autorange(min_run_time=_BURST).median]
 
     def profiled(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
-        """The answer, its seconds, and how far the process grew meanwhile, at most.
-
-        The last is None where the system does not report it.
-        """
-        before = _reset_peak()
+        """The answer and its seconds; the memory that it takes is only measured on a GPU."""
         begin = time.perf_counter()
         answer = call()
-        seconds = time.perf_counter() - begin
-        return answer, seconds, None if before is None else max(0, _resident("VmHWM") - before)
+        return answer, time.perf_counter() - begin, None
 
     def launches(self, call: Call) -> int | None:
         """Nothing is launched on a CPU."""
@@ -176,20 +169,3 @@ def _wall(call: Call) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
-
-
-def _reset_peak() -> int | None:
-    """The size of the process, from which its peak is counted anew (proc(5))."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _resident("VmRSS")
-    except (OSError, LookupError):
-        return None
-
-
-def _resident(name: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
-    if found is None:
-        raise LookupError(name)
-    return 1024 * int(found[1])

@@ -1,6 +1,6 @@
 """The rivals on a CPU: what one would write with other packages, each at its best.
 
-Indexes are built, and keys rounded, before the clock runs.
+Indexes are built, and keys rounded, before the clock runs. Who is not installed is refused then.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,6 @@ from benchmarks.lookup.cells import Cell, Inputs
 KEYS_AT_ONCE = 2**16
 SORTED = "k sorted slots and their scores"
 UNSORTED = "k slots and their scores, unsorted"
-
-
-def rivals(pair: bool) -> list[Candidate]:
-    """All of them; one that is not installed is refused when it is prepared."""
-    return PAIR if pair else NEAREST
 
 
 def _topk(inputs: Inputs, cell: Cell) -> Call:
@@ -71,7 +66,7 @@ def _argpartition(inputs: Inputs, cell: Cell) -> Call:
 
 def _faiss_knn(blas_threshold: int | None) -> Callable[[Inputs, Cell], Call]:
     def prepare(inputs: Inputs, cell: Cell) -> Call:
-        faiss = _package("faiss")
+        faiss = package("faiss")
         queries, keys = inputs.queries.numpy(), inputs.keys.numpy()
 
         def knn() -> Answer:
@@ -92,7 +87,7 @@ def _faiss_knn(blas_threshold: int | None) -> Callable[[Inputs, Cell], Call]:
 
 
 def _faiss_index(inputs: Inputs, cell: Cell) -> Call:
-    faiss = _package("faiss")
+    faiss = package("faiss")
     index = faiss.IndexFlatIP(cell.key_dim)
     index.add(inputs.keys.numpy())
     queries = inputs.queries.numpy()
@@ -101,7 +96,7 @@ def _faiss_index(inputs: Inputs, cell: Cell) -> Call:
 
 def _sklearn(metric: str) -> Callable[[Inputs, Cell], Call]:
     def prepare(inputs: Inputs, cell: Cell) -> Call:
-        _package("sklearn")
+        package("sklearn")
         from sklearn.neighbors import NearestNeighbors
 
         if cell.k > cell.slots:
@@ -115,7 +110,7 @@ def _sklearn(metric: str) -> Callable[[Inputs, Cell], Call]:
 
 
 def _usearch(inputs: Inputs, cell: Cell) -> Call:
-    _package("usearch")
+    package("usearch")
     index = import_module("usearch.index")
     queries, keys = inputs.queries.numpy(), inputs.keys.numpy()
 
@@ -126,7 +121,8 @@ def _usearch(inputs: Inputs, cell: Cell) -> Call:
     return exact
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """The package; a rival without it takes no part."""
     if find_spec(name) is None:
         raise Refused(f"{name} is not installed")
     # After torch, so that it and Faiss share one OpenMP runtime.

@@ -7,27 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from benchmarks.lookup.candidates import Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
-from benchmarks.lookup.rivals import (
-    PAIR,
-    SORTED,
-    UNSORTED,
-    best_of,
-    chunked_topk,
-)
+from benchmarks.lookup.rivals import PAIR as PAIR
+from benchmarks.lookup.rivals import SORTED, UNSORTED, best_of, chunked_topk, package
 
 Search = Callable[[Tensor, Tensor, int], Answer]
-
-
-def rivals(pair: bool) -> list[Candidate]:
-    """All of them; one that is not installed is refused when it is prepared."""
-    return PAIR if pair else NEAREST
 
 
 def _whole(queries: Tensor, keys: Tensor, k: int) -> Answer:
@@ -75,10 +64,7 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def _faiss(inputs: Inputs, cell: Cell) -> Call:
-    if find_spec("faiss") is None:
-        raise Refused("faiss is not installed")
-    import faiss
-
+    faiss = package("faiss")
     if not hasattr(faiss, "StandardGpuResources"):
         raise Refused("the faiss installed here has no GPU search")
     # It makes Faiss take tensors.
@@ -97,8 +83,7 @@ def _faiss(inputs: Inputs, cell: Cell) -> Call:
 
 
 def _cuvs(inputs: Inputs, cell: Cell) -> Call:
-    if find_spec("cuvs") is None:
-        raise Refused("cuvs is not installed")
+    package("cuvs")
     brute_force = import_module("cuvs.neighbors.brute_force")
 
     index = brute_force.build(inputs.keys, metric="inner_product")

@@ -186,7 +186,7 @@ def test_the_rivals_of_a_gpu_answer_on_a_cpu_too(monkeypatch, name, dtype):
     monkeypatch.setattr(rivals, "KEYS_AT_ONCE", 100)
     cell = Cell(4, 1234, 32, 60)
     given = make_inputs(cell, 0, "cpu")
-    candidates = {one.name: one for one in rivals_cuda.rivals(pair=False)}
+    candidates = {one.name: one for one in rivals_cuda.NEAREST}
     before = torch.backends.cuda.matmul.fp32_precision
     slots, scores = candidates[f"torch.{dtype}.{name}"].prepare(given, cell)()
     assert torch.backends.cuda.matmul.fp32_precision == before
@@ -198,7 +198,7 @@ def test_the_rivals_of_a_gpu_answer_on_a_cpu_too(monkeypatch, name, dtype):
 
 
 def test_on_a_gpu_torch_takes_part_in_every_precision_and_only_float32_is_exact():
-    names = {one.name: one for one in rivals_cuda.rivals(pair=False)}
+    names = {one.name: one for one in rivals_cuda.NEAREST}
     exact = {name for name, one in names.items() if one.exact and one.family == "torch"}
     forms = ("topk", "topk.compiled", "chunked")
     assert exact == {f"torch.float32.{form}" for form in forms}
@@ -210,7 +210,7 @@ def test_on_a_gpu_torch_takes_part_in_every_precision_and_only_float32_is_exact(
 @pytest.mark.parametrize("package", ["faiss.gpu", "cuvs.gpu"])
 def test_what_a_gpu_machine_lacks_is_named(package):
     cell = Cell(2, 30, 8, 3)
-    rival = next(one for one in rivals_cuda.rivals(pair=False) if one.name == package)
+    rival = next(one for one in rivals_cuda.NEAREST if one.name == package)
     with pytest.raises(Refused, match=r"is not installed|has no GPU search"):
         rival.prepare(make_inputs(cell, 0, "cpu"), cell)
 
