@@ -12,7 +12,6 @@ a program of its own, benchmarks/omniglot_peers/maml.py.
 import sys
 
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
-from benchmarks.omniglot_peers.published import PUBLISHED, compared_with_published
 from benchmarks.omniglot_peers.rows import (
     Details,
     Row,
@@ -55,15 +54,19 @@ def main(run: Run) -> None:
         details |= more
         for name, row in rows.items():
             measured[name] = _tested(name, row, drawings, options.episodes, options.seed)
-    _show(measured)
+    tasks = sorted({task for tested in measured.values() for task in tested})
+    lines = [(name, *(row.get(task, "") for task in tasks)) for name, row in measured.items()]
+    print_table(["", *map(str, tasks)], lines, "accuracy in percent")
+    figures: dict[str, float] = {}
+    for name, tested in measured.items():
+        figures |= percent(named(f"omniglot_peers.{name}", tested))
     run.published &= drawings.published
     run.write(
         "omniglot_peers",
-        _figures(measured),
+        figures,
         split=drawings.checksum,
         episodes=options.episodes,
         backbone=options.backbone,
-        published=PUBLISHED,
         rows=details,
     )
 
@@ -82,25 +85,6 @@ def _tested(
             shown = bar(f"{name}, {task}")
             tested[task] = method.accuracy(some, task, n_episodes=n, seed=seed, bar=shown)
     return tested
-
-
-def _figures(measured: dict[str, dict[Task, Accuracy]]) -> dict[str, float]:
-    figures: dict[str, float] = {}
-    for name, tested in measured.items():
-        figures |= percent(named(f"omniglot_peers.{name}", tested))
-        for task, accuracy in tested.items():
-            figures |= compared_with_published(name, str(task), 100 * accuracy.mean)
-    return figures
-
-
-def _show(measured: dict[str, dict[Task, Accuracy]]) -> None:
-    tasks = sorted({task for tested in measured.values() for task in tested})
-    rows: list[tuple[object, ...]] = [
-        (name, *(tested.get(task, "") for task in tasks)) for name, tested in measured.items()
-    ]
-    for name, (_, figures) in PUBLISHED.items():
-        rows.append((f"{name}, published", *(figures.get(str(task), "") for task in tasks)))
-    print_table(["", *map(str, tasks)], rows, "accuracy in percent")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.omniglot_peers.drawings import Images, read
-from benchmarks.omniglot_peers.published import PUBLISHED, compared_with_published
 from benchmarks.omniglot_peers.tasks import Task, episodes
 from benchmarks.results import RUNS, named, percent
 from benchmarks.resumable import ResumableTraining, evenly_spaced
@@ -89,7 +88,6 @@ def main(run: Run) -> None:
         accuracy = meta.test(drawings.test.images, options.episodes, options.seed)
         print(f"{row} {task}: {accuracy} after {iterations} iterations", flush=True)
         figures |= percent(named(f"omniglot_peers.{row}", {task: accuracy}))
-        figures |= compared_with_published(row, str(task), 100 * accuracy.mean)
         hours = meta.seconds / iterations * THEIR_ITERATIONS / 3600
         trained[str(task)] = {
             **setting._asdict(),
@@ -106,7 +104,6 @@ def main(run: Run) -> None:
         split=drawings.checksum,
         episodes=options.episodes,
         learn2learn=l2l.__version__,
-        published=PUBLISHED["maml"],
         trained=trained,
     )
 

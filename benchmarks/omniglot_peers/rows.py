@@ -1,12 +1,12 @@
 """The rows of the table: for every number of shots, how drawings are embedded and classified."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from sklearn.model_selection import ParameterGrid
 
 from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, Images
@@ -118,7 +118,7 @@ def peer_rows(setup: Setup) -> tuple[Rows, Details]:
     budget = drawings_seen(setup.recipe)
     for name, (rule, grid) in PEERS.items():
         trials = []
-        for numbers in _combinations(grid):
+        for numbers in ParameterGrid(dict(grid)):
             label = ", ".join(f"{what} {number}" for what, number in numbers.items())
             trial = _setting(rule, numbers, 1, budget // TRIAL_PART)
             trained = _trained(setup, f"trying {name} with {label}", trial)
@@ -140,15 +140,10 @@ def peer_rows(setup: Setup) -> tuple[Rows, Details]:
     return rows, details
 
 
-def _combinations(grid: Grid) -> Iterator[dict[str, Any]]:
-    for values in product(*grid.values()):
-        yield dict(zip(grid, values, strict=True))
-
-
 def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:
     """At most as many neighbours as a class has examples."""
     return max(
-        (numbers for numbers in _combinations(NEIGHBOURS) if numbers["n_neighbors"] <= shot),
+        (numbers for numbers in ParameterGrid(dict(NEIGHBOURS)) if numbers["n_neighbors"] <= shot),
         key=lambda numbers: _validated(partial(k_neighbours, **numbers), validation, shot),
     )
 

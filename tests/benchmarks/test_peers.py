@@ -13,7 +13,6 @@ from benchmarks.omniglot_peers import training as peer_training
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
 from benchmarks.omniglot_peers.features import oriented_gradients, pixels
 from benchmarks.omniglot_peers.memory import drawings_seen, memory_accuracy
-from benchmarks.omniglot_peers.published import PUBLISHED, compared_with_published
 from benchmarks.omniglot_peers.rules import (
     class_mean,
     k_neighbours,
@@ -300,12 +299,7 @@ def test_the_whole_benchmark_runs_on_drawn_glyphs(run, folders):
     names = ("pixels", "hog", "memory", "class_mean", "k_neighbours", "prototypical", "matching")
     keys = {f"omniglot_peers.{name}.{task}" for name in names for task in tasks}
     keys |= {f"omniglot_peers.attention.{task}" for task in tasks if task.endswith("5s")}
-    gaps = {
-        f"omniglot_peers.{name}.{task}.to_published"
-        for name in ("memory", "prototypical", "matching")
-        for task in tasks[:4]
-    }
-    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys} | gaps
+    assert set(result["figures"]) == keys | {f"{key}.interval" for key in keys}
     assert all(0 <= result["figures"][key] <= 100 for key in keys)
     rows = result["rows"]
     assert rows["memory"]["drawings"] == 256
@@ -351,14 +345,3 @@ def test_training_classes_are_mirrored_and_no_others(monkeypatch):
     drawings = read("somewhere", "folders")
     assert len(drawings.train) == 5 * 4 * 2 and len(drawings.validation) == 4
     assert drawings.test.names == parts[1].rotated().names and drawings.split == "folders"
-
-
-def test_a_figure_is_compared_with_what_is_published_for_its_row_and_task():
-    assert compared_with_published("prototypical", "20w1s", 95.5) == {
-        "omniglot_peers.prototypical.20w1s.to_published": pytest.approx(-0.5)
-    }
-    assert compared_with_published("prototypical", "423w1s", 80.0) == {}
-    assert compared_with_published("pixels", "20w1s", 30.0) == {}
-    assert all(
-        set(figures) == {"5w1s", "5w5s", "20w1s", "20w5s"} for _, figures in PUBLISHED.values()
-    )
