@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.lookup import rivals, rivals_cuda, roofline, truth
-from benchmarks.lookup.candidates import OURS, Answer, Call, Candidate, Description, Refused, ours
+from benchmarks.lookup.candidates import Answer, Call, Candidate, Description, Refused, ours
 from benchmarks.lookup.cells import Cell, Inputs, make_inputs
-from benchmarks.lookup.clock import clock_for
+from benchmarks.lookup.clock import clock_for, first_call
 from benchmarks.lookup.trials import trial
 
 CHECKED_ROWS = 8
@@ -25,8 +25,6 @@ class Facts(TypedDict, total=False):
 
     refused: str
     recall: float
-    extra_bytes: int | None
-    launches: int | None
 
 
 @dataclass
@@ -108,19 +106,15 @@ class Bench:
             return {"refused": self._slow[task]}
         try:
             call = candidate.prepare(loaded.inputs, loaded.cell)
-            answer, seconds, extra_bytes = self.clock.profiled(call)
+            answer, seconds = first_call(call)
             facts: Facts = self._judged(candidate, answer) if checked else {}
             del answer
             if self.device == "cuda" or seconds < _SHORT:
                 # The first call loads and compiles, which hardly shows in a longer one.
-                _, seconds, extra_bytes = self.clock.profiled(call)
+                _, seconds = first_call(call)
             if seconds > limit:
                 self._slow[task] = f"one call takes {seconds:.1f} s, more than --limit {limit:g}"
                 return {"refused": self._slow[task]}
-            if checked and "refused" not in facts:
-                facts["extra_bytes"] = extra_bytes
-                if candidate.family == OURS:
-                    facts["launches"] = self.clock.launches(call)
         except Exception as error:
             # The failure of one candidate must not stop the others.
             if "CUDA error" in str(error):

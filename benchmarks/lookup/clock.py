@@ -1,4 +1,4 @@
-"""Seconds of a call on a CPU and on a GPU, and on a GPU the memory it takes and its kernels."""
+"""Seconds of a call on a CPU and on a GPU, and what other programs take meanwhile."""
 
 import math
 import os
@@ -39,16 +39,6 @@ class CpuClock:
             warm += _wall(call)
         return [cpu_timer(call).blocked_autorange(min_run_time=_BURST).median]
 
-    def profiled(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
-        """The answer and its seconds; the memory that it takes is only measured on a GPU."""
-        begin = time.perf_counter()
-        answer = call()
-        return answer, time.perf_counter() - begin, None
-
-    def launches(self, call: Call) -> int | None:
-        """Nothing is launched on a CPU."""
-        return None
-
 
 class CudaClock:
     """CUDA events around each call, or around replays of a graph of it.
@@ -69,30 +59,6 @@ class CudaClock:
         milliseconds = do_bench(timed, warmup=_REPEAT_MS, rep=_REPEAT_MS, return_mode="all")
         return [one / 1000 for one in milliseconds]
 
-    def profiled(self, call: Callable[[], Answer]) -> tuple[Answer, float, int | None]:
-        """The answer, its seconds, and the most that the call has allocated at a time."""
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        begin = time.perf_counter()
-        answer = call()
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - begin
-        return answer, seconds, torch.cuda.max_memory_allocated() - before
-
-    def launches(self, call: Call) -> int | None:
-        """Kernels, copies and fills that the call puts on the GPU; None if it can't be profiled."""
-        from torch.profiler import ProfilerActivity, profile
-
-        try:
-            with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-                call()
-                torch.cuda.synchronize()
-        except RuntimeError:
-            return None
-        events = profiled.events() or []
-        return len([event for event in events if event.device_type.name == "CUDA"])
-
     def _graph(self, call: Call) -> Any:
         if call not in self._graphs:
             # One at a time: each holds the memory of its call.
@@ -107,6 +73,15 @@ class CudaClock:
                 call()
             self._graphs[call] = graph
         return self._graphs[call]
+
+
+def first_call(call: Callable[[], Answer]) -> tuple[Answer, float]:
+    """The answer and its seconds, until a GPU has finished."""
+    begin = time.perf_counter()
+    answer = call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return answer, time.perf_counter() - begin
 
 
 def clock_for(device: str) -> CpuClock | CudaClock:

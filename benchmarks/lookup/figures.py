@@ -71,11 +71,6 @@ def _of_gpu(key: str, outcome: Outcome, ours: str, ceilings: Ceilings) -> dict[s
     if ours in outcome.passes.get(second, {}):
         fraction = outcome.roofline_fraction(second, ours, ceilings)
         found[f"{key}.graph_fraction_of_roofline"] = fraction
-    facts = outcome.facts.get(ours, {})
-    for name in ("extra_bytes", "launches"):
-        number = facts.get(name)
-        if isinstance(number, int):
-            found[f"{key}.{name}"] = number
     return found
 
 

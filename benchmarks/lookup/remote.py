@@ -10,6 +10,7 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.lookup.bench import Bench
 
@@ -71,14 +72,8 @@ class RemoteBench:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *self._given), daemon=True)
-        before = os.environ.get("OMP_WAIT_POLICY")
-        if self._shared:
-            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        self._process.start()
-        if before is None:
-            os.environ.pop("OMP_WAIT_POLICY", None)
-        else:
-            os.environ["OMP_WAIT_POLICY"] = before
+        with patch.dict(os.environ, {"OMP_WAIT_POLICY": "PASSIVE"} if self._shared else {}):
+            self._process.start()
         theirs.close()
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from benchmarks.lookup.cells import CLASSES, MILLION, Cell, make_inputs
 from benchmarks.lookup.clock import clock_for
@@ -100,22 +99,11 @@ def _prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[
 
     unit = torch.nn.functional.normalize(queries.detach(), dim=1)
     search: Callable[..., object] = memory.lookup.nearest_pair
-    half_keys = _half_keys(memory)
+    # As the memory itself searches.
+    half_keys = memory._half_keys()
     if half_keys is not None:
         search = partial(search, half_keys=half_keys)
     return step, lambda: search(unit, memory.keys, memory.values, labels)
-
-
-def _half_keys(memory: Memory) -> Tensor | None:
-    """The half-precision copy of the keys, if the memory keeps one and so searches it."""
-    return next(
-        (
-            buffer
-            for buffer in memory.buffers()
-            if buffer.dtype == torch.float16 and buffer.shape == memory.keys.shape
-        ),
-        None,
-    )
 
 
 if __name__ == "__main__":

@@ -30,11 +30,8 @@ def _row(outcome: Outcome, label: str, name: str, ceilings: Ceilings) -> str:
     speedup = outcome.speedup(label, name)
     if speedup is not None:
         row += f"  {speedup.median:7.2f}x {outcome.best_rival(label)}"
-    facts = outcome.facts.get(name, {})
-    extra, launches, recall = (facts.get(key) for key in ("extra_bytes", "launches", "recall"))
-    row += f"  {extra / 2**20:,.0f} MiB" if isinstance(extra, int) else ""
-    row += f"  {launches} launches" if isinstance(launches, int) else ""
-    row += f"  recall {recall:.4f}" if isinstance(recall, float) and recall < 1 else ""
+    recall = outcome.facts.get(name, {}).get("recall", 1.0)
+    row += f"  recall {recall:.4f}" if recall < 1 else ""
     return f"{row}  {len(outcome.passes[label][name])} rounds"
 
 

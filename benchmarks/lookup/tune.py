@@ -71,7 +71,6 @@ def sweep(run: Run) -> None:
 def _swept(cell: Cell, plan: Any, cache: CellCache, late: Callable[[], bool]) -> dict[str, float]:
     """Seconds by choice: the tiles first, then the bins with the fastest of those."""
     tried: dict[str, float] = cache.get(cell.name) or {}
-    triton = next(one for one in ours("cuda", cell.pair) if one.name == "triton")
     given: Inputs | None = None
 
     def attempt(name: str, tile: Any, bins: int | None) -> None:
@@ -80,9 +79,7 @@ def _swept(cell: Cell, plan: Any, cache: CellCache, late: Callable[[], bool]) ->
             return
         given = make_inputs(cell, 0, "cuda") if given is None else given
         try:
-            with _chosen(plan, tile, bins):
-                call = triton.prepare(given, cell)
-                tried[name] = min(CudaClock().measure(call, "events"))
+            tried[name] = _seconds(cell, given, plan, tile, bins)
         except (RuntimeError, ValueError, Refused) as error:
             # Too many registers, or too much shared memory; 0 stands for no time at all.
             tqdm.write(f"{name}: {str(error).partition(chr(10))[0]}")
@@ -104,14 +101,16 @@ def _tiles(cell: Cell, plan: Any) -> list[Any]:
     """The present one, then others that are not much wider than the batch."""
     default = plan._tile(cell.batch, cell.key_dim, torch.float16)
     widest = max(16, 2 ** math.ceil(math.log2(cell.batch)))
-    return [
-        default,
-        *(
-            default._replace(rows=rows, slots=slots, warps=warps, stages=stages)
-            for rows, slots, warps, stages in product(ROWS, SLOTS, WARPS, STAGES)
-            if rows <= widest
-        ),
-    ]
+    numbers = product([rows for rows in ROWS if rows <= widest], SLOTS, WARPS, STAGES)
+    names = ("rows", "slots", "warps", "stages")
+    others = (default._replace(**dict(zip(names, some, strict=True))) for some in numbers)
+    return [default, *(one for one in others if one != default)]
+
+
+def _seconds(cell: Cell, given: Inputs, plan: Any, tile: Any, bins: int | None) -> float:
+    triton = next(one for one in ours("cuda", cell.pair) if one.name == "triton")
+    with _chosen(plan, tile, bins):
+        return min(CudaClock().measure(triton.prepare(given, cell), "events"))
 
 
 @contextmanager
