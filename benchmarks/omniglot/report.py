@@ -12,9 +12,8 @@ import html
 import io
 import json
 import sys
-import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -25,7 +24,6 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from benchmarks.omniglot.curves import Result, draw_evaluation
 from benchmarks.results import RESULTS, sha256
 from benchmarks.runner import Benchmark, Run
 from rarememory import Memory
@@ -38,7 +36,11 @@ BENCHMARK = Benchmark("benchmarks.omniglot.report", __doc__)
 BENCHMARK.add_data()
 add = BENCHMARK.add
 add("--encoder", required=True, help="its weights, in safetensors")
-add("--result", default=RESULTS / "omniglot_evaluation.json", help="whose curves are shown")
+add(
+    "--result",
+    default=RESULTS / "omniglot_evaluation.json",
+    help="shown with the picture beside it",
+)
 add(
     "--sightings",
     default=RESULTS / "omniglot_vinyals.png",
@@ -61,11 +63,13 @@ OTHER_ENCODER = "What follows is of another encoder than the figures above."
 class Page(NamedTuple):
     """Attributes:
     result: of the evaluation.
-    sightings: a picture, PNG.
+    curves: a picture of it, PNG.
+    sightings: another, of accuracy by sighting.
     same_encoder: whether the result is of this encoder.
     """
 
-    result: Result
+    result: dict[str, Any]
+    curves: bytes
     sightings: bytes
     same_encoder: bool
 
@@ -80,6 +84,7 @@ def main(run: Run) -> None:
     result = json.loads(Path(options.result).read_text(encoding="utf-8"))
     page = Page(
         result,
+        curves=Path(options.result).with_suffix(".png").read_bytes(),
         sightings=Path(options.sightings).read_bytes(),
         same_encoder=result.get("weights_sha256") == sha256(options.encoder),
     )
@@ -95,7 +100,7 @@ def write_page(characters: Characters, embeddings: Embeddings, page: Page, path:
     parts = [
         "<h1>Omniglot past the paper</h1>",
         f"<p>{html.escape(result['command'])}, commit {html.escape(result['commit'])}</p>",
-        _curves(result),
+        _image(page.curves),
         _table(result["figures"]),
         "<h2>Accuracy by sighting</h2><p>In episodes of the Vinyals split, by the encoder that was "
         "trained on its other characters.</p>",
@@ -187,12 +192,6 @@ def _map(characters: Characters, embeddings: Embeddings) -> Figure:
         axes.add_artist(matplotlib.offsetbox.AnnotationBbox(box, (across, down), frameon=False))
     axes.scatter(*places.T, alpha=0)
     return figure
-
-
-def _curves(result: Result) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        picture = draw_evaluation(result, Path(folder) / "curves.png").read_bytes()
-    return _image(picture)
 
 
 def _table(figures: dict[str, float]) -> str:

@@ -68,12 +68,12 @@ def test_the_page_is_one_file_that_holds_its_pictures(result, tmp_path):
     torch.manual_seed(0)
     drawn = io.BytesIO()
     Image.new("RGB", (300, 201)).save(drawn, "png")
-    shown = Page(result, drawn.getvalue(), same_encoder=True)
+    shown = Page(result, drawn.getvalue(), drawn.getvalue(), same_encoder=True)
     path = write_page(characters, torch.randn(6, 5, 8), shown, tmp_path / "new" / "page.html")
     page = path.read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
     sizes = [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures]
-    assert sizes[1] == (300, 201) and OTHER_ENCODER not in page
+    assert sizes[:2] == [(300, 201)] * 2 and OTHER_ENCODER not in page
     assert len(sizes) == 4 and all(min(size) > 200 for size in sizes)
     assert "<script" not in page and "http" not in page
     assert "<td>evaluation.659w1s<td>80.25<td>± 0.50" in page
@@ -101,6 +101,7 @@ def test_curves_of_another_encoder_are_said_to_be(same_encoder, result, tmp_path
     (tmp_path / "result.json").write_text(
         json.dumps(result | {"weights_sha256": digest if same_encoder else "0"})
     )
+    Image.new("RGB", (300, 201)).save(tmp_path / "result.png")
     given = {"encoder": weights, "data": "here", "result": tmp_path / "result.json", "page": page}
     assert main([f"--{name}={value}" for name, value in given.items()]) == 0
     assert (OTHER_ENCODER in page.read_text(encoding="utf-8")) != same_encoder
