@@ -13,12 +13,11 @@ runs/: after Ctrl-C the same command resumes.
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import learn2learn as l2l
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.omniglot_peers.drawings import Images, read
@@ -26,21 +25,15 @@ from benchmarks.omniglot_peers.tasks import Task, episodes
 from benchmarks.results import RUNS, named, percent
 from benchmarks.resumable import ResumableTraining, evenly_spaced
 from benchmarks.runner import Benchmark, Run, bar
-from rarememory.backbones import Residual
 from rarememory.data import support_query_episode
 from rarememory.evaluation import Accuracy
 
 THEIR_ITERATIONS = 40_000
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {
-    "paper": l2l.vision.models.OmniglotCNN,
-    "residual": Residual,
-}
 EVALUATIONS, VALIDATED = 10, 100
 """Evaluations of a training, and episodes of validation characters in each."""
 BENCHMARK = Benchmark("benchmarks.omniglot_peers.maml", __doc__)
 BENCHMARK.add_omniglot()
 add = BENCHMARK.add
-add("--backbone", choices=BACKBONES, default="paper", help="residual: that of the other rows")
 add("--second-order", action="store_true", help="three times as slow")
 text = "as many iterations (10 to 100: those of its authors)"
 add("--times", type=float, default=1.0, help=text)
@@ -72,22 +65,21 @@ def main(run: Run) -> None:
     """Train, test, write the result."""
     options = run.options
     drawings = read(options.data, options.split)
-    row = "maml" if options.backbone == "paper" else f"maml_{options.backbone}"
     figures: dict[str, float] = {}
     trained: dict[str, Any] = {}
     for task, setting in SETTINGS.items():
         iterations = max(1, round(setting.iterations * options.times))
         meta = MetaTraining(drawings.train.images, task, setting, options, iterations)
         meta.train(
-            RUNS / f"{row}_{drawings.checksum}_{task}.pt",
+            RUNS / f"maml_{drawings.checksum}_{task}.pt",
             f"MAML {task}",
             every=20,
             evaluate=lambda meta=meta: meta.validated(drawings.validation.images),  # type: ignore[misc]
             evaluate_at=evenly_spaced(iterations, EVALUATIONS),
         )
         accuracy = meta.test(drawings.test.images, options.episodes, options.seed)
-        print(f"{row} {task}: {accuracy} after {iterations} iterations", flush=True)
-        figures |= percent(named(f"omniglot_peers.{row}", {task: accuracy}))
+        print(f"MAML {task}: {accuracy} after {iterations} iterations", flush=True)
+        figures |= percent(named("omniglot_peers.maml", {task: accuracy}))
         hours = meta.seconds / iterations * THEIR_ITERATIONS / 3600
         trained[str(task)] = {
             **setting._asdict(),
@@ -124,7 +116,7 @@ class MetaTraining(ResumableTraining):
         torch.manual_seed(options.seed)
         self.images, self.task, self.setting = images, task, setting
         self.maml = l2l.algorithms.MAML(
-            BACKBONES[options.backbone](task.way),
+            l2l.vision.models.OmniglotCNN(task.way),
             lr=setting.rate,
             first_order=not options.second_order,
         )

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     from benchmarks.omniglot_peers import maml
 
 GLYPHS = draw_glyphs(9, 20).images
-OPTIONS = SimpleNamespace(backbone="paper", second_order=False, rate=1e-3, seed=0)
+OPTIONS = SimpleNamespace(second_order=False, rate=1e-3, seed=0)
 
 
 def meta(options=OPTIONS, **changes):
