@@ -2,7 +2,7 @@
 
 import hashlib
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -45,7 +45,14 @@ def trained(characters: Characters, split: Split, options: Namespace, seed: int)
     training = _training(chosen.mirrored(), options, seed)
     # One for each split: no encoder may be tested on what it was trained on.
     checkpoint = Path(f"runs/omniglot_{checksum(split)}_{options.backbone}_{seed}.pt")
-    _train(training, characters.select(split.validation), options, checkpoint)
+    validation = characters.select(split.validation)
+
+    def validate(step: int) -> None:
+        if options.validate and step % options.validate == 0:
+            found = _validated(training, validation, min(100, options.episodes))
+            tqdm.write(f"step {step}: validation, {found}")
+
+    train_with_bar(training, checkpoint, after=validate)
     encoder = cast(Backbone, training.averaged.module)
     _whiten(encoder, chosen)
     _round(encoder)
@@ -82,26 +89,25 @@ def _training(characters: Characters, options: Namespace, seed: int) -> Training
     return Training(encoder, memory, characters.images, recipe, families(characters.names))
 
 
-def _train(
-    training: Training, validation: Characters, options: Namespace, checkpoint: Path
+def train_with_bar(
+    training: Training,
+    checkpoint: Path,
+    name: str = "training",
+    after: Callable[[int], None] = lambda step: None,
 ) -> None:
-    bar = tqdm(total=training.recipe.steps, desc="training", unit="step", smoothing=0.05)
-    recent: dict[str, float] = {}
+    """Train, or resume from the checkpoint, and show loss and accuracy; call `after` every step."""
+    with tqdm(total=training.recipe.steps, desc=name, unit="step", smoothing=0.05) as shown:
 
-    def watch(step: Step) -> None:
-        bar.update(step.step - bar.n)
-        if step.step % 20 == 0:
-            # Reading them makes the host wait for the GPU.
-            for name in ("loss", "accuracy"):
-                now = float(getattr(step, name))
-                recent[name] = recent.get(name, now) + 0.3 * (now - recent.get(name, now))
-            bar.set_postfix(loss=f"{recent['loss']:.3f}", accuracy=f"{recent['accuracy']:.1%}")
-        if options.validate and step.step % options.validate == 0:
-            found = _validated(training, validation, min(100, options.episodes))
-            tqdm.write(f"step {step.step}: validation, {found}")
+        def watch(step: Step) -> None:
+            shown.update(step.step - shown.n)
+            if step.step % 20 == 0:
+                # Reading them makes the host wait for the GPU.
+                shown.set_postfix(
+                    loss=f"{float(step.loss):.3f}", accuracy=f"{float(step.accuracy):.1%}"
+                )
+            after(step.step)
 
-    train(training, checkpoint=checkpoint, watch=watch)
-    bar.close()
+        train(training, checkpoint=checkpoint, watch=watch)
 
 
 def _validated(training: Training, validation: Characters, episodes: int) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.omniglot.testing import MEAN, Read, memory_for
+from benchmarks.omniglot.training import train_with_bar
 from benchmarks.omniglot_peers.tasks import N_QUERY, Embeddings, Task
 from rarememory import Memory
 from rarememory.backbones import BACKBONES
 from rarememory.data import Characters, families
 from rarememory.evaluation import Accuracy, Bar, support_query_accuracy
-from rarememory.training import Recipe, Step, Training, train
+from rarememory.training import Recipe, Training
 
 KEY_DIM = 128
 TEMPERATURE = 0.1
@@ -43,14 +43,7 @@ def trained_under_memory(
     training = Training(encoder, memory, images, recipe, families(characters.names))
     facts = repr((recipe, backbone, given, slots, images.shape))
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
-    with tqdm(total=recipe.steps, desc=name, unit="step") as shown:
-
-        def watch(step: Step) -> None:
-            shown.update(step.step - shown.n)
-            if step.step % 20 == 0:
-                shown.set_postfix(loss=f"{float(step.loss):.3f}")
-
-        train(training, checkpoint=folder / f"memory_{digest}.pt", watch=watch)
+    train_with_bar(training, folder / f"memory_{digest}.pt", name)
     return training
 
 
