@@ -16,7 +16,7 @@ from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, read
 from benchmarks.omniglot_peers.memory import KEY_DIM, memory_accuracy, trained_under_memory
 from benchmarks.omniglot_peers.tasks import Task
-from benchmarks.results import RUNS, named, percent
+from benchmarks.results import RUNS, percent
 from benchmarks.runner import Benchmark, Run, bar, print_table
 from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
 from rarememory.data import Jitter
@@ -116,7 +116,7 @@ def main(run: Run) -> None:
     run.published &= drawings.published
     figures: dict[str, float] = {}
     for name, row in measured.items():
-        figures |= percent(named(f"ablation.{name}", row))
+        figures |= percent(row, f"ablation.{name}")
     run.write(
         "omniglot_ablation",
         figures,

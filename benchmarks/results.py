@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy
 import torch
@@ -14,8 +14,6 @@ import torch
 import rarememory
 from rarememory.base.files import write_atomically
 from rarememory.evaluation import Accuracy
-
-T = TypeVar("T")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 RUNS = Path("runs")
@@ -55,18 +53,14 @@ def write_result(
     return path
 
 
-def percent(accuracies: Mapping[str, Accuracy]) -> dict[str, float]:
-    """Figures of a result: each accuracy in percent, and its interval."""
+def percent(accuracies: Mapping[Any, Accuracy], prefix: str = "") -> dict[str, float]:
+    """Figures of a result: each accuracy in percent, and its interval; a prefix before the keys."""
     figures = {}
-    for key, accuracy in accuracies.items():
+    for name, accuracy in accuracies.items():
+        key = f"{prefix}.{name}" if prefix else name
         figures[key] = 100 * accuracy.mean
         figures[f"{key}.interval"] = 100 * accuracy.interval
     return figures
-
-
-def named(name: str, things: Mapping[Any, T]) -> dict[str, T]:
-    """The same with a name and a dot before each key."""
-    return {f"{name}.{key}": thing for key, thing in things.items()}
 
 
 def sha256(path: str | Path) -> str:

@@ -31,7 +31,7 @@ from benchmarks.generalised.measured import Accuracies, accuracies
 from benchmarks.generalised.memory import learn_seconds, predicted, prepared
 from benchmarks.generalised.openset import open_set
 from benchmarks.generalised.rivals import RIVALS, HostOutputs, Task, chosen, measured
-from benchmarks.results import named, percent
+from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run, print_figures, print_table
 from rarememory.classifier.feature_extractor import FeatureExtractor
 from rarememory.data import Characters
@@ -147,7 +147,7 @@ def _figures(key: str, rows: dict[str, Accuracies], seconds: dict[str, float]) -
     figures: dict[str, float] = {}
     for name, row in rows.items():
         parts = {"old": row.old, "new": row.new, "harmonic": row.harmonic}
-        figures |= percent(named(f"{key}.{name}", parts))
+        figures |= percent(parts, f"{key}.{name}")
     best = max(row.harmonic.mean for name, row in rows.items() if name not in MEMORIES)
     memory = rows["memory"]
     return figures | {

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.omniglot.curves import draw_sightings
 from benchmarks.omniglot.testing import alone, evaluated, many_way_episodes
 from benchmarks.omniglot.training import KEY_DIM, save_weights, side_by_side, trained
-from benchmarks.results import named, percent
+from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory.backbones import BACKBONES
 from rarememory.data import (
@@ -64,13 +64,13 @@ def main(run: Run) -> None:
     if options.untested:
         return
     test = characters.select(split.test)
-    found = evaluated(encoder, test, options)
-    accuracies, by_seed = dict(found.accuracies), []
+    accuracies, sightings = evaluated(encoder, test, options)
+    by_seed = []
     if len(encoders) > 1:
-        every = alone([one.encoder for one in encoders], test, options)
-        accuracies |= every.mean
-        by_seed = [percent(each) for each in every.by_encoder]
-    figures = percent(named(f"omniglot.{name}", accuracies))
+        mean, by_encoder = alone([one.encoder for one in encoders], test, options)
+        accuracies |= mean
+        by_seed = [percent(each) for each in by_encoder]
+    figures = percent(accuracies, f"omniglot.{name}")
     print_figures(figures)
     path = run.write(
         f"omniglot_{name}",
@@ -87,11 +87,10 @@ def main(run: Run) -> None:
         training_seconds=[round(one.seconds) for one in encoders],
         by_seed=by_seed,
         accuracy_by_sighting={
-            f"{way}-way": [one.mean for one in sightings]
-            for way, sightings in found.sighting.items()
+            f"{way}-way": [one.mean for one in each] for way, each in sightings.items()
         },
     )
-    print(f"drew {draw_sightings(found.sighting, path.with_suffix('.png'))}")
+    print(f"drew {draw_sightings(sightings, path.with_suffix('.png'))}")
 
 
 def _data(folder: str | None, split: str, backbone: str) -> tuple[str, Split, Characters]:

@@ -22,7 +22,7 @@ from benchmarks.omniglot.curves import draw_evaluation
 from benchmarks.omniglot.openset import open_set
 from benchmarks.omniglot.streams import ORDERS, POLICIES, SIZES, averaged, streamed
 from benchmarks.omniglot.testing import ATTENDED, BY_SHOT, MEAN, episode_accuracy
-from benchmarks.results import named, percent, sha256
+from benchmarks.results import percent, sha256
 from benchmarks.runner import Benchmark, Run, bar, print_figures
 from rarememory import Memory
 from rarememory.backbones import stored_encoder
@@ -81,14 +81,14 @@ def main(run: Run) -> None:
     for shot in SHOTS:
         shown = bar(f"open set, {shot}-shot")
         found = open_set(embeddings, n_shot=shot, seed=options.seed, bar=shown)
-        figures |= _percent(f"openset.{shot}shot", **found)
+        figures |= percent(found, f"openset.{shot}shot")
     if options.copies:
         print(f"embedding them {options.copies + 1} times, jittered")
         means = embed_averaged(encoder, characters.images, copies=options.copies, seed=options.seed)
         figures |= many_ways("jittered", means, options)[0]
         figures |= within_alphabets("jittered.within_alphabet", characters, means, options)
     more, by_sighting = lifelong(characters, embeddings, options)
-    figures = named("omniglot", figures | more)
+    figures = {f"omniglot.{key}": figure for key, figure in (figures | more).items()}
     print_figures(figures)
     # Without the other encoder some figures of the published file would be missing.
     run.published &= options.five is not None
@@ -139,7 +139,7 @@ def many_ways(
                 if shot > 1:
                     reads[".by_shot"] = ask(BY_SHOT)
                 tasks = {f"{way}w{shot}s{by}": accuracy for by, accuracy in reads.items()}
-                figures |= _percent(name, **tasks)
+                figures |= percent(tasks, name)
     return figures, curves
 
 
@@ -173,8 +173,8 @@ def within_alphabets(
     )
     each = sorted(100 - 100 * accuracy for accuracy in found.alphabets.values())
     return {
-        **_percent(name, **{"20w1s.error": _error(published)}),
-        **_percent(name, **{"random.20w1s.error": _error(found.accuracy)}),
+        **percent({"20w1s.error": _error(published)}, name),
+        **percent({"random.20w1s.error": _error(found.accuracy)}, name),
         f"{name}.random.20w1s.error_of_easiest": each[0],
         f"{name}.random.20w1s.error_of_hardest": each[-1],
     }
@@ -196,7 +196,7 @@ def storage(embeddings: Embeddings, options: Namespace) -> Figures:
                 seed=options.seed,
                 bar=bar(f"{size} slots, {name}"),
             )
-            figures |= _percent(f"storage.{name}.{size}", accuracy=found.accuracy)
+            figures |= percent({"accuracy": found.accuracy}, f"storage.{name}.{size}")
             figures[f"storage.{name}.{size}.keys"] = found.keys
     return figures
 
@@ -217,7 +217,7 @@ def lifelong(
         found = streamed(*given, seed=options.seed, bar=bar(key))
         curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in found.sightings]
         figures |= _sightings(key, found.sightings)
-        figures |= _percent(key, forgetting=found.forgetting)
+        figures |= percent({"forgetting": found.forgetting}, key)
     for order in ORDERS:
         key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
         for name, of in (("mean", key), ("paper", f"{key}.paper")):
@@ -230,11 +230,7 @@ def lifelong(
 
 def _sightings(key: str, by_sighting: list[Accuracy]) -> Figures:
     shown = {f"sighting{n}": by_sighting[n - 1] for n in SHOWN if n <= len(by_sighting)}
-    return _percent(key, **shown)
-
-
-def _percent(name: str, **found: Accuracy) -> Figures:
-    return percent(named(name, found))
+    return percent(shown, key)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.omniglot.testing import evaluated, many_way_episodes
-from benchmarks.results import named, percent
+from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run
 from rarememory.backbones import omniglot_encoder, unseen_characters
 from rarememory.data import download_omniglot, read_omniglot
@@ -33,13 +33,13 @@ def main(run: Run) -> None:
     options, encoder = run.options, omniglot_encoder()
     drawings = read_omniglot(options.data or download_omniglot("data"), encoder.size)
     characters = drawings.characters.select(unseen_characters()).rotated()
-    found = evaluated(encoder, characters, options)
+    accuracies, _ = evaluated(encoder, characters, options)
     # Written by the run that trained it.
     before = json.loads((results.RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))
     weights = files("rarememory") / "weights" / "omniglot.safetensors"
     run.write(
         NAME,
-        percent(named("omniglot.shipped", found.accuracies)),
+        percent(accuracies, "omniglot.shipped"),
         episodes=options.episodes,
         episodes_of_all_at_once=many_way_episodes(options),
         weights_sha256=results.sha256(Path(str(weights))),

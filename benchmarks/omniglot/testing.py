@@ -4,7 +4,7 @@ import math
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float
@@ -45,33 +45,16 @@ BY_SHOT = Read()
 """By the nearest key; the support is written one example after the other."""
 
 
-class Evaluated(NamedTuple):
-    """Attributes:
-    accuracies: by protocol and task, such as "support.20w5s".
-    sighting: by number of ways, the accuracy at every sighting.
-    """
-
-    accuracies: Accuracies
-    sighting: dict[int, list[Accuracy]]
-
-
-class Alone(NamedTuple):
-    """The accuracies of several encoders on the same episodes, by task, such as "alone.20w5s".
-
-    Attributes:
-        mean: over encoders; the interval covers episodes and encoders.
-        by_encoder: of each encoder.
-    """
-
-    mean: Accuracies
-    by_encoder: list[Accuracies]
-
-
-def evaluated(encoder: nn.Module, characters: Characters, options: Namespace) -> Evaluated:
+def evaluated(
+    encoder: nn.Module, characters: Characters, options: Namespace
+) -> tuple[Accuracies, dict[int, list[Accuracy]]]:
     """The accuracies of an encoder by every protocol.
 
     The characters come with their rotations. With `options.copies`, rows of their own average the
     embedding of each drawing with those of jittered copies.
+
+    Returns:
+        By protocol and task, such as "support.20w5s"; and by ways, the accuracy at each sighting.
     """
     embeddings = embed(encoder, characters.images).cpu()
     upright, n_episodes = _upright(characters), options.episodes
@@ -93,18 +76,23 @@ def evaluated(encoder: nn.Module, characters: Characters, options: Namespace) ->
     if options.copies:
         means = embed_averaged(encoder, characters.images, copies=options.copies).cpu()
         accuracies |= _support_query("jittered", means, upright, options)
-    return Evaluated(accuracies, found.sighting)
+    return accuracies, found.sighting
 
 
-def alone(encoders: Sequence[nn.Module], characters: Characters, options: Namespace) -> Alone:
-    """The accuracies of every encoder by itself, by the field's protocol."""
+def alone(
+    encoders: Sequence[nn.Module], characters: Characters, options: Namespace
+) -> tuple[Accuracies, list[Accuracies]]:
+    """The accuracies of every encoder by itself, on the same episodes by the field's protocol.
+
+    Returns:
+        By task, such as "alone.20w5s", the mean over encoders; and the accuracies of each.
+    """
     upright = _upright(characters)
     by_encoder = [
         _support_query("alone", embed(encoder, characters.images).cpu(), upright, options)
         for encoder in encoders
     ]
-    mean = {task: _mean([one[task] for one in by_encoder]) for task in by_encoder[0]}
-    return Alone(mean, by_encoder)
+    return {task: _mean([one[task] for one in by_encoder]) for task in by_encoder[0]}, by_encoder
 
 
 def many_way_episodes(options: Namespace) -> int:

@@ -21,7 +21,7 @@ from benchmarks.omniglot_peers.rows import (
     untrained_rows,
 )
 from benchmarks.omniglot_peers.tasks import USUAL, Task
-from benchmarks.results import RUNS, named, percent
+from benchmarks.results import RUNS, percent
 from benchmarks.runner import Benchmark, Run, bar, print_table
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy
@@ -59,7 +59,7 @@ def main(run: Run) -> None:
     print_table(["", *map(str, tasks)], lines, "accuracy in percent")
     figures: dict[str, float] = {}
     for name, tested in measured.items():
-        figures |= percent(named(f"omniglot_peers.{name}", tested))
+        figures |= percent(tested, f"omniglot_peers.{name}")
     run.published &= drawings.published
     run.write(
         "omniglot_peers",

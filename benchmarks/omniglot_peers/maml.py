@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.omniglot_peers.drawings import Images, read
 from benchmarks.omniglot_peers.tasks import Task, episodes
-from benchmarks.results import RUNS, named, percent
+from benchmarks.results import RUNS, percent
 from benchmarks.resumable import ResumableTraining, evenly_spaced
 from benchmarks.runner import Benchmark, Run, bar
 from rarememory.data import support_query_episode
@@ -79,7 +79,7 @@ def main(run: Run) -> None:
         )
         accuracy = meta.test(drawings.test.images, options.episodes, options.seed)
         print(f"MAML {task}: {accuracy} after {iterations} iterations", flush=True)
-        figures |= percent(named("omniglot_peers.maml", {task: accuracy}))
+        figures |= percent({task: accuracy}, "omniglot_peers.maml")
         hours = meta.seconds / iterations * THEIR_ITERATIONS / 3600
         trained[str(task)] = {
             **setting._asdict(),
