@@ -214,10 +214,10 @@ def lifelong(
     for order, size, name in product(ORDERS, SIZES, POLICIES):
         key = f"lifelong.{order}.{size}.{name}"
         given = (POLICIES[name], characters, embeddings, order, size)
-        found = streamed(*given, seed=options.seed, bar=bar(key))
-        curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in found.sightings]
-        figures |= _sightings(key, found.sightings)
-        figures |= percent({"forgetting": found.forgetting}, key)
+        sightings, forgetting = streamed(*given, seed=options.seed, bar=bar(key))
+        curves[f"{order}.{size}.{name}"] = [accuracy.mean for accuracy in sightings]
+        figures |= _sightings(key, sightings)
+        figures |= percent({"forgetting": forgetting}, key)
     for order in ORDERS:
         key, seeds = f"lifelong.{order}", range(options.seed, options.seed + options.streams)
         for name, of in (("mean", key), ("paper", f"{key}.paper")):

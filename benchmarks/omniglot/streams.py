@@ -1,7 +1,6 @@
 """Lifelong learning: policies and sizes of memory, over streams in two orders."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,13 +26,6 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-class Streamed(NamedTuple):
-    """The accuracy by sighting, and how much of it was forgotten at the end."""
-
-    sightings: list[Accuracy]
-    forgetting: Accuracy
-
-
 def streamed(
     policy: Policy,
     characters: Characters,
@@ -43,11 +35,11 @@ def streamed(
     *,
     seed: int,
     bar: Bar = iter,
-) -> Streamed:
-    """A memory of this policy and size through one stream, and through it again for forgetting."""
+) -> tuple[list[Accuracy], Accuracy]:
+    """The accuracy by sighting over one stream, and how much of it was forgotten at the end."""
     memory = policy(embeddings.shape[2], round(SIZES[size] * len(characters)))
     stream = drawn_stream(characters, order, seed)
-    return Streamed(
+    return (
         lifelong_accuracy(memory, embeddings, stream, bar=bar),
         lifelong_forgetting(memory, embeddings, stream, bar=bar),
     )

@@ -151,12 +151,14 @@ def test_a_memory_has_slots_for_a_multiple_of_the_classes(characters):
     embeddings = clustered(40, 20)
     few = characters.select(characters.names[:4])
     for size, slots in {"half": 2, "two": 8}.items():
-        found = streams.streamed(policy, few, embeddings[:4], "random", size, seed=3)
+        sightings, forgetting = streams.streamed(
+            policy, few, embeddings[:4], "random", size, seed=3
+        )
         assert made[-1] == (40, slots)
         stream = streams.drawn_stream(few, "random", 3)
         memory = Memory(40, slots)
-        assert found.sightings == lifelong_accuracy(memory, embeddings[:4], stream)
-        assert found.forgetting == lifelong_forgetting(memory, embeddings[:4], stream)
+        assert sightings == lifelong_accuracy(memory, embeddings[:4], stream)
+        assert forgetting == lifelong_forgetting(memory, embeddings[:4], stream)
 
 
 def test_streams_are_averaged_sighting_by_sighting(characters):
