@@ -9,6 +9,10 @@ def main() -> None:
         from rarememory.commands.cli import main as run
     except ModuleNotFoundError as error:
         sys.exit(f'the command line needs {error.name}: pip install "rarememory[cli]"')
+    except KeyboardInterrupt:
+        # Its imports take seconds, in which nothing else catches Ctrl-C.
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     run()
 
 

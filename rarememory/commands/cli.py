@@ -1,12 +1,14 @@
 """The command line: a memory of images in one file, to learn, query, inspect and forget.
 
 Every command prints text, or JSON with --json. The exit code is 0 on success; 1 if the command
-failed (a sentence says why) or `doctor` found a problem; 2 if the arguments are wrong.
+failed (a sentence says why), if some of its images could not be read (the others are answered or
+learnt) or if `doctor` found a problem; 2 if the arguments are wrong; 130 after Ctrl-C.
 """
 
 import json
 import sys
 from collections import Counter
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from rarememory.classifier import MemoryClassifier
+from rarememory.classifier.answers import Learnt
 from rarememory.classifier.labels import label_to_json
-from rarememory.commands.images import Encoder, batches, encoder_by_name, labelled_files, open_image
+from rarememory.commands.encoders import Encoder, encoder_by_name
+from rarememory.commands.images import batches, labelled_files, read_image
 from rarememory.commands.omniglot import omniglot
-from rarememory.commands.output import AsJson, errors_as_text, print_text
+from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
 from rarememory.commands.play import play
 from rarememory.play.drawing import is_drawing
 
@@ -56,18 +60,45 @@ def learn(
     If the memory file exists already, the images are added to it.
     """
     with errors_as_text():
-        files = labelled_files(folder)
+        images, skipped = labelled_files(folder)
         classifier, used_encoder = _load_or_create(memory, encoder, slots)
-        learnt = classifier.learn(batches(files, used_encoder))
+        failed: dict[Path, str] = {}
+        learnt = classifier.learn(batches(images, used_encoder, failed))
+        _print_left_out(skipped, failed)
+        if len(failed) == len(images):
+            raise ValueError(f"nothing is learnt: none of the {len(images)} images can be used")
         if len(classifier.classes) > 1:
             classifier.fit_threshold(false_accept_rate=far)
         classifier.save(memory)
-    counts = Counter(label for _, label in files)
+    counts = Counter(label for path, label in images if path not in failed)
     if as_json:
-        classes = [label_to_json(label) for label in classifier.classes]
-        print(json.dumps({"learnt": counts, "classes": classes, "lost": len(learnt.lost)}))
-        return
-    print_text(f"learnt {len(files)} images of {len(counts)} classes into {memory}")
+        report = {
+            "learnt": counts,
+            "classes": [label_to_json(label) for label in classifier.classes],
+            "lost": len(learnt.lost),
+            "failed": {path.as_posix(): sentence for path, sentence in failed.items()},
+            "skipped": [path.as_posix() for path in skipped],
+        }
+        print(json.dumps(report))
+    else:
+        _print_learnt(classifier, learnt, counts, memory)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_left_out(skipped: list[Path], failed: dict[Path, str]) -> None:
+    for sentence in failed.values():
+        print_note(sentence)
+    if skipped:
+        some = ", ".join(repr(str(path)) for path in skipped[:5])
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        print_note(f"skipped, since it is no image of a class: {some}{more}")
+
+
+def _print_learnt(
+    classifier: MemoryClassifier, learnt: Learnt, counts: Counter[str], memory: Path
+) -> None:
+    print_text(f"learnt {counts.total()} images of {len(counts)} classes into {memory}")
     print_text(f"it has {len(classifier.memory)} examples of {len(classifier.classes)} classes now")
     if learnt.lost:
         print_text(f"it was full and lost its {len(learnt.lost)} oldest: learn with more --slots")
@@ -84,9 +115,18 @@ def predict(
     with errors_as_text():
         classifier, encoder = _load_with_encoder(memory)
         answers = [_answer(classifier, encoder, path, k) for path in pictures]
+    failed = [answer for answer in answers if "error" in answer]
+    for answer in failed:
+        print_note(answer["error"])
     if as_json:
         print(json.dumps(answers))
-        return
+    elif len(failed) < len(answers):
+        _print_answers([answer for answer in answers if "error" not in answer])
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_answers(answers: list[dict[str, Any]]) -> None:
     table = Table("picture", "answer", "sure", "since it resembles")
     for answer in answers:
         because = [f"{_brief(one['ref'])} ({one['score']:.2f})" for one in answer["because"]]
@@ -98,7 +138,11 @@ def predict(
 
 
 def _answer(classifier: MemoryClassifier, encoder: Encoder, path: Path, k: int) -> dict[str, Any]:
-    image = encoder.prepare(open_image(path)).unsqueeze(0)
+    nothing: dict[str, Any] = {"label": None, "confidence": None, "because": []}
+    try:
+        image = read_image(path, encoder).unsqueeze(0)
+    except ValueError as error:
+        return {"picture": path.as_posix(), **nothing, "error": str(error)}
     label, because = classifier.predict(image)[0], classifier.explain(image, k)[0]
     # The probability of the likeliest known class does not apply to an unknown image.
     known = label != classifier.unknown
@@ -179,11 +223,12 @@ app.command()(omniglot)
 @app.command()
 def demo() -> None:
     """See what a memory does, offline, in under three minutes."""
-    try:
-        from rarememory.commands.demo import demo as run
-    except ModuleNotFoundError as error:
-        sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
-    run()
+    with errors_as_text():
+        try:
+            from rarememory.commands.demo import demo as run
+        except ModuleNotFoundError as error:
+            sys.exit(f'the demo needs {error.name}: pip install "rarememory[bench]"')
+        run()
 
 
 def _brief(ref: Any) -> str:
@@ -223,4 +268,7 @@ def _load_or_create(
 
 def main() -> None:
     """Run the command that was given."""
+    # A name that the terminal has no characters for is printed with escapes in their place.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="rarememory")

@@ -1,98 +1,77 @@
-"""Images from files, and image encoders by name, for the command line."""
+"""Images from files, as an encoder takes them; one that cannot be read is one sentence."""
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rarememory.backbones import omniglot_encoder
+from rarememory.commands.encoders import NEEDS, Encoder
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
-_NEEDS = '{} needs {}: pip install "rarememory[vision]"'
-
-
-class Encoder(NamedTuple):
-    """A model that computes features of an image.
-
-    Attributes:
-        model: the module.
-        at: name of the layer whose input is the features; None for the model's output.
-        prepare: converts a Pillow image to a tensor.
-    """
-
-    model: nn.Module
-    at: str | None
-    prepare: Callable[[Any], Tensor]
+SUFFIXES |= {".avif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".pnm", ".tga"}
 
 
-def encoder_by_name(name: str) -> Encoder:
-    """The encoder of this name: "omniglot", which ships, or a classifier of torchvision.
+def read_image(path: Path, encoder: Encoder) -> Tensor:
+    """The image in a file, prepared for an encoder.
 
     Raises:
-        ValueError: there is none of that name, or its weights cannot be downloaded.
-        ModuleNotFoundError: it needs torchvision, which is not installed.
-    """
-    if name == "omniglot":
-        return Encoder(omniglot_encoder(), None, ink)
-    try:
-        from torchvision import models
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_NEEDS.format(f"the encoder {name!r}", "torchvision")) from error
-    try:
-        weights = models.get_model_weights(name).DEFAULT
-    except ValueError:
-        raise ValueError(
-            f"no encoder is called {name!r}: choose omniglot (for drawings), or a classifier of "
-            "torchvision such as resnet18 (for photographs)"
-        ) from None
-    try:
-        model = models.get_model(name, weights=weights)
-    except OSError as error:
-        raise ValueError(
-            f"the weights of {name!r} could not be downloaded ({error}): try again with a network, "
-            "or choose omniglot, which ships with the package"
-        ) from error
-    linears = [at for at, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    if not linears:
-        raise ValueError(f"{name!r} has no Linear at its end: choose another, such as resnet18")
-    prepare = weights.transforms()
-    return Encoder(model, linears[-1], lambda image: prepare(image.convert("RGB")))
-
-
-def ink(image: Any) -> Tensor:
-    """A drawing as Omniglot has it: [1, 28, 28], ink 1 on 0, whether ink or paper is lighter."""
-    from PIL import Image, ImageOps
-
-    gray = image.convert("L")
-    if np.asarray(gray).mean() > 127:
-        gray = ImageOps.invert(gray)
-    small = gray.resize((28, 28), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(small, dtype=np.float32) / 255).unsqueeze(0)
-
-
-def open_image(path: Path) -> Any:
-    """The Pillow image in a file.
-
-    Raises:
-        ValueError: the file is missing, or is no image.
+        ValueError: the file is missing, or is no image, or one that is broken or too large.
         ModuleNotFoundError: Pillow is not installed.
     """
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_NEEDS.format("reading images", "Pillow")) from error
+        raise ModuleNotFoundError(NEEDS.format("reading images", "Pillow")) from error
+    if path.suffix.lower() in {".heic", ".heif"}:
+        _register_heif(path)
     try:
-        with Image.open(path) as image:
-            return image.copy()
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an image: {error}") from error
+        # Pillow warns of oddities of a file, and of a large one before it refuses a larger one.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return encoder.prepare(as_seen(image))
+    # A broken file ends in whatever Pillow's parser of the format stumbles over: a struct.error, an
+    # IndexError, a MemoryError, or an error of Pillow's own for what is too large.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {reason}") from error
 
 
-def labelled_files(folder: Path) -> list[tuple[Path, str]]:
+def as_seen(image: Any) -> Any:
+    """The image as a viewer shows it: turned upright, in 8 bits, on white where it is transparent.
+
+    Pillow would leave a turned photograph on its side, make every bright number of 16 bits white,
+    and show what transparent places hide, which is black as a rule.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        numbers = np.asarray(image)
+        shift = 8 if numbers.max() > 255 else 0
+        image = Image.fromarray((numbers >> shift).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image
+
+
+class Listing(NamedTuple):
+    """What is in a folder that has one folder for each class.
+
+    Attributes:
+        images: the files with an image, with the names of their classes.
+        skipped: what is no image of a class: other files, and folders without an image. Names that
+            begin with a dot are left out of both: systems and programs keep their own things there.
+    """
+
+    images: list[tuple[Path, str]]
+    skipped: list[Path]
+
+
+def labelled_files(folder: Path) -> Listing:
     """The images of a folder that has one folder for each class, with their classes.
 
     Raises:
@@ -100,26 +79,61 @@ def labelled_files(folder: Path) -> list[tuple[Path, str]]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {str(folder)!r}")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir())
-    files = [
-        (path, one.name)
-        for one in classes
-        for path in sorted(one.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not files:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    classes = [path for path in entries if path.is_dir()]
+    images: list[tuple[Path, str]] = []
+    skipped = [path for path in entries if not path.is_dir()]
+    for one in classes:
+        files = [path for path in sorted(one.rglob("*")) if path.is_file() and _visible(path, one)]
+        found = [(path, one.name) for path in files if path.suffix.lower() in SUFFIXES]
+        others = [path for path in files if path.suffix.lower() not in SUFFIXES]
+        images += found
+        skipped += others if found else [one]
+    if not images:
         raise ValueError(
             f"{str(folder)!r} has {len(classes)} folders and no image in them: give a folder "
             "with one folder of images for each class, as in birds/kea/1.jpg"
         )
-    return files
+    return Listing(images, skipped)
 
 
 def batches(
-    files: list[tuple[Path, str]], encoder: Encoder, size: int = 32
+    files: list[tuple[Path, str]], encoder: Encoder, failed: dict[Path, str], size: int = 32
 ) -> Iterator[tuple[Tensor, list[str], list[str]]]:
-    """Batches of (images, labels, paths), as `MemoryClassifier.learn` takes them."""
+    """Batches of (images, labels, paths), as `MemoryClassifier.learn` takes them.
+
+    A file that gives no image, or a blank one, is left out, and `failed` gets a sentence on it.
+    """
     for start in range(0, len(files), size):
-        some = files[start : start + size]
-        images = torch.stack([encoder.prepare(open_image(path)) for path, _ in some])
-        yield images, [label for _, label in some], [path.as_posix() for path, _ in some]
+        images, labels, paths = [], [], []
+        for path, label in files[start : start + size]:
+            try:
+                image = read_image(path, encoder)
+                _check_not_blank(image, path)
+            except ValueError as error:
+                failed[path] = str(error)
+                continue
+            images.append(image)
+            labels.append(label)
+            paths.append(path.as_posix())
+        if images:
+            yield torch.stack(images), labels, paths
+
+
+def _visible(path: Path, folder: Path) -> bool:
+    """Whether neither the file nor a folder between it and `folder` has a name with a dot first."""
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _check_not_blank(image: Tensor, path: Path) -> None:
+    channels = image.flatten(1)
+    if (channels == channels[:, :1]).all():
+        raise ValueError(f"{str(path)!r} is blank (all of one colour), and not learnt")
+
+
+def _register_heif(path: Path) -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{str(path)!r} needs pillow-heif: pip install pillow-heif") from error
+    register_heif_opener()

@@ -14,9 +14,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 @contextmanager
 def errors_as_text() -> Iterator[None]:
-    """Print an expected error as its message, without a traceback, and exit with code 1."""
+    """Print an expected error as its message, without a traceback, and exit with code 1.
+
+    Ctrl-C exits with 130, as programs do that a signal ends.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        print_note("interrupted")
+        sys.exit(130)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         sys.exit(str(error))
 
@@ -24,3 +30,8 @@ def errors_as_text() -> Iterator[None]:
 def print_text(text: str) -> None:
     """Print a line without wrapping it or reading markup in it."""
     Console(soft_wrap=True).print(escape(text))
+
+
+def print_note(text: str) -> None:
+    """Print a line beside the answer, where it is in nobody's way who reads that: to stderr."""
+    print(text, file=sys.stderr)

@@ -2,7 +2,9 @@ import json
 import math
 import re
 import socket
+import sys
 from functools import partial
+from io import BytesIO, TextIOWrapper
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ from typer.testing import CliRunner
 
 from rarememory import MemoryClassifier, wrap
 from rarememory.backbones import Conv4, stored_encoder
-from rarememory.commands.cli import app
-from rarememory.commands.images import encoder_by_name, ink
+from rarememory.commands.cli import app, main
+from rarememory.commands.encoders import encoder_by_name, ink
 from rarememory.data import draw_glyphs, read_omniglot
 from rarememory.evaluation import embed, few_shot_accuracies
 from rarememory.variants.attention import HUBNESS_CORRECTION, class_attention
@@ -51,15 +53,19 @@ def shapes(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*words, code=0):
-    """The output of a command, with every run of white space as one space."""
+def invoke(*words, code=0):
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == code, result.output
-    return re.sub(r"\s+", " ", result.output)
+    return result
+
+
+def run(*words, code=0):
+    """The output of a command, with every run of white space as one space."""
+    return re.sub(r"\s+", " ", invoke(*words, code=code).output)
 
 
 def run_json(*words, code=0):
-    return json.loads(run(*words, "--json", code=code))
+    return json.loads(invoke(*words, "--json", code=code).stdout)
 
 
 LEARN = ("learn", "shapes", "-m", "m.safetensors", "--encoder", "omniglot")
@@ -89,7 +95,7 @@ def test_an_unknown_image_has_no_confidence(shapes):
 def test_a_memory_learns_more_with_the_same_encoder_only(shapes):
     run(*LEARN)
     (shapes / "more" / "blot").mkdir(parents=True)
-    Image.new("L", (50, 50), 0).save(shapes / "more" / "blot" / "a.png")
+    Image.linear_gradient("L").save(shapes / "more" / "blot" / "a.png")
     report = run_json("learn", "more", "-m", "m.safetensors")
     assert report["learnt"] == {"blot": 1} and report["lost"] == 0
     assert set(report["classes"]) == {"ring", "cross", "bar", "blot"}
@@ -156,10 +162,78 @@ def test_an_error_is_one_sentence(shapes, words, message):
     assert message in run(*words, code=1)
 
 
-def test_a_broken_image_saves_nothing(shapes):
+def test_a_broken_or_blank_image_is_named_and_the_others_are_learnt(shapes):
     (shapes / "shapes" / "bar" / "2.png").write_bytes(b"no image")
-    assert "'shapes/bar/2.png' cannot be read as an image" in run(*LEARN, code=1)
+    Image.new("L", (50, 50), 0).save(shapes / "shapes" / "bar" / "3.png")
+    # Black that cannot be told from nothing, since both are transparent.
+    Image.new("RGBA", (50, 50), (0, 0, 0, 0)).save(shapes / "shapes" / "ring" / "2.png")
+    result = invoke(*LEARN, "--json", code=1)
+    report = json.loads(result.stdout)
+    assert report["learnt"] == dict.fromkeys(SHAPES, 1)
+    assert [*report["failed"]] == ["shapes/bar/2.png", "shapes/bar/3.png", "shapes/ring/2.png"]
+    assert result.stderr.splitlines()[:-1] == [*report["failed"].values()]
+    assert "'shapes/bar/2.png' cannot be read as an image" in result.stderr
+    assert "'shapes/ring/2.png' is blank (all of one colour)" in result.stderr
+    assert "learnt 3 images of 3 classes" in run(*LEARN, code=1)
+    assert run_json("predict", "bar.png", "-m", "m.safetensors")[0]["label"] == "bar"
+
+
+def test_where_no_image_can_be_used_nothing_is_saved(shapes):
+    for name in SHAPES:
+        (shapes / "shapes" / name / "1.png").write_bytes(b"no image")
+    assert "nothing is learnt: none of the 3 images can be used" in run(*LEARN, code=1)
     assert not (shapes / "m.safetensors").exists()
+
+
+def test_a_broken_image_takes_no_answer_from_the_others(shapes):
+    run(*LEARN)
+    words = ("predict", "ring.png", "shapes/ring/notes.txt", "bar.png", "-m", "m.safetensors")
+    answers = run_json(*words, code=1)
+    assert [answer["label"] for answer in answers] == ["ring", None, "bar"]
+    assert "notes.txt' cannot be read as an image" in answers[1]["error"]
+    assert "error" not in answers[0] and answers[1].keys() > answers[0].keys()
+    table = invoke(*words, code=1)
+    assert "ring.png" in table.stdout and "notes.txt" not in table.stdout
+    assert table.stderr == answers[1]["error"] + "\n"
+
+
+def test_folders_of_programs_are_no_classes_and_what_is_skipped_is_named(shapes):
+    home = shapes / "shapes"
+    for name in (".ipynb_checkpoints/1.png", "ring/.thumbnails/1.png", "ring/._1.png", ".DS_Store"):
+        (home / name).parent.mkdir(exist_ok=True)
+        drawing("bar").save(home / name, "png")
+    for name in ("1.JFIF", "2.Jpg"):
+        drawing("cross", turn=2).save(home / "cross" / name, "jpeg")
+    (home / "hoop").mkdir()
+    (home / "cross" / "folder.png").mkdir()
+    drawing("ring").save(home / "loose.png")
+    result = invoke(*LEARN, "--json")
+    assert json.loads(result.stdout)["learnt"] == {"ring": 1, "cross": 3, "bar": 1}
+    skipped = ["shapes/loose.png", "shapes/hoop", "shapes/ring/notes.txt"]
+    assert json.loads(result.stdout)["skipped"] == skipped
+    named = ", ".join(map(repr, skipped))
+    assert result.stderr == f"skipped, since it is no image of a class: {named}\n"
+    for number in range(9):
+        (home / "bar" / f"{number}.raw").touch()
+    assert "'shapes/bar/2.raw' and 7 more" not in run(*LEARN)
+    assert "'shapes/bar/3.raw' and 7 more" in run(*LEARN)
+
+
+@pytest.mark.parametrize(
+    "words", [LEARN, ("predict", "ring.png", "-m", "m.safetensors"), ("demo",), ("omniglot",)]
+)
+def test_ctrl_c_is_one_line_and_saves_nothing(shapes, monkeypatch, words):
+    run(*LEARN)
+    before = (shapes / "m.safetensors").read_bytes()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("cli.read_image", "images.read_image", "omniglot.omniglot_encoder", "demo.demo"):
+        monkeypatch.setattr(f"rarememory.commands.{place}", interrupt)
+    result = invoke(*words, code=130)
+    assert result.stderr == "interrupted\n" and result.stdout == ""
+    assert (shapes / "m.safetensors").read_bytes() == before
 
 
 def test_a_memory_from_python_can_be_inspected_but_not_queried(shapes):
@@ -262,6 +336,18 @@ def test_an_encoder_is_evaluated_by_both_protocols(characters, tmp_path):
 def test_an_error_of_the_benchmark_is_one_sentence(characters, words, message, monkeypatch):
     monkeypatch.chdir(characters.parent)
     assert message in run("omniglot", "--data", characters, *words, code=1)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(shapes, monkeypatch):
+    (shapes / "shapes" / "bar").rename(shapes / "shapes" / "k\u0101k\u0101 \udcff")
+    run(*LEARN)
+    shown = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "argv", ["rarememory", "inspect", "m.safetensors"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    shown.flush()
+    assert left.value.code == 0 and rb"k\u0101k\u0101 \udcff" in shown.buffer.getvalue()
 
 
 def test_wrong_arguments_exit_with_2(shapes):

@@ -34,6 +34,19 @@ def test_without_typer_the_command_line_names_its_extra(monkeypatch):
         main()
 
 
+def test_ctrl_c_during_the_imports_is_one_line(monkeypatch, capsys):
+    class Interrupts:
+        def find_spec(self, name, *_):
+            if name == "rarememory.commands.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "rarememory.commands.cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130 and capsys.readouterr() == ("", "interrupted\n")
+
+
 def test_an_unknown_command_is_named():
     result = subprocess.run(
         [sys.executable, "-m", "rarememory", "dance"], capture_output=True, text=True, check=False
