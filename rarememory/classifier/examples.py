@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rarememory.base.progress import progress_bar
-from rarememory.classifier.labels import Label, python_label, python_ref
+from rarememory.classifier.labels import Label, python_labels, python_refs
 
 
 class Batch(NamedTuple):
@@ -73,7 +73,7 @@ def batches_with_refs(
     for batch in progress_bar(loader, unit="batch", show=progress):
         if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
             raise ValueError("a loader must yield (inputs, refs) or (inputs, labels, refs)")
-        yield to_batch(batch[0]), [python_ref(ref) for ref in batch[-1]]
+        yield to_batch(batch[0]), python_refs(batch[-1])
 
 
 def input_batches(
@@ -170,8 +170,8 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
         if isinstance(listed, str):
             raise ValueError(f"{name} of a batch must be a list of them, not the text {listed!r}")
     inputs = to_batch(inputs)
-    labels = [python_label(label) for label in labels]
-    refs = [None] * len(labels) if refs is None else [python_ref(ref) for ref in refs]
+    labels = python_labels(labels)
+    refs = [None] * len(labels) if refs is None else python_refs(refs)
     count = count_examples(inputs)
     if not count == len(labels) == len(refs):
         raise ValueError(

@@ -25,7 +25,8 @@ class LabelBook:
     """Any hashable label <-> an integer that a memory can hold; and the refs of each slot.
 
     Labels have integers in the order they came; an integer is never given twice. Labels of
-    different types are different labels: 1, True, 1.0 and "1" are four. A ref says where an example
+    different types are different labels: 1, True, 1.0 and "1" are four. Two spellings of
+    one text in Unicode are one label, in the spelling that came first. A ref says where an example
     comes from (a path, an id); None is no ref.
 
     The memory may lose slots without the book being asked (`memory.forget`), so what is read from
@@ -159,7 +160,10 @@ class LabelBook:
         book = copy(self)
         book._ids, book._labels = dict(self._ids), dict(self._labels)
         for number in self._labels.keys() - self.present(values, host_ids).tolist():
-            del book._ids[typed_label(book._labels.pop(number))]
+            book._ids.pop(typed_label(book._labels.pop(number)), None)
+        # Files of an older version may have two spellings of a text, as two labels.
+        if len(book._ids) < len(book._labels):
+            book._ids = {typed_label(label): number for number, label in book._labels.items()}
         occupied = {*(values != EMPTY).nonzero().squeeze(1).tolist()}
         book._refs = {slot: refs for slot, refs in self._refs.items() if slot in occupied}
         return book

@@ -1,9 +1,9 @@
 """Labels and refs: what may be one, and how it is written as JSON."""
 
-import math
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from torch import Tensor
@@ -15,12 +15,13 @@ Label = Hashable
 def python_label(label: Any) -> Label:
     """The label as a Python object: a NumPy scalar or a tensor of one number becomes that number.
 
+    A member of a StrEnum or an IntEnum, and whatever else is a str, an int, a float or a tuple by
+    inheritance, becomes the plain value that it equals, which a file can hold.
+
     Raises:
-        ValueError: it cannot be hashed, or it is NaN, which does not equal itself.
+        ValueError: it cannot be hashed, or it is a missing value, which does not equal itself.
     """
-    if isinstance(label, np.generic) or (isinstance(label, Tensor) and label.dim() == 0):
-        label = label.item()
-    if isinstance(label, Tensor):
+    if isinstance(label, Tensor) and label.dim() > 0:
         raise ValueError(f"a label must be one thing, not a tensor of shape {list(label.shape)}")
     try:
         hash(label)
@@ -29,14 +30,47 @@ def python_label(label: Any) -> Label:
             f"a label must be hashable (str, int, tuple, ...), not the {type(label).__name__} "
             f"{label!r}"
         ) from None
-    if isinstance(label, float) and math.isnan(label):
-        raise ValueError("a label must equal itself, and NaN does not: name it, or leave it out")
-    return tuple(python_label(part) for part in label) if type(label) is tuple else label
+    if _is_missing(label):
+        raise ValueError(
+            f"a label must equal itself, and {label} does not: name it, or leave the example out"
+        )
+    if isinstance(label, np.generic | Tensor):
+        label = label.item()
+    if isinstance(label, tuple):
+        return tuple(python_label(part) for part in label)
+    for kind, value in _VALUES.items():
+        # bool is an int by inheritance, and stays what it is.
+        if isinstance(label, kind) and type(label) not in (kind, bool):
+            return value(label)
+    plain: Label = label
+    return plain
+
+
+# An enumeration may have a text of its own, which is not its value: `str(member)` gives that.
+_VALUES: dict[type, Callable[[Any], Label]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+
+
+def python_labels(labels: Iterable[Any]) -> list[Label]:
+    """All labels as Python objects.
+
+    Raises:
+        ValueError: some are missing, whose rows are named; or one cannot be a label.
+    """
+    return [python_label(label) for label in _none_missing("labels", labels)]
 
 
 def python_ref(ref: Any) -> Label:
     """The ref as a Python object; a path becomes a str."""
     return python_label(os.fspath(ref) if isinstance(ref, os.PathLike) else ref)
+
+
+def python_refs(refs: Iterable[Any]) -> list[Label]:
+    """All refs as Python objects; a path becomes a str. Errors are those of `python_labels`."""
+    return [python_ref(ref) for ref in _none_missing("refs", refs)]
 
 
 def check_labels(labels: Iterable[Label], unknown: Label) -> None:
@@ -49,9 +83,15 @@ def check_labels(labels: Iterable[Label], unknown: Label) -> None:
 
 
 def typed_label(label: Label) -> Any:
-    """A dictionary key that tells 1, True and 1.0 apart, which are equal in Python."""
+    """A dictionary key that tells 1, True and 1.0 apart, which are equal in Python.
+
+    Texts that differ only in how Unicode spells their accents have one key: "é" is one character on
+    most systems, and "e" with an accent in the names of files that come from a Mac.
+    """
     if type(label) is tuple:
         return (tuple, *(typed_label(part) for part in label))
+    if type(label) is str:
+        return (str, normalize("NFC", label))
     return (type(label), label)
 
 
@@ -77,3 +117,28 @@ def label_from_json(stored: Any) -> Label:
         return tuple(label_from_json(part) for part in stored["tuple"])
     label: Label = stored
     return label
+
+
+def _none_missing(name: str, labels: Iterable[Any]) -> list[Any]:
+    labels = list(labels)
+    rows = [row for row, label in enumerate(labels) if _is_missing(label)]
+    if rows:
+        named = ", ".join(map(str, rows[:8]))
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+        raise ValueError(
+            f"{name} are missing (NaN, NaT or NA) in rows {named}{more}: fill them in, or leave "
+            "these examples out"
+        )
+    return labels
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether this stands for a value that is not there: NaN, NaT, pandas.NA."""
+    try:
+        return bool(label != label)
+    except TypeError:
+        # pandas.NA is neither equal to itself nor different.
+        return True
+    except (ValueError, RuntimeError):
+        # Arrays of several numbers, which are no missing value.
+        return False

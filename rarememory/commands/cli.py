@@ -138,10 +138,10 @@ def _print_answers(answers: list[dict[str, Any]]) -> None:
 
 
 def _answer(classifier: MemoryClassifier, encoder: Encoder, path: Path, k: int) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"label": None, "confidence": None, "because": []}
     try:
         image = read_image(path, encoder).unsqueeze(0)
     except ValueError as error:
+        nothing: dict[str, Any] = {"label": None, "confidence": None, "because": []}
         return {"picture": path.as_posix(), **nothing, "error": str(error)}
     label, because = classifier.predict(image)[0], classifier.explain(image, k)[0]
     # The probability of the likeliest known class does not apply to an unknown image.

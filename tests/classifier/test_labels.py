@@ -1,21 +1,36 @@
 """Labels, refs, and the label book."""
 
 import json
-from enum import Enum
+import math
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 import torch
+from classifiers import at, bare
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rarememory import EMPTY
+from rarememory import EMPTY, MemoryClassifier
 from rarememory.classifier.label_book import MAX_REFS, LabelBook
 from rarememory.classifier.labels import label_from_json, label_to_json, python_ref
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 LABELS = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+
+
+KEA, MAORI = "k\u00e9a", ("M\u0101ori", 1)
+
+
+def decomposed(label):
+    """The label as a Mac spells it: letters and their accents apart."""
+    if isinstance(label, tuple):
+        return tuple(map(decomposed, label))
+    return normalize("NFD", label) if isinstance(label, str) else label
 
 
 def typed(label):
@@ -26,9 +41,10 @@ def typed(label):
 def test_a_label_keeps_its_number_and_its_type(labels):
     book = LabelBook()
     ids = book.add(labels)
-    assert [typed(book.label(number)) for number in ids] == [typed(label) for label in labels]
+    found = [typed(decomposed(book.label(number))) for number in ids]
+    assert found == [typed(decomposed(label)) for label in labels]
     assert book.ids(labels) == ids == book.add(labels)
-    assert len(book) == len({typed(label) for label in labels})
+    assert len(book) == len({typed(decomposed(label)) for label in labels})
     again = LabelBook.from_json(json.loads(json.dumps(book.to_json())))
     assert [*map(typed, again)] == [*map(typed, book)]
     assert again.ids([*labels, "new"]) == book.ids([*labels, "new"])
@@ -67,6 +83,99 @@ def test_numbers_of_numpy_and_torch_are_those_of_python():
 def test_what_cannot_be_a_label_is_refused(label):
     with pytest.raises(ValueError, match="label"):
         LabelBook([label])
+
+
+class Bird(StrEnum):
+    KEA = "kea"
+    WEKA = "weka"
+
+
+class Loud(str, Enum):  # noqa: UP042
+    KEA = "kea"
+
+    def __str__(self):
+        return "KEA!"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+class Place(NamedTuple):
+    name: str
+    number: int
+
+
+class Celsius(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("label", "plain"),
+    [
+        (Bird.KEA, "kea"),
+        (Loud.KEA, "kea"),
+        (Number.ONE, 1),
+        (Celsius(2.5), 2.5),
+        (Place(Bird.WEKA, Number.ONE), ("weka", 1)),
+        (np.float64(2.5), 2.5),
+    ],
+)
+def test_what_is_a_str_or_a_number_by_inheritance_is_that_plain_value(label, plain):
+    book = LabelBook([label])
+    assert [typed(one) for one in book] == [typed(plain)]
+    assert book.known_ids([plain]) == book.known_ids([label]) == [0]
+    assert [*LabelBook.from_json(book.to_json())] == [plain]
+
+
+def test_members_of_an_enumeration_are_learnt_predicted_saved_and_forgotten(tmp_path):
+    classifier = bare()
+    classifier.learn(at(0, 90), list(Bird))
+    assert classifier.predict(at(0, 90)) == list(Bird)
+    classifier.save(tmp_path / "birds.safetensors")
+    again = MemoryClassifier.load(tmp_path / "birds.safetensors", classifier.model)
+    assert again.forget(Bird.KEA) == 1 and again.classes == ["weka"]
+
+
+def test_two_spellings_of_one_name_are_one_label():
+    assert decomposed(KEA) != KEA
+    classifier = bare()
+    classifier.learn(at(0, 90), [decomposed(KEA), decomposed(MAORI)])
+    classifier.learn(at(1, 91), [KEA, MAORI])
+    # The spelling that came first stays.
+    assert classifier.classes == [decomposed(KEA), decomposed(MAORI)]
+    assert classifier.forget(KEA, MAORI) == len({0, 1}) and classifier.classes == []
+
+
+def test_two_spellings_in_an_older_file_can_both_be_forgotten():
+    stored = LabelBook(["weka"]).to_json()
+    stored["names"] = {"next": 3, "labels": [[0, "weka"], [1, KEA], [2, decomposed(KEA)]]}
+    book, nothing = LabelBook.from_json(stored), torch.tensor([], dtype=torch.int64)
+    for number in (2, 1):
+        assert book.known_ids([KEA]) == book.known_ids([decomposed(KEA)]) == [number]
+        book = book.restricted(torch.arange(number), nothing)
+    assert list(book) == ["weka"] and book.known_ids(["weka"]) == [0]
+
+
+@pytest.mark.parametrize(
+    "nothing", [math.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("nan")]
+)
+def test_missing_labels_are_refused_by_their_rows(nothing):
+    classifier = bare()
+    with pytest.raises(
+        ValueError, match=r"labels are missing .* in rows 1, 2: fill them in, or leave"
+    ):
+        classifier.learn(at(0, 90, 180), ["kea", nothing, nothing])
+    with pytest.raises(ValueError, match=r"rows 0, 1, 2, 3, 4, 5, 6, 7 and 12 more:"):
+        classifier.learn(at(*range(20)), [nothing] * 20)
+    with pytest.raises(ValueError, match=r"a label must equal itself, and (nan|NaN|NaT) does not"):
+        classifier.learn(at(0)[0], ("kea", nothing))
+    with pytest.raises(ValueError, match=r"refs are missing .* in rows 0"):
+        classifier.learn(at(0), ["kea"], [nothing])
+    assert not classifier.classes
+    # None is a label like others.
+    classifier.learn(at(0), [None])
+    assert classifier.predict(at(0)) == [None]
 
 
 def test_a_label_of_another_type_can_be_used_but_not_saved():
