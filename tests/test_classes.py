@@ -16,7 +16,7 @@ INTERFACES = {"Lookup", "Update"}
 
 # Names with an underscore that belong to torch or to another library, not to this package.
 FOREIGN = {"_C", "_apply", "_asdict", "_fields", "_load_from_state_dict", "_modules", "_replace"}
-FOREIGN |= {"_iterator", "_version"}
+FOREIGN |= {"_call_impl", "_iterator", "_version"}
 
 
 def classes(tree: ast.Module) -> Iterator[ast.ClassDef]:

@@ -5,6 +5,10 @@ host model, and the layer whose input are the features), a `Memory` of the featu
 (labels <-> the memory's integers, and the refs of each slot), and an `Ensembler` (four weights that
 combine host and memory, and the threshold below which an example is unknown).
 
+A `FeatureExtractor` finds the head with `heads`, reads what the model returns with `outputs`, sees
+through the wrappers of torch with `wrappers`, and runs beside other threads by `layer_hooks` and
+`modes`; widths that nobody has given are `guesses`.
+
 `examples` makes batches of what users pass; `blend`, `openset` and `calibration` are the functions
 of scores that the ensembler uses; `learning`, `refreshing` and `doctor` work on a memory and its
 label book; `persistence` and `saving` are the file.

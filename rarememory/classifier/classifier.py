@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
+from rarememory.classifier.guesses import Guesses, adopt_widths, corrected
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import (
     Label,
@@ -32,6 +34,7 @@ from rarememory.classifier.labels import (
     python_ref,
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
+from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
 from rarememory.classifier.saving import (
     copy_tensors,
@@ -41,11 +44,15 @@ from rarememory.classifier.saving import (
     own_tensors,
     rename_old,
 )
+from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.slots import kept_slots
 from rarememory.memory.updates import Update
+
+# Held while the first batch corrects what was guessed of a model.
+_FIRST_BATCH = Lock()
 
 AnyClassifier = TypeVar("AnyClassifier", bound="MemoryClassifier")
 
@@ -65,9 +72,14 @@ class MemoryClassifier(nn.Module):
 
     Args:
         model: any module; its own classes are kept if it is a classifier.
-        at: name of the layer whose input are the features; the last Linear if None.
+        at: name of the layer whose input are the features. If None it is the head, the layer whose
+            output are the model's logits: the last Linear, unless the first batch shows another.
         host: whether the model is a classifier, whose logits count too. With False the features are
             the model's output (or the input of the layer `at`), and only the memory answers.
+        output: which part of what the model returns are its logits (its features, with
+            `host=False`): a key, a place, or a function of it. Without it a tensor, `logits`, and
+            what encoders of Hugging Face return are understood; see
+            `rarememory.classifier.outputs`.
         classes: labels of the model's outputs; 0, 1, 2, ... if None.
         memory_size: number of slots.
         memory: an empty memory to use in place of `Memory(key_dim, memory_size)`.
@@ -81,7 +93,8 @@ class MemoryClassifier(nn.Module):
         about: remarks of your own, text by text; they are saved too.
 
     Raises:
-        ValueError: there is no such layer, or a number does not fit the model.
+        ValueError: there is no such layer, or a number does not fit the model; at the first batch:
+            no layer's output are the model's logits, or they are not found in what it returns.
 
     Example:
         >>> import torch
@@ -102,6 +115,7 @@ class MemoryClassifier(nn.Module):
         *,
         at: str | None = None,
         host: bool = True,
+        output: Output | None = None,
         classes: Sequence[Label] | None = None,
         memory_size: int = 8192,
         memory: Memory | None = None,
@@ -110,10 +124,9 @@ class MemoryClassifier(nn.Module):
         batch_size: int = 256,
     ) -> None:
         super().__init__()
-        n_classes = None if classes is None else len(classes)
         key_dim = None if memory is None else memory.keys.shape[1]
-        self.extractor, key_dim, n_host = feature_extractor(model, at, host, n_classes, key_dim)
-        self.memory = Memory(key_dim, memory_size) if memory is None else memory
+        self.extractor, width, n_host = feature_extractor(model, at, host, key_dim, output)
+        self.memory = Memory(width or 1, memory_size) if memory is None else memory
         if len(self.memory):
             raise ValueError(
                 f"the memory holds {len(self.memory)} examples already, whose labels and refs are "
@@ -121,8 +134,9 @@ class MemoryClassifier(nn.Module):
             )
         self.unknown = python_label(unknown)
         self.batch_size = batch_size
-        labels = range(n_host) if classes is None else classes
+        labels = range(n_host) if classes is None else list(classes)
         self._book = LabelBook(labels if host else ())
+        n_host = len(labels) if host else 0
         if len(self._book) != n_host:
             raise ValueError(
                 f"{len(self._book)} different classes for {n_host} outputs: name each once"
@@ -131,6 +145,7 @@ class MemoryClassifier(nn.Module):
         self.ensembler = Ensembler(n_host, self.memory.temperature, host_score)
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
+        self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
         self._reference()
 
     @property
@@ -157,7 +172,7 @@ class MemoryClassifier(nn.Module):
 
     def forward(self, inputs: Any) -> Float[Tensor, "batch classes"]:
         """Probabilities of a batch over `classes`, in the present mode and with gradient."""
-        features, logits = self.extractor(examples.to_device(inputs, self._reference()))
+        features, logits = self._extract(inputs, present_mode=True)
         evidence = self._evidence(features, self.ensembler.host_logits(logits))
         return self.ensembler.probabilities(evidence, self._class_ids())
 
@@ -356,12 +371,13 @@ class MemoryClassifier(nn.Module):
         if unknown is not None:
             found = self.familiarity(unknown, progress=progress).reshape(-1)
         else:
+            known = examples.begun(self._known(inputs, labels, progress))
             ids = self._class_ids()
             rows = [
                 self.ensembler.familiarity_without_own_class(
                     self.memory(features), self.memory(features, own_ids), logits, own_ids, ids
                 )
-                for features, logits, own_ids in self._known(inputs, labels, progress)
+                for features, logits, own_ids in known
             ]
             found = torch.cat([self.threshold.new_zeros(0), *rows])
         return self.ensembler.fit_threshold(found, false_accept_rate)
@@ -409,11 +425,11 @@ class MemoryClassifier(nn.Module):
         self, inputs: Any, labels: Any, progress: bool | None
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Features, logits and label integers of every batch; labels must be known."""
-        book = self._remembered_book()
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             examples.check_dims(batch.inputs, self._example_dims)
             features, logits = self._extract(batch.inputs)
-            ids = torch.tensor(book.known_ids(batch.labels), device=features.device)
+            known = self._remembered_book().known_ids(batch.labels)
+            ids = torch.tensor(known, device=features.device)
             yield features, self.ensembler.host_logits(logits), ids.long()
 
     def _known(
@@ -423,8 +439,9 @@ class MemoryClassifier(nn.Module):
         if labels is not None or examples.is_loader(inputs):
             yield from self._labelled(inputs, labels, progress)
         elif inputs is not None:
+            _, batches = self._batches(inputs)
             ids = self._class_ids()
-            for features, logits in self._batches(inputs)[1]:
+            for features, logits in batches:
                 best = self.ensembler.probabilities(self._evidence(features, logits), ids).argmax(1)
                 yield features, logits, ids[best]
         elif self.memory.projection is not None:
@@ -454,7 +471,7 @@ class MemoryClassifier(nn.Module):
             ValueError: numbers do not fit.
         """
         batch = examples.labelled_batch(inputs, labels, None)
-        features, _ = self.extractor(examples.to_device(batch.inputs, self._reference()))
+        features, _ = self._extract(batch.inputs, present_mode=True)
         ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
         recall = self.memory(features, ids, k=self.memory.k)
         assert recall.loss is not None
@@ -583,7 +600,8 @@ class MemoryClassifier(nn.Module):
             ValueError: a label or a ref is not of a kind that JSON can hold.
         """
         header = {
-            "host": {"at": self.extractor.at, "answers": self.extractor.has_logits},
+            "host": self.extractor.to_json(),
+            "guesses": self._guesses,
             **memory_settings(self.memory),
             "unknown": label_to_json(self.unknown),
             "batch_size": self.batch_size,
@@ -600,6 +618,7 @@ class MemoryClassifier(nn.Module):
         update: Update | None = None,
         lookup: str | Lookup = "auto",
         memory_class: type[Memory] | None = None,
+        output: Output | None = None,
     ) -> AnyClassifier:
         """A classifier as it was saved, around the model that it was learnt with.
 
@@ -610,6 +629,7 @@ class MemoryClassifier(nn.Module):
             update: the policy of writing, if it was one of your own.
             lookup: the search, which is not in the file either.
             memory_class: the class of the memory, if it was one of your own.
+            output: as in `wrap`, if it was a function there.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -622,11 +642,15 @@ class MemoryClassifier(nn.Module):
             for name, tensor in tensors.items()
             if name.startswith("memory.")
         }
-        at, has_logits = header["host"]["at"], header["host"]["answers"]
+        host = header["host"]
+        at, has_logits = host["at"], host["answers"]
+        # Nobody has seen yet whether a guess is right: guess again.
+        guessed = host.get("guessed", False) and model is not None
         classifier = cls(
             missing_model(at) if model is None else model,
-            at=at,
+            at=None if guessed else at,
             host=has_logits,
+            output=stored_output(host, output),
             classes=range(len(tensors["ensembler.host_ids"])) if has_logits else None,
             memory=empty_memory(header, of_memory, update, lookup, memory_class),
             unknown=label_from_json(header["unknown"]),
@@ -634,6 +658,7 @@ class MemoryClassifier(nn.Module):
         )
         copy_tensors(own_tensors(classifier.memory, classifier.ensembler), tensors, path)
         classifier._from_json(header["book"])
+        classifier._guesses = Guesses(*header.get("guesses", ()))
         return classifier
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
@@ -656,6 +681,8 @@ class MemoryClassifier(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rename_old(state_dict, prefix)
+        rename_wrapped(state_dict, f"{prefix}extractor.model.", self.model)
+        adopt_widths(self._guesses, self.memory, self.ensembler.host_ids, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         names = [f"{prefix}memory.{name}" for name in MemoryState._fields]
         size = len(self.memory.values)
@@ -673,15 +700,32 @@ class MemoryClassifier(nn.Module):
             self.to(like.device)
         return like
 
-    def _extract(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
-        return self.extractor.extract(inputs, self.batch_size, self._reference())
+    def _extract(self, inputs: Any, present_mode: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Features and logits, in evaluation mode and without gradient unless in the present mode.
+
+        The first of them correct what was guessed of their widths.
+        """
+        like = self._reference()
+        if present_mode:
+            features, logits = self.extractor(examples.to_device(inputs, like))
+        else:
+            features, logits = self.extractor.extract(inputs, self.batch_size, like)
+        if any(self._guesses) and not features.is_meta:
+            with _FIRST_BATCH:
+                outputs, host_ids = (features, logits), self.ensembler.host_ids
+                self._book = corrected(self._guesses, self.memory, host_ids, self._book, outputs)
+                check_labels(self._book, self.unknown)
+                # A batch without examples shows its widths, but not which layer is the head.
+                self._guesses = self._guesses if self.extractor.guessed else Guesses()
+        return features, logits
 
     def _batches(
         self, inputs: Any, progress: bool | None = None
     ) -> tuple[bool, Iterator[tuple[Tensor, Tensor | None]]]:
         """Whether this is a single example; and features and host logits of every batch."""
         single, batches = examples.input_batches(inputs, self._example_dims, progress)
-        outputs = map(self._extract, batches)
+        # At once, because the first batch may show that the classes are others.
+        outputs = examples.begun(map(self._extract, batches))
         return single, ((features, self.ensembler.host_logits(raw)) for features, raw in outputs)
 
     def _evidence(self, features: Tensor, logits: Tensor | None) -> Evidence:

@@ -5,7 +5,8 @@ a dict of tensors: the arguments of the model by name, each with one row for eac
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from rarememory.base.progress import progress_bar
 from rarememory.classifier.labels import Label, python_labels, python_refs
+
+AnyBatch = TypeVar("AnyBatch")
 
 
 class Batch(NamedTuple):
@@ -96,6 +99,11 @@ def input_batches(
     else:
         single = not isinstance(inputs, list | tuple | Mapping)
     return single, iter([to_batch(_single_example(inputs) if single else inputs, dims)])
+
+
+def begun(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
+    """The same batches, the first of which is made now."""
+    return chain(list(islice(batches, 1)), batches)
 
 
 def to_batch(inputs: Any, dims: int | None = None) -> Any:

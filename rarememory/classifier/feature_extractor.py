@@ -7,20 +7,28 @@ import torch
 from torch import Tensor, nn
 
 from rarememory.classifier.examples import count_examples, split_batch, to_device
+from rarememory.classifier.heads import MAX_NAMED, HeadSearch, likely_head, widths
 from rarememory.classifier.layer_hooks import layer_hooks
 from rarememory.classifier.modes import evaluation_mode
+from rarememory.classifier.outputs import OWN_FUNCTION, Output, read_output
+from rarememory.classifier.wrappers import called, name_inside, unwrapped
 
 
 class FeatureExtractor(nn.Module):
     """Features of a model, and its logits if it is a classifier.
 
     The model is called as it is. A hook is on the layer during the call only, so the model is not
-    changed and can be used elsewhere at any time; several threads may call at once.
+    changed and can be used elsewhere at any time; several threads may call at once. A compiled
+    model, and one in `DataParallel`, is called without its wrapper.
 
     Args:
         model: any module.
         at: name of the layer whose input are the features; None for the model's output.
         has_logits: whether the model's output are logits of its own classes.
+        output: which part of what the model returns are its logits or its features; see
+            `rarememory.classifier.outputs`.
+        guessed: whether `at` is a guess: then the first batch shows whether the output of that
+            layer is the model's, and which layer's is.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
@@ -29,11 +37,20 @@ class FeatureExtractor(nn.Module):
         (torch.Size([5, 3]), torch.Size([5, 2]))
     """
 
-    def __init__(self, model: nn.Module, at: str | None, has_logits: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        at: str | None,
+        has_logits: bool,
+        output: Output | None = None,
+        guessed: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.at = at
         self.has_logits = has_logits
+        self.output = output
+        self.guessed = guessed
 
     def forward(self, inputs: Any) -> tuple[Tensor, Tensor | None]:
         """Features [batch, key_dim] and logits [batch, n_host], in the model's present mode.
@@ -42,25 +59,21 @@ class FeatureExtractor(nn.Module):
         a dict are the model's arguments by name.
 
         Raises:
-            ValueError: the layer did not run, or the features have another shape.
+            ValueError: the layer did not run, is not the head, or the features have another shape;
+                or nothing says which part of what the model returns its logits are.
         """
-        layer_inputs: list[Tensor] = []
-        layers = {} if self.at is None else {self.at: self.model.get_submodule(self.at)}
-        with layer_hooks(layers, lambda _, value: layer_inputs.append(value)):
-            output = self.model(**inputs) if isinstance(inputs, Mapping) else self.model(inputs)
-        # Models of Hugging Face return an object.
-        output = getattr(output, "logits", output)
-        if self.at is None:
-            layer_inputs = [output]
-        if not layer_inputs:
-            raise ValueError(f"the layer {self.at!r} did not run: name one that does, with at=")
-        features = layer_inputs[-1]
-        if features.dim() == 4:
+        if self.guessed:
+            features, output = self._with_search(inputs)
+        else:
+            features, output = self._at_layer(inputs)
+        if isinstance(features, Tensor) and features.dim() == 4:
             features = features.mean((2, 3))
-        if features.dim() != 2:
+        if not isinstance(features, Tensor) or features.dim() != 2:
+            got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            other = "a layer with at=" if self.at is None else "another layer with at="
             raise ValueError(
-                f"features must be [batch, key_dim], and {self.at or 'the output'!r} gives "
-                f"{list(features.shape)}: name another layer with at="
+                f"features must be [batch, key_dim], and {self.at or 'the output'!r} gives {got}: "
+                f"name {other}, or give a function of the output with output="
             )
         return features, output if self.has_logits else None
 
@@ -86,70 +99,131 @@ class FeatureExtractor(nn.Module):
         logits = [logits for _, logits in parts if logits is not None]
         return features, torch.cat(logits) if logits else None
 
+    def to_json(self) -> dict[str, Any]:
+        """What a file says of the model: where its features are, and which part its output is."""
+        own = self.output is None or isinstance(self.output, str | int)
+        return {
+            "at": self.at,
+            "answers": self.has_logits,
+            "guessed": self.guessed,
+            "output": self.output if own else OWN_FUNCTION,
+        }
 
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """Name and layer of the last Linear: the head, in classifiers of torchvision and timm."""
-    found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    return found[-1] if found else None
+    def _output(self, inputs: Any) -> Tensor:
+        """What the model answers, as one tensor."""
+        if isinstance(inputs, Mapping):
+            returned = called(self.model, **inputs)
+        else:
+            returned = called(self.model, inputs)
+        return read_output(returned, self.output, inputs, self.has_logits)
+
+    def _at_layer(self, inputs: Any) -> tuple[Any, Tensor]:
+        """What enters the layer, or leaves the model; and the model's output."""
+        if self.at is None:
+            output = self._output(inputs)
+            return output, output
+        entered: list[Any] = []
+        layers = {self.at: unwrapped(self.model).get_submodule(self.at)}
+        with layer_hooks(layers, lambda _, value: entered.append(value)):
+            output = self._output(inputs)
+        if not entered:
+            raise ValueError(
+                f"the layer {self.at!r} did not run: name one that does, with at= (in a part that "
+                "is compiled or scripted, no layer is seen to run)"
+            )
+        return entered[-1], output
+
+    def _with_search(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """What enters the head, which is searched for; and the model's output."""
+        search = HeadSearch(unwrapped(self.model))
+        with layer_hooks(search.layers, search.before, search.after):
+            output = self._output(inputs)
+        if output.is_meta or not output.numel():
+            # There are no numbers to compare: another batch will show it.
+            return self._at_layer(inputs)
+        heads = search.with_output(output)
+        if not heads:
+            raise ValueError(
+                _no_head(type(unwrapped(self.model)).__name__, self.at, search, output)
+            )
+        head = next((call for call in heads if call.name == self.at), heads[-1])
+        self.at, self.guessed = head.name, False
+        return head.features, output
+
+
+def _no_head(model: str, at: str | None, search: HeadSearch, output: Tensor) -> str:
+    """Why no layer is the head, and what to say instead."""
+    names = search.with_width_of(output)[-MAX_NAMED:]
+    shape = list(output.shape)
+    if names:
+        candidates = f"as many numbers come from {', '.join(map(repr, names))}"
+    else:
+        candidates = "no layer gives as many numbers"
+    layer = "a layer" if at is None else f"its last Linear, {at!r}, nor of another layer"
+    return (
+        f"the output of {model} {shape} is not that of {layer}; {candidates}: name the layer whose "
+        "input are the features with at=, or say host=False if the model is an encoder without "
+        "classes"
+    )
 
 
 def feature_extractor(
     model: nn.Module,
     at: str | None,
     has_logits: bool,
-    n_classes: int | None,
     key_dim: int | None,
-) -> tuple[FeatureExtractor, int, int]:
+    output: Output | None = None,
+) -> tuple[FeatureExtractor, int | None, int]:
     """The feature extractor of a model, the width of its features, and its number of classes.
+
+    Both numbers are those that a layer says it has. The first batch shows whether they are right.
 
     Args:
         model: any module.
         at: name of the layer whose input are the features; if None the last Linear of a classifier,
             and the output of any other model.
         has_logits: whether the model is a classifier.
-        n_classes: its number of classes; if None the output width of the last Linear.
-        key_dim: the width of the features; if None the width that a Linear takes or gives.
+        key_dim: the width that the features must have, if it is known.
+        output: which part of what the model returns are its logits or its features.
+
+    Returns:
+        The extractor; the width, None if no layer says it; the number, 0 if no layer says it.
 
     Raises:
-        ValueError: there is no such layer, or the width of the features cannot be found out.
+        ValueError: it is no model; or there is no such layer, or none that could be the head; or
+            it takes features of another width.
     """
-    head = last_linear(model)
-    if has_logits and n_classes is None and head is None:
+    if not isinstance(model, nn.Module):
         raise ValueError(
-            f"{type(model).__name__} has no Linear, so nothing says what its classes are: give "
-            "classes=, or host=False if it is no classifier"
+            "wrap takes a model, which is a torch.nn.Module such as torchvision.models.resnet18(), "
+            f"and this is {model!r}"
         )
-    if has_logits and at is None:
-        at = _required(head, model)[0]
+    inner = unwrapped(model)
+    head = likely_head(inner)
+    guessed = has_logits and at is None
+    if guessed and not HeadSearch(inner).layers:
+        raise ValueError(
+            f"{type(inner).__name__} has no Linear, nor another layer with weights, that could be "
+            "the head: name a layer with at=, or say host=False if it is an encoder without classes"
+        )
+    of_head = None if head is None else widths(head[1])
+    n_host = of_head.outputs if has_logits and of_head else 0
     if at is not None:
-        key_dim = _input_width(model, at, key_dim)
-    elif key_dim is None:
-        key_dim = _required(head, model)[1].out_features
-    n_host = 0 if not has_logits else n_classes or (head[1].out_features if head else 0)
-    return FeatureExtractor(model, at, has_logits), key_dim, n_host
-
-
-def _required(head: tuple[str, nn.Linear] | None, model: nn.Module) -> tuple[str, nn.Linear]:
-    if head is None:
-        raise ValueError(
-            f"{type(model).__name__} has no Linear to take features from: name a layer with at=, "
-            "and give memory=Memory(key_dim=...) of its input's width"
-        )
-    return head
-
-
-def _input_width(model: nn.Module, at: str, key_dim: int | None) -> int:
-    """The width of a layer's input: that of a Linear, otherwise `key_dim`."""
-    layers = dict(model.named_modules())
-    if at not in layers:
-        some = ", ".join(repr(name) for name in list(layers)[-3:] if name)
-        raise ValueError(f"{type(model).__name__} has no layer {at!r}; its last are {some}")
-    width = layers[at].in_features if isinstance(layers[at], nn.Linear) else key_dim
-    if width is None:
-        raise ValueError(
-            f"the layer {at!r} is a {type(layers[at]).__name__}, which does not say the width of "
-            "its input: give memory=Memory(key_dim=...) of that width"
-        )
-    if key_dim not in (None, width):
+        at = _layer_name(inner, at)
+        of_layer = widths(inner.get_submodule(at))
+        width = of_layer.features if of_layer else None
+    else:
+        at = head[0] if guessed and head else None
+        width = (of_head.features if guessed else of_head.outputs) if of_head else None
+    if not guessed and at is not None and None not in (key_dim, width) and key_dim != width:
         raise ValueError(f"features of width {width} enter {at!r}, and the memory's have {key_dim}")
-    return int(width)
+    return FeatureExtractor(model, at, has_logits, output, guessed), width, n_host
+
+
+def _layer_name(model: nn.Module, at: str) -> str:
+    """The name of a layer in a model without wrappers, which may have been named with one."""
+    layers = dict(model.named_modules())
+    if (name := name_inside(at, layers)) is not None:
+        return name
+    some = ", ".join(repr(name) for name in list(layers)[-3:] if name)
+    raise ValueError(f"{type(model).__name__} has no layer {at!r}; its last are {some}")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from rarememory.base.validation import check_count
-from rarememory.classifier.feature_extractor import last_linear
+from rarememory.classifier.heads import last_linear
 from rarememory.classifier.modes import evaluation_mode
 from rarememory.memory import Memory
 

@@ -113,17 +113,23 @@ def test_an_encoder_of_texts_takes_texts():
     ("model", "options", "said"),
     [
         (convnet(), {"at": "9"}, "has no layer '9'; its last are '3', '4', '5'"),
-        (convnet(), {"at": "0"}, "the layer '0' is a Conv2d"),
         (convnet(), {"classes": ["a", "b", "unknown"]}, "'unknown' is what predict says"),
         (convnet(), {"classes": ["a", "b", "b"]}, "2 different classes for 3 outputs"),
-        (nn.ReLU(), {}, "classes=, or host=False"),
-        (nn.ReLU(), {"host": False}, r"memory=Memory\(key_dim=...\)"),
-        (nn.ReLU(), {"classes": ["a"]}, "no Linear to take features from"),
+        (nn.ReLU(), {}, "ReLU has no Linear, .* or say host=False"),
     ],
 )
 def test_a_layer_or_a_class_that_does_not_fit_is_refused(model, options, said):
     with pytest.raises(ValueError, match=said):
         wrap(model, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("model", ["resnet18", nn.ReLU, lambda x: x])
+def test_what_is_no_model_is_refused_in_one_sentence(model):
+    with pytest.raises(
+        ValueError, match=r"wrap takes a model, which is .* this is .*(resnet|ReLU|fun)"
+    ):
+        wrap(model)
 
 
 def skipping():
