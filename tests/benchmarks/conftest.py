@@ -1,11 +1,13 @@
 """What the tests of whole benchmarks share: folders of their own, and the result file."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import results
+from rarememory.backbones import BACKBONES, Conv4
 
 
 @pytest.fixture
@@ -35,3 +37,10 @@ def folders(tmp_path, monkeypatch):
     return SimpleNamespace(
         runs=tmp_path / "runs", published=published, result=result, percentages=percentages
     )
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """The backbone conv4 with a few channels, which computes in a fraction of the time."""
+    monkeypatch.setitem(BACKBONES, "conv4", partial(Conv4, width=4))
+    return BACKBONES["conv4"]

@@ -111,9 +111,3 @@ def test_the_whole_ablation_runs_on_drawn_glyphs(run, folders):
     trainings = {repr((change.recipe, change.memory)) for change in ablation.CHANGES.values()}
     assert len(list(folders.runs.glob("memory_*.pt"))) == len(trainings)
     assert folders.result("omniglot_ablation")["changes"].keys() == ablation.CHANGES.keys()
-
-
-@pytest.mark.parametrize("option", ["--steps 9", "--episodes 30", "--seed 1"])
-def test_a_quick_try_is_not_published(option):
-    assert ablation.BENCHMARK.parse([]).published
-    assert not ablation.BENCHMARK.parse(option.split()).published

@@ -56,7 +56,7 @@ def folder(omniglot, folders, tmp_path):
 
 
 @pytest.fixture
-def run(omniglot, folder):
+def run(omniglot, folder, narrow):
     def run(*more):
         return command.main(
             [
@@ -71,7 +71,7 @@ def run(omniglot, folder):
 
 
 def test_it_trains_tests_and_says_where_everything_came_from(run, folder, folders):
-    assert run("--steps", "4", "--validate", "2") == 0
+    assert run("--steps", "3", "--validate", "2") == 0
     tasks = [f"{way}w{shot}s" for way in (5, 20) for shot in (1, 5)]
     protocols = ("sighting", "support", "mean", "jittered")
     names = {f"{protocol}.{task}" for protocol in protocols for task in tasks}
@@ -85,13 +85,6 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folder, folder
     assert result["weights_sha256"] == [hashlib.sha256(weights).hexdigest()]
     assert len(result["accuracy_by_sighting"]["20-way"]) == 11
     assert (folders.runs / "omniglot_listed.png").stat().st_size > 1000
-
-
-# Their figures have the same keys as those of the published result.
-@pytest.mark.parametrize("option", ["--backbone conv4", "--seeds 0", "--steps 1", "--episodes 9"])
-def test_a_quick_try_is_not_published(option):
-    assert command.BENCHMARK.parse([]).published
-    assert not command.BENCHMARK.parse(option.split()).published
 
 
 def test_on_wish_it_only_trains(run, folder):
@@ -113,8 +106,8 @@ def test_encoders_of_several_seeds_are_tested_as_written_side_by_side_and_alone(
             (one[key] + other[key]) / 2, abs=1e-3
         )
         within = (one[f"{key}.interval"] ** 2 + other[f"{key}.interval"] ** 2) / 2
-        # 12.706: Student's t of two seeds.
-        between = 12.706**2 * (one[key] - other[key]) ** 2 / 2 / 2
+        # 12.7062: Student's t of two seeds.
+        between = 12.7062**2 * (one[key] - other[key]) ** 2 / 2 / 2
         assert figures[f"omniglot.listed.{key}.interval"] == pytest.approx(
             (within + between) ** 0.5, abs=1e-3
         )
