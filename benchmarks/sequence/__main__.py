@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run
-from benchmarks.sequence.measuring import accuracy, slots_by_kind
+from benchmarks.sequence.measuring import accuracy
 from benchmarks.sequence.plot import draw_curves
 from benchmarks.sequence.task import Examples, Task, known
 from benchmarks.sequence.training import NETWORKS, Recipe, Training, untrained
@@ -97,7 +97,6 @@ def _details(training: Training) -> dict[str, Any]:
     return {
         "parameters": sum(parameter.numel() for parameter in parameters),
         "training_seconds": round(training.seconds),
-        "slots": slots_by_kind(training.translator),
         "held_out_by_epoch": [round(100 * part, 2) for part in training.curve],
     }
 

@@ -1,9 +1,9 @@
-"""What is measured: whole outputs that are correct, and what a memory holds."""
+"""What is measured: whole outputs that are correct, with a memory that is filled for it."""
 
 import torch
 from jaxtyping import Bool
 
-from benchmarks.sequence.task import FIRST_SYMBOL, Examples
+from benchmarks.sequence.task import Examples
 from benchmarks.sequence.translator import Translator
 from rarememory.evaluation import Accuracy
 
@@ -34,12 +34,3 @@ def fill_memory(translator: Translator, examples: Examples) -> None:
         steps = translator(some)
         assert steps.recall is not None
         translator.memory.write(steps.recall, some.targets)
-
-
-def slots_by_kind(translator: Translator) -> dict[str, int]:
-    """How many slots hold symbols, and how many letters and ends."""
-    if translator.memory is None:
-        return {}
-    values = translator.memory.state.values[translator.memory.state.occupied]
-    symbols = int((values >= FIRST_SYMBOL).sum())
-    return {"symbols": symbols, "letters": len(values) - symbols}

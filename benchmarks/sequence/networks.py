@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from benchmarks.sequence.task import N_SOURCE_TOKENS, PAD
 
+Sources = Int64[Tensor, "batch length"]
+Previous = Float[Tensor, "batch time token_width"]
+
 
 class Decoded(NamedTuple):
     """The last layer of every step, and its attention vectors, the queries of the memory."""
@@ -35,9 +38,7 @@ class Windows(nn.Module):
         self.embedding = nn.Embedding(N_SOURCE_TOKENS, token_width, padding_idx=PAD)
         self.near = nn.Linear(reach * token_width, 2 * width)
 
-    def forward(
-        self, sources: Int64[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length width"]:
+    def forward(self, sources: Sources) -> Float[Tensor, "batch length width"]:
         """A window that ends after the input holds zeros there, as for PAD."""
         tokens = F.pad(self.embedding(sources), (0, 0, 0, self.reach - 1))
         value, gate = self.near(tokens.unfold(1, self.reach, 1).flatten(2)).chunk(2, dim=-1)
@@ -62,11 +63,7 @@ class LSTM(nn.Module):
         self.content = nn.Linear(width, width, bias=False)
         self.distance = nn.Linear(width, 2 * reach + 1)
 
-    def forward(
-        self,
-        sources: Int64[Tensor, "batch length"],
-        previous: Float[Tensor, "batch time token_width"],
-    ) -> Decoded:
+    def forward(self, sources: Sources, previous: Previous) -> Decoded:
         """Read the input, and write each step after the tokens `previous` to it."""
         near = self.windows(sources)
         read = near + self.reader(near)[0]
@@ -97,11 +94,7 @@ class Modern(nn.Module):
         self.layers = nn.ModuleList(Layer(width, n_heads) for _ in range(n_layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
-    def forward(
-        self,
-        sources: Int64[Tensor, "batch length"],
-        previous: Float[Tensor, "batch time token_width"],
-    ) -> Decoded:
+    def forward(self, sources: Sources, previous: Previous) -> Decoded:
         """Read the input, and write each step after the tokens `previous` to it."""
         read = self.norms[0](self.windows(sources))
         there = (sources != PAD)[:, None, None, :]

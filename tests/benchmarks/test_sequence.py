@@ -9,7 +9,7 @@ import torch
 from benchmarks.sequence import __main__ as sequence
 from benchmarks.sequence import training as trainings
 from benchmarks.sequence.batches import ordered_batches
-from benchmarks.sequence.measuring import accuracy, correct, fill_memory, slots_by_kind
+from benchmarks.sequence.measuring import accuracy, correct, fill_memory
 from benchmarks.sequence.networks import rotated
 from benchmarks.sequence.plot import draw_curves
 from benchmarks.sequence.task import END, FIRST_DIGIT, FIRST_SYMBOL, PAD, Task, known
@@ -308,14 +308,11 @@ def test_an_answer_is_the_likeliest_kind_and_then_the_likeliest_symbol(translato
     assert (wanted >= FIRST_SYMBOL).any() and (wanted < FIRST_SYMBOL).any()
 
 
-def test_the_memory_is_filled_anew_and_its_slots_are_counted(translator):
+def test_the_memory_is_filled_anew(translator):
     (examples,) = SMALL.draw(10)
     fill_memory(translator, examples)
     values = translator.memory.state.values.tolist()
     assert set(values) - {-1} == set(examples.targets.flatten().tolist())
-    symbols = sum(value >= FIRST_SYMBOL for value in values)
-    letters = sum(0 <= value < FIRST_SYMBOL for value in values)
-    assert slots_by_kind(translator) == {"symbols": symbols, "letters": letters}
 
 
 def test_all_of_an_output_must_be_right():
@@ -448,18 +445,15 @@ def test_it_trains_tests_and_says_where_everything_came_from(run, folders):
     for name in names:
         details = result["trainings"][name]
         assert len(details["held_out_by_epoch"]) == 2 and details["parameters"] > 1000
-        assert bool(details["slots"]) == ("without" not in name)
     assert (folders.runs / "sequence.png").stat().st_size > 1000
     # The same command again finds its checkpoints, and the same figures.
     assert run() == 0
     assert folders.result("sequence")["figures"] == figures
 
 
-def test_the_defaults_are_what_is_published():
-    run = sequence.BENCHMARK.parse([])
-    assert run.published and run.options.test >= 2000 and run.options.examples == 40_000
-    for option in ("--seed 1", "--parts 16", "--symbols 50", "--test 10"):
-        assert not sequence.BENCHMARK.parse(option.split()).published
+def test_there_are_as_many_examples_as_the_paper_has():
+    options = sequence.BENCHMARK.parse([]).options
+    assert options.test >= 2000 and options.examples == 40_000
 
 
 def test_bad_numbers_are_refused_in_a_sentence(run, capsys):
