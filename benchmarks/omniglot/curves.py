@@ -82,16 +82,11 @@ def _ways(axes: Axes, by_shots: dict[str, dict[str, float]]) -> None:
 
 
 def _storage(axes: Axes, figures: dict[str, float]) -> None:
-    stem = "omniglot.storage"
     for color, name in zip(("tab:blue", "tab:green", "tab:red"), POLICIES, strict=True):
-        sizes = [
-            int(key.split(".")[3])
-            for key in figures
-            if key.startswith(f"{stem}.{name}.") and key.endswith(".keys")
-        ]
         points = sorted(
-            (figures[f"{stem}.{name}.{size}.keys"], figures[f"{stem}.{name}.{size}.accuracy"])
-            for size in sizes
+            (keys, figures[f"{key.removesuffix('keys')}accuracy"])
+            for key, keys in figures.items()
+            if key.startswith(f"omniglot.storage.{name}.") and key.endswith(".keys")
         )
         axes.plot(*zip(*points, strict=True), color=color, marker="o", label=POLICIES[name])
     axes.scatter(*STORED, color="gray", marker="x", zorder=3, label=PUBLISHED)
