@@ -31,7 +31,8 @@ def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Pat
         squeeze=False,
         layout="constrained",
     )
-    styles = _styles(timed, label)
+    lines = dict.fromkeys(_line(one, name) for one in timed for name in one.best_of_families(label))
+    styles = {line: _style(line, place) for place, line in enumerate(lines)}
     for row, k in zip(panels, ks, strict=True):
         for axes, batch in zip(row, batches, strict=True):
             here = [one for one in timed if (one.cell.batch, one.cell.k) == (batch, k)]
@@ -55,22 +56,17 @@ def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Pat
     return path
 
 
-def _styles(outcomes: Sequence[Outcome], label: str) -> dict[str, dict[str, Any]]:
-    """A colour for every lookup of ours and for every family; auto stands out."""
-    styles: dict[str, dict[str, Any]] = {}
-    for outcome in outcomes:
-        for name in outcome.best_of_families(label):
-            line, ours = _line(outcome, name), outcome.family(name) == OURS
-            if line not in styles:
-                styles[line] = {
-                    "color": matplotlib.colormaps["tab20"](len(styles) % 20),
-                    "linestyle": "-" if ours else "--",
-                    "marker": "o" if ours else "x",
-                    "linewidth": 2.2 if line == "ours: auto" else 1.0,
-                    "markersize": 4,
-                    "zorder": 3 if line == "ours: auto" else 2,
-                }
-    return styles
+def _style(line: str, place: int) -> dict[str, Any]:
+    """Of a lookup of ours or a family, by its place among them; auto stands out."""
+    ours, auto = line.startswith("ours: "), line == "ours: auto"
+    return {
+        "color": matplotlib.colormaps["tab20"](place % 20),
+        "linestyle": "-" if ours else "--",
+        "marker": "o" if ours else "x",
+        "linewidth": 2.2 if auto else 1.0,
+        "markersize": 4,
+        "zorder": 3 if auto else 2,
+    }
 
 
 def _line(outcome: Outcome, name: str) -> str:
