@@ -275,7 +275,7 @@ def test_a_peer_sees_as_many_drawings_as_the_memory_give_or_take_an_episode():
 
 
 @pytest.fixture
-def run(folders, monkeypatch):
+def run(folders, monkeypatch, narrow):
     drawings = some_drawings()
     monkeypatch.setattr(peers, "read", lambda *_: drawings)
     monkeypatch.setattr(peers, "Recipe", partial(Recipe, n_way=16))
