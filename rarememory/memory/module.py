@@ -14,8 +14,8 @@ from rarememory.base.validation import (
     check_count,
     check_finite,
     check_key_dtype,
-    check_positive,
     check_seed,
+    check_temperature,
 )
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import score
@@ -108,7 +108,7 @@ class Memory(nn.Module):
         check_key_dtype(key_dtype)
         check_seed(seed)
         check_finite("margin", margin)
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         if update is not None and not isinstance(update, updates.Update):
             raise ValueError(f"update must be a policy such as AverageOrReplace(), not {update!r}")
         self.k = k

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
+from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
 from rarememory.lookup.exact import order
 from rarememory.lookup.ops import nearest, nearest_pair
@@ -191,13 +192,25 @@ def _check_queries(queries: Tensor, keys: Tensor) -> None:
     key_dim = keys.shape[1]
     if not isinstance(queries, Tensor):
         raise ValueError(f"queries must be a tensor [..., {key_dim}], not a {_kind(queries)}")
-    if not queries.is_floating_point():
-        raise ValueError(f"queries must be floating point, not {queries.dtype}")
+    _check_floats("queries", queries)
+    _check_floats("keys", keys)
     if queries.dim() == 0 or queries.shape[-1] != key_dim:
         width = "no width" if queries.dim() == 0 else f"width {queries.shape[-1]}"
         raise ValueError(f"queries have {width}, and the keys of this memory have {key_dim}")
     if queries.device != keys.device:
         raise ValueError(f"queries are on {queries.device}, and the memory is on {keys.device}")
+
+
+def _check_floats(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
+    if tensor.dtype not in FLOATS:
+        raise ValueError(
+            f"{name} must be float32, float64, float16 or bfloat16, not {tensor.dtype}: convert "
+            "them by .float()"
+        )
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, not {tensor.layout}: give .to_dense()")
 
 
 def _labels(labels: Tensor, queries: Tensor) -> Tensor:

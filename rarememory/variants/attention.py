@@ -10,7 +10,7 @@ from torch.nn.functional import normalize, pad
 
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.state import EMPTY
-from rarememory.base.validation import check_finite, check_positive
+from rarememory.base.validation import check_finite, check_temperature
 from rarememory.memory import Memory
 from rarememory.memory.queries import rows_of
 from rarememory.variants.hubness import HUBNESS_NEIGHBORS, class_hubness
@@ -101,7 +101,7 @@ def class_attention(
         >>> found.classes, found.scores, found.prediction
         (tensor([3, 7]), tensor([0.9947, 0.9360]), tensor(3))
     """
-    check_positive("temperature", temperature)
+    check_temperature(temperature)
     check_finite("hubness_correction", hubness_correction)
     rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
     # Autocast would round the products, and with them the answers.

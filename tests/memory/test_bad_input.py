@@ -5,10 +5,19 @@ import importlib.util
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from rarememory import AverageOrReplace, Lookup, Memory, MemoryState, Recall, native
+from rarememory import (
+    AverageOrReplace,
+    Lookup,
+    Memory,
+    MemoryState,
+    Recall,
+    class_attention,
+    native,
+)
 from tests.memories import bits
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -36,6 +45,11 @@ BAD_QUERIES = {
     "integers": (torch.ones(3, 4, dtype=int), "queries must be floating point, not torch.int64"),
     "bools": (torch.ones(3, 4) > 0, "queries must be floating point, not torch.bool"),
     "complex": (ROWS + 1j, "queries must be floating point, not torch.complex64"),
+    "8 bits": (
+        ROWS.to(torch.float8_e4m3fn),
+        "queries must be float32, float64, float16 or bfloat16, not torch.float8_e4m3fn: convert",
+    ),
+    "sparse": (ROWS.to_sparse(), "queries must be dense, not torch.sparse_coo: give .to_dense()"),
     "NaN": (spoilt(torch.nan, (1, 2)), "finite and not zero, and these rows are not: 1 "),
     "inf": (spoilt(torch.inf, (0, 0)), "finite and not zero, and these rows are not: 0 "),
     "-inf": (spoilt(-torch.inf, (2, 3)), "finite and not zero, and these rows are not: 2 "),
@@ -354,6 +368,58 @@ def test_a_policy_that_is_none_is_refused():
         Memory(4, update="fifo")
     with pytest.raises(ValueError, match="margin must be 0 or a positive number, not a"):
         Memory(4, margin="a")
+
+
+def test_keys_of_8_bits_are_refused():
+    filled = memory().to(torch.float8_e5m2)
+    sentence = "keys must be float32, float64, float16 or bfloat16, not torch.float8_e5m2: convert"
+    for call in (lambda: filled(ROWS), lambda: filled.write(ROWS, LABELS)):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    assert filled.float()(ROWS).prediction.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-39, 1e39, torch.inf])
+def test_a_temperature_that_float32_does_not_hold_is_refused(temperature):
+    sentence = "temperature must be from 1.18e-38 to 3.4e+38, the range of float32, not"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Memory(4, temperature=temperature)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        class_attention(memory(), ROWS, temperature=temperature)
+
+
+@pytest.mark.parametrize("temperature", [1.2e-38, 3.4e38])
+def test_any_temperature_that_float32_holds_gives_weights(temperature):
+    filled = Memory(4, 9, temperature=temperature)
+    filled.write(ROWS, LABELS)
+    weights = filled(ROWS, k=3).weights
+    assert torch.allclose(weights.sum(1), torch.ones(3))
+    assert class_attention(filled, ROWS, temperature=temperature).scores.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("lookup", ["torch", "faiss"])
+def test_true_and_false_are_no_numbers(value, lookup):
+    for name in ("key_dim", "memory_size", "k"):
+        with pytest.raises(
+            ValueError, match=f"{name} must be an integer of at least 1, not {value}"
+        ):
+            Memory(**{"key_dim": 4, "lookup": lookup, name: value})
+    for name in ("margin", "temperature", "seed"):
+        with pytest.raises(ValueError, match=f"{name} must be .*, not {value}"):
+            Memory(4, **{name: value})
+    filled = Memory(4, 9, lookup=lookup)
+    sentence = f"k must be an integer of at least 1, not {value}"
+    refused(filled, lambda: filled(ROWS, k=value), sentence)
+    refused(filled, lambda: filled.resize(value), sentence.replace("k", "memory_size", 1))
+
+
+@pytest.mark.parametrize("lookup", ["auto", "torch", "native", "faiss"])
+def test_a_count_may_be_an_integer_of_numpy(lookup):
+    filled = Memory(np.int64(4), np.int32(9), k=np.int64(2), lookup=lookup)
+    filled.write(ROWS, LABELS)
+    assert filled(ROWS).slots.shape == filled(ROWS, k=np.int64(2)).slots.shape == (3, 2)
+    filled.resize(np.int64(5))
 
 
 @pytest.mark.parametrize("k", [2.5, "3"])
