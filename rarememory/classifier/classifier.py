@@ -16,6 +16,7 @@ from rarememory.backbones.whitening import whitening
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
 from rarememory.base.state import MemoryState
+from rarememory.base.validation import check_count
 from rarememory.classifier import doctor, examples, refreshing
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
 from rarememory.classifier.blend import BlendWeights, Evidence
@@ -124,6 +125,7 @@ class MemoryClassifier(nn.Module):
         batch_size: int = 256,
     ) -> None:
         super().__init__()
+        check_count("batch_size", batch_size)
         key_dim = None if memory is None else memory.keys.shape[1]
         self.extractor, width, n_host = feature_extractor(model, at, host, key_dim, output)
         self.memory = Memory(width or 1, memory_size) if memory is None else memory
@@ -179,7 +181,10 @@ class MemoryClassifier(nn.Module):
     @torch.no_grad()
     def features(self, inputs: Any) -> Float[Tensor, "batch key_dim"]:
         """The features of a batch, in evaluation mode and without gradient."""
-        return self._extract(inputs)[0]
+        _, batches = examples.input_batches(inputs, self._example_dims)
+        found = [self._extract(batch)[0] for batch in batches]
+        nothing = self._reference().new_zeros(0, self.memory.keys.shape[1])
+        return torch.cat(found) if found else nothing
 
     @torch.no_grad()
     def predict(self, inputs: Any, *, progress: bool | None = None) -> Any:
@@ -190,8 +195,9 @@ class MemoryClassifier(nn.Module):
         known.
 
         Args:
-            inputs: a batch, a single example, or a loader of batches; it yields inputs, or tuples
-                whose first part are inputs. A loader is read one batch at a time.
+            inputs: a batch (a tensor, an array, a column of a table, a list), a single example, or
+                a loader of batches; it yields inputs, or tuples whose first part are inputs. A
+                loader is read one batch at a time. If it yields examples, they are one batch.
             progress: whether to show a progress bar over the batches of a loader, as in `learn`.
         """
         single, batches = self._batches(inputs, progress)
@@ -219,7 +225,11 @@ class MemoryClassifier(nn.Module):
 
         A list with the nearest first; a list of such lists for a batch. Arguments are as in
         `predict`.
+
+        Raises:
+            ValueError: k is no integer of at least 1.
         """
+        check_count("k", k)
         single, batches = self._batches(inputs, progress)
         rows, ids = [], self._class_ids()
         for features, logits in batches:
@@ -260,7 +270,8 @@ class MemoryClassifier(nn.Module):
             inputs: a batch, as the model takes it (a dict of tensors for a model of several
                 arguments); or one example, with one label; or a loader that yields (inputs, labels)
                 or (inputs, labels, refs).
-            labels: any hashable things, in a list, an array or a tensor; a tuple is one label.
+            labels: any hashable things, in a list, an array or a column of a table; a tuple is one
+                label.
             refs: where each example comes from (a path, an id); None for none.
             average: remember of each class the mean of its examples, in one slot.
             progress: whether to show a bar over the batches of a loader; None shows it on a
@@ -427,6 +438,8 @@ class MemoryClassifier(nn.Module):
         """Features, logits and label integers of every batch; labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             examples.check_dims(batch.inputs, self._example_dims)
+            if not batch.labels:
+                continue
             features, logits = self._extract(batch.inputs)
             known = self._remembered_book().known_ids(batch.labels)
             ids = torch.tensor(known, device=features.device)
@@ -471,6 +484,8 @@ class MemoryClassifier(nn.Module):
             ValueError: numbers do not fit.
         """
         batch = examples.labelled_batch(inputs, labels, None)
+        if not batch.labels:
+            raise ValueError("a loss needs labelled examples, and there is none")
         features, _ = self._extract(batch.inputs, present_mode=True)
         ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
         recall = self.memory(features, ids, k=self.memory.k)

@@ -1,18 +1,27 @@
 """Batches from what users pass: one example or many, with labels and refs, or a loader of them.
 
 Examples are a tensor, an array or a list of them, a list of anything else that the model takes, or
-a dict of tensors: the arguments of the model by name, each with one row for each example.
+a dict of tensors: the arguments of the model by name, each with one row for each example. A column
+of a table is an array; a text is one example, and never a batch of its letters.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from rarememory.base.progress import progress_bar
+from rarememory.classifier.arrays import (
+    as_array,
+    as_tensor,
+    check_dense,
+    is_array,
+    is_empty,
+    is_whole,
+    listed,
+    stacked,
+)
 from rarememory.classifier.labels import Label, python_labels, python_refs
 
 AnyBatch = TypeVar("AnyBatch")
@@ -28,21 +37,30 @@ class Batch(NamedTuple):
 
 def is_loader(inputs: Any) -> bool:
     """Whether this yields batches, rather than being one."""
-    return isinstance(inputs, Iterable) and not isinstance(
-        inputs, Tensor | np.ndarray | list | tuple | str | bytes | Mapping
-    )
+    check_dense(inputs)
+    return isinstance(inputs, Iterable) and not (is_whole(inputs) or isinstance(inputs, Mapping))
 
 
 def labelled_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
     """Examples and their labels as a batch; one label that is not in a list means one example.
 
-    A tuple is one label: several labels come as a list, an array or a tensor.
+    A tuple is one label: several labels come in a list, an array, a column of a table, a view of a
+    dict or a generator.
     """
-    many = labels.ndim > 0 if isinstance(labels, Tensor | np.ndarray) else None
-    if not (isinstance(labels, list | range) if many is None else many):
-        labels, inputs = [labels], _single_example(inputs)
+    if not _are_labels(labels):
+        labels, inputs = [labels], _single_example(as_array(inputs))
         refs = None if refs is None else [refs]
     return _checked_batch(inputs, labels, refs)
+
+
+def _are_labels(labels: Any) -> bool:
+    """Whether these are several labels, and not a single one."""
+    labels = as_array(labels)
+    if is_array(labels):
+        return bool(labels.ndim > 0)
+    if isinstance(labels, str | bytes | tuple):
+        return False
+    return is_whole(labels) or isinstance(labels, Iterator)
 
 
 def labelled_batches(
@@ -56,17 +74,31 @@ def labelled_batches(
     Raises:
         ValueError: there are no labels, labels beside a loader, or batches of another form.
     """
+    if labels is not None and isinstance(inputs, Iterator):
+        inputs = _one_by_one(inputs)
     if not is_loader(inputs):
         if labels is None:
             raise ValueError("this needs a label for each example, or a loader that yields them")
         yield labelled_batch(inputs, labels, refs)
         return
     if labels is not None or refs is not None:
-        raise ValueError("a loader yields labels and refs itself: leave them out beside it")
+        raise ValueError(_LABELS_TWICE)
     for batch in progress_bar(inputs, unit="batch", show=progress):
         if not isinstance(batch, list | tuple) or len(batch) not in (2, 3):
             raise ValueError("a loader must yield (inputs, labels) or (inputs, labels, refs)")
         yield _checked_batch(*(*batch, None)[:3])
+
+
+_LABELS_TWICE = "a loader yields labels and refs itself: leave them out beside it"
+
+
+def _one_by_one(examples: Iterator[Any]) -> list[Any]:
+    """The examples of a generator, which has no labels."""
+    for first in examples:
+        if isinstance(first, list | tuple):
+            raise ValueError(_LABELS_TWICE)
+        return [first, *examples]
+    return []
 
 
 def batches_with_refs(
@@ -84,21 +116,44 @@ def input_batches(
 ) -> tuple[bool, Iterator[Any]]:
     """Whether this is a single example; and the inputs of every batch, at least one example each.
 
-    A loader yields inputs, or tuples whose first part are inputs.
+    A loader yields inputs, or tuples whose first part are inputs. If it yields examples one by one,
+    they are one batch.
 
     Args:
         inputs: a batch, a single example or a loader.
         dims: dimensions of one example, if they are known.
         progress: whether to show a progress bar.
     """
+    single = False
     if is_loader(inputs):
-        bar = progress_bar(inputs, unit="batch", show=progress)
-        return False, (to_batch(_first(batch), dims) for batch in bar)
-    if isinstance(inputs, Tensor | np.ndarray):
-        single = dims is not None and inputs.ndim == dims
+        bar = iter(progress_bar(inputs, unit="batch", show=progress))
+        parts: Iterable[Any] = _batches(bar, dims)
     else:
-        single = not isinstance(inputs, list | tuple | Mapping)
-    return single, iter([to_batch(_single_example(inputs) if single else inputs, dims)])
+        inputs = as_array(inputs)
+        if is_array(inputs):
+            single = dims is not None and inputs.ndim == dims and not is_empty(inputs)
+        else:
+            single = not isinstance(inputs, list | tuple | Mapping)
+        parts = [_single_example(inputs) if single else inputs]
+    batches = (to_batch(part, dims) for part in parts if not is_empty(part))
+    return single, batches
+
+
+def _batches(loader: Iterator[Any], dims: int | None) -> Iterator[Any]:
+    """The inputs of what a loader yields; examples that come one by one are one batch."""
+    for first in loader:
+        if _is_example(first, dims):
+            yield [first, *loader]
+        else:
+            yield from map(_first, chain([first], loader))
+
+
+def _is_example(part: Any, dims: int | None) -> bool:
+    """Whether a loader yields this as one example, rather than as a batch."""
+    part = as_array(part)
+    if is_array(part):
+        return dims is not None and bool(part.ndim == dims)
+    return not isinstance(part, list | tuple | Mapping)
 
 
 def begun(batches: Iterator[AnyBatch]) -> Iterator[AnyBatch]:
@@ -111,7 +166,7 @@ def to_batch(inputs: Any, dims: int | None = None) -> Any:
 
     Raises:
         ValueError: the parts of a dict are not tensors with the same number of rows, or an example
-            does not have `dims` dimensions.
+            does not have `dims` dimensions, or the shapes of the examples differ.
     """
     if isinstance(inputs, Mapping):
         parts = {name: to_batch(part) for name, part in inputs.items()}
@@ -125,10 +180,11 @@ def to_batch(inputs: Any, dims: int | None = None) -> Any:
                 f"{rows}"
             )
         return parts
-    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "fiub":
-        inputs = torch.from_numpy(inputs)
-    elif isinstance(inputs, list | tuple) and inputs and isinstance(inputs[0], Tensor | np.ndarray):
-        inputs = torch.stack([torch.as_tensor(row) for row in inputs])
+    inputs = as_array(inputs)
+    if is_array(inputs):
+        inputs = as_tensor(inputs)
+    elif isinstance(inputs, Sequence) and inputs and is_array(inputs[0]):
+        inputs = stacked(inputs)
     check_dims(inputs, dims)
     return inputs
 
@@ -174,12 +230,12 @@ def to_device(inputs: Any, like: Tensor) -> Any:
 
 def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
     """A batch with as many labels and refs as examples."""
-    for name, listed in (("labels", labels), ("refs", refs)):
-        if isinstance(listed, str):
-            raise ValueError(f"{name} of a batch must be a list of them, not the text {listed!r}")
+    for name, given in (("labels", labels), ("refs", refs)):
+        if isinstance(given, str):
+            raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
-    labels = python_labels(labels)
-    refs = [None] * len(labels) if refs is None else python_refs(refs)
+    labels = python_labels(listed("labels", labels))
+    refs = [None] * len(labels) if refs is None else python_refs(listed("refs", refs))
     count = count_examples(inputs)
     if not count == len(labels) == len(refs):
         raise ValueError(
@@ -191,11 +247,11 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
 def _first(batch: Any) -> Any:
     """The inputs of what a loader yields; a list of texts or images is inputs itself."""
     first = batch[0] if isinstance(batch, list | tuple) and batch else None
-    return first if isinstance(first, Tensor | np.ndarray | list | tuple | Mapping) else batch
+    return first if is_array(first) or isinstance(first, list | tuple | Mapping) else batch
 
 
 def _single_example(inputs: Any) -> Any:
     """One example as a batch of one."""
-    if isinstance(inputs, Tensor | np.ndarray):
-        return torch.as_tensor(inputs).unsqueeze(0)
+    if is_array(inputs):
+        return as_tensor(inputs).unsqueeze(0)
     return inputs if isinstance(inputs, Mapping) else [inputs]

@@ -159,7 +159,7 @@ def test_examples_of_other_dimensions_are_refused():
     with pytest.raises(ValueError, match="a batch 2; these inputs have 3"):
         classifier.predict(torch.rand(1, 1, 2))
     with pytest.raises(ValueError, match="a batch 2; these inputs have 1"):
-        classifier.predict(iter([at(0)[0]]))
+        classifier.predict(iter([at(0), at(0)[0]]))
 
 
 def test_a_classifier_may_say_unknown_in_other_words():

@@ -127,6 +127,13 @@ def test_forgetting_leaves_nothing_in_the_file(shapes):
     assert "forgot 1 examples; 1 classes are left" in run("forget", "m.safetensors", "cross")
 
 
+def test_a_class_is_forgotten_in_either_spelling_of_its_name(shapes):
+    # As a Mac spells it, and as a keyboard does.
+    (shapes / "shapes" / "bar").rename(shapes / "shapes" / "ka\u0304ka\u0304")
+    run(*LEARN)
+    assert run_json("forget", "m.safetensors", "k\u0101k\u0101")["slots"] == 1
+
+
 def test_the_doctor_exits_with_1_if_there_is_a_problem(shapes):
     run(*LEARN)
     assert run_json("doctor", "m.safetensors")["well"] is True

@@ -1,0 +1,118 @@
+"""Arrays and lists from whatever holds values: columns of pandas, views of a dict, generators."""
+
+from collections.abc import Iterable, MappingView, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def is_array(values: Any) -> bool:
+    """Whether this is an array of any library, a column of a table among them; not one text.
+
+    Example:
+        >>> is_array(torch.ones(2)), is_array(np.ones(2)), is_array([1]), is_array(np.str_("kea"))
+        (True, True, False, False)
+    """
+    return hasattr(values, "__array__") and not isinstance(values, np.generic)
+
+
+def is_whole(values: Any) -> bool:
+    """Whether all of these values are here at once, rather than coming batch after batch."""
+    return is_array(values) or isinstance(values, Sequence | MappingView)
+
+
+def is_empty(values: Any) -> bool:
+    """Whether this is an array, a list or a tuple with nothing in it."""
+    if is_array(values):
+        return bool(np.shape(values)[:1] == (0,))
+    return isinstance(values, list | tuple) and not values
+
+
+def as_array(values: Any) -> Any:
+    """Numbers as a tensor or an array of NumPy, texts and other objects as a list.
+
+    What is no array, no sequence and no view of a dict is unchanged, and so is a tuple.
+
+    Raises:
+        ValueError: the values are sparse.
+
+    Example:
+        >>> as_array(np.array(["kea", "weka"])), as_array({"a": 1, "b": 2}.values())
+        (['kea', 'weka'], [1, 2])
+    """
+    check_dense(values)
+    if isinstance(values, Tensor) or not is_whole(values):
+        return values
+    if isinstance(values, str | bytes | tuple | list):
+        return str(values) if isinstance(values, np.str_) else values
+    if not is_array(values):
+        return list(values)
+    array = np.asarray(values)
+    return array.tolist() if array.dtype.kind in "OSTU" else array
+
+
+def listed(name: str, values: Iterable[Any]) -> list[Any]:
+    """The values of a column, a list or an iterator in a list.
+
+    Raises:
+        ValueError: they have more than one dimension.
+    """
+    if is_array(values):
+        array = values if isinstance(values, Tensor) else np.asarray(values)
+        if array.ndim != 1:
+            raise ValueError(
+                f"{name} must have one dimension, and these are {list(array.shape)}: give one of "
+                "each example"
+            )
+        # None is a value in a list of Python, and a missing one in a column of a table.
+        column = hasattr(values, "isna") or hasattr(values, "is_null")
+        found = list(array.tolist() if isinstance(array, Tensor) else array)
+        return [np.nan if column and one is None else one for one in found]
+    return list(values)
+
+
+def as_tensor(array: Any) -> Tensor:
+    """The numbers of an array as a tensor, on their own memory where torch can read that.
+
+    Raises:
+        ValueError: they are no numbers, or sparse.
+    """
+    check_dense(array)
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiubc":
+        raise ValueError(f"an array of inputs must hold numbers, and this one is of {array.dtype}")
+    # torch refuses foreign byte orders and rows that run backwards, and warns of what is read-only.
+    native = array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(array, native, requirements=["C", "W"]))
+
+
+def stacked(rows: Sequence[Any]) -> Tensor:
+    """Examples of one shape as a batch.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    tensors = [as_tensor(row) for row in rows]
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"examples of one batch must have one shape, and these have {shapes[0]} and {shapes[1]}"
+        )
+    return torch.stack(tensors)
+
+
+def check_dense(values: Any) -> None:
+    """Refuse tensors and matrices that keep only the numbers that are not zero.
+
+    Raises:
+        ValueError: these do.
+    """
+    sparse = isinstance(values, Tensor) and "sparse" in str(values.layout)
+    if sparse or hasattr(values, "toarray"):
+        kind = values.layout if isinstance(values, Tensor) else type(values).__name__
+        way = "to_dense" if isinstance(values, Tensor) else "toarray"
+        raise ValueError(f"inputs must be dense, and these are {kind}: give inputs.{way}()")
