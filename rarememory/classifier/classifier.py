@@ -24,6 +24,7 @@ from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
+from rarememory.classifier.fingerprint import Fingerprint, check_encoder
 from rarememory.classifier.guesses import Guesses, adopt_widths, corrected
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import (
@@ -147,6 +148,7 @@ class MemoryClassifier(nn.Module):
         self.ensembler = Ensembler(n_host, self.memory.temperature, host_score)
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
+        self._fingerprint = Fingerprint()
         self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
         self._reference()
 
@@ -302,6 +304,9 @@ class MemoryClassifier(nn.Module):
             check_labels(batch.labels, self.unknown)
             if batch.labels:
                 dims = examples.example_dims(batch.inputs)
+                if not len(self.memory):
+                    self._fingerprint = Fingerprint()
+                self._fingerprint.see(batch.inputs)
                 yield LabelledFeatures(
                     self._extract(batch.inputs)[0], batch.labels, batch.refs, dims
                 )
@@ -518,6 +523,8 @@ class MemoryClassifier(nn.Module):
         new = self._new_keys(loader, progress)
         drift = refreshing.drift_of(new, self.memory)
         self.memory.keys[new.slots] = new.keys
+        # The keys are of the present encoder now.
+        self._fingerprint.features = None
         return drift
 
     def _new_keys(self, loader: Iterable[Any], progress: bool | None) -> refreshing.NewKeys:
@@ -611,6 +618,8 @@ class MemoryClassifier(nn.Module):
     def save(self, path: StrPath) -> None:
         """Write everything except the model into one safetensors file, whole or not at all.
 
+        The file has a fingerprint of the model: its features of a made-up input.
+
         Raises:
             ValueError: a label or a ref is not of a kind that JSON can hold.
         """
@@ -622,7 +631,12 @@ class MemoryClassifier(nn.Module):
             "batch_size": self.batch_size,
             "book": self._to_json(),
         }
-        write_file(path, own_tensors(self.memory, self.ensembler), header)
+        self._fingerprint.take(self.extractor, self._reference())
+        header["example"] = self._fingerprint.form
+        tensors = own_tensors(self.memory, self.ensembler)
+        if self._fingerprint.features is not None:
+            tensors["fingerprint"] = self._fingerprint.features
+        write_file(path, tensors, header)
 
     @classmethod
     def load(
@@ -634,6 +648,7 @@ class MemoryClassifier(nn.Module):
         lookup: str | Lookup = "auto",
         memory_class: type[Memory] | None = None,
         output: Output | None = None,
+        strict: bool = False,
     ) -> AnyClassifier:
         """A classifier as it was saved, around the model that it was learnt with.
 
@@ -645,10 +660,15 @@ class MemoryClassifier(nn.Module):
             lookup: the search, which is not in the file either.
             memory_class: the class of the memory, if it was one of your own.
             output: as in `wrap`, if it was a function there.
+            strict: refuse a model whose features are not those of the model that was saved around;
+                otherwise there is a warning.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is truncated, of another format or newer, or fits another model.
+
+        Warns:
+            UserWarning: the model's features of a made-up input differ from those in the file.
         """
         tensors, header = read_file(path)
         rename_old(tensors)
@@ -674,6 +694,11 @@ class MemoryClassifier(nn.Module):
         copy_tensors(own_tensors(classifier.memory, classifier.ensembler), tensors, path)
         classifier._from_json(header["book"])
         classifier._guesses = Guesses(*header.get("guesses", ()))
+        classifier._fingerprint = Fingerprint(header.get("example"), tensors.get("fingerprint"))
+        if model is not None:
+            check_encoder(
+                classifier._fingerprint, classifier.extractor, classifier._reference(), path, strict
+            )
         return classifier
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:

@@ -159,7 +159,7 @@ def _no_head(model: str, at: str | None, search: HeadSearch, output: Tensor) -> 
         candidates = f"as many numbers come from {', '.join(map(repr, names))}"
     else:
         candidates = "no layer gives as many numbers"
-    layer = "a layer" if at is None else f"its last Linear, {at!r}, nor of another layer"
+    layer = "a layer" if at is None else f"{at!r}, nor of another layer"
     return (
         f"the output of {model} {shape} is not that of {layer}; {candidates}: name the layer whose "
         "input are the features with at=, or say host=False if the model is an encoder without "

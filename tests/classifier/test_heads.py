@@ -130,6 +130,13 @@ def test_the_head_is_found_by_what_it_gives(model, name):
     assert classifier.predict(INPUTS[0]) == "kea"
 
 
+@pytest.mark.parametrize("name", ["before attention", "with LoRA"])
+def test_the_first_guess_is_right_where_parts_of_a_layer_are_linears(name):
+    classifier = wrap(MODELS[name][0], memory_size=8)
+    assert classifier.extractor.at == "head" and classifier.classes == [0, 1, 2]
+    assert classifier.memory.keys.shape == (8, 4)
+
+
 @pytest.mark.parametrize("by", ["predict", "predict_proba", "explain", "fit_threshold", "forward"])
 def test_any_first_batch_shows_the_classes(by):
     def fresh():
@@ -181,8 +188,11 @@ def distilled():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (identity_head(), r"\[5, 4\] is not that of its last Linear, 'body', .* come from 'body'"),
-        (in_place(), "is not that of its last Linear, '0'.* host=False"),
+        (
+            identity_head(),
+            r"\[5, 4\] is not that of 'body', nor of another layer; .* come from 'body'",
+        ),
+        (in_place(), "is not that of '0'.* host=False"),
         (distilled(), "come from 'head', 'head_dist': name the layer .* with at="),
         (followed_by(lambda x: x[:, :2]), "no layer gives as many numbers"),
         (

@@ -1,0 +1,108 @@
+"""A fingerprint of an encoder: its features of a made-up input, to know it again by."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rarememory.base.files import StrPath
+from rarememory.classifier.feature_extractor import FeatureExtractor
+
+TOLERANCE = 0.05
+"""Features may differ by this part of their length: half precision and other devices do less."""
+
+
+class Fingerprint:
+    """The features of one pseudo-random example, of the form that was learnt first.
+
+    Floats are drawn from [0, 1). Integers are 1, or 0 where only 0 was seen, because nothing says
+    which others the model takes. Inputs that are no tensors have no fingerprint.
+
+    Args:
+        form: of an example: for each part its shape, its dtype, and the integer; None before the
+            first example. An example that is no dict is one part without a name.
+        features: those of the encoder; None until they are taken.
+
+    Example:
+        >>> encoder = FeatureExtractor(torch.nn.Linear(2, 2), None, has_logits=False)
+        >>> fingerprint = Fingerprint()
+        >>> fingerprint.see(torch.rand(5, 2))
+        >>> fingerprint.take(encoder, torch.zeros(0))
+        >>> fingerprint.difference(encoder, torch.zeros(0))
+        0.0
+    """
+
+    def __init__(
+        self, form: dict[str, list[Any]] | None = None, features: Tensor | None = None
+    ) -> None:
+        self.form = form
+        self.features = features
+
+    def see(self, inputs: Any) -> None:
+        """Note the form of a batch, unless there is one already."""
+        parts = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        if self.form is None and all(_is_plain(part) for part in parts.values()):
+            self.form = {name: _form(part) for name, part in parts.items()}
+
+    def take(self, encoder: FeatureExtractor, like: Tensor) -> None:
+        """Take the fingerprint, unless there is one, or the model cannot take such an input."""
+        if self.features is None and self.form is not None:
+            try:
+                features = self._of(encoder, like)
+            except Exception:
+                # A model may refuse whatever it likes, and saving has to go on.
+                return
+            self.features = features if features.isfinite().all() and features.any() else None
+
+    def difference(self, encoder: FeatureExtractor, like: Tensor) -> float:
+        """The length of the difference of the features, as a part of their length; 0 for none."""
+        if self.features is None or self.form is None:
+            return 0.0
+        found, stored = self._of(encoder, like), self.features.float()
+        return float((found - stored).norm() / stored.norm())
+
+    def _of(self, encoder: FeatureExtractor, like: Tensor) -> Tensor:
+        assert self.form is not None
+        generator = torch.Generator().manual_seed(0)
+        parts = {}
+        for name, (shape, dtype, number) in self.form.items():
+            part = torch.rand(1, *shape, generator=generator)
+            part = part if number is None else part.fill_(number)
+            parts[name] = part.to(getattr(torch, dtype))
+        return encoder.extract(parts.get("", parts), 1, like)[0][0].float().cpu()
+
+
+def check_encoder(
+    stored: Fingerprint, encoder: FeatureExtractor, like: Tensor, path: StrPath, strict: bool
+) -> None:
+    """Warn, or refuse if strict, where this is not the encoder whose fingerprint was stored."""
+    try:
+        difference = stored.difference(encoder, like)
+    except Exception as error:
+        found = f"the model cannot take the input of the fingerprint ({error})"
+    else:
+        if difference <= TOLERANCE:
+            return
+        found = (
+            f"the model's features of the same input differ from those of the file by "
+            f"{difference:.0%} of their length, and only {TOLERANCE:.0%} are usual"
+        )
+    said = (
+        f"{str(path)!r} was saved around another model: {found}. Load it around the model that it "
+        "was learnt with, or refresh() or learn() again"
+    )
+    if strict:
+        raise ValueError(said)
+    warnings.warn(said, stacklevel=3)
+
+
+def _is_plain(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.dim() > 0 and not part.is_complex() and len(part) > 0
+
+
+def _form(part: Tensor) -> list[Any]:
+    """The shape and the dtype of an example, and the integer that stands for all of its own."""
+    number = None if part.is_floating_point() else min(1, int(part.max()))
+    return [list(part.shape[1:]), str(part.dtype).removeprefix("torch."), number]
