@@ -435,7 +435,12 @@ class MemoryClassifier(nn.Module):
         features, logits, label_ids = zip(*batches, strict=True)
         has_logits = logits[0] is not None
         evidence = self._evidence(torch.cat(features), torch.cat(logits) if has_logits else None)
-        return self.ensembler.calibrate(evidence, torch.cat(label_ids), self._class_ids(), keep)
+        ids = self._class_ids()
+        # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
+        with torch.inference_mode(False):
+            copies = (None if part is None else part.clone() for part in evidence)
+            labels, ids = torch.cat(label_ids).clone(), ids.clone()
+            return self.ensembler.calibrate(Evidence(*copies), labels, ids, keep)
 
     def _labelled(
         self, inputs: Any, labels: Any, progress: bool | None

@@ -110,3 +110,21 @@ def test_a_report_without_examples_of_the_hosts_classes_has_no_accuracy_of_them(
     classifier.learn(at(45), ["kea"])
     report = classifier.calibrate(at(40, 50), ["kea", "kea"])
     assert report.base is None and report.base_alone is None
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_calibrating_works_in_inference_mode(host):
+    def learnt():
+        classifier = hosted(3 * at(0, 90)) if host else bare()
+        classifier.learn(at(0, 90, 180, 270), ["a", "b", "c", "d"])
+        return classifier
+
+    inputs, labels = noisy(40, seed=3)
+    examples = inputs, ["abcd"[label] for label in labels.tolist()]
+    outside, inside = learnt(), learnt()
+    report = outside.calibrate(*examples)
+    with torch.inference_mode():
+        assert inside.calibrate(*examples) == report
+        inside.fit_threshold(unknown=at(45), false_accept_rate=0.5)
+    assert torch.equal(inside.ensembler.weights, outside.ensembler.weights)
+    assert inside.calibrate(*examples).loss == outside.calibrate(*examples).loss
