@@ -300,16 +300,17 @@ class MemoryClassifier(nn.Module):
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None
     ) -> Iterator[LabelledFeatures]:
         for batch in examples.labelled_batches(inputs, labels, refs, progress):
-            examples.check_dims(batch.inputs, self._example_dims)
+            with examples.one_label_named(inputs, labels):
+                examples.check_dims(batch.inputs, self._example_dims)
             check_labels(batch.labels, self.unknown)
             if batch.labels:
                 dims = examples.example_dims(batch.inputs)
                 if not len(self.memory):
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
-                yield LabelledFeatures(
-                    self._extract(batch.inputs)[0], batch.labels, batch.refs, dims
-                )
+                with examples.one_label_named(inputs, labels):
+                    features, _ = self._extract(batch.inputs)
+                yield LabelledFeatures(features, batch.labels, batch.refs, dims)
 
     @torch.no_grad()
     def whiten(
@@ -438,19 +439,22 @@ class MemoryClassifier(nn.Module):
         ids = self._class_ids()
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
         with torch.inference_mode(False):
-            copies = (None if part is None else part.clone() for part in evidence)
+            scores, values, raw = evidence
+            raw = None if raw is None else raw.clone()
+            evidence = Evidence(scores.clone(), values.clone(), raw)
             labels, ids = torch.cat(label_ids).clone(), ids.clone()
-            return self.ensembler.calibrate(Evidence(*copies), labels, ids, keep)
+            return self.ensembler.calibrate(evidence, labels, ids, keep)
 
     def _labelled(
         self, inputs: Any, labels: Any, progress: bool | None
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Features, logits and label integers of every batch; labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
-            examples.check_dims(batch.inputs, self._example_dims)
-            if not batch.labels:
-                continue
-            features, logits = self._extract(batch.inputs)
+            with examples.one_label_named(inputs, labels):
+                examples.check_dims(batch.inputs, self._example_dims)
+                if not batch.labels:
+                    continue
+                features, logits = self._extract(batch.inputs)
             known = self._remembered_book().known_ids(batch.labels)
             ids = torch.tensor(known, device=features.device)
             yield features, self.ensembler.host_logits(logits), ids.long()
@@ -496,7 +500,8 @@ class MemoryClassifier(nn.Module):
         batch = examples.labelled_batch(inputs, labels, None)
         if not batch.labels:
             raise ValueError("a loss needs labelled examples, and there is none")
-        features, _ = self._extract(batch.inputs, present_mode=True)
+        with examples.one_label_named(inputs, labels):
+            features, _ = self._extract(batch.inputs, present_mode=True)
         ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
         recall = self.memory(features, ids, k=self.memory.k)
         assert recall.loss is not None

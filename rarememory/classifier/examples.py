@@ -6,6 +6,7 @@ of a table is an array; a text is one example, and never a batch of its letters.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,6 +62,24 @@ def _are_labels(labels: Any) -> bool:
     if isinstance(labels, str | bytes | tuple):
         return False
     return is_whole(labels) or isinstance(labels, Iterator)
+
+
+@contextmanager
+def one_label_named(inputs: Any, labels: Any) -> Iterator[None]:
+    """Where one example with a tuple as its label fails, say that the tuple is one label."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if not isinstance(labels, tuple):
+            raise
+        shape = list(inputs.shape) if is_array(inputs) else None
+        taken = "the inputs" if shape is None else f"the inputs {shape}"
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"a tuple is one label, so {taken} were taken as one example with the label of "
+            f"{len(labels)} parts [{len(labels)}], and that failed ({reason}): give several labels "
+            "in a list"
+        ) from error
 
 
 def labelled_batches(

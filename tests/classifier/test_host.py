@@ -182,3 +182,16 @@ def test_the_whole_classifier_moves_to_the_models_device():
     model.to("meta")
     assert classifier.features(IMAGES).device.type == "meta"
     assert classifier.memory.keys.device.type == "meta" == classifier.threshold.device.type
+
+
+@pytest.mark.parametrize("verb", ["learn", "calibrate", "fit_threshold", "loss"])
+@pytest.mark.parametrize("model", [convnet(), mlp(64, 6, 3)], ids=["convnet", "mlp"])
+def test_a_tuple_of_labels_is_said_to_be_one_label(model, verb):
+    # Twice, because the dimensions of an example are known from the second call on.
+    classifier = wrap(model, memory_size=8)
+    for _ in range(2):
+        said = r"a tuple is one label, .* inputs \[2, 1, 8, 8\] .* of 2 parts \[2\], .* in a list"
+        with pytest.raises(ValueError, match=said):
+            getattr(classifier, verb)(IMAGES[:2], ("kea", "weka"))
+        classifier.learn(IMAGES[0], ("kea", "weka"))
+    assert classifier.predict(IMAGES[0]) == ("kea", "weka")
