@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from rarememory.backbones.whitening import whitening
@@ -39,6 +39,7 @@ from rarememory.classifier.learning import LabelledFeatures, write_examples
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
 from rarememory.classifier.saving import (
+    copy_own_state,
     copy_tensors,
     empty_memory,
     memory_settings,
@@ -52,6 +53,8 @@ from rarememory.memory import Memory
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.slots import kept_slots
 from rarememory.memory.updates import Update
+
+_LEAST_STATE = 1 << 16
 
 # Held while the first batch corrects what was guessed of a model.
 _FIRST_BATCH = Lock()
@@ -151,6 +154,7 @@ class MemoryClassifier(nn.Module):
         self._fingerprint = Fingerprint()
         self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
         self._reference()
+        nn.Module.register_state_dict_post_hook(self, copy_own_state)
 
     @property
     def model(self) -> nn.Module:
@@ -287,14 +291,13 @@ class MemoryClassifier(nn.Module):
         if average:
             parts = list(batches)
             batches = [LabelledFeatures.joined(parts)] if parts else []
-        return Learnt.joined([self._write(batch, average) for batch in batches])
-
-    def _write(self, batch: LabelledFeatures, average: bool) -> Learnt:
-        learnt = write_examples(self.memory, self._book, batch, average)
-        self._example_dims = batch.example_dims
-        if learnt.lost:
-            self._book = self._remembered_book()
-        return learnt
+        learnt = []
+        for batch in batches:
+            learnt.append(write_examples(self.memory, self._book, batch, average))
+            self._example_dims = batch.example_dims
+            if learnt[-1].lost:
+                self._book = self._remembered_book()
+        return Learnt.joined(learnt)
 
     def _to_learn(
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None
@@ -712,13 +715,29 @@ class MemoryClassifier(nn.Module):
         return classifier
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
-        """Labels, refs and remarks: JSON as bytes, which safetensors and checkpoints can hold."""
-        text = json.dumps(self._to_json())
-        return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+        """Labels, refs and remarks: JSON as bytes, which safetensors and checkpoints can hold.
+
+        Spaces fill it up to 64 KiB, or the next power of two: averages of weights go through the
+        states of two classifiers side by side, and take tensors of one shape only.
+        """
+        text = json.dumps(self._to_json()).encode()
+        size = max(_LEAST_STATE, 1 << (len(text) - 1).bit_length())
+        return torch.from_numpy(np.frombuffer(text.ljust(size), dtype=np.uint8).copy())
 
     def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
         """Set what `get_extra_state` returned."""
         self._from_json(json.loads(state.cpu().numpy().tobytes()))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Shaped[Tensor, "..."]]]:
+        """The buffers of the model, without those of the memory, which `state_dict` has too.
+
+        Averages of weights average all that they find here, and labels have no mean.
+        """
+        own = tuple(f"{prefix}{'.' * bool(prefix)}{name}." for name in ("memory", "ensembler"))
+        found = super().named_buffers(prefix, recurse, remove_duplicate)
+        return ((name, buffer) for name, buffer in found if not name.startswith(own))
 
     def _to_json(self) -> dict[str, Any]:
         book = self._remembered_book().to_json()

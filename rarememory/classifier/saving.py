@@ -98,6 +98,16 @@ def own_tensors(memory: nn.Module, ensembler: nn.Module) -> dict[str, Tensor]:
     return own | {f"ensembler.{name}": part for name, part in ensembler.state_dict().items()}
 
 
+def copy_own_state(_: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Put copies of the tensors of memory and ensembler in place of them, in a state_dict.
+
+    An average of weights that goes through a state_dict writes into it, and finds copies.
+    """
+    for name, tensor in state.items():
+        if name.startswith((f"{prefix}memory.", f"{prefix}ensembler.")):
+            state[name] = tensor.clone()
+
+
 def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
     """Copy what was stored into our own tensors, all of it or nothing.
 
