@@ -8,12 +8,16 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 EMPTY = -1
 
 Vector = list[float]
 Vectors = list[Vector]
 Mask = list[bool] | None
 Some = list[int] | None
+Array = NDArray[np.float64]
 Noise = list[float] | Callable[[int], list[float]] | None
 
 
@@ -241,3 +245,42 @@ def class_attention_scores(
         ]
         scores[value] = dot(unit(query), unit(mean)) - hubness_correction * hubs[value]
     return scores
+
+
+# A discriminant, row by row: every example is left out by computing everything without it.
+
+
+def left_out_cosine(
+    rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
+) -> float:
+    """Cosine of one example and the mean of a class, in the metric that has not seen the example.
+
+    Means and scatter are computed without the example. What it is centred by, the level that the
+    covariance is shrunken towards and the degrees of freedom stay those of all examples.
+    """
+    dim = len(rows[0])
+    level = _scatter(rows, labels, None).trace() / degrees / dim
+    inside = _scatter(rows, labels, place) / degrees
+    metric = np.linalg.inv((1 - shrinkage) * inside + shrinkage * level * np.eye(dim))
+    others = [
+        rows[i]
+        for i in range(len(rows))
+        if labels[i] == label and (i != place or _alone(labels, i))
+    ]
+    mean = np.mean(others, axis=0)
+    x = rows[place]
+    return float(x @ metric @ mean) / math.sqrt((x @ metric @ x) * (mean @ metric @ mean))
+
+
+def _alone(labels: list[int], place: int) -> bool:
+    return sum(label == labels[place] for label in labels) == 1
+
+
+def _scatter(rows: list[Array], labels: list[int], left_out: int | None) -> Array:
+    total: Array = np.zeros((len(rows[0]), len(rows[0])))
+    for label in set(labels):
+        own = [rows[i] for i in range(len(rows)) if labels[i] == label and i != left_out]
+        for row in own:
+            difference = row - np.mean(own, axis=0)
+            total += np.outer(difference, difference)
+    return total

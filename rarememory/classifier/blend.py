@@ -24,6 +24,8 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 
+FOUND = torch.inf
+"""A host score that stands for the one that the reader of the memory finds."""
 EXCLUDED = -1e30
 """The logit of a class that may not be predicted; finite, so that gradients are finite."""
 
@@ -47,14 +49,16 @@ class Evidence(NamedTuple):
     """What memory and host say of each example.
 
     Attributes:
-        scores: of the neighbours, best first; -inf where there is none.
+        scores: of k neighbours, or of k classes; -inf where there is none.
         values: their integers; EMPTY where there is none.
         logits: of the host's classes; EXCLUDED for a forgotten one; None without a host.
+        host_score: that which the reader of the memory finds, where the weights have FOUND.
     """
 
     scores: Float[Tensor, "batch k"]
     values: Int64[Tensor, "batch k"]
     logits: Float[Tensor, "batch n_host"] | None
+    host_score: float = 0.8
 
 
 class Classes(NamedTuple):
@@ -72,6 +76,11 @@ class Classes(NamedTuple):
         """The index of each integer among the ids; len(ids) for EMPTY."""
         columns = torch.searchsorted(self.ids, values)
         return columns.where(values != EMPTY, len(self.ids))
+
+
+def resolved(weights: BlendWeights, host_score: float) -> BlendWeights:
+    """The weights, with the host score that the reader finds where they have none of their own."""
+    return weights._replace(host_score=weights.host_score.nan_to_num(posinf=host_score))
 
 
 def class_logits(
@@ -113,7 +122,8 @@ def _class_logits(
         allowed = evidence.logits > EXCLUDED / 2
         term = weights.host_weight * evidence.logits.log_softmax(1) + weights.host_bias
         host = host.scatter(1, host_columns, term.masked_fill(~allowed, 0.0).to(host.dtype))
-        prior = (weights.host_score / weights.temperature).to(host.dtype)
+        host_score = resolved(weights, evidence.host_score).host_score
+        prior = (host_score / weights.temperature).to(host.dtype)
         columns = torch.cat([columns, host_columns], 1)
         exponents = torch.cat([exponents, prior.where(allowed, EXCLUDED)], 1)
     # The log-sum-exp of each class; its maximum is subtracted, so that no sum underflows.

@@ -1,4 +1,4 @@
-"""Calibration: blend weights fitted by likelihood, and the error of confidence measured."""
+"""Calibration: blend weights fitted to held-out examples, and the error of confidence measured."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.files import StrPath
 from rarememory.classifier.blend import BlendWeights
 
+OBJECTIVES = ("harmonic", "accuracy", "likelihood")
+CURVE_POINTS = 201
 ProbabilitiesOf = Callable[[BlendWeights], Tensor]
 """The probabilities [batch, classes] of some examples under given weights."""
 
@@ -18,6 +21,19 @@ class HostAlone(NamedTuple):
 
     of_host: Bool[Tensor, " batch"]
     correct: Bool[Tensor, " batch"]
+
+
+class OldAgainstNew(NamedTuple):
+    """Accuracies in [0, 1] of the host's classes and of the others, for one bias of the host."""
+
+    host_bias: float
+    old: float
+    new: float
+
+    @property
+    def harmonic(self) -> float:
+        """2 old new / (old + new)."""
+        return 2 * self.old * self.new / max(self.old + self.new, 1e-12)
 
 
 class Calibration(NamedTuple):
@@ -31,6 +47,9 @@ class Calibration(NamedTuple):
         examples: how many there were to fit to.
         base_alone: accuracy of the host alone on its own classes; None without examples of them.
         base: the same of host and memory together, after fitting.
+        new: accuracy of classes that are not the host's, after fitting.
+        curve: accuracies of old and new classes for each bias of the host; empty where there are
+            no examples of both.
 
     Example:
         >>> from rarememory import Memory, wrap
@@ -49,6 +68,37 @@ class Calibration(NamedTuple):
     examples: int
     base_alone: float | None = None
     base: float | None = None
+    new: float | None = None
+    curve: tuple[OldAgainstNew, ...] = ()
+
+    def table(self, rows: int = 11) -> str:
+        """The curve of old against new classes as text, at most so many rows of it."""
+        step = max(1, -(-len(self.curve) // rows))
+        lines = [f"{'host bias':>10}{'old %':>8}{'new %':>8}{'harmonic %':>12}"]
+        lines += [
+            f"{point.host_bias:10.2f}{100 * point.old:8.1f}{100 * point.new:8.1f}"
+            f"{100 * point.harmonic:12.1f}"
+            for point in self.curve[::step]
+        ]
+        return "\n".join(lines)
+
+    def plot(self, path: StrPath) -> None:
+        """Draw the curve into a file; needs matplotlib.
+
+        Raises:
+            ValueError: there were no examples of both old and new classes, so there is no curve.
+        """
+        if not self.curve:
+            raise ValueError("a curve needs examples of the host's classes and of new ones")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.5, 4.0), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([100 * p.old for p in self.curve], [100 * p.new for p in self.curve], "-")
+        axes.plot(100 * (self.base or 0), 100 * (self.new or 0), "o", label="chosen")
+        axes.set(xlabel="accuracy of old classes, %", ylabel="accuracy of new classes, %")
+        axes.legend()
+        figure.savefig(path)
 
 
 def expected_calibration_error(
@@ -116,6 +166,58 @@ def fit_weights(
     )
 
 
+def old_against_new(
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    weights: BlendWeights,
+    of_host: Bool[Tensor, " batch"],
+    columns: Bool[Tensor, " classes"],
+) -> tuple[OldAgainstNew, ...]:
+    """The accuracies of both kinds of classes for every bias of the host that changes them.
+
+    Args:
+        probabilities: of the examples.
+        labels: the right column of each.
+        weights: the others stay as they are.
+        of_host: which examples are of the host's classes.
+        columns: which columns are the host's classes.
+    """
+    log_p = probabilities(weights).clamp(min=1e-300).log()
+    old = log_p.masked_fill(~columns, -torch.inf).max(1)
+    new = log_p.masked_fill(columns, -torch.inf).max(1)
+    # The bias at which an example's answer changes from one kind to the other.
+    gaps = new.values - old.values
+    best = torch.where(of_host, old.indices, new.indices) == labels
+    steps = torch.linspace(0, 1, CURVE_POINTS).to(gaps)
+    biases = gaps.clamp(-1e3, 1e3).quantile(steps)
+    is_old = biases.unsqueeze(1) >= gaps
+    right_old = (is_old & best)[:, of_host].double().mean(1)
+    right_new = (~is_old & best)[:, ~of_host].double().mean(1)
+    points = zip(
+        (weights.host_bias + biases).tolist(), right_old.tolist(), right_new.tolist(), strict=True
+    )
+    return tuple(OldAgainstNew(*point) for point in points)
+
+
+def best_bias(curve: tuple[OldAgainstNew, ...], objective: str, share_old: float) -> float:
+    """The bias of the host with the greatest objective; the middle one of equal ones.
+
+    Args:
+        curve: to choose from.
+        objective: "harmonic" or "accuracy".
+        share_old: of the host's classes among the examples.
+    """
+
+    def merit(point: OldAgainstNew) -> float:
+        if objective == "harmonic":
+            return point.harmonic
+        return share_old * point.old + (1 - share_old) * point.new
+
+    most = max(map(merit, curve))
+    best = [point.host_bias for point in curve if merit(point) >= most - 1e-9]
+    return best[len(best) // 2]
+
+
 def protect_host_classes(
     probabilities: ProbabilitiesOf,
     labels: Int64[Tensor, " batch"],
@@ -144,18 +246,32 @@ def protect_host_classes(
             middle = (low + high) / 2
             low, high = (middle, high) if accuracy(middle) < alone - max_loss else (low, middle)
         weights = weights._replace(host_bias=high)
+    return weights, with_host(probabilities, labels, weights, report, host)
+
+
+def with_host(
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    weights: BlendWeights,
+    report: Calibration,
+    host: HostAlone,
+) -> Calibration:
+    """The report for these weights, with the accuracies of the host's classes and of the others."""
     after = probabilities(weights)
-    return weights, report._replace(
+    right = (after.argmax(1) == labels).double()
+    old, new = right[host.of_host], right[~host.of_host]
+    return report._replace(
         error=_error(after, labels),
         loss=log_loss(after, labels).item(),
-        base_alone=alone,
-        base=accuracy(weights.host_bias),
+        base_alone=host.correct[host.of_host].double().mean().item(),
+        base=old.mean().item(),
+        new=new.mean().item() if len(new) else None,
     )
 
 
 def _grid(start: BlendWeights) -> list[tuple[Tensor, Tensor]]:
     """Pairs of host_score and host_weight to begin from."""
-    scores = torch.linspace(-1, 1, 11).to(start.host_score)
+    scores = start.host_score + start.temperature * torch.linspace(-20, 20, 21).to(start.host_score)
     return [(score, weight) for score in scores for weight in scores.new_tensor([0.1, 1.0])]
 
 

@@ -19,8 +19,8 @@ from rarememory.base.state import MemoryState
 from rarememory.base.validation import check_count
 from rarememory.classifier import doctor, examples, refreshing
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
-from rarememory.classifier.blend import BlendWeights, Evidence
-from rarememory.classifier.calibration import Calibration
+from rarememory.classifier.blend import FOUND, BlendWeights, Evidence, resolved
+from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
@@ -36,8 +36,10 @@ from rarememory.classifier.labels import (
     python_ref,
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
+from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
+from rarememory.classifier.readers import reader_of
 from rarememory.classifier.saving import (
     copy_own_state,
     copy_tensors,
@@ -52,7 +54,7 @@ from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.slots import kept_slots
-from rarememory.memory.updates import Update
+from rarememory.memory.updates import FirstInFirstOut, Update
 
 _LEAST_STATE = 1 << 16
 
@@ -87,14 +89,20 @@ class MemoryClassifier(nn.Module):
             `rarememory.classifier.outputs`.
         classes: labels of the model's outputs; 0, 1, 2, ... if None.
         memory_size: number of slots.
-        memory: an empty memory to use in place of `Memory(key_dim, memory_size)`.
-        host_score: cosine of a remembered example that counts as much as the host does; the lower,
-            the more the memory counts. `calibrate` fits it.
+        memory: an empty memory to use in place of one with a slot for every example,
+            `Memory(key_dim, memory_size, update=FirstInFirstOut())`.
+        host_score: score of a remembered example that counts as much as the host does; the lower,
+            the more the memory counts. If None the reader finds it, and `calibrate` fits it.
+        reader: how the memory is asked. "fitted" finds out from the remembered examples how they
+            are best asked, each time they have changed (`rarememory.classifier.discriminant`);
+            "nearest" lets the nearest ones vote (Kaiser et al. 2017), and suits a memory that is
+            written or trained all the time.
         unknown: what `predict` returns for an example of an unknown class.
         batch_size: examples that the model gets at once.
 
     Attributes:
         memory: the `Memory`.
+        reader: the `Reader` that asks it.
         about: remarks of your own, text by text; they are saved too.
 
     Raises:
@@ -124,7 +132,8 @@ class MemoryClassifier(nn.Module):
         classes: Sequence[Label] | None = None,
         memory_size: int = 8192,
         memory: Memory | None = None,
-        host_score: float = 0.8,
+        host_score: float | None = None,
+        reader: str = "fitted",
         unknown: Label = "unknown",
         batch_size: int = 256,
     ) -> None:
@@ -132,7 +141,13 @@ class MemoryClassifier(nn.Module):
         check_count("batch_size", batch_size)
         key_dim = None if memory is None else memory.keys.shape[1]
         self.extractor, width, n_host = feature_extractor(model, at, host, key_dim, output)
-        self.memory = Memory(width or 1, memory_size) if memory is None else memory
+        self.reader = reader_of(reader)
+        if memory is None:
+            update = FirstInFirstOut() if reader == "fitted" else None
+            memory, given = Memory(width or 1, memory_size, update=update), False
+        else:
+            given = True
+        self.memory = memory
         if len(self.memory):
             raise ValueError(
                 f"the memory holds {len(self.memory)} examples already, whose labels and refs are "
@@ -148,11 +163,13 @@ class MemoryClassifier(nn.Module):
                 f"{len(self._book)} different classes for {n_host} outputs: name each once"
             )
         check_labels(self._book, self.unknown)
-        self.ensembler = Ensembler(n_host, self.memory.temperature, host_score)
+        temperature = self.reader.temperature or self.memory.temperature
+        score = FOUND if host_score is None else host_score
+        self.ensembler = Ensembler(n_host, temperature, score)
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
         self._fingerprint = Fingerprint()
-        self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
+        self._guesses = Guesses(key_dim=not given, n_host=host and classes is None)
         self._reference()
         nn.Module.register_state_dict_post_hook(self, copy_own_state)
 
@@ -174,7 +191,8 @@ class MemoryClassifier(nn.Module):
     @property
     def blend_weights(self) -> BlendWeights:
         """The numbers that weigh host against memory; `calibrate` fits them."""
-        return self.ensembler.blend_weights
+        found = self.reader.host_score(self.memory, self.ensembler.host_ids)
+        return resolved(self.ensembler.blend_weights, found)
 
     # Predicting
 
@@ -229,8 +247,8 @@ class MemoryClassifier(nn.Module):
     def explain(self, inputs: Any, k: int = 5, *, progress: bool | None = None) -> list[Any]:
         """The remembered examples that an answer is based on, at most k, as `Remembered`.
 
-        A list with the nearest first; a list of such lists for a batch. Arguments are as in
-        `predict`.
+        A list, those with the greatest weight first; a list of such lists for a batch. Arguments
+        are as in `predict`.
 
         Raises:
             ValueError: k is no integer of at least 1.
@@ -239,10 +257,9 @@ class MemoryClassifier(nn.Module):
         single, batches = self._batches(inputs, progress)
         rows, ids = [], self._class_ids()
         for features, logits in batches:
-            recall = self.memory(features, k=max(k, self.memory.k))
-            evidence = Evidence(recall.scores.float(), recall.values, logits)
-            weights = self.ensembler.example_weights(evidence, ids)
-            rows += explanations(recall, weights, self.memory.ages, self._book, k)
+            found = self.reader.carriers(self.memory, self.ensembler.host_ids, features, logits, k)
+            weights = self.ensembler.example_weights(found.evidence, ids)
+            rows += explanations(found, weights, self.memory, self._book, k)
         return rows[0] if single else rows
 
     @torch.no_grad()
@@ -364,43 +381,42 @@ class MemoryClassifier(nn.Module):
         unknown: Any = None,
         false_accept_rate: float = 0.01,
         progress: bool | None = None,
-    ) -> float:
+    ) -> Threshold:
         """Set the threshold below which `predict` returns `unknown`, for a false-accept rate.
 
         With `unknown`, examples of classes that it should not know, the threshold is a quantile of
-        their familiarity. Otherwise it is leave-one-class-out: a quantile of the familiarity that
-        examples of known classes would have if their own class had never been learnt. Unknown
-        examples like these are then accepted at a rate of at most `false_accept_rate`. Fit it again
-        after learning many classes: the more is remembered, the nearer an unknown example is to
-        some of it.
+        their familiarity. Otherwise it is leave-one-class-out: known examples are asked about as if
+        their own class had never been learnt, and the threshold is that which a typical class would
+        exceed at this rate. Strangers that are as like the known classes as these are like each
+        other are accepted more often; how often, the result says. Fit it again after learning many
+        classes: the more is remembered, the nearer an unknown example is to some of it.
 
         Args:
             inputs: a batch of known classes, not the examples that were learnt, or a loader as in
-                `learn`; if None the remembered examples, which is possible without a host.
+                `learn`; if None the remembered examples, which is possible without a host. Beside
+                `unknown` they only measure how many known examples are accepted.
             labels: of the inputs; if None the predicted classes.
             unknown: a batch of unknown classes, or a loader; then nothing else is needed.
             false_accept_rate: the rate at which unknown examples may be accepted.
             progress: as in `learn`.
 
         Returns:
-            The threshold; `classifier.threshold` is the buffer that holds it.
+            The threshold, a float with the expected rates as attributes; print it to read them.
+            `classifier.threshold` is the buffer that holds it.
 
         Raises:
             ValueError: there are no examples, or the rate is not between 0 and 1.
         """
         if unknown is not None:
             found = self.familiarity(unknown, progress=progress).reshape(-1)
-        else:
-            known = examples.begun(self._known(inputs, labels, progress))
-            ids = self._class_ids()
-            rows = [
-                self.ensembler.familiarity_without_own_class(
-                    self.memory(features), self.memory(features, own_ids), logits, own_ids, ids
-                )
-                for features, logits, own_ids in known
-            ]
-            found = torch.cat([self.threshold.new_zeros(0), *rows])
-        return self.ensembler.fit_threshold(found, false_accept_rate)
+            known = None if inputs is None else self.familiarity(inputs).reshape(-1)
+            return self.ensembler.fit_threshold(found, false_accept_rate, known=known)
+        rows = examples.begun(self._left_out(inputs, labels, progress))
+        none = self.threshold.new_zeros(0)
+        parts = list(zip(*rows, strict=True)) or [(none,), (none,), (none.long(),)]
+        with_own, without_own, own_ids = (torch.cat(part) for part in parts)
+        known = with_own[~with_own.isnan()]
+        return self.ensembler.fit_threshold(without_own, false_accept_rate, own_ids, known)
 
     @torch.no_grad()
     def calibrate(
@@ -408,31 +424,38 @@ class MemoryClassifier(nn.Module):
         inputs: Any,
         labels: Any = None,
         *,
-        keep: float = 0.005,
+        objective: str | None = None,
+        keep: float | None = None,
         progress: bool | None = None,
     ) -> Calibration:
-        """Fit the weights of host and memory by the likelihood of held-out examples.
+        """Fit the weights of host and memory to held-out examples.
 
-        It sets the four numbers of `rarememory.classifier.blend`, so that a confidence of 0.9 is
-        correct nine times in ten; then it raises the host's bias as far as its own classes need to
-        keep their accuracy. Give examples of old and of new classes, none of them learnt; then fit
-        the threshold again. With too few examples of new classes, learn other classes that the host
-        does not know, calibrate with them, and forget them.
+        It sets the four numbers of `rarememory.classifier.blend` by the likelihood of the labels,
+        so that a confidence of 0.9 is correct nine times in ten, and then the host's bias by the
+        objective. Without it they are found from the remembered examples. Give examples of old and
+        of new classes, none of them learnt; then fit the threshold again.
 
         Args:
             inputs: examples, as in `learn`.
             labels: as in `learn`.
-            keep: accuracy that the host's own classes may lose among these examples; 0.005 is half
-                a point, and 1 lets them lose any.
+            objective: "harmonic", the harmonic mean of the accuracies of the host's classes and of
+                the others; "accuracy" of all examples; or "likelihood". If None the first with a
+                host, the last without.
+            keep: in place of an objective, accuracy that the host's own classes may lose among
+                these examples; 0.005 is half a point, and 1 lets them lose any.
             progress: as in `learn`.
 
         Returns:
             The expected calibration error, the log-loss, and the accuracy of the host's own
-            classes, before and after.
+            classes, before and after; and the curve of old against new, as a table and a picture.
 
         Raises:
-            ValueError: numbers do not fit, or a label is not known.
+            ValueError: numbers do not fit, a label is not known, or there is no such objective.
         """
+        if objective is None:
+            objective = "harmonic" if self.extractor.has_logits else "likelihood"
+        if objective not in OBJECTIVES:
+            raise ValueError(f"there is no objective {objective!r}: take one of {OBJECTIVES}")
         batches = list(self._labelled(inputs, labels, progress))
         if not batches:
             raise ValueError("this needs labelled examples, and the loader yields none")
@@ -442,11 +465,12 @@ class MemoryClassifier(nn.Module):
         ids = self._class_ids()
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
         with torch.inference_mode(False):
-            scores, values, raw = evidence
-            raw = None if raw is None else raw.clone()
-            evidence = Evidence(scores.clone(), values.clone(), raw)
+            raw = None if evidence.logits is None else evidence.logits.clone()
+            evidence = evidence._replace(
+                scores=evidence.scores.clone(), values=evidence.values.clone(), logits=raw
+            )
             labels, ids = torch.cat(label_ids).clone(), ids.clone()
-            return self.ensembler.calibrate(evidence, labels, ids, keep)
+            return self.ensembler.calibrate(evidence, labels, ids, objective, keep)
 
     def _labelled(
         self, inputs: Any, labels: Any, progress: bool | None
@@ -462,31 +486,42 @@ class MemoryClassifier(nn.Module):
             ids = torch.tensor(known, device=features.device)
             yield features, self.ensembler.host_logits(logits), ids.long()
 
-    def _known(
+    def _left_out(
         self, inputs: Any, labels: Any, progress: bool | None
-    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """As `_labelled`; without labels the predicted ones, without inputs the remembered ones."""
-        if labels is not None or examples.is_loader(inputs):
-            yield from self._labelled(inputs, labels, progress)
-        elif inputs is not None:
-            _, batches = self._batches(inputs)
-            ids = self._class_ids()
-            for features, logits in batches:
-                best = self.ensembler.probabilities(self._evidence(features, logits), ids).argmax(1)
-                yield features, logits, ids[best]
-        elif self.memory.projection is not None:
-            raise ValueError(
-                "the memory projects its queries, and its keys are projected already: give inputs, "
-                "or unknown="
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Familiarities with and without the own class of examples; and the integers of it.
+
+        Without labels their classes are the predicted ones; without inputs the examples are those
+        that are remembered. What is not known is NaN.
+        """
+        ids, host_ids = self._class_ids(), self.ensembler.host_ids
+        if inputs is None:
+            if self.extractor.has_logits:
+                raise ValueError(
+                    "the model has logits too, and those of the remembered examples are not "
+                    "stored: give inputs, or unknown="
+                )
+            left_out = self.reader.left_out(self.memory, host_ids)
+            without_own = self.ensembler.familiarity(left_out.without_own, ids)
+            with_own = torch.full_like(without_own, torch.nan)
+            if left_out.with_own is not None:
+                with_own = self.ensembler.familiarity(left_out.with_own, ids)
+                with_own = with_own.masked_fill(~left_out.several, torch.nan)
+            yield with_own, without_own, left_out.own_ids
+            return
+        if labels is None and not examples.is_loader(inputs):
+            found = self.predict_proba(inputs)
+            best = found.values.argmax(-1).tolist()
+            labels = [found.classes[place] for place in ([best] if isinstance(best, int) else best)]
+        for features, logits, own_ids in self._labelled(inputs, labels, progress):
+            evidence = self.reader.without_own_class(
+                self.memory, host_ids, features, logits, own_ids
             )
-        elif self.extractor.has_logits:
-            raise ValueError(
-                "the model has logits too, and those of the remembered examples are not stored: "
-                "give inputs, or unknown="
+            yield (
+                self.ensembler.familiarity(self._evidence(features, logits), ids),
+                self.ensembler.familiarity(evidence, ids),
+                own_ids,
             )
-        else:
-            occupied = self.memory.state.occupied
-            yield self.memory.keys[occupied], None, self.memory.values[occupied]
 
     # Training
 
@@ -640,6 +675,7 @@ class MemoryClassifier(nn.Module):
             "host": self.extractor.to_json(),
             "guesses": self._guesses,
             **memory_settings(self.memory),
+            "reader": self.reader.name,
             "unknown": label_to_json(self.unknown),
             "batch_size": self.batch_size,
             "book": self._to_json(),
@@ -701,6 +737,8 @@ class MemoryClassifier(nn.Module):
             output=stored_output(host, output),
             classes=range(len(tensors["ensembler.host_ids"])) if has_logits else None,
             memory=empty_memory(header, of_memory, update, lookup, memory_class),
+            # Files of version 0.1 do not say it.
+            reader=header.get("reader", "nearest"),
             unknown=label_from_json(header["unknown"]),
             batch_size=header["batch_size"],
         )
@@ -798,8 +836,7 @@ class MemoryClassifier(nn.Module):
         return single, ((features, self.ensembler.host_logits(raw)) for features, raw in outputs)
 
     def _evidence(self, features: Tensor, logits: Tensor | None) -> Evidence:
-        recall = self.memory(features)
-        return Evidence(recall.scores.float(), recall.values, logits)
+        return self.reader.evidence(self.memory, self.ensembler.host_ids, features, logits)
 
     def _class_ids(self) -> Tensor:
         """The integers of `classes`, ascending."""

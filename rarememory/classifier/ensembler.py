@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rarememory.base.state import EMPTY, Recall
+from rarememory.base.state import EMPTY
 from rarememory.classifier import blend, calibration, openset
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
 
@@ -15,7 +15,8 @@ class Ensembler(nn.Module):
     Args:
         n_host: number of the host's classes; 0 without a host.
         temperature: divides cosines, as in `Memory`.
-        host_score: cosine of a remembered example that counts as much as the host does.
+        host_score: score of a remembered example that counts as much as the host does; FOUND to
+            take that which the reader of the memory finds.
 
     Attributes:
         weights: the four numbers of `BlendWeights`, in that order.
@@ -79,43 +80,75 @@ class Ensembler(nn.Module):
         best = nn.functional.pad(self.probabilities(evidence, ids), (0, 1)).argmax(1)
         return best.where(self.familiarity(evidence, ids) > self.threshold, len(ids))
 
-    def familiarity_without_own_class(
-        self, nearest: Recall, pair: Recall, logits: Tensor | None, own_ids: Tensor, ids: Tensor
-    ) -> Float[Tensor, " batch"]:
-        """The familiarity of each example if its own class were not known.
+    def fit_threshold(
+        self,
+        unknown: Float[Tensor, " batch"],
+        rate: float,
+        own_ids: Int64[Tensor, " batch"] | None = None,
+        known: Float[Tensor, " known"] | None = None,
+    ) -> openset.Threshold:
+        """Set the threshold from familiarities, and return it.
 
-        Arguments are as in `openset.leave_one_class_out`.
+        Args:
+            unknown: of unknown examples, or of known ones without their own class.
+            rate: of false accepts.
+            own_ids: the classes that the known ones are without.
+            known: of known examples, to measure how many are accepted.
         """
-        evidence = openset.leave_one_class_out(nearest, pair, logits, own_ids, self.host_ids)
-        return self.familiarity(evidence, ids)
-
-    def fit_threshold(self, unknown: Float[Tensor, " batch"], false_accept_rate: float) -> float:
-        """Set the threshold from the familiarities of unknown examples, and return it."""
-        self.threshold.fill_(openset.threshold_at(unknown, false_accept_rate))
-        return self.threshold.item()
+        if own_ids is None or not len(own_ids):
+            found = openset.Threshold(openset.threshold_at(unknown, rate), unknown, known)
+        else:
+            value = openset.typical_threshold(unknown, own_ids, rate)
+            found = openset.Threshold(value, unknown, known, rate)
+        self.threshold.fill_(float(found))
+        return found
 
     def calibrate(
-        self, evidence: Evidence, label_ids: Int64[Tensor, " batch"], ids: Tensor, max_loss: float
+        self,
+        evidence: Evidence,
+        label_ids: Int64[Tensor, " batch"],
+        ids: Tensor,
+        objective: str,
+        max_loss: float | None = None,
     ) -> calibration.Calibration:
-        """Fit the weights to labelled examples; the host's classes may lose `max_loss` accuracy."""
+        """Fit the weights to labelled examples.
+
+        Args:
+            evidence: for the examples.
+            label_ids: the integers of their classes.
+            ids: of all classes.
+            objective: what the bias of the host is chosen for, one of `calibration.OBJECTIVES`.
+            max_loss: accuracy that the host's classes may lose, in place of the objective.
+        """
         logits = None if evidence.logits is None else evidence.logits.double()
-        evidence = Evidence(evidence.scores.double(), evidence.values, logits)
+        evidence = evidence._replace(scores=evidence.scores.double(), logits=logits)
         classes = Classes(ids, self.host_ids)
         labels = classes.columns(label_ids)
 
         def probabilities(weights: BlendWeights) -> Tensor:
             return blend.probabilities(evidence, weights, classes)
 
-        start = BlendWeights(*self.weights.double())
+        start = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
         weights, report = calibration.fit_weights(probabilities, labels, start)
-        if logits is not None:
-            host = calibration.HostAlone(
-                of_host=torch.isin(label_ids, self.host_ids),
-                correct=self.host_ids[logits.argmax(1)] == label_ids,
-            )
-            weights, report = calibration.protect_host_classes(
-                probabilities, labels, weights, report, host, max_loss
-            )
+        of_host = torch.isin(label_ids, self.host_ids)
+        if logits is not None and of_host.any():
+            host = calibration.HostAlone(of_host, self.host_ids[logits.argmax(1)] == label_ids)
+            columns = torch.isin(ids, self.host_ids)
+            curve: tuple[calibration.OldAgainstNew, ...] = ()
+            if not of_host.all():
+                curve = calibration.old_against_new(
+                    probabilities, labels, weights, of_host, columns
+                )
+            if max_loss is not None:
+                weights, report = calibration.protect_host_classes(
+                    probabilities, labels, weights, report, host, max_loss
+                )
+            elif curve and objective != "likelihood":
+                share = of_host.double().mean().item()
+                bias = calibration.best_bias(curve, objective, share)
+                weights = weights._replace(host_bias=weights.host_bias.new_tensor(bias))
+            report = calibration.with_host(probabilities, labels, weights, report, host)
+            report = report._replace(curve=curve)
         self.weights.copy_(torch.stack(weights))
         return report
 

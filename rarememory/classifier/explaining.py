@@ -2,29 +2,37 @@
 
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, Recall
+from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Remembered
 from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.readers import Carriers
+from rarememory.memory import Memory
 
 
 def explanations(
-    recall: Recall, weights: Tensor, ages: Tensor, book: LabelBook, k: int
+    carriers: Carriers, weights: Tensor, memory: Memory, book: LabelBook, k: int
 ) -> list[list[Remembered]]:
-    """The k nearest remembered examples of every row of a recall, nearest first.
+    """The k remembered examples with the greatest weight in every answer, the greatest first.
 
     Args:
-        recall: at least k neighbours of each input.
-        weights: their shares of the answer.
-        ages: of all slots.
+        carriers: examples behind each answer.
+        weights: the share of each score of their evidence in the answer.
+        memory: that holds them.
         book: of the memory.
         k: examples to list.
     """
-    parts = (recall.slots, recall.values, recall.scores, weights, ages[recall.slots])
+    weights = weights.gather(1, carriers.columns) * carriers.shares
+    # A stable order, so that of equal weights the nearest comes first.
+    best = weights.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    slots, weights, cosines = (
+        part.gather(1, best) for part in (carriers.slots, weights, carriers.cosines)
+    )
+    parts = (slots, memory.values[slots], cosines, weights, memory.ages[slots])
     return [
         [
             Remembered(book.label(value), score, weight, book.refs(slot), slot, age)
             for slot, value, score, weight, age in zip(*row, strict=True)
             if slot != EMPTY
         ]
-        for row in zip(*(part[:, :k].tolist() for part in parts), strict=True)
+        for row in zip(*(part.tolist() for part in parts), strict=True)
     ]

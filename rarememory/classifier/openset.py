@@ -9,6 +9,9 @@ from torch import Tensor
 from rarememory.base.state import EMPTY, Recall
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits
 
+SEVERAL = 5
+"""Examples of a class that tell something of a quantile of theirs."""
+
 
 def familiarity(
     evidence: Evidence, weights: BlendWeights, classes: Classes
@@ -21,7 +24,8 @@ def familiarity(
     not saturate as p does near 1. It is -inf where no class has any evidence.
     """
     if evidence.logits is None:
-        return evidence.scores[:, 0]
+        # One column more, because there may be no class.
+        return torch.nn.functional.pad(evidence.scores, (1, 0), value=-torch.inf).amax(1)
     z = class_logits(evidence, weights, classes)
     columns = classes.columns(classes.host_ids).expand(len(z), -1)
     others = torch.nn.functional.pad(torch.zeros_like(z), (0, 1))
@@ -70,6 +74,86 @@ def leave_one_class_out(
     return Evidence(scores, values, logits)
 
 
+class Threshold(float):
+    """A threshold, and what it is expected to do.
+
+    Attributes:
+        false_accept_rate: of unknown examples: of a typical class that is not known, or of
+            examples like those that were given as unknown.
+        alike: the rate of unknown examples that are as like the known classes as these are like
+            each other; None if it was fitted to unknown examples.
+        known_accepted: the share of known examples that is accepted; None if there is nothing to
+            measure it by.
+        interval: half of the 95 % interval of `known_accepted`; None where that is.
+        examples: how many examples it was fitted to.
+    """
+
+    false_accept_rate: float
+    alike: float | None
+    known_accepted: float | None
+    interval: float | None
+    examples: int
+
+    def __new__(
+        cls,
+        threshold: float,
+        unknown: Float[Tensor, " unknown"],
+        known: Float[Tensor, " known"] | None = None,
+        requested: float | None = None,
+    ) -> "Threshold":
+        """The threshold with its rates.
+
+        Args:
+            threshold: itself.
+            unknown: familiarities of examples that should not be accepted.
+            known: familiarities of examples that should be.
+            requested: the rate that a typical class was given, if the unknown ones were known
+                examples without their own class.
+        """
+        self = super().__new__(cls, threshold)
+        measured = (unknown > threshold).double().mean().item()
+        self.false_accept_rate = measured if requested is None else requested
+        self.alike = None if requested is None else measured
+        self.known_accepted = self.interval = None
+        if known is not None and len(known):
+            share = (known > threshold).double().mean().item()
+            self.known_accepted = share
+            self.interval = 1.96 * math.sqrt(share * (1 - share) / len(known))
+        self.examples = len(unknown)
+        return self
+
+    def __str__(self) -> str:
+        """One sentence."""
+        parts = [f"threshold {float(self):.3f}: false accepts {100 * self.false_accept_rate:.1f} %"]
+        if self.alike is not None:
+            parts.append(f"{100 * self.alike:.1f} % of classes as alike as the known ones")
+        if self.known_accepted is not None and self.interval is not None:
+            share, half = 100 * self.known_accepted, 100 * self.interval
+            parts.append(f"known accepted {share:.1f} +- {half:.1f} %")
+        return ", ".join(parts)
+
+
+def typical_threshold(
+    familiarities: Float[Tensor, " batch"], own_ids: Int64[Tensor, " batch"], rate: float
+) -> float:
+    """The threshold that a typical class, were it unknown, would exceed at this rate.
+
+    The median over classes of the quantile of each one's examples, answered without their own
+    class. An average over all examples would be decided by the few classes that have a near
+    duplicate among the others. Classes of fewer than 5 examples say too little of their own
+    quantile: with half of the classes so small it is `threshold_at` of all examples.
+    """
+    quantiles = [
+        some.quantile(1 - rate)
+        for some in (familiarities[own_ids == own] for own in own_ids.unique())
+        if len(some) >= SEVERAL and not (some == -torch.inf).any()
+    ]
+    if 2 * len(quantiles) <= len(own_ids.unique()):
+        return threshold_at(familiarities, rate)
+    _check_rate(rate)
+    return torch.stack(quantiles).median().item()
+
+
 def threshold_at(unknown: Float[Tensor, " batch"], false_accept_rate: float) -> float:
     """The least threshold that at most `false_accept_rate` of unknown examples exceed.
 
@@ -82,8 +166,7 @@ def threshold_at(unknown: Float[Tensor, " batch"], false_accept_rate: float) -> 
         ValueError: the rate is not between 0 and 1, there are no examples, or no class has evidence
             for any of them.
     """
-    if not 0 < false_accept_rate < 1:
-        raise ValueError(f"false_accept_rate must be between 0 and 1, not {false_accept_rate}")
+    _check_rate(false_accept_rate)
     if not len(unknown):
         raise ValueError("a threshold needs examples, and there are 0")
     if (unknown == -torch.inf).all():
@@ -91,3 +174,8 @@ def threshold_at(unknown: Float[Tensor, " batch"], false_accept_rate: float) -> 
     # (1 - 0.7) * 10 is a little more than 3 in floating point, and must give 3.
     rank = math.ceil((1 - false_accept_rate) * (len(unknown) + 1) - 1e-9)
     return unknown.sort().values[min(rank, len(unknown)) - 1].item()
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < 1:
+        raise ValueError(f"false_accept_rate must be between 0 and 1, not {rate}")

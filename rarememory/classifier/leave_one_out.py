@@ -1,0 +1,75 @@
+"""Leave-one-out in closed form: what a class mean would say of each example, had it not seen it.
+
+Taking an example x of a class of n out of the statistics moves the mean of its class and lowers
+the within-class scatter by one rank, so the inverse P of the shrunken covariance changes by one
+rank too (Sherman and Morrison 1950):
+
+    m' = m - r / (n - 1),   P' = P + k (P r)(P r)^T,   r = x - m
+    k = k0 / (1 - k0 r^T P r),   k0 = (1 - shrinkage) n / ((n - 1) degrees)
+
+Everything that a cosine in the metric P' needs is then a product of rows that are there already,
+and no covariance is inverted twice.
+"""
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+_SMALLEST = 1e-9
+
+
+def leave_one_out_cosines(
+    rows: Float[Tensor, "examples dim"],
+    classes: Int64[Tensor, " examples"],
+    means: Float[Tensor, "classes dim"],
+    counts: Float[Tensor, " classes"],
+    precision: Float[Tensor, " dim"],
+    shrinkage: float,
+    degrees: int,
+) -> Float[Tensor, "examples classes"]:
+    """cos_P'(x, m_c) of each example with the mean of every class, itself left out of both.
+
+    Args:
+        rows: examples, in the axes of the within-class covariance.
+        classes: the place of each among the means.
+        means: of the classes, in the same axes.
+        counts: examples of each class. An example that is alone in its class has nothing left to
+            compare with: its row is as if it had been seen.
+        precision: the diagonal of P in these axes.
+        shrinkage: of the covariance, in [0, 1].
+        degrees: of freedom of the covariance, examples less classes.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+        >>> classes, means = torch.tensor([0, 0, 1, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        >>> counts = torch.tensor([2.0, 2.0])
+        >>> found = leave_one_out_cosines(rows, classes, means, counts, torch.ones(2), 1.0, 2)
+        >>> bool((found[:2, 0] > found[:2, 1]).all())
+        True
+    """
+    own = classes.unsqueeze(1)
+    n = counts[classes]
+    weighted = rows * precision
+    by_mean = weighted @ means.T
+    mean_by_mean = (means * precision) @ means.T
+    residual_by_mean = by_mean - mean_by_mean[classes]
+    squares = mean_by_mean.diagonal()
+    x_x = (weighted * rows).sum(1)
+    x_m = by_mean.gather(1, own).squeeze(1)
+    r_m = residual_by_mean.gather(1, own).squeeze(1)
+    x_r, r_r = x_x - x_m, x_x - 2 * x_m + squares[classes]
+    others = (n - 1).clamp(min=1)
+    start = (1 - shrinkage) * n / (others * max(1, degrees))
+    k = (start / (1 - start * r_r).clamp(min=1e-3)).where(n > 1, 0.0)
+
+    products = by_mean + (k * x_r).unsqueeze(1) * residual_by_mean
+    lengths = squares + k.unsqueeze(1) * residual_by_mean.square()
+    r_own = r_m - r_r / others
+    own_product = x_m - x_r / others + k * x_r * r_own
+    own_length = squares[classes] - 2 * r_m / others + r_r / others.square() + k * r_own.square()
+    products = products.scatter(1, own, own_product.where(n > 1, x_m).unsqueeze(1))
+    lengths = lengths.scatter(1, own, own_length.where(n > 1, squares[classes]).unsqueeze(1))
+    of_rows = (x_x + k * x_r.square()).unsqueeze(1)
+    cosines: Tensor = (
+        products / (lengths.clamp(min=_SMALLEST) * of_rows.clamp(min=_SMALLEST)).sqrt()
+    )
+    return cosines

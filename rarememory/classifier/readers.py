@@ -1,0 +1,337 @@
+"""Readers: what the remembered examples say of a query, as evidence for each class.
+
+`FittedReader` finds out from the remembered examples how they are best asked
+(`rarememory.classifier.discriminant`); `NearestReader` lets the nearest ones vote, as Kaiser et al.
+2017 do.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.base.state import EMPTY
+from rarememory.base.versions import VersionTracker
+from rarememory.classifier import openset
+from rarememory.classifier.blend import EXCLUDED, Evidence
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
+from rarememory.memory import Memory
+from rarememory.memory.queries import normalized
+
+NEAREST_SCALE = 16.0
+"""Of the cosine of the nearest example, where there is nothing to fit a scale by."""
+LONE_COSINE = 0.5
+"""Of an example that is alone: how alike others of its class are cannot be found out."""
+_NEVER = -50.0
+"""A logit that adds nothing to others."""
+
+
+class Reader(Protocol):
+    """How a classifier's memory is asked.
+
+    Attributes:
+        name: as it is given to `MemoryClassifier`, and stored in a file.
+        temperature: divides the scores of its evidence; None for the memory's.
+    """
+
+    name: str
+    temperature: float | None
+
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """What the memory says of every row of features."""
+
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The same as if the own class of each row had never been learnt."""
+
+    def left_out(self, memory: Memory, host_ids: Tensor) -> "LeftOutEvidence":
+        """The same of the remembered examples."""
+
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """The score of a class of the host of which nothing is remembered."""
+
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> "Carriers":
+        """The remembered examples behind the evidence, at least k if there are as many."""
+
+
+class LeftOutEvidence(NamedTuple):
+    """Evidence for remembered examples that are left out.
+
+    Attributes:
+        with_own: of all classes; None if that is not known without the example.
+        several: whether its class has other examples; if not, `with_own` has seen it.
+        without_own: as if the example's own class had never been learnt.
+        own_ids: the integers of their classes.
+    """
+
+    with_own: Evidence | None
+    without_own: Evidence
+    own_ids: Int64[Tensor, " examples"]
+    several: Bool[Tensor, " examples"]
+
+
+class Carriers(NamedTuple):
+    """Remembered examples that carry the evidence for a query.
+
+    Attributes:
+        evidence: of memory and host.
+        columns: which score of the evidence each example is part of.
+        shares: its part of that score, in [0, 1].
+        slots: where it is; EMPTY where there is none.
+        cosines: with the query.
+    """
+
+    evidence: Evidence
+    columns: Int64[Tensor, "batch examples"]
+    shares: Float[Tensor, "batch examples"]
+    slots: Int64[Tensor, "batch examples"]
+    cosines: Float[Tensor, "batch examples"]
+
+
+class NearestReader:
+    """The vote of the nearest remembered examples.
+
+    Example:
+        >>> memory = Memory(2, memory_size=2)
+        >>> write = memory.write(torch.eye(2), torch.tensor([3, 7]))
+        >>> NearestReader().evidence(memory, torch.tensor([]), torch.eye(2)[:1], None).values[0, :2]
+        tensor([3, 7])
+    """
+
+    name = "nearest"
+    temperature = None
+
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """The nearest examples and their cosines."""
+        recall = memory(features)
+        return Evidence(recall.scores.float(), recall.values, logits)
+
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The nearest examples of other classes."""
+        pair = memory(features, own_ids)
+        return openset.leave_one_class_out(memory(features), pair, logits, own_ids, host_ids)
+
+    def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
+        """The nearest examples of other classes to each remembered one."""
+        if memory.projection is not None:
+            raise ValueError(
+                "the memory projects its queries, and its keys are projected already: give "
+                "inputs, or unknown="
+            )
+        occupied = memory.state.occupied
+        keys, own = memory.keys[occupied], memory.values[occupied]
+        without_own = self.without_own_class(memory, host_ids, keys, None, own)
+        return LeftOutEvidence(None, without_own, own, torch.zeros_like(own, dtype=torch.bool))
+
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """0.8."""
+        return 0.8
+
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> Carriers:
+        """The nearest examples, each for itself."""
+        recall = memory(features, k=max(k, memory.k))
+        evidence = Evidence(recall.scores.float(), recall.values, logits)
+        columns = torch.arange(recall.slots.shape[1], device=recall.slots.device)
+        shares = torch.ones_like(evidence.scores)
+        return Carriers(
+            evidence, columns.expand_as(recall.slots), shares, recall.slots, recall.scores
+        )
+
+
+class FittedReader:
+    """Class means in a fitted metric; it is fitted again at the first question after a change.
+
+    Example:
+        >>> memory = Memory(2, memory_size=2)
+        >>> write = memory.write(torch.eye(2), torch.tensor([3, 7]))
+        >>> FittedReader().evidence(memory, torch.tensor([]), torch.eye(2)[:1], None).values
+        tensor([[3, 7]])
+    """
+
+    name = "fitted"
+    temperature = 1.0
+
+    def __init__(self) -> None:
+        self._trackers = VersionTracker(), VersionTracker(), VersionTracker()
+        self._fitted: _Fitted | None = None
+
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """The logit of every remembered class."""
+        fitted = self._of(memory, host_ids)
+        scores = fitted.logits(_projected(memory, features))
+        return fitted.evidence(scores, logits)
+
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The logit of every other class."""
+        evidence = self.evidence(memory, host_ids, features, logits)
+        return _without(evidence, own_ids, host_ids)
+
+    def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
+        """The logits of each remembered example, itself left out."""
+        fitted = self._of(memory, host_ids)
+        scores, own_ids, several = fitted.left_out()
+        evidence = fitted.evidence(scores, None)
+        without_own = _without(evidence, own_ids, host_ids)
+        return LeftOutEvidence(evidence, without_own, own_ids, several)
+
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """A high quantile of what remembered classes say of examples of each other."""
+        return self._of(memory, host_ids).host_score
+
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> Carriers:
+        """All examples: a class's logit is a sum over its examples, of which each has a share."""
+        fitted = self._of(memory, host_ids)
+        queries = _projected(memory, features)
+        evidence = self.evidence(memory, host_ids, features, logits)
+        slots = memory.state.occupied.nonzero().squeeze(1)
+        keys = memory.keys[slots]
+        columns = torch.searchsorted(fitted.classes, memory.values[slots])
+        parts = fitted.similarities(queries, keys).clamp(min=1e-6)
+        sums = torch.zeros_like(evidence.scores).index_add_(1, columns, parts)
+        cosines = normalized(queries, memory.keys.dtype)[0] @ keys.T
+        return Carriers(
+            evidence,
+            columns.expand_as(parts),
+            parts / sums[:, columns],
+            slots.expand_as(parts),
+            cosines.float(),
+        )
+
+    def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
+        tensors = memory.keys, memory.values, host_ids
+        pairs = list(zip(self._trackers, tensors, strict=True))
+        fitted = self._fitted
+        if fitted is None or not all(tracker.is_unchanged(tensor) for tracker, tensor in pairs):
+            for tracker, tensor in pairs:
+                tracker.record(tensor)
+            occupied = memory.state.occupied
+            fitted = _Fitted(memory.keys[occupied], memory.values[occupied], host_ids)
+            self._fitted = fitted
+        return fitted
+
+
+class _Fitted:
+    """What was found out from some remembered examples.
+
+    Of several classes it is a discriminant. One class has nothing to be told from, and two beside
+    classes of a host are each the mean of the other: then it is the cosine of the nearest example.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, host_ids: Tensor) -> None:
+        self.classes, self.places = values.unique(return_inverse=True)
+        self.keys = keys.clone()
+        self.discriminant: Discriminant | None = None
+        self.offsets = torch.zeros(len(self.classes), device=keys.device)
+        of_host = torch.isin(self.classes, host_ids)
+        foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
+        if len(self.classes) > 1 + foreign_host:
+            self.discriminant = fit_discriminant(keys, values)
+            offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
+            self.offsets = torch.where(of_host, 0.0, offset)
+        self.host_score = self._host_score() if foreign_host else _NEVER
+
+    def _host_score(self) -> float:
+        if self.discriminant is not None:
+            return host_level(self.discriminant.left_out)
+        own = self._cosines(self.keys.float())
+        own = own.masked_fill(self.places.unsqueeze(1) != self.places, -torch.inf)
+        nearest = own.fill_diagonal_(-torch.inf).amax(1) if len(own) else own.new_zeros(0)
+        nearest = nearest[nearest > -torch.inf]
+        # Of single examples it is not known how alike others of their class will be.
+        level = nearest.quantile(1 - FOREIGN_QUANTILE).item() if len(nearest) else LONE_COSINE
+        return NEAREST_SCALE * level
+
+    def evidence(self, scores: Tensor, logits: Tensor | None) -> Evidence:
+        """Logits of the remembered classes, beside the host's."""
+        values = self.classes.repeat(len(scores), 1)
+        return Evidence(scores, values, logits, self.host_score)
+
+    def logits(self, queries: Tensor) -> Tensor:
+        """The logit of every class."""
+        if self.discriminant is not None:
+            return self.discriminant.logits(queries) + self.offsets
+        best = queries.new_full((len(queries), len(self.classes)), -torch.inf)
+        places = self.places.expand(len(queries), -1)
+        return NEAREST_SCALE * best.scatter_reduce(1, places, self._cosines(queries), "amax")
+
+    def _cosines(self, queries: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T
+
+    def left_out(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of examples that are left out, their classes, and whether these have others."""
+        if self.discriminant is None:
+            own = self.classes.expand(len(self.keys))
+            logits = self.offsets.new_zeros(len(self.keys), len(self.classes))
+            return logits, own, torch.zeros_like(own, dtype=torch.bool)
+        found = self.discriminant.left_out
+        return found.logits + self.offsets, self.classes[found.classes], found.several
+
+    def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Products whose mean over the examples of a class is its cosine, but for a factor."""
+        if self.discriminant is None:
+            return self._cosines(queries)
+        return self.discriminant.rows(queries) @ self.discriminant.rows(keys).T
+
+
+def _projected(memory: Memory, features: Tensor) -> Tensor:
+    projected = features if memory.projection is None else memory.projection(features)
+    return projected.to(torch.promote_types(projected.dtype, torch.float32))
+
+
+def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:
+    own = own_ids.unsqueeze(1)
+    is_own = evidence.values == own
+    logits = evidence.logits
+    return evidence._replace(
+        scores=evidence.scores.masked_fill(is_own, -torch.inf),
+        values=evidence.values.masked_fill(is_own, EMPTY),
+        logits=None if logits is None else logits.masked_fill(host_ids == own, EXCLUDED),
+    )
+
+
+def reader_of(name: str) -> FittedReader | NearestReader:
+    """The reader of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    readers: dict[str, type[FittedReader | NearestReader]] = {
+        reader.name: reader for reader in (FittedReader, NearestReader)
+    }
+    if name not in readers:
+        raise ValueError(f"there is no reader {name!r}: take {' or '.join(map(repr, readers))}")
+    return readers[name]()

@@ -1,0 +1,95 @@
+"""Rehearsal: old against new classes, weighed by what remembered examples would be answered.
+
+The classes of the host and those that were learnt beside them rest on unequal numbers of examples,
+and a class of few examples answers less often than it should. How much less is found out by the
+remembered examples, left out one at a time: no calibration data are needed.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rarememory.classifier.discriminant import LeftOut
+
+FOREIGN_QUANTILE = 0.75
+_OFFSETS = 99
+
+
+def host_level(left_out: LeftOut) -> float:
+    """The logit of a host's class of which nothing is remembered.
+
+    Examples of such a class are as foreign to the remembered classes as these are to each other:
+    it is a high quantile of the best logit that another class gives to an example. There must be
+    three classes, so that leaving one out leaves several.
+    """
+    return left_out.foreign.quantile(FOREIGN_QUANTILE).item()
+
+
+def new_class_offset(left_out: LeftOut, of_host: Bool[Tensor, " classes"]) -> float:
+    """What to add to the logits of new classes, for the harmonic mean of old and new accuracy.
+
+    New classes with several examples are judged by their own examples. If they have one each, the
+    host's classes stand in for them: each example is asked for by one other of its class.
+
+    Args:
+        left_out: of all remembered examples.
+        of_host: which classes are the host's.
+    """
+    old = of_host[left_out.classes]
+    usable = left_out.several & old
+    if not usable.any() or of_host.all():
+        return 0.0
+    judged = left_out.several & ~old
+    gaps, right = _gaps(left_out.logits, left_out.classes, of_host)
+    if judged.any():
+        return _best_offset(gaps[usable], right[usable], gaps[judged], right[judged])
+    new_gaps, new_right = _as_one_shot(left_out, of_host, usable)
+    return _best_offset(gaps[usable], right[usable], new_gaps, new_right)
+
+
+def harmonic_mean(old: Float[Tensor, "*"], new: Float[Tensor, "*"]) -> Float[Tensor, "*"]:
+    """2 old new / (old + new); 0 where both are.
+
+    Example:
+        >>> harmonic_mean(torch.tensor(0.6), torch.tensor(0.3))
+        tensor(0.4000)
+    """
+    return 2 * old * new / (old + new).clamp(min=1e-12)
+
+
+def _gaps(
+    logits: Tensor, classes: Tensor, of_host: Tensor
+) -> tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]:
+    """The best old logit less the best new one; and whether the best of its own kind is right."""
+    old = logits.masked_fill(~of_host, -torch.inf).max(1)
+    new = logits.masked_fill(of_host, -torch.inf).max(1)
+    best = torch.where(of_host[classes], old.indices, new.indices)
+    return old.values - new.values, best == classes
+
+
+def _as_one_shot(
+    left_out: LeftOut, of_host: Tensor, usable: Tensor
+) -> tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]:
+    """The same of the host's examples, as if their class were new and had one other example."""
+    classes, rows = left_out.classes[usable], left_out.rows[usable]
+    # Examples come class by class: the next one, or the first of the class after its last.
+    after = torch.arange(1, len(classes) + 1, device=classes.device) % len(classes)
+    first = torch.searchsorted(classes, classes)
+    other = torch.where(classes[after] == classes, after, first)
+    own = left_out.scale * (rows * rows[other]).sum(1)
+    others = left_out.of_others[usable]
+    old = others.masked_fill(~of_host, -torch.inf).amax(1)
+    new = others.masked_fill(of_host, -torch.inf).amax(1)
+    return old - own, own > new
+
+
+def _best_offset(old_gaps: Tensor, old_right: Tensor, new_gaps: Tensor, new_right: Tensor) -> float:
+    """The middle of the offsets with the greatest harmonic mean of both accuracies."""
+    steps = torch.linspace(0.01, 0.99, _OFFSETS, device=old_gaps.device, dtype=old_gaps.dtype)
+    offsets = torch.cat([old_gaps, new_gaps]).quantile(steps)
+    above = old_gaps.unsqueeze(1) > offsets
+    below = new_gaps.unsqueeze(1) <= offsets
+    old = (above & old_right.unsqueeze(1)).to(offsets).mean(0)
+    new = (below & new_right.unsqueeze(1)).to(offsets).mean(0)
+    means = harmonic_mean(old, new)
+    return offsets[means == means.max()].median().item()

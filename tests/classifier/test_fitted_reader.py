@@ -1,0 +1,364 @@
+"""The fitted reader: leave-one-out in closed form, one metric, old against new, forgetting."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import rarememory
+from rarememory.classifier import discriminant as module
+from rarememory.classifier import readers
+from rarememory.classifier.discriminant import LeftOut, fit_discriminant
+from rarememory.classifier.leave_one_out import leave_one_out_cosines
+from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
+from rarememory.memory import Memory
+from tests import oracle
+
+
+def world(
+    counts: list[int], dim: int = 12, spread: float = 0.5, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes around random centres, with noise that is greater along some axes."""
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.randn(len(counts), dim, generator=random)
+    scales = torch.linspace(0.2, 2.0, dim) * spread
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    noise = torch.randn(len(labels), dim, generator=random) * scales
+    return nn.functional.normalize(centres[labels] + noise + 0.7, dim=1), labels
+
+
+def shuffled(*parts: torch.Tensor, seed: int = 1) -> list[torch.Tensor]:
+    order = torch.randperm(len(parts[0]), generator=torch.Generator().manual_seed(seed))
+    return [part[order] for part in parts]
+
+
+@pytest.mark.parametrize("counts", [[3, 4, 2], [1, 5, 2, 1], [2, 2]])
+@pytest.mark.parametrize("shrinkage", [0.05, 0.5, 1.0])
+def test_leaving_one_out_is_what_computing_all_without_it_gives(
+    counts: list[int], shrinkage: float
+) -> None:
+    rows, labels = world(counts, dim=5)
+    rows = rows.double()
+    means = torch.stack([rows[labels == c].mean(0) for c in range(len(counts))])
+    n = torch.tensor(counts).double()
+    degrees = len(rows) - len(counts)
+    residuals = rows - means[labels]
+    variances, axes = torch.linalg.eigh(residuals.T @ residuals / degrees)
+    precision = 1 / ((1 - shrinkage) * variances + shrinkage * variances.mean())
+    found = leave_one_out_cosines(
+        rows @ axes, labels, means @ axes, n, precision, shrinkage, degrees
+    )
+    for place in range(len(rows)):
+        for c in range(len(counts)):
+            wanted = oracle.left_out_cosine(
+                list(rows.numpy()), labels.tolist(), place, c, shrinkage, degrees
+            )
+            assert found[place, c].item() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("dim", [6, 40])
+def test_logits_are_cosines_in_the_inverse_of_the_shrunken_covariance(
+    dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REFINED", 0)
+    monkeypatch.setattr(module, "SHRINKAGES", (0.3,))
+    monkeypatch.setattr(module, "SCALES", (8.0,))
+    keys, labels = world([4, 3, 5], dim=dim)
+    queries, _ = world([2, 2, 2], dim=dim, seed=5)
+    found = fit_discriminant(keys, labels).logits(3 * queries)
+
+    unit = nn.functional.normalize
+    mean = torch.stack([keys[labels == c].mean(0) for c in range(3)]).mean(0)
+    rows = unit(keys - mean, dim=1)
+    means = torch.stack([rows[labels == c].mean(0) for c in range(3)])
+    residuals = rows - means[labels]
+    scatter = residuals.T @ residuals / (len(keys) - 3)
+    shrunken = 0.7 * scatter + 0.3 * scatter.trace() / dim * torch.eye(dim)
+    metric = torch.linalg.inv(shrunken.double())
+    x = (unit(queries - mean, dim=1) - means.mean(0)).double()
+    m = (means - means.mean(0)).double()
+    lengths = [((rows @ metric) * rows).sum(1).sqrt() for rows in (x, m)]
+    wanted = 8 * (x @ metric @ m.T) / lengths[0].unsqueeze(1) / lengths[1]
+    assert torch.allclose(found, wanted.float(), atol=1e-3)
+
+
+def test_the_fit_does_not_depend_on_the_order_of_the_examples() -> None:
+    keys, labels = world([3, 1, 6, 4])
+    one = fit_discriminant(keys, labels)
+    other = fit_discriminant(*shuffled(keys, labels))
+    assert torch.equal(one.logits(keys), other.logits(keys))
+
+
+def test_many_examples_are_told_apart_better_than_by_class_means() -> None:
+    keys, labels = world([30] * 6, dim=20, spread=1.2)
+    queries, right = world([200] * 6, dim=20, spread=1.2)
+    fitted = fit_discriminant(keys, labels).logits(queries).argmax(1)
+    means = nn.functional.normalize(
+        torch.stack([keys[labels == c].mean(0) for c in range(6)]), dim=1
+    )
+    nearest = (queries @ means.T).argmax(1)
+    assert (fitted == right).double().mean() > (nearest == right).double().mean() + 0.05
+
+
+def classifier(host: bool, dim: int = 12, n_host: int = 4) -> rarememory.MemoryClassifier:
+    torch.manual_seed(0)
+    if not host:
+        return rarememory.wrap(nn.Identity(), host=False)
+    model = nn.Sequential(nn.Identity(), nn.Linear(dim, n_host))
+    return rarememory.wrap(model, memory_size=256)
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_a_forgotten_class_leaves_the_answers_of_never_having_learnt_it(host: bool) -> None:
+    keys, labels = world([5, 1, 4, 3, 6])
+    queries, _ = world([3] * 5, seed=9)
+    names = [f"class {c}" for c in labels.tolist()]
+    gone = labels == 2
+    kept = [name for name, is_gone in zip(names, gone.tolist(), strict=True) if not is_gone]
+    never, forgot = classifier(host), classifier(host)
+    never.learn(keys[~gone], kept)
+    # It is met between the others, so that the slots differ.
+    late = labels == 4
+    forgot.learn(
+        keys[~late], [n for n, is_late in zip(names, late.tolist(), strict=True) if not is_late]
+    )
+    forgot.forget("class 2")
+    forgot.learn(keys[late], ["class 4"] * int(late.sum()))
+    one, other = never.predict_proba(queries), forgot.predict_proba(queries)
+    assert one.classes == other.classes
+    assert torch.allclose(one.values, other.values, atol=1e-5)
+
+
+def test_it_is_fitted_once_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+
+    def counted(keys: torch.Tensor, values: torch.Tensor) -> module.Discriminant:
+        fits.append(len(keys))
+        return fit_discriminant(keys, values)
+
+    monkeypatch.setattr(readers, "fit_discriminant", counted)
+    keys, labels = world([3, 3])
+    birds = classifier(host=False)
+    birds.learn(keys, labels.tolist())
+    assert not fits
+    birds.predict(keys)
+    birds.predict_proba(keys[0])
+    birds.explain(keys)
+    assert len(fits) == 1
+    with torch.inference_mode():
+        birds.predict(keys)
+    assert len(fits) == 1
+    birds.learn(keys[:1], [1])
+    birds.predict(keys)
+    birds.forget(1)
+    birds.learn(keys[:1], [7])
+    birds.predict(keys)
+    assert len(fits) == 3
+
+
+def test_new_classes_are_answered_and_old_ones_kept_without_a_knob() -> None:
+    keys, labels = world([20] * 16, dim=32, spread=0.5)
+    queries, right = world([20] * 16, dim=32, spread=0.5)
+    from sklearn.linear_model import LogisticRegression
+
+    old = labels < 8
+    head = LogisticRegression(C=10).fit(keys[old].numpy(), labels[old].numpy())
+    linear = nn.Linear(32, 8)
+    linear.weight.data = torch.tensor(head.coef_, dtype=torch.float32)
+    linear.bias.data = torch.tensor(head.intercept_, dtype=torch.float32)
+    for learnt in ([~old], [old, ~old]):
+        birds = rarememory.wrap(nn.Sequential(nn.Identity(), linear))
+        for some in learnt:
+            birds.learn(keys[some], labels[some].tolist())
+        hits = torch.tensor(birds.predict(queries)) == right
+        assert hits[right >= 8].double().mean() > 0.6
+        assert hits[right < 8].double().mean() > 0.6
+
+
+def left_out(counts: list[int], of_host: torch.Tensor, seed: int = 0) -> LeftOut:
+    keys, labels = world(counts, spread=0.9, seed=seed)
+    return fit_discriminant(keys, labels).left_out
+
+
+def test_the_offset_of_new_classes_has_the_best_harmonic_mean_of_all() -> None:
+    of_host = torch.tensor([True] * 4 + [False] * 3)
+    found = left_out([20] * 4 + [3] * 3, of_host)
+
+    def harmonic(offset: float) -> float:
+        answers = (found.logits + offset * ~of_host).argmax(1)
+        right = (answers == found.classes).double()
+        is_old = of_host[found.classes]
+        old, new = right[is_old].mean(), right[~is_old].mean()
+        return (2 * old * new / (old + new).clamp(min=1e-12)).item()
+
+    chosen = harmonic(new_class_offset(found, of_host))
+    best = max(harmonic(offset) for offset in np.linspace(-40, 40, 801))
+    assert chosen >= best - 0.02
+
+
+def test_new_classes_of_one_example_are_rehearsed_by_the_hosts() -> None:
+    of_host = torch.tensor([True] * 4 + [False] * 3)
+    few = [new_class_offset(left_out([20] * 4 + [1] * 3, of_host, s), of_host) for s in range(8)]
+    many = [new_class_offset(left_out([20] * 7, of_host, s), of_host) for s in range(8)]
+    # A mean of one example is farther from others of its class than a mean of twenty.
+    assert np.mean(few) > np.mean(many) + 0.5
+
+
+def test_a_host_of_which_nothing_is_remembered_is_as_foreign_as_another_class() -> None:
+    found = left_out([5] * 6, torch.zeros(6, dtype=torch.bool))
+    level = host_level(found)
+    assert (found.foreign <= level).double().mean().item() == pytest.approx(
+        FOREIGN_QUANTILE, abs=0.05
+    )
+
+
+def test_foreign_examples_are_answered_as_if_their_class_had_never_been_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # With S = I there is no metric that the left-out class has a part in.
+    monkeypatch.setattr(module, "SHRINKAGES", (1.0,))
+    monkeypatch.setattr(module, "SCALES", (8.0,))
+    keys, labels = world([4] * 5)
+    found = fit_discriminant(keys, labels).left_out
+    for own in range(5):
+        means = torch.stack([keys[labels == c].mean(0) for c in range(5) if c != own])
+        mean = means.mean(0)
+        cosines = nn.functional.cosine_similarity(
+            (keys[labels == own] - mean).unsqueeze(1), (means - mean).unsqueeze(0), dim=2
+        )
+        of_own = found.foreign[found.foreign_classes == own]
+        assert torch.allclose(of_own.sort().values, (8 * cosines.amax(1)).sort().values, atol=1e-4)
+
+
+def test_one_class_and_one_example_answer_too() -> None:
+    keys, _ = world([3, 3])
+    birds = classifier(host=False)
+    birds.learn(keys[:1], ["kea"])
+    assert birds.predict(keys[3]) == "kea"
+    assert birds.explain(keys[0])[0].weight == pytest.approx(1)
+    birds.learn(keys[3:4], ["weka"])
+    assert birds.predict(keys[[0, 3]]) == ["kea", "weka"]
+
+
+def test_one_new_class_beside_a_host_is_told_from_it() -> None:
+    keys, _ = world([8, 8], dim=12, spread=0.2)
+    birds = classifier(host=True)
+    birds.learn(keys[:5], ["kea"] * 5)
+    assert birds.predict(keys[5:8]) == ["kea"] * 3
+    assert "kea" not in birds.predict(keys[8:])
+
+
+def test_two_new_classes_beside_a_host_are_told_from_it_and_from_each_other() -> None:
+    keys, labels = world([8, 8, 8], dim=12, spread=0.2)
+    birds = classifier(host=True)
+    new = (labels < 2) & (torch.arange(24) % 8 < 5)
+    birds.learn(keys[new], labels[new].add(10).tolist())
+    rest = ~new & (labels < 2)
+    answers = torch.tensor(birds.predict(keys[rest]))
+    assert (answers == labels[rest] + 10).double().mean() >= 0.6
+    assert max(birds.predict(keys[labels == 2])) < 4
+
+
+def test_the_weights_of_an_explanation_add_up_to_what_the_memory_says() -> None:
+    keys, labels = world([4, 3, 5])
+    birds = classifier(host=False)
+    birds.learn(keys, labels.tolist(), refs=list(range(len(keys))))
+    query = keys[:1] + 0.05
+    told = birds.explain(query, k=12)[0]
+    assert [r.weight for r in told] == sorted((r.weight for r in told), reverse=True)
+    probabilities = dict(
+        zip(
+            *(birds.predict_proba(query)._replace(values=birds.predict_proba(query).values[0])),
+            strict=True,
+        )
+    )
+    for label in (0, 1, 2):
+        weight = sum(r.weight for r in told if r.label == label)
+        assert weight == pytest.approx(probabilities[label].item(), abs=1e-4)
+
+
+def test_features_have_a_gradient() -> None:
+    keys, labels = world([4, 3, 5])
+    birds = classifier(host=False)
+    birds.learn(keys, labels.tolist())
+    query = keys[:2].clone().requires_grad_()
+    birds(query)[:, 0].sum().backward()
+    assert query.grad is not None and query.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_keys_of_any_float_dtype_are_read(dtype: torch.dtype) -> None:
+    keys, labels = world([6, 6, 6], spread=0.3)
+    memory = Memory(12, 64, update=rarememory.FirstInFirstOut(), key_dtype=dtype)
+    birds = rarememory.wrap(nn.Identity(), host=False, memory=memory)
+    birds.learn(keys, labels.tolist())
+    assert birds.predict(keys) == labels.tolist()
+
+
+def test_a_copy_a_file_and_another_slot_answer_alike(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    keys, labels = world([4, 1, 3])
+    birds = classifier(host=True)
+    birds.learn(keys, [f"bird {c}" for c in labels.tolist()])
+    wanted = birds.predict_proba(keys).values
+    birds.save(tmp_path / "birds.safetensors")
+    for other in (
+        copy.deepcopy(birds),
+        rarememory.MemoryClassifier.load(tmp_path / "birds.safetensors", birds.model),
+    ):
+        assert other.reader.name == "fitted"
+        assert torch.equal(other.predict_proba(keys).values, wanted)
+
+
+def test_there_is_no_other_reader() -> None:
+    with pytest.raises(
+        ValueError, match="there is no reader 'nearset': take 'fitted' or 'nearest'"
+    ):
+        rarememory.wrap(nn.Identity(), host=False, reader="nearset")
+
+
+def test_a_threshold_says_what_it_is_expected_to_do() -> None:
+    keys, labels = world([10] * 8, spread=0.5)
+    birds = classifier(host=False)
+    birds.learn(keys, labels.tolist())
+    found = birds.fit_threshold(false_accept_rate=0.1)
+    assert float(found) == pytest.approx(birds.threshold.item())
+    assert found.false_accept_rate == 0.1
+    assert found.known_accepted is not None and 0 < found.known_accepted <= 1
+    assert found.alike is not None and 0 <= found.alike <= 1
+    assert "known accepted" in str(found)
+    strangers, _ = world([10] * 8, spread=0.5, seed=77)
+    given = birds.fit_threshold(keys, unknown=strangers, false_accept_rate=0.1)
+    assert given.alike is None and given.false_accept_rate <= 0.1
+    accepted = [answer != "unknown" for answer in birds.predict(strangers)]
+    assert np.mean(accepted) == pytest.approx(given.false_accept_rate)
+
+
+def test_the_objective_decides_how_old_and_new_are_traded() -> None:
+    keys, labels = world([10] * 6, spread=0.9)
+    held_out, right = world([12] * 6, spread=0.9)
+    birds = classifier(host=True)
+    birds.learn(keys, labels.tolist())
+    report = birds.calibrate(held_out, right.tolist())
+    assert report.curve and report.base is not None and report.new is not None
+    best = max(point.harmonic for point in report.curve)
+    chosen = 2 * report.base * report.new / (report.base + report.new)
+    assert chosen >= best - 0.02
+    assert len(report.table(5).splitlines()) <= 6
+    all_old = birds.calibrate(held_out, right.tolist(), keep=0.0)
+    assert all_old.base is not None and all_old.base >= report.base - 1e-9
+    with pytest.raises(ValueError, match="no objective 'f1'"):
+        birds.calibrate(held_out, right.tolist(), objective="f1")
+
+
+def test_the_curve_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("matplotlib")
+    keys, labels = world([6] * 6, spread=0.9)
+    birds = classifier(host=True)
+    birds.learn(keys, labels.tolist())
+    report = birds.calibrate(keys + 0.05, labels.tolist())
+    report.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="and of new ones"):
+        report._replace(curve=()).plot(tmp_path / "none.png")
