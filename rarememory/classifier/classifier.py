@@ -380,6 +380,7 @@ class MemoryClassifier(nn.Module):
         *,
         unknown: Any = None,
         false_accept_rate: float = 0.01,
+        alike: bool = False,
         progress: bool | None = None,
     ) -> Threshold:
         """Set the threshold below which `predict` returns `unknown`, for a false-accept rate.
@@ -387,9 +388,10 @@ class MemoryClassifier(nn.Module):
         With `unknown`, examples of classes that it should not know, the threshold is a quantile of
         their familiarity. Otherwise it is leave-one-class-out: known examples are asked about as if
         their own class had never been learnt, and the threshold is that which a typical class would
-        exceed at this rate. Strangers that are as like the known classes as these are like each
-        other are accepted more often; how often, the result says. Fit it again after learning many
-        classes: the more is remembered, the nearer an unknown example is to some of it.
+        exceed at this rate. Unknown classes that are as like the known ones as these are like each
+        other are accepted more often; how often, the result says, and with `alike` it is they that
+        are accepted at this rate. Fit it again after learning many classes: the more is remembered,
+        the nearer an unknown example is to some of it.
 
         Args:
             inputs: a batch of known classes, not the examples that were learnt, or a loader as in
@@ -398,6 +400,8 @@ class MemoryClassifier(nn.Module):
             labels: of the inputs; if None the predicted classes.
             unknown: a batch of unknown classes, or a loader; then nothing else is needed.
             false_accept_rate: the rate at which unknown examples may be accepted.
+            alike: whether unknown classes are expected to be as like the known ones as these are
+                like each other, such as further characters of one alphabet.
             progress: as in `learn`.
 
         Returns:
@@ -416,7 +420,9 @@ class MemoryClassifier(nn.Module):
         parts = list(zip(*rows, strict=True)) or [(none,), (none,), (none.long(),)]
         with_own, without_own, own_ids = (torch.cat(part) for part in parts)
         known = with_own[~with_own.isnan()]
-        return self.ensembler.fit_threshold(without_own, false_accept_rate, own_ids, known)
+        return self.ensembler.fit_threshold(
+            without_own, false_accept_rate, own_ids, known, typical=not alike
+        )
 
     @torch.no_grad()
     def calibrate(

@@ -86,6 +86,7 @@ class Ensembler(nn.Module):
         rate: float,
         own_ids: Int64[Tensor, " batch"] | None = None,
         known: Float[Tensor, " known"] | None = None,
+        typical: bool = True,
     ) -> openset.Threshold:
         """Set the threshold from familiarities, and return it.
 
@@ -94,12 +95,14 @@ class Ensembler(nn.Module):
             rate: of false accepts.
             own_ids: the classes that the known ones are without.
             known: of known examples, to measure how many are accepted.
+            typical: whether the rate is that of a typical class, and not of all examples.
         """
-        if own_ids is None or not len(own_ids):
-            found = openset.Threshold(openset.threshold_at(unknown, rate), unknown, known)
-        else:
+        if own_ids is not None and len(own_ids) and typical:
             value = openset.typical_threshold(unknown, own_ids, rate)
-            found = openset.Threshold(value, unknown, known, rate)
+        else:
+            value = openset.threshold_at(unknown, rate)
+        requested = None if own_ids is None else rate
+        found = openset.Threshold(value, unknown, known, requested)
         self.threshold.fill_(float(found))
         return found
 

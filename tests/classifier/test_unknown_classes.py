@@ -173,6 +173,9 @@ def test_the_measured_rate_of_new_unknown_examples_is_near_the_requested_one():
     classifier.learn(drawn(known), known)
     for rate in (0.05, 0.1, 0.2):
         labels = known.repeat(10)
-        classifier.fit_threshold(drawn(labels), labels, false_accept_rate=rate)
+        classifier.fit_threshold(drawn(labels), labels, false_accept_rate=rate, alike=True)
         assert rate / 1.5 < accepted(unknown.repeat(40)) < rate * 1.5
+        # For a typical class the rate of classes as alike as these is told.
+        told = classifier.fit_threshold(drawn(labels), labels, false_accept_rate=rate).alike
+        assert told / 1.5 < accepted(unknown.repeat(40)) < told * 1.5
         assert accepted(known.repeat(5)) > 0.8
