@@ -661,11 +661,24 @@ class MemoryClassifier(nn.Module):
             few: classes with fewer slots than this are reported.
             near: keys of different labels with at least this cosine are reported.
         """
-        queries = None
+        queries = answers = None
         if inputs is not None:
             _, batches = self._batches(inputs)
-            queries = torch.cat([self.memory.keys[:0], *(features for features, _ in batches)])
-        return doctor.examine(self.memory, self._book, queries, few, near)
+            ids = self._class_ids()
+            names = [*self._book.labels(ids), self.unknown]
+            found = [(f, self.ensembler.decide(self._evidence(f, z), ids)) for f, z in batches]
+            queries = torch.cat([self.memory.keys[:0], *(features for features, _ in found)])
+            answers = [names[column] for _, columns in found for column in columns.tolist()]
+        return doctor.examine(
+            self.memory,
+            self._book,
+            self.reader,
+            self.ensembler.host_ids,
+            queries,
+            answers,
+            few,
+            near,
+        )
 
     # Saving
 

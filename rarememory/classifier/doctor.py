@@ -10,7 +10,11 @@ from torch import Tensor
 from rarememory.base.state import EMPTY
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
+from rarememory.classifier.readers import Reader
 from rarememory.memory import Memory
+
+UNCENTRED = 0.7
+UNLIKE_SCALES = 100.0
 
 
 class Clash(NamedTuple):
@@ -21,6 +25,14 @@ class Clash(NamedTuple):
     other_slot: int
     other_label: Label
     score: float
+
+
+class Confusion(NamedTuple):
+    """A class whose remembered examples, left out, are mostly answered by another one."""
+
+    label: Label
+    other_label: Label
+    share: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,11 @@ class Report:
         clashes: nearly equal keys of different labels, the nearest first.
         idle: occupied slots that are nearest to none of the given inputs; None without inputs.
         nameless: number of occupied slots without a ref; `refresh` and `forget_refs` need refs.
+        confusions: classes of which at least half of the examples, left out one at a time, are
+            answered by one other class; only by the fitted reader.
+        silent: classes learnt beside a host that answer none of the given inputs; None without.
+        direction: length of the mean of all keys; near 1 all features point one way.
+        scales: the greatest root mean square of a feature over the median one.
 
     Example:
         >>> from rarememory import wrap
@@ -58,6 +75,11 @@ class Report:
     clashes: list[Clash]
     idle: list[int] | None
     nameless: int
+    confusions: list[Confusion]
+    silent: list[Label] | None
+    direction: float
+    scales: float
+    reader: str = "fitted"
 
     @property
     def well(self) -> bool:
@@ -115,19 +137,54 @@ class Report:
                 ["they can be neither refreshed nor forgotten one by one"],
                 "learn(..., refs=...) with a path or an id each",
             ),
+            (
+                len(self.confusions),
+                "classes that another one answers for",
+                [f"{c.label!r} by {c.other_label!r}" for c in self.confusions],
+                "learn() more examples of both, or give them one label if they are one class",
+            ),
+            (
+                len(self.silent or []),
+                "new classes that answer none of the inputs",
+                [repr(label) for label in self.silent or []],
+                "if the inputs show them, the host outweighs the memory: learn() the host's "
+                "classes too, or calibrate()",
+            ),
+            (
+                int(self.reader == "nearest" and self.direction > UNCENTRED),
+                "mean for all features, so that all cosines are high",
+                [f"its length is {self.direction:.2f}"],
+                'wrap(..., reader="fitted") centres them',
+            ),
+            (
+                int(self.scales > UNLIKE_SCALES),
+                "feature or more that outweighs the others",
+                [f"it is {self.scales:.0f} times as great as most"],
+                "divide each column by its standard deviation before learn()",
+            ),
         ]
 
 
 @torch.no_grad()
 def examine(
-    memory: Memory, book: LabelBook, queries: Tensor | None, few: int, near: float
+    memory: Memory,
+    book: LabelBook,
+    reader: Reader,
+    host_ids: Tensor,
+    queries: Tensor | None,
+    answers: list[Label] | None,
+    few: int,
+    near: float,
 ) -> Report:
     """Examine every slot of a memory.
 
     Args:
         memory: to examine.
         book: of the memory.
+        reader: of the memory.
+        host_ids: the integers of the host's classes.
         queries: features to find idle slots by.
+        answers: of the classifier to them.
         few: classes with fewer slots than this are reported.
         near: keys of different labels with at least this cosine are reported.
     """
@@ -145,7 +202,49 @@ def examine(
         clashes=_clashes(memory, book, slots[alive], near),
         idle=None if queries is None else _idle(memory, slots, queries),
         nameless=sum(not book.refs(slot) for slot in slots.tolist()),
+        confusions=_confusions(memory, book, reader, host_ids) if bool(alive.all()) else [],
+        silent=None if answers is None else _silent(counts, book, host_ids, answers),
+        direction=memory.keys[slots].float().mean(0).norm().item() if len(slots) else 0.0,
+        scales=_scales(memory.keys[slots].float()),
+        reader=reader.name,
     )
+
+
+def _confusions(
+    memory: Memory, book: LabelBook, reader: Reader, host_ids: Tensor
+) -> list[Confusion]:
+    if reader.name != "fitted" or not len(memory):
+        return []
+    left_out = reader.left_out(memory, host_ids)
+    if left_out.with_own is None or not left_out.several.any():
+        return []
+    best = left_out.with_own.scores.argmax(1, keepdim=True)
+    answers = left_out.with_own.values.gather(1, best).squeeze(1)[left_out.several]
+    own_ids = left_out.own_ids[left_out.several]
+    found = []
+    for own in own_ids.unique().tolist():
+        given = Counter(answers[own_ids == own].tolist())
+        (other, count), total = given.most_common(1)[0], given.total()
+        if other != own and total > 2 and 2 * count >= total:
+            found.append(Confusion(book.label(own), book.label(other), count / total))
+    return found
+
+
+def _silent(
+    counts: Counter[int], book: LabelBook, host_ids: Tensor, answers: list[Label]
+) -> list[Label]:
+    if not len(host_ids):
+        return []
+    new = set(counts) - set(host_ids.tolist())
+    return [label for label in map(book.label, sorted(new)) if label not in answers]
+
+
+def _scales(keys: Tensor) -> float:
+    if len(keys) < 2:
+        return 1.0
+    spread = keys.square().mean(0).sqrt()
+    median = spread.median()
+    return (spread.max() / median.clamp(min=1e-6)).item()
 
 
 def _clashes(memory: Memory, book: LabelBook, slots: Tensor, near: float) -> list[Clash]:

@@ -5,7 +5,8 @@
 2017 do.
 """
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,7 +29,7 @@ _NEVER = -50.0
 """A logit that adds nothing to others."""
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """How a classifier's memory is asked.
 
     Attributes:
@@ -39,11 +40,13 @@ class Reader(Protocol):
     name: str
     temperature: float | None
 
+    @abstractmethod
     def evidence(
         self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
     ) -> Evidence:
         """What the memory says of every row of features."""
 
+    @abstractmethod
     def without_own_class(
         self,
         memory: Memory,
@@ -54,12 +57,15 @@ class Reader(Protocol):
     ) -> Evidence:
         """The same as if the own class of each row had never been learnt."""
 
+    @abstractmethod
     def left_out(self, memory: Memory, host_ids: Tensor) -> "LeftOutEvidence":
         """The same of the remembered examples."""
 
+    @abstractmethod
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """The score of a class of the host of which nothing is remembered."""
 
+    @abstractmethod
     def carriers(
         self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
     ) -> "Carriers":
@@ -100,7 +106,7 @@ class Carriers(NamedTuple):
     cosines: Float[Tensor, "batch examples"]
 
 
-class NearestReader:
+class NearestReader(Reader):
     """The vote of the nearest remembered examples.
 
     Example:
@@ -161,7 +167,7 @@ class NearestReader:
         )
 
 
-class FittedReader:
+class FittedReader(Reader):
     """Class means in a fitted metric; it is fitted again at the first question after a change.
 
     Example:
@@ -294,9 +300,8 @@ class _Fitted:
     def left_out(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of examples that are left out, their classes, and whether these have others."""
         if self.discriminant is None:
-            own = self.classes.expand(len(self.keys))
-            logits = self.offsets.new_zeros(len(self.keys), len(self.classes))
-            return logits, own, torch.zeros_like(own, dtype=torch.bool)
+            own = self.classes[self.places]
+            return self.logits(self.keys), own, torch.zeros_like(own, dtype=torch.bool)
         found = self.discriminant.left_out
         return found.logits + self.offsets, self.classes[found.classes], found.several
 
@@ -323,13 +328,13 @@ def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:
     )
 
 
-def reader_of(name: str) -> FittedReader | NearestReader:
+def reader_of(name: str) -> Reader:
     """The reader of this name.
 
     Raises:
         ValueError: there is none.
     """
-    readers: dict[str, type[FittedReader | NearestReader]] = {
+    readers: dict[str, type[Reader]] = {
         reader.name: reader for reader in (FittedReader, NearestReader)
     }
     if name not in readers:

@@ -5,7 +5,7 @@ import json
 import torch
 from classifiers import at, bare, everything, hosted
 
-from rarememory import FirstInFirstOut
+from rarememory import FirstInFirstOut, wrap
 
 
 def test_a_healthy_memory_has_nothing_to_mend():
@@ -76,3 +76,45 @@ def test_looking_changes_nothing():
     before = everything(classifier)
     str(classifier.doctor(at(0)))
     assert everything(classifier) == before
+
+
+def spread_out(count, dim=6, seed=0, noise=0.1):
+    """Examples of three classes, the last two of which are one."""
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.randn(2, dim, generator=random)[[0, 1, 1]]
+    labels = torch.arange(3).repeat_interleave(count)
+    return centres[labels] + noise * torch.randn(3 * count, dim, generator=random), labels
+
+
+def test_classes_that_another_answers_for_are_named():
+    features, labels = spread_out(7)
+    features[14:] = features[7:14] + 1e-3
+    classifier = wrap(torch.nn.Identity(), host=False)
+    classifier.learn(features, [("kea", "weka", "wekka")[label] for label in labels.tolist()])
+    confused = {(found.label, found.other_label) for found in classifier.doctor().confusions}
+    assert confused <= {("weka", "wekka"), ("wekka", "weka")} and confused
+    assert "classes that another one answers for" in str(classifier.doctor())
+    assert wrap(torch.nn.Identity(), host=False).doctor(torch.ones(0, 6)).confusions == []
+
+
+def test_new_classes_that_never_answer_are_named():
+    features, _ = spread_out(4)
+    quiet = wrap(torch.nn.Linear(6, 2), host_score=500.0)
+    quiet.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
+    assert quiet.doctor(features).silent == ["kea", "weka"]
+    assert "the host outweighs the memory" in str(quiet.doctor(features))
+    assert quiet.doctor().silent is None
+    loud = wrap(torch.nn.Linear(6, 2), host_score=-500.0)
+    loud.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
+    assert loud.doctor(features[:8]).silent == []
+
+
+def test_features_of_one_direction_and_of_unlike_scale_are_named():
+    features, labels = spread_out(4)
+    nearest = wrap(torch.nn.Identity(), host=False, reader="nearest")
+    nearest.learn(features + 20, labels.tolist())
+    assert nearest.doctor().direction > 0.9
+    assert "all cosines are high" in str(nearest.doctor())
+    fitted = wrap(torch.nn.Identity(), host=False)
+    fitted.learn(features * torch.tensor([1e4, 1, 1, 1, 1, 1]), labels.tolist())
+    assert "divide each column by its standard deviation" in str(fitted.doctor())
