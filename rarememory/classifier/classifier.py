@@ -694,7 +694,6 @@ class MemoryClassifier(nn.Module):
             "host": self.extractor.to_json(),
             "guesses": self._guesses,
             **memory_settings(self.memory),
-            "reader": self.reader.name,
             "unknown": label_to_json(self.unknown),
             "batch_size": self.batch_size,
             "book": self._to_json(),
@@ -756,8 +755,6 @@ class MemoryClassifier(nn.Module):
             output=stored_output(host, output),
             classes=range(len(tensors["ensembler.host_ids"])) if has_logits else None,
             memory=empty_memory(header, of_memory, update, lookup, memory_class),
-            # Files of version 0.1 do not say it.
-            reader=header.get("reader", "nearest"),
             unknown=label_from_json(header["unknown"]),
             batch_size=header["batch_size"],
         )
@@ -798,10 +795,13 @@ class MemoryClassifier(nn.Module):
 
     def _to_json(self) -> dict[str, Any]:
         book = self._remembered_book().to_json()
-        return {**book, "example_dims": self._example_dims, "about": self.about}
+        own = {"reader": self.reader.name, "example_dims": self._example_dims, "about": self.about}
+        return {**book, **own}
 
     def _from_json(self, stored: dict[str, Any]) -> None:
         self._book = LabelBook.from_json(stored)
+        # What was saved by version 0.1 does not say it.
+        self.reader = reader_of(stored.get("reader", "nearest"))
         self._example_dims = stored["example_dims"]
         self.about = stored["about"]
 

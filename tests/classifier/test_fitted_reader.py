@@ -1,6 +1,7 @@
 """The fitted reader: leave-one-out in closed form, one metric, old against new, forgetting."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -309,6 +310,23 @@ def test_a_copy_a_file_and_another_slot_answer_alike(tmp_path) -> None:  # type:
     ):
         assert other.reader.name == "fitted"
         assert torch.equal(other.predict_proba(keys).values, wanted)
+
+
+def test_a_checkpoint_is_read_as_it_was_and_an_old_one_by_the_nearest() -> None:
+    keys, labels = world([4, 2, 3])
+    nearest = rarememory.wrap(nn.Identity(), host=False, reader="nearest")
+    nearest.learn(keys, labels.tolist())
+    other = rarememory.wrap(nn.Identity(), host=False)
+    other.load_state_dict(nearest.state_dict())
+    assert other.reader.name == "nearest"
+    assert torch.equal(other.predict_proba(keys).values, nearest.predict_proba(keys).values)
+    state = nearest.state_dict()
+    stored = json.loads(state["_extra_state"].numpy().tobytes())
+    del stored["reader"]
+    state["_extra_state"] = torch.tensor(list(json.dumps(stored).encode()), dtype=torch.uint8)
+    third = rarememory.wrap(nn.Identity(), host=False)
+    third.load_state_dict(state)
+    assert third.reader.name == "nearest"
 
 
 def test_there_is_no_other_reader() -> None:
