@@ -12,6 +12,8 @@ from rarememory.classifier.blend import BlendWeights
 
 OBJECTIVES = ("harmonic", "accuracy", "likelihood")
 CURVE_POINTS = 201
+WIDEST = 1e4
+"""Greatest addition to the host's bias that is tried."""
 ProbabilitiesOf = Callable[[BlendWeights], Tensor]
 """The probabilities [batch, classes] of some examples under given weights."""
 
@@ -239,8 +241,12 @@ def protect_host_classes(
         predicted = probabilities(weights._replace(host_bias=bias)).argmax(1)
         return (predicted == labels)[host.of_host].double().mean().item()
 
-    # Between the lowest and the highest cosine there is a difference of 2 / T in z.
-    low, high = weights.host_bias, weights.host_bias + 2 / weights.temperature
+    # Between the lowest and the highest cosine there is a difference of 2 / T in z; scores of a
+    # fitted reader are wider apart.
+    low, span = weights.host_bias, 2 / weights.temperature
+    while accuracy(low + span) < alone - max_loss and span < WIDEST:
+        span = 2 * span
+    high = low + span
     if accuracy(low) < alone - max_loss <= accuracy(high):
         for _ in range(20):
             middle = (low + high) / 2

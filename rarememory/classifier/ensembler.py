@@ -152,6 +152,9 @@ class Ensembler(nn.Module):
                 weights = weights._replace(host_bias=weights.host_bias.new_tensor(bias))
             report = calibration.with_host(probabilities, labels, weights, report, host)
             report = report._replace(curve=curve)
+        if logits is None:
+            # Without a host nothing was found of it.
+            weights = BlendWeights(weights.temperature, *self.weights[1:].double())
         self.weights.copy_(torch.stack(weights))
         return report
 

@@ -19,7 +19,7 @@ from rarememory.classifier.blend import EXCLUDED, Evidence
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
 from rarememory.memory import Memory
-from rarememory.memory.queries import normalized
+from rarememory.memory.queries import Rows, normalized, rows_of
 
 NEAREST_SCALE = 16.0
 """Of the cosine of the nearest example, where there is nothing to fit a scale by."""
@@ -181,16 +181,25 @@ class FittedReader(Reader):
     temperature = 1.0
 
     def __init__(self) -> None:
-        self._trackers = VersionTracker(), VersionTracker(), VersionTracker()
-        self._fitted: _Fitted | None = None
+        self._fitted: tuple[list[VersionTracker], _Fitted] | None = None
+
+    def __reduce__(self) -> tuple[type["FittedReader"], tuple[()]]:
+        # A copy or pickle is fitted again: what was found out holds examples, forgotten ones too.
+        return type(self), ()
 
     def evidence(
         self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
     ) -> Evidence:
         """The logit of every remembered class."""
-        fitted = self._of(memory, host_ids)
-        scores = fitted.logits(_projected(memory, features))
-        return fitted.evidence(scores, logits)
+        fitted, rows = self._of(memory, host_ids), _rows(memory, features)
+        evidence = fitted.evidence(fitted.logits(rows.queries).float(), logits)
+        if rows.mask is None:
+            return evidence
+        nothing = ~rows.mask.unsqueeze(1)
+        return evidence._replace(
+            scores=evidence.scores.masked_fill(nothing, -torch.inf),
+            values=evidence.values.masked_fill(nothing, EMPTY),
+        )
 
     def without_own_class(
         self,
@@ -221,7 +230,7 @@ class FittedReader(Reader):
     ) -> Carriers:
         """All examples: a class's logit is a sum over its examples, of which each has a share."""
         fitted = self._of(memory, host_ids)
-        queries = _projected(memory, features)
+        queries = _rows(memory, features).queries
         evidence = self.evidence(memory, host_ids, features, logits)
         slots = memory.state.occupied.nonzero().squeeze(1)
         keys = memory.keys[slots]
@@ -237,16 +246,21 @@ class FittedReader(Reader):
             cosines.float(),
         )
 
+    @torch.compiler.disable
     def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
+        # Not compiled, because a compiled program does not see that the memory has changed.
         tensors = memory.keys, memory.values, host_ids
-        pairs = list(zip(self._trackers, tensors, strict=True))
-        fitted = self._fitted
-        if fitted is None or not all(tracker.is_unchanged(tensor) for tracker, tensor in pairs):
-            for tracker, tensor in pairs:
-                tracker.record(tensor)
-            occupied = memory.state.occupied
-            fitted = _Fitted(memory.keys[occupied], memory.values[occupied], host_ids)
-            self._fitted = fitted
+        kept = self._fitted
+        if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
+            return kept[1]
+        trackers = [VersionTracker() for _ in tensors]
+        # Before the fit, so that a change meanwhile is seen.
+        for tracker, tensor in zip(trackers, tensors, strict=True):
+            tracker.record(tensor)
+        occupied = memory.state.occupied
+        fitted = _Fitted(memory.keys[occupied], memory.values[occupied], host_ids)
+        # In one step, because other threads may ask at the same time.
+        self._fitted = trackers, fitted
         return fitted
 
 
@@ -312,9 +326,12 @@ class _Fitted:
         return self.discriminant.rows(queries) @ self.discriminant.rows(keys).T
 
 
-def _projected(memory: Memory, features: Tensor) -> Tensor:
-    projected = features if memory.projection is None else memory.projection(features)
-    return projected.to(torch.promote_types(projected.dtype, torch.float32))
+def _rows(memory: Memory, features: Tensor) -> Rows:
+    """Queries as the memory itself checks, projects and normalises them; float32 at least."""
+    rows = rows_of(features, None, None, memory.keys, memory.projection, memory.validate)
+    return rows._replace(
+        queries=rows.queries.to(torch.promote_types(rows.queries.dtype, torch.float32))
+    )
 
 
 def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:
