@@ -235,7 +235,7 @@ class FittedReader(Reader):
         slots = memory.state.occupied.nonzero().squeeze(1)
         keys = memory.keys[slots]
         columns = torch.searchsorted(fitted.classes, memory.values[slots])
-        parts = fitted.similarities(queries, keys).clamp(min=1e-6)
+        parts = fitted.similarities(queries, keys).float().clamp(min=1e-6)
         sums = torch.zeros_like(evidence.scores).index_add_(1, columns, parts)
         cosines = normalized(queries, memory.keys.dtype)[0] @ keys.T
         return Carriers(

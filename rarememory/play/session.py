@@ -163,7 +163,8 @@ class Session:
 
     def _new(self) -> MemoryClassifier:
         memory = Memory(128, SLOTS, update=FirstInFirstOut())
-        classifier = MemoryClassifier(self._encoder, host=False, memory=memory)
+        # The prior of the threshold is a cosine of the nearest drawing.
+        classifier = MemoryClassifier(self._encoder, host=False, memory=memory, reader="nearest")
         classifier.about["encoder"] = ENCODER
         set_threshold(classifier)
         return classifier

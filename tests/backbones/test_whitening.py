@@ -45,8 +45,8 @@ def answered(classifier, seed):
     return sum(a == b for a, b in zip(answers, labels, strict=True)) / len(labels)
 
 
-def of_space(**options):
-    return wrap(nn.Identity(), host=False, memory=Memory(3, 64), **options)
+def of_space(reader="nearest", **options):
+    return wrap(nn.Identity(), host=False, memory=Memory(3, 64), reader=reader, **options)
 
 
 def test_classes_that_only_a_direction_hides_are_told_apart():
@@ -63,8 +63,9 @@ def test_whitening_remembers_nothing_and_names_nothing():
     assert len(classifier.memory) == 0 and classifier.classes == []
 
 
-def test_a_map_is_saved_and_loaded(tmp_path):
-    classifier = of_space()
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_a_map_is_saved_and_loaded(tmp_path, reader):
+    classifier = of_space(reader)
     classifier.whiten(*streaks(4, 50))
     classifier.learn(*streaks(8, 1), refs=[f"{n}.png" for n in range(8)])
     classifier.save(tmp_path / "it.safetensors")
@@ -74,8 +75,9 @@ def test_a_map_is_saved_and_loaded(tmp_path):
     assert torch.equal(loaded.memory.projection.weight, classifier.memory.projection.weight)
 
 
-def test_refreshing_goes_through_the_map():
-    classifier = of_space()
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_refreshing_goes_through_the_map(reader):
+    classifier = of_space(reader)
     classifier.whiten(*streaks(4, 50))
     inputs, labels = streaks(8, 1)
     refs = [f"{n}.png" for n in range(8)]
@@ -106,6 +108,14 @@ def test_mapped_keys_cannot_play_the_stranger():
     with pytest.raises(ValueError, match="its keys are projected already: give inputs"):
         classifier.fit_threshold(false_accept_rate=0.1)
     assert classifier.fit_threshold(*streaks(8, 5, seed=4), false_accept_rate=0.1) > 0
+
+
+def test_the_fitted_reader_leaves_mapped_keys_out_of_itself():
+    classifier = of_space(reader="fitted")
+    classifier.whiten(*streaks(4, 50))
+    classifier.learn(*streaks(8, 5))
+    found = classifier.fit_threshold(false_accept_rate=0.1)
+    assert classifier.threshold.item() == pytest.approx(found) and found.examples == 40
 
 
 @pytest.mark.parametrize("bias", [False, True])

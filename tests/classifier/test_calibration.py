@@ -31,10 +31,11 @@ def noisy(count, seed, spread=40.0):
     return at(*angles.tolist()), labels
 
 
-def test_calibrating_makes_confidence_agree_with_accuracy():
-    classifier = hosted(20 * at(0, 90), memory_size=400)
+@pytest.mark.parametrize(("reader", "temperature"), [("nearest", 1e-4), ("fitted", 0.02)])
+def test_calibrating_makes_confidence_agree_with_accuracy(reader, temperature):
+    classifier = hosted(20 * at(0, 90), memory_size=400, reader=reader)
     classifier.learn(*noisy(200, seed=1))
-    classifier.ensembler.weights[0] = 1e-4
+    classifier.ensembler.weights[0] = temperature
     inputs, labels = noisy(600, seed=3)
 
     def error():
@@ -43,19 +44,20 @@ def test_calibrating_makes_confidence_agree_with_accuracy():
         return expected_calibration_error(answer.confidence, correct)
 
     before = error()
-    report = classifier.calibrate(*noisy(600, seed=2))
+    report = classifier.calibrate(*noisy(600, seed=2), objective="likelihood")
     assert report.examples == 600
     assert report.loss < report.loss_before and report.error < report.error_before
     assert error() < 0.08 < before
 
 
-def test_calibrating_finds_how_much_the_host_counts():
+@pytest.mark.parametrize(("reader", "host_score"), [("nearest", -0.9), ("fitted", -40.0)])
+def test_calibrating_finds_how_much_the_host_counts(reader, host_score):
     """A host that is right about two classes, and a memory of the two others."""
-    classifier = hosted(20 * at(0, 90), classes=["right", "up"])
+    classifier = hosted(20 * at(0, 90), classes=["right", "up"], reader=reader)
     classifier.learn(at(180, 270), ["left", "down"])
     inputs = at(10, -10, 80, 100, 170, 190, 260, 280)
     labels = [name for name in ("right", "up", "left", "down") for _ in range(2)]
-    classifier.ensembler.weights[1] = -0.9
+    classifier.ensembler.weights[1] = host_score
     assert classifier.predict(inputs) != labels
     classifier.calibrate(inputs, labels)
     assert classifier.predict(inputs) == labels
@@ -73,18 +75,20 @@ def test_a_fit_that_makes_it_worse_is_not_used():
     assert weights is start and report.loss == report.loss_before
 
 
-def test_calibrating_changes_nothing_but_the_weights():
-    classifier = bare()
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_calibrating_changes_nothing_but_the_weights(reader):
+    classifier = bare(reader=reader)
     classifier.learn(at(0, 90), ["kea", "weka"])
-    before = everything(classifier)
+    before, initial = everything(classifier), classifier.ensembler.weights.clone()
     classifier.calibrate(at(20, 50, 80), ["kea", "kea", "weka"])
     weights = classifier.ensembler.weights.clone()
-    classifier.ensembler.weights.copy_(torch.tensor([0.025, 0.8, 1.0, 0.0]))
+    classifier.ensembler.weights.copy_(initial)
     assert everything(classifier) == before
-    assert weights[0] != 0.025 and torch.equal(weights[1:], classifier.ensembler.weights[1:])
+    assert weights[0] != initial[0] and torch.equal(weights[1:], initial[1:])
 
 
-def test_the_hosts_classes_lose_no_more_accuracy_than_they_may():
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_the_hosts_classes_lose_no_more_accuracy_than_they_may(reader):
     """New classes in the middle of old ones: likelihood alone would take from the old."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 90]).repeat(100).tolist() + ["kea"] * 400
@@ -92,7 +96,7 @@ def test_the_hosts_classes_lose_no_more_accuracy_than_they_may():
     inputs = at(*(torch.tensor(angles) + 25 * torch.randn(600, generator=generator)).tolist())
     reports = {}
     for keep in (1.0, 0.05, 0.0):
-        classifier = hosted(9 * at(0, 90), classes=[0, 90])
+        classifier = hosted(9 * at(0, 90), classes=[0, 90], reader=reader)
         classifier.learn(at(45), ["kea"])
         reports[keep] = classifier.calibrate(inputs, labels, keep=keep)
         answers = classifier.predict(inputs[:200])

@@ -24,6 +24,7 @@ class Lengths(nn.Module):
 
 
 def reader(**options):
+    options = {"reader": "nearest", **options}
     classifier = MemoryClassifier(Lengths(), host=False, memory=Memory(2, 8), **options)
     classifier.learn(TEXTS, NAMES)
     return classifier

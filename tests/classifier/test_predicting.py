@@ -18,6 +18,7 @@ from rarememory.classifier.blend import (
     example_weights,
     probabilities,
 )
+from rarememory.classifier.readers import LONE_COSINE, NEAREST_SCALE
 
 COSINE = st.floats(-1, 1)
 
@@ -74,16 +75,21 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
         )
 
 
-def test_near_an_example_the_memory_decides_and_far_from_it_the_host():
-    classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), classes=["up", "down"])
+@pytest.mark.parametrize(("reader", "far"), [("nearest", 60), ("fitted", 65)])
+def test_near_an_example_the_memory_decides_and_far_from_it_the_host(reader, far):
+    host = torch.tensor([[0.0, 3.0], [0.0, -3.0]])
+    classifier = hosted(host, classes=["up", "down"], reader=reader)
     classifier.learn(at(0), ["kea"])
-    assert classifier.predict(at(0, 20, 60, -60, 170)) == ["kea", "kea", "up", "down", "up"]
+    assert classifier.predict(at(0, 20, far, -far, 170)) == ["kea", "kea", "up", "down", "up"]
 
 
-def test_how_much_the_memory_counts_can_be_given():
+@pytest.mark.parametrize(("reader", "scale"), [("nearest", 1.0), ("fitted", NEAREST_SCALE)])
+def test_how_much_the_memory_counts_can_be_given(reader, scale):
     answers = []
+    host = torch.tensor([[0.0, 3.0], [0.0, -3.0]])
     for host_score in (0.99, 0.5, -1.0):
-        classifier = hosted(torch.tensor([[0.0, 3.0], [0.0, -3.0]]), host_score=host_score)
+        classifier = hosted(host, host_score=scale * host_score, reader=reader)
+        assert classifier.blend_weights.host_score.item() == pytest.approx(scale * host_score)
         classifier.learn(at(0), ["kea"])
         answers.append(classifier.predict(at(20, 80)))
     assert answers == [[0, 0], ["kea", 0], ["kea", "kea"]]
@@ -167,7 +173,7 @@ def test_nothing_known_is_no_confidence():
 
 
 def test_an_explanation_names_the_examples_that_answered():
-    classifier = bare(temperature=0.7)
+    classifier = bare(temperature=0.7, reader="nearest")
     classifier.learn(at(0, 90), ["kea", "weka"], ["0.png", "90.png"])
     classifier.learn(at(180), ["kea"], ["180.png"])
     first, second = classifier.explain(at(30)[0], k=2)
@@ -179,10 +185,11 @@ def test_an_explanation_names_the_examples_that_answered():
     assert [len(row) for row in classifier.explain(at(0, 10, 20))] == [3, 3, 3]
 
 
-def test_weights_of_examples_leave_the_hosts_share():
-    classifier = hosted(torch.zeros(2, 2))
+@pytest.mark.parametrize(("reader", "cosine"), [("nearest", 0.8), ("fitted", LONE_COSINE)])
+def test_weights_of_examples_leave_the_hosts_share(reader, cosine):
+    classifier = hosted(torch.zeros(2, 2), reader=reader)
     classifier.learn(at(0), ["kea"])
-    far = math.degrees(math.acos(0.8))
+    far = math.degrees(math.acos(cosine))
     (only,) = classifier.explain(at(far)[0])
     assert only.weight == pytest.approx(0.5, abs=1e-3)
     assert classifier.predict_proba(at(far)[0]).values.tolist() == pytest.approx(

@@ -51,7 +51,9 @@ def test_features_of_another_width_or_of_integers_are_refused(reader, classes):
     classifier = wrap(nn.Identity(), host=False, reader=reader, memory=Memory(6, 8))
     if classes:
         classifier.learn(torch.eye(6)[:classes], list("abc"[:classes]))
-    with pytest.raises(ValueError, match="queries have width 5, and the keys of this memory have 6"):
+    with pytest.raises(
+        ValueError, match="queries have width 5, and the keys of this memory have 6"
+    ):
         classifier.predict(torch.ones(1, 5))
     with pytest.raises(ValueError, match="queries must be floating point"):
         classifier.predict(torch.ones(1, 6, dtype=torch.int64))

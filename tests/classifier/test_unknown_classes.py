@@ -15,8 +15,8 @@ from rarememory.classifier.openset import familiarity, threshold_at
 RATES = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
 
 
-def with_birds(*angles, names=("kea", "weka", "kiwi")):
-    classifier = bare()
+def with_birds(*angles, names=("kea", "weka", "kiwi"), reader="nearest"):
+    classifier = bare(reader=reader)
     classifier.learn(at(*angles), list(names[: len(angles)]))
     return classifier
 
@@ -91,9 +91,11 @@ def test_a_host_whose_classes_are_all_excluded_adds_nothing(n_host):
     assert familiar([0.4, -math.inf], logits) == [pytest.approx(0.4), -math.inf]
 
 
-def test_before_a_threshold_only_an_empty_memory_says_unknown():
-    assert bare().predict(at(0)) == ["unknown"]
-    assert with_birds(0).predict(at(180)) == ["kea"]
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_before_a_threshold_only_an_empty_memory_says_unknown(reader):
+    assert bare(reader=reader).predict(at(0)) == ["unknown"]
+    assert with_birds(0, reader=reader).predict(at(180)) == ["kea"]
+    assert with_birds(0, 90, reader=reader).predict(at(225)) != ["unknown"]
 
 
 def test_a_threshold_from_unknown_examples():
@@ -110,8 +112,9 @@ def test_a_threshold_from_unknown_examples():
     assert classifier.predict(at(-60, -59)) == ["unknown", "kea"]
 
 
-def test_one_class_cannot_be_left_out():
-    classifier = with_birds(0, 10, names=("kea", "kea"))
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_one_class_cannot_be_left_out(reader):
+    classifier = with_birds(0, 10, names=("kea", "kea"), reader=reader)
     with pytest.raises(ValueError, match="give unknown="):
         classifier.fit_threshold(false_accept_rate=0.1)
     assert classifier.threshold == -math.inf
@@ -132,7 +135,7 @@ def test_without_unknown_examples_one_class_at_a_time_is_left_out():
 
 def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
     weight = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
-    whole, without = hosted(weight), hosted(weight)
+    whole, without = (hosted(weight, reader="nearest") for _ in range(2))
     whole.learn(at(0, 20, 30, 90), ["kea", "weka", "weka", "kiwi"])
     without.learn(at(20, 30, 90), ["weka", "weka", "kiwi"])
     threshold = whole.fit_threshold(at(5), ["kea"], false_accept_rate=0.5)
@@ -140,17 +143,19 @@ def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
 
 
 def test_a_class_left_out_is_left_out_of_the_host_too():
-    classifier = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0]]), classes=["right", "up"])
+    host = torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
+    classifier = hosted(host[:2], classes=["right", "up"], reader="nearest")
     left_in = classifier.familiarity(at(0))
     left_out = classifier.fit_threshold(at(0), ["right"], false_accept_rate=0.5)
     # The host has one class left, which has a probability of 1.
     assert left_out == pytest.approx(0.8 + 0.025 * 100) and left_in < 1
-    three = hosted(torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]]))
+    three = hosted(host, reader="nearest")
     assert three.fit_threshold(at(0), [0], false_accept_rate=0.5) == pytest.approx(0.8)
 
 
-def test_a_host_needs_examples_for_a_threshold():
-    classifier = hosted(torch.eye(2))
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_a_host_needs_examples_for_a_threshold(reader):
+    classifier = hosted(torch.eye(2), reader=reader)
     with pytest.raises(ValueError, match="give inputs, or unknown="):
         classifier.fit_threshold()
     with pytest.raises(ValueError, match="'keaa' is not known"):

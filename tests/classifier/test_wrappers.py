@@ -96,7 +96,9 @@ def test_an_older_file_names_its_layer_with_them(tmp_path):
 
 @pytest.mark.parametrize("compile_part", [compiled, compiled_in_place])
 def test_the_head_may_follow_a_part_that_is_compiled(compile_part):
-    model = nn.Sequential(compile_part(nn.Sequential(nn.Linear(6, 4), nn.ReLU())), nn.Linear(4, 3))
+    model = nn.Sequential(
+        compile_part(nn.Sequential(nn.Linear(6, 16), nn.ReLU())), nn.Linear(16, 3)
+    )
     classifier = wrap(model, memory_size=8)
     classifier.learn(INPUTS, list("abcde"))
     assert classifier.predict(INPUTS) == list("abcde")

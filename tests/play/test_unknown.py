@@ -12,7 +12,7 @@ from tests.sources import omniglot
 
 def empty_classifier():
     memory = Memory(128, 64, update=FirstInFirstOut())
-    return MemoryClassifier(omniglot_encoder(), host=False, memory=memory)
+    return MemoryClassifier(omniglot_encoder(), host=False, memory=memory, reader="nearest")
 
 
 def test_one_class_has_the_prior_threshold_and_an_empty_memory_minus_1():
