@@ -44,6 +44,8 @@ class LeftOut:
 
     Attributes:
         logits: of every class.
+        unrefined: the same without the refinement, which has seen the examples.
+        samples: which of the keys each example is.
         classes: the place of each example's own class.
         several: whether its class has other examples.
         rows: the examples, at unit length in the metric; class by class.
@@ -54,6 +56,8 @@ class LeftOut:
     """
 
     logits: Float[Tensor, "examples classes"]
+    unrefined: Float[Tensor, "examples classes"]
+    samples: Int64[Tensor, " examples"]
     classes: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
     rows: Float[Tensor, "examples axes"]
@@ -146,10 +150,12 @@ def fit_discriminant(
         order = order[values[order].argsort(stable=True)].clone()
         rows = keys[order].to(torch.promote_types(keys.dtype, torch.float32))
         classes, places, counts = values[order].unique(return_inverse=True, return_counts=True)
-        return _fitted(rows, places, classes, counts.to(rows.dtype))
+        return _fitted(rows, order, places, classes, counts.to(rows.dtype))
 
 
-def _fitted(rows: Tensor, places: Tensor, classes: Tensor, counts: Tensor) -> Discriminant:
+def _fitted(
+    rows: Tensor, samples: Tensor, places: Tensor, classes: Tensor, counts: Tensor
+) -> Discriminant:
     keys, key_means = rows, _class_means(rows, places, counts)
     mean = key_means.mean(0)
     rows = normalize(rows - mean, dim=1)
@@ -180,7 +186,8 @@ def _fitted(rows: Tensor, places: Tensor, classes: Tensor, counts: Tensor) -> Di
         cosines = units[some] @ prototypes + bias
     weights, bias = scale * prototypes, scale * bias
     # Left out of the means, and not of the refinement, which changes little.
-    logits, change, more = scale * cosines, None, torch.zeros_like(counts)
+    unrefined = logits = scale * cosines
+    change, more = None, torch.zeros_like(counts)
     if degrees and units.numel() * len(counts) <= _REFINED:
         # Scaled like the logits, so that one penalty fits memories of every scale.
         change, more = refined(scale**0.5 * units, units @ weights, places, counts)
@@ -189,7 +196,15 @@ def _fitted(rows: Tensor, places: Tensor, classes: Tensor, counts: Tensor) -> Di
     metric = basis * metric
     foreign = _foreign_scores(keys @ metric, places, key_means @ metric, shares)
     left_out = LeftOut(
-        logits, places[some], several[some], units[some], scale, scale * foreign[0], foreign[1]
+        logits,
+        unrefined,
+        samples[some],
+        places[some],
+        several[some],
+        units[some],
+        scale,
+        scale * foreign[0],
+        foreign[1],
     )
     return Discriminant(
         classes,
