@@ -1,6 +1,6 @@
 """scikit-learn: nearest neighbours with a memory, as an estimator that learns incrementally."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,20 +9,36 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from rarememory.base.state import EMPTY, Recall
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
 from rarememory.integrations.neighbors import without_self
+from rarememory.integrations.pool import (
+    MOST_JUDGED,
+    Pool,
+    evenly_spaced,
+    fit_pool,
+    vote,
+    without_own,
+)
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import FirstInFirstOut, Update
 
 
 class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Nearest neighbours by cosine; `partial_fit` adds samples, of new classes too.
+    """A classifier with a memory of samples; `partial_fit` adds samples, of new classes too.
 
     Every sample gets a slot; the cosine of a sample of zeros with any other is 0. `partial_fit`
     needs no `classes=` and forgets nothing, unless `memory_size` is set: then the oldest samples
     are replaced. Samples vote with softmax(cosine / temperature) (Kaiser et al. 2017, section 2).
+
+    By default nothing has to be set. The samples that are left out, one at a time, choose how the
+    columns are scaled, and how much each of several readers counts: the vote, class means in a
+    fitted metric, and kernel ridge regression (`rarememory.integrations.pool`). What is fitted is
+    fitted again at the first prediction after `fit` or `partial_fit`. The vote answers alone where
+    no class has two samples, because then no sample can be left out.
 
     Args:
         n_neighbors: how many samples vote.
@@ -30,16 +46,32 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         memory_size: samples to remember; None for all of them.
         update: the update policy; `FirstInFirstOut`, one slot per sample, if None.
         lookup: the search, as in `Memory`.
+        scale: None leaves the columns as they are. "auto" chooses, by how many of the left-out
+            samples of the first fit are answered rightly, between the columns as they are, less
+            their means, and divided by their standard deviations too; columns as they are where
+            none can be left out. `partial_fit` keeps the choice.
+        reader: "nearest" is the vote and "fitted" the class means. "auto" pools these and kernel
+            ridge regression, with weights that the left-out samples choose; with `scale="auto"`
+            each of the three reads both the columns as they are and standardised ones.
 
     Attributes:
         classes_: the classes seen so far, sorted.
         memory_: the `Memory`; its values number the classes in the order in which they were seen.
         samples_: for each slot the number of its sample, counted over all calls.
+        mean_: what is taken off each column before neighbours are looked for.
+        scale_: what each column is then divided by.
 
     Example:
         >>> birds = MemoryNeighbors(n_neighbors=1).fit([[1.0, 0.0], [0.0, 1.0]], ["kea", "weka"])
         >>> birds.partial_fit([[-1.0, 0.0]], ["kiwi"]).predict([[-1.0, 0.1], [0.9, 0.0]]).tolist()
         ['kiwi', 'kea']
+
+        The second column decides here, and the first is a thousand times as large:
+
+        >>> X, y = [[1e3, 1], [2e3, 1.1], [1e3, 3], [2e3, 3.1]], ["kea", "kea", "weka", "weka"]
+        >>> birds = MemoryNeighbors().fit(X, y)
+        >>> birds.scale_, birds.predict([[3e3, 1.0], [0, 3.0]])
+        (array([500.        ,   1.00124922]), array(['kea', 'weka'], dtype='<U4'))
     """
 
     def __init__(
@@ -50,18 +82,23 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         memory_size: int | None = None,
         update: Update | None = None,
         lookup: str | Lookup = "auto",
+        scale: str | None = "auto",
+        reader: str = "auto",
     ) -> None:
         self.n_neighbors = n_neighbors
         self.temperature = temperature
         self.memory_size = memory_size
         self.update = update
         self.lookup = lookup
+        self.scale = scale
+        self.reader = reader
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "MemoryNeighbors":
         """Replace what is remembered by the samples.
 
         Raises:
-            ValueError: scikit-learn refuses the input.
+            ValueError: scikit-learn refuses the input, or `scale` or `reader` is none of those
+                listed.
         """
         return self._learn(X, y, None, reset=True)
 
@@ -81,17 +118,83 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, dtype=np.float64, reset=reset)
         check_classification_targets(y)
         if reset:
+            self._check_choices()
+            self._choose_scale(X, np.unique(y, return_inverse=True)[1])
             size = len(X) if self.memory_size is None else self.memory_size
             self._seen, self._count = np.asarray(y)[:0], 0
             self.memory_ = self._memory(X.shape[1] + 1, size)
-            self.samples_ = np.full(size, EMPTY)
+            self.samples_, self._lengths = np.full(size, EMPTY), np.ones(size)
         self._add_classes(y if classes is None else np.concatenate([np.asarray(classes), y]))
         if self.memory_size is None and self.update is None:
             self._grow(self._count + len(X))
-        write = self.memory_.write(_nonzero(X), torch.from_numpy(self._numbers_of(y)))
-        self.samples_[write.slots.numpy()] = np.arange(self._count, self._count + len(X))
+        rows = _nonzero((X - self.mean_) / self.scale_)
+        slots = self.memory_.write(rows, torch.from_numpy(self._numbers_of(y))).slots.numpy()
+        self.samples_[slots] = np.arange(self._count, self._count + len(X))
+        self._lengths[slots] = rows.norm(dim=1).numpy()
         self._count += len(X)
+        # A list that is filled by a prediction, which may not set attributes of an estimator.
+        self._fitted: list[_FittedReader | None] = []
         return self
+
+    def _check_choices(self) -> None:
+        if self.scale not in ("auto", None):
+            raise ValueError(f'scale must be "auto" or None, not {self.scale!r}')
+        if self.reader not in ("auto", "nearest", "fitted"):
+            raise ValueError(f'reader must be "auto", "nearest" or "fitted", not {self.reader!r}')
+
+    def _choose_scale(self, X: NDArray[np.float64], y: NDArray[np.int64]) -> None:
+        spaces = [_as_they_are(X)]
+        if self.scale == "auto":
+            standardised = _standardised(X)
+            spaces += [_Scaling(standardised.mean, np.ones(X.shape[1])), standardised]
+        merits = [0.0]
+        if len(spaces) > 1 and _can_be_left_out(y):
+            merits = [self._left_out_accuracy(space.keys(X), y) for space in spaces]
+        self.mean_, self.scale_ = spaces[merits.index(max(merits))]
+
+    def _left_out_accuracy(self, keys: Tensor, y: NDArray[np.int64]) -> float:
+        classes = torch.from_numpy(y)
+        several = classes.bincount()[classes] > 1
+        if self.reader == "fitted":
+            left_out = fit_discriminant(keys, classes).left_out
+            answers, some = left_out.unrefined, left_out.samples
+        else:
+            some = evenly_spaced(classes, MOST_JUDGED)
+            answers = vote(
+                without_own(keys, some),
+                classes,
+                int(classes.max()) + 1,
+                min(self.n_neighbors, len(y) - 1),
+                self.temperature,
+            )
+        right = (answers.argmax(1) == classes[some])[several[some]]
+        return right.double().mean().item()
+
+    def _reader(self) -> "_FittedReader | None":
+        """What answers beside the vote, of what is remembered now; None where the vote does."""
+        if not self._fitted:
+            self._fitted.append(None if self.reader == "nearest" else self._fit_reader())
+        return self._fitted[0]
+
+    def _fit_reader(self) -> "_FittedReader | None":
+        used = torch.from_numpy(np.flatnonzero(self.samples_ != EMPTY))
+        used = used[self.memory_.values[used] != EMPTY]
+        # In the order of the samples, in whatever slots they are.
+        used = used[torch.from_numpy(np.argsort(self.samples_[used.numpy()], kind="stable"))]
+        keys = self.memory_.keys[used].detach()
+        numbers, classes = self.memory_.values[used].unique(return_inverse=True)
+        if not _can_be_left_out(classes.numpy()):
+            return None
+        if self.reader == "fitted":
+            kept = _Scaling(self.mean_, self.scale_)
+            return _FittedReader([kept], fit_discriminant(keys, classes), numbers)
+        rows = keys[:, :-1].numpy() * self._lengths[used.numpy()][:, None]
+        X = rows * self.scale_ + self.mean_
+        spaces = [_as_they_are(X)] + ([_standardised(X)] if self.scale == "auto" else [])
+        of_spaces = [space.keys(X) for space in spaces]
+        return _FittedReader(
+            spaces, fit_pool(of_spaces, classes, self.n_neighbors, self.temperature), numbers
+        )
 
     def _memory(self, key_dim: int, size: int) -> Memory:
         update = FirstInFirstOut() if self.update is None else self.update
@@ -104,6 +207,7 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.memory_.resize(max(needed, 2 * size))
             more = np.full(len(self.memory_.values) - size, EMPTY)
             self.samples_ = np.concatenate([self.samples_, more])
+            self._lengths = np.concatenate([self._lengths, np.ones(len(more))])
 
     def _add_classes(self, y: NDArray[Any]) -> None:
         self._seen = np.concatenate([self._seen, np.setdiff1d(y, self._seen)])
@@ -121,13 +225,20 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """The probability of every class, in the order of `classes_`."""
-        recall = self._recall(self._queries(X), self.n_neighbors)
+        check_is_fitted(self)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        reader = self._reader()
+        n_classes = len(self.classes_)
+        found = self._votes(rows) if reader is None else reader.probabilities(rows, n_classes)
+        return np.asarray(found.numpy()[:, self._order])
+
+    def _votes(self, X: NDArray[np.float64]) -> Tensor:
+        recall = self._recall(self._scaled(X), self.n_neighbors)
         logits = (recall.scores / self.temperature).masked_fill(recall.slots == EMPTY, -torch.inf)
         weights = logits.softmax(dim=1)
         probabilities = weights.new_zeros(len(weights), len(self.classes_))
         # A neighbour that is EMPTY has weight 0, so it may be added anywhere.
-        probabilities.scatter_add_(1, recall.values.clamp(min=0), weights)
-        return np.asarray(probabilities.numpy()[:, self._order])
+        return probabilities.scatter_add_(1, recall.values.clamp(min=0), weights)
 
     def kneighbors(
         self,
@@ -136,6 +247,8 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return_distance: bool = True,
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | NDArray[np.int64]:
         """Distances (1 - cosine) and numbers of the nearest samples, nearest first.
+
+        Cosines are those of (X - mean_) / scale_, whichever `reader` answers.
 
         Args:
             X: queries; None for the remembered samples, each without itself.
@@ -163,7 +276,10 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _queries(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        return _nonzero(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._scaled(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _scaled(self, X: NDArray[np.float64]) -> Tensor:
+        return _nonzero((X - self.mean_) / self.scale_)
 
     def _recall(self, queries: Tensor, k: int) -> Recall:
         with torch.no_grad():
@@ -174,3 +290,45 @@ def _nonzero(X: NDArray[np.float64]) -> Tensor:
     """The samples with one more column: 1 for samples of zeros, which have no direction, else 0."""
     zeros = ~X.any(axis=1, keepdims=True)
     return torch.tensor(np.concatenate([X, zeros], axis=1))
+
+
+class _Scaling(NamedTuple):
+    """What is taken off each column, and what it is then divided by."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def keys(self, X: NDArray[np.float64]) -> Tensor:
+        return normalize(_nonzero((X - self.mean) / self.scale), dim=1)
+
+
+def _as_they_are(X: NDArray[np.float64]) -> _Scaling:
+    return _Scaling(np.zeros(X.shape[1]), np.ones(X.shape[1]))
+
+
+def _standardised(X: NDArray[np.float64]) -> _Scaling:
+    """Columns that do not vary, or by rounding only, are not divided."""
+    deviations = X.std(axis=0)
+    varied = deviations > 1e-10 * np.abs(X).max(axis=0)
+    return _Scaling(X.mean(axis=0), np.where(varied, deviations, 1.0))
+
+
+def _can_be_left_out(classes: NDArray[np.int64]) -> bool:
+    counts = np.bincount(classes)
+    return bool(len(counts) > 1 and counts.max() > 1)
+
+
+class _FittedReader(NamedTuple):
+    """A reader, the scalings of what it reads, and the values in the memory of its classes."""
+
+    spaces: list[_Scaling]
+    reader: Pool | Discriminant
+    numbers: Tensor
+
+    def probabilities(self, X: NDArray[np.float64], n_classes: int) -> Tensor:
+        keys = [space.keys(X) for space in self.spaces]
+        if isinstance(self.reader, Pool):
+            found = self.reader.probabilities(keys)
+        else:
+            found = self.reader.logits(keys[0]).softmax(1)
+        return found.new_zeros(len(X), n_classes).index_copy_(1, self.numbers, found)

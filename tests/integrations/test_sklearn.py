@@ -2,28 +2,43 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch.nn.functional import normalize, one_hot
 
 from rarememory import AverageOrReplace
+from rarememory.integrations.pool import fit_kernel_ridge, fit_pool, pooled
 from rarememory.integrations.sklearn import MemoryNeighbors
 
 
 # Annotations are not checked: scikit-learn passes other types on purpose.
 @pytest.mark.usefixtures("unchecked")
-@parametrize_with_checks([MemoryNeighbors(), MemoryNeighbors(1, memory_size=500)])
+@parametrize_with_checks(
+    [
+        MemoryNeighbors(),
+        MemoryNeighbors(1, memory_size=500),
+        MemoryNeighbors(scale=None, reader="nearest"),
+        MemoryNeighbors(reader="fitted"),
+    ]
+)
 def test_it_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+def voting(n_neighbors=5, **settings):
+    """The vote among neighbours in the columns as they are."""
+    return MemoryNeighbors(n_neighbors, scale=None, reader="nearest", **settings)
 
 
 def samples(count, seed=0, width=4):
@@ -37,7 +52,7 @@ def test_neighbours_are_those_of_scikit_learn(count, k, seed):
     X, y = samples(count, seed)
     X[0] = 0
     reference = NearestNeighbors(n_neighbors=k, metric="cosine").fit(X)
-    ours = MemoryNeighbors(k).fit(X, y)
+    ours = voting(k).fit(X, y)
     queries = samples(7, seed + 1)[0]
     for theirs, mine in (
         (reference.kneighbors(queries), ours.kneighbors(queries)),
@@ -52,14 +67,14 @@ def test_neighbours_are_those_of_scikit_learn(count, k, seed):
 def test_one_neighbour_answers_as_that_of_scikit_learn():
     X, y = load_digits(return_X_y=True)
     reference = KNeighborsClassifier(1, metric="cosine").fit(X[:900], y[:900])
-    ours = MemoryNeighbors(1).fit(X[:900], y[:900])
+    ours = voting(1).fit(X[:900], y[:900])
     assert (reference.predict(X[900:]) == ours.predict(X[900:])).mean() > 0.998
     assert ours.score(X[900:], y[900:]) > 0.95
 
 
 def test_learning_in_parts_is_learning_at_once():
     X, y = samples(60)
-    whole, parts = MemoryNeighbors().fit(X, y), MemoryNeighbors()
+    whole, parts = voting().fit(X, y), voting()
     for part in np.array_split(np.arange(60), 7):
         parts.partial_fit(X[part], y[part])
     queries = samples(20, 1)[0]
@@ -70,7 +85,7 @@ def test_learning_in_parts_is_learning_at_once():
 
 
 def test_new_classes_are_sorted_into_classes_():
-    ours = MemoryNeighbors(1).partial_fit([[1.0, 0]], ["weka"])
+    ours = voting(1).partial_fit([[1.0, 0]], ["weka"])
     ours.partial_fit([[0, 1.0], [-1.0, 0]], ["a long name", "zebra finch"])
     assert ours.classes_.tolist() == ["a long name", "weka", "zebra finch"]
     assert ours.predict([[1, 0.1], [0.1, 1], [-1, 0.1]]).tolist() == [
@@ -88,7 +103,7 @@ def test_fitting_again_starts_from_nothing():
 
 
 def test_a_bounded_memory_replaces_the_oldest():
-    ours = MemoryNeighbors(1, memory_size=2).fit([[1.0, 0], [0, 1.0]], [1, 2])
+    ours = voting(1, memory_size=2).fit([[1.0, 0], [0, 1.0]], [1, 2])
     ours.partial_fit([[-1.0, 0.1]], [3]).partial_fit([[0.1, -1.0]], [4])
     assert sorted(ours.samples_) == [2, 3]
     assert ours.predict([[-1.0, 0], [0, -1.0]]).tolist() == [3, 4]
@@ -97,16 +112,16 @@ def test_a_bounded_memory_replaces_the_oldest():
 
 def test_votes_are_weighted_by_the_temperature():
     X, y = [[1.0, 0], [0.9, 0.5], [0.9, -0.5]], [0, 1, 1]
-    assert MemoryNeighbors(3, temperature=0.01).fit(X, y).predict([[1.0, 0]]).tolist() == [0]
-    assert MemoryNeighbors(3, temperature=10.0).fit(X, y).predict([[1.0, 0]]).tolist() == [1]
+    assert voting(3, temperature=0.01).fit(X, y).predict([[1.0, 0]]).tolist() == [0]
+    assert voting(3, temperature=10.0).fit(X, y).predict([[1.0, 0]]).tolist() == [1]
     scores = np.array([1, 0.9 / np.hypot(0.9, 0.5)])
     first, second = np.exp(scores / 0.5)
-    probabilities = MemoryNeighbors(3, temperature=0.5).fit(X, y).predict_proba([[1.0, 0]])
+    probabilities = voting(3, temperature=0.5).fit(X, y).predict_proba([[1.0, 0]])
     np.testing.assert_allclose(probabilities[0, 0], first / (first + 2 * second))
 
 
 def test_with_fewer_samples_than_neighbours_it_predicts_but_lists_none():
-    ours = MemoryNeighbors(9).fit([[1.0, 0], [0, 1.0]], [0, 1])
+    ours = voting(9).fit([[1.0, 0], [0, 1.0]], [0, 1])
     np.testing.assert_allclose(ours.predict_proba([[1, 1]]), [[0.5, 0.5]])
     with pytest.raises(ValueError, match="between 1 and the 2 samples, not 9"):
         ours.kneighbors([[1, 1]])
@@ -115,13 +130,13 @@ def test_with_fewer_samples_than_neighbours_it_predicts_but_lists_none():
 
 
 def test_equal_samples_are_neighbours_of_each_other_but_none_of_itself():
-    ours = MemoryNeighbors(2).fit([[1.0, 0]] * 5, [0] * 5)
+    ours = voting(2).fit([[1.0, 0]] * 5, [0] * 5)
     numbers = ours.kneighbors(return_distance=False)
     assert all(own not in row and len(set(row)) == 2 for own, row in enumerate(numbers.tolist()))
 
 
 def test_a_policy_and_a_lookup_of_choice_are_used():
-    ours = MemoryNeighbors(1, update=AverageOrReplace(), lookup="torch", memory_size=9)
+    ours = voting(1, update=AverageOrReplace(), lookup="torch", memory_size=9)
     ours.fit([[1.0, 0]], [0]).partial_fit([[0.8, 0.6]], [0])
     assert len(ours.memory_) == 1 and ours.memory_.lookup.name == "torch"
 
@@ -142,3 +157,140 @@ def test_a_pickle_has_the_same_state():
     np.testing.assert_array_equal(again.predict_proba(X), ours.predict_proba(X))
     again.partial_fit(X, y)
     assert len(ours.memory_) == 30
+
+
+def unlike_scales(seed=0, count=60):
+    """The second column tells the classes apart; the first is large and says nothing."""
+    random = np.random.default_rng(seed)
+    y = random.permutation(np.arange(count) % 2)
+    return np.stack([1e4 + 1e4 * random.random(count), y + 0.2 * random.normal(size=count)], 1), y
+
+
+@pytest.mark.parametrize("reader", ["auto", "nearest", "fitted"])
+def test_a_chosen_scale_beats_columns_as_they_are(reader):
+    (X, y), (queries, truth) = unlike_scales(), unlike_scales(1, 200)
+    chosen = MemoryNeighbors(reader=reader).fit(X, y)
+    as_they_are = MemoryNeighbors(reader=reader, scale=None).fit(X, y)
+    assert chosen.score(queries, truth) > 0.95
+    assert chosen.score(queries, truth) >= as_they_are.score(queries, truth)
+    assert (as_they_are.mean_ == 0).all() and (as_they_are.scale_ == 1).all()
+    if reader == "nearest":
+        assert as_they_are.score(queries, truth) < 0.8
+        np.testing.assert_allclose(chosen.mean_, X.mean(0))
+        np.testing.assert_allclose(chosen.scale_, X.std(0))
+        reference = NearestNeighbors(metric="cosine").fit((X - X.mean(0)) / X.std(0))
+        np.testing.assert_array_equal(
+            chosen.kneighbors(queries, 1)[1],
+            reference.kneighbors((queries - X.mean(0)) / X.std(0), 1)[1],
+        )
+
+
+@pytest.mark.parametrize("reader", ["auto", "fitted"])
+def test_fitting_in_parts_is_fitting_at_once(reader):
+    X, y = load_wine(return_X_y=True)
+    parts = np.array_split(np.random.default_rng(0).permutation(len(X))[:90], 5)
+    whole = MemoryNeighbors(reader=reader, scale=None).fit(*both(X, y, np.concatenate(parts)))
+    ours = MemoryNeighbors(reader=reader, scale=None)
+    for part in parts:
+        ours.partial_fit(X[part], y[part])
+        ours.predict(X[:3])
+    np.testing.assert_allclose(ours.predict_proba(X), whole.predict_proba(X), atol=1e-5)
+
+
+def both(X, y, part):
+    return X[part], y[part]
+
+
+def test_parts_keep_the_scale_of_the_first_and_the_pool_reads_all_of_them():
+    X, y = load_wine(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    ours = MemoryNeighbors().fit(*both(X, y, order[:60]))
+    mean, scale = ours.mean_, ours.scale_
+    assert (scale != 1).all()
+    ours.partial_fit(*both(X, y, order[60:120]))
+    assert ours.mean_ is mean and ours.scale_ is scale
+    whole = MemoryNeighbors().fit(*both(X, y, order[:120]))
+    np.testing.assert_allclose(ours.predict_proba(X), whole.predict_proba(X), atol=1e-4)
+
+
+def left_out_loss(logs, classes):
+    return -logs.log_softmax(-1)[torch.arange(len(classes)), classes].sum().item()
+
+
+@pytest.mark.parametrize("load", [load_wine, load_digits, load_iris])
+def test_the_pool_is_about_as_good_as_its_best_reader_by_what_is_left_out(load):
+    X, y = load(return_X_y=True)
+    X, y = both(X, y, np.random.default_rng(0).permutation(len(X))[:120])
+    keys = normalize(torch.tensor((X - X.mean(0)) / np.where(X.std(0) > 0, X.std(0), 1)), dim=1)
+    pool = fit_pool([keys], torch.from_numpy(y), 5, 0.1)
+    truth = pool.classes[pool.judged]
+    answers = pooled(pool.left_out, pool.weights).log()
+    losses = [left_out_loss(logs, truth) for logs in pool.left_out]
+    assert left_out_loss(answers, truth) <= min(losses) + 3
+    accuracies = [(logs.argmax(1) == truth).double().mean() for logs in pool.left_out]
+    assert (answers.argmax(1) == truth).double().mean() >= max(accuracies) - 0.02
+
+
+def test_kernel_ridge_says_of_left_out_samples_what_it_says_without_them():
+    random = torch.Generator().manual_seed(0)
+    keys = normalize(torch.randn(30, 4, generator=random, dtype=torch.double), dim=1)
+    classes = torch.arange(30) % 3
+    found = fit_kernel_ridge(keys, classes, 3)
+    kernel = torch.exp(-found.width * (2 - 2 * keys @ keys.T))
+    targets = one_hot(classes, 3).double() - found.shares
+    ridge = ((targets - kernel @ found.duals) / found.duals).median()
+    others = torch.arange(1, 30)
+    duals = torch.linalg.solve(
+        kernel[1:, 1:] + ridge * torch.eye(29, dtype=torch.double), targets[others]
+    )
+    expected = found.scale * (kernel[0, 1:] @ duals + found.shares)
+    torch.testing.assert_close(found.left_out[0], expected)
+
+
+def test_more_samples_than_are_judged_are_read_all_the_same(monkeypatch):
+    X, y = load_digits(return_X_y=True)
+    monkeypatch.setattr("rarememory.integrations.pool.MOST_JUDGED", 100)
+    ours = MemoryNeighbors().fit(X[:400], y[:400])
+    assert ours.score(X[400:], y[400:]) > 0.9
+
+
+@pytest.mark.parametrize("scale", ["auto", None])
+@pytest.mark.parametrize("reader", ["auto", "nearest", "fitted"])
+@pytest.mark.parametrize(
+    ("X", "y"),
+    [
+        ([[1.0, 2.0]], [3]),
+        ([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]], [3, 3, 3]),
+        ([[1.0, 2.0], [2.0, 1.0]], [3, 4]),
+        ([[1.0, 2.0], [2.0, 1.0], [1.0, 2.1]], [3, 4, 3]),
+        ([[1.0, 5.0], [2.0, 5.0], [1.1, 5.0], [2.1, 5.0]], [3, 4, 3, 4]),
+        ([[0.0, 0.0], [2.0, 1.0], [0.0, 0.0], [2.1, 1.0]], [3, 4, 3, 4]),
+        ([[7.0, 7.0]] * 4, [3, 4, 3, 4]),
+        ([[0.0, 0.0]] * 4, [3, 4, 3, 4]),
+        ([[0.1 + 0.2, 1.0], [0.3, -1.0], [0.3, 1.1], [0.1 + 0.2, -1.1]], [3, 4, 3, 4]),
+    ],
+)
+def test_scanty_samples_are_answered(scale, reader, X, y):
+    ours = MemoryNeighbors(scale=scale, reader=reader).fit(X, y)
+    found = ours.predict_proba([*X, [0.0, 0.0]])
+    assert found.shape == (len(X) + 1, len(set(y)))
+    np.testing.assert_allclose(found.sum(1), 1)
+    ours.partial_fit([[-5.0, 1.0]], [9], classes=[8])
+    found = ours.predict_proba([[-5.0, 1.0]])
+    assert found.shape == (1, len(set(y)) + 2) and np.isfinite(found).all()
+    assert found[0, -2] == 0
+
+
+def test_a_bounded_memory_is_read_by_what_it_holds_now():
+    X, y = load_wine(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    ours = MemoryNeighbors(memory_size=60, scale=None).fit(*both(X, y, order[:80]))
+    ours.partial_fit(*both(X, y, order[80:100]))
+    whole = MemoryNeighbors(scale=None).fit(*both(X, y, order[40:100]))
+    np.testing.assert_allclose(ours.predict_proba(X), whole.predict_proba(X), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("scale", "minmax"), ("reader", "mean")])
+def test_what_is_not_listed_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        MemoryNeighbors(**{name: value}).fit([[1.0, 0], [0, 1.0]], [0, 1])

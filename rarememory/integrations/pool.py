@@ -1,0 +1,272 @@
+"""Several readers of a table, pooled by how well they answer the samples that are left out.
+
+    p(c | x)  is in proportion to  prod_k (p_k(c | x) + 0.001)^(w_k)
+
+Three readers, in each of some spaces of keys: the vote of the nearest samples, the class means of
+`rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al. 1998) with the
+kernel exp(-width |x - x'|^2) of keys at unit length. Each says in closed form, or nearly so, what
+it would answer to a sample that it had not seen. The weights are those of greatest likelihood of
+the left-out samples, with a prior of equal weights (Genest and Zidek 1986, logarithmic pools).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+
+MOST_JUDGED = 2000
+"""Samples that are left out, and samples that carry kernel ridge regression; evenly spaced."""
+_MOST_TRIED = 600
+"""Samples with which the width and the ridge of the kernel are found."""
+_WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
+_SCALES = (2.0, 4.0, 8.0, 16.0)
+_FLOOR = 1e-3
+
+
+def vote(
+    cosines: Float[Tensor, "queries samples"],
+    classes: Int64[Tensor, " samples"],
+    n_classes: int,
+    n_neighbors: int,
+    temperature: float,
+) -> Float[Tensor, "queries classes"]:
+    """Probabilities: softmax(cosine / temperature) of the nearest samples, added up by class.
+
+    Example:
+        >>> vote(torch.tensor([[1.0, 0.5, 0.5]]), torch.tensor([0, 1, 1]), 2, 1, 0.1)
+        tensor([[1., 0.]])
+    """
+    nearest = cosines.topk(min(n_neighbors, cosines.shape[1]), dim=1)
+    weights = (nearest.values / temperature).softmax(1)
+    return weights.new_zeros(len(weights), n_classes).scatter_add_(
+        1, classes[nearest.indices], weights
+    )
+
+
+def without_own(
+    keys: Float[Tensor, "samples dim"], some: Int64[Tensor, " some"]
+) -> Float[Tensor, "some samples"]:
+    """Cosines of some samples with all of them, -inf with themselves."""
+    return (keys[some] @ keys.T).scatter(1, some.unsqueeze(1), -torch.inf)
+
+
+def evenly_spaced(classes: Int64[Tensor, " samples"], most: int) -> Int64[Tensor, " some"]:
+    """At most so many samples, of each class its part.
+
+    Example:
+        >>> evenly_spaced(torch.tensor([0, 1, 0, 1, 0]), 3)
+        tensor([0, 3, 4])
+    """
+    if len(classes) <= most:
+        return torch.arange(len(classes))
+    by_class = classes.argsort(stable=True)
+    return by_class[torch.linspace(0, len(classes) - 1, most).long()].sort().values
+
+
+@dataclass(frozen=True)
+class KernelRidge:
+    """Kernel ridge regression of the classes.
+
+    Attributes:
+        keys: the samples that carry it.
+        duals: what the kernel with each adds to every class.
+        shares: of the classes among the samples.
+        width: of the kernel.
+        scale: of the logits.
+        left_out: logits of each sample as if it had not been seen.
+    """
+
+    keys: Float[Tensor, "samples dim"]
+    duals: Float[Tensor, "samples classes"]
+    shares: Float[Tensor, " classes"]
+    width: float
+    scale: float
+    left_out: Float[Tensor, "samples classes"]
+
+    def logits(self, keys: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries classes"]:
+        """Of every class."""
+        kernel = torch.exp(-self.width * (2 - 2 * keys @ self.keys.T))
+        return self.scale * (kernel @ self.duals + self.shares)
+
+
+def fit_kernel_ridge(
+    keys: Float[Tensor, "samples dim"], classes: Int64[Tensor, " samples"], n_classes: int
+) -> KernelRidge:
+    """Width, ridge and scale are those of greatest likelihood of the samples that are left out.
+
+    Example:
+        >>> keys = torch.eye(2).repeat(3, 1)
+        >>> fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2).logits(torch.eye(2)).argmax(1)
+        tensor([0, 1])
+    """
+    some = evenly_spaced(classes, _MOST_TRIED)
+    squares = 2 - 2 * keys[some] @ keys[some].T
+    apart = squares[squares > 1e-9]
+    unit = apart.median().item() if len(apart) else 1.0
+    targets = one_hot(classes, n_classes).to(keys)
+    shares = targets.mean(0)
+    targets = targets - shares
+    best = None
+    for width in _WIDTHS:
+        values, vectors = torch.linalg.eigh(torch.exp(-width / unit * squares))
+        projected = vectors.T @ targets[some]
+        for ridge in _RIDGES:
+            inverse = 1 / (values.clamp(min=0) + ridge)
+            duals = vectors @ (inverse.unsqueeze(1) * projected)
+            diagonal = vectors.square() @ inverse
+            found = shares + targets[some] - duals / diagonal.unsqueeze(1)
+            loss = min(cross_entropy(scale * found, classes[some]).item() for scale in _SCALES)
+            if best is None or loss < best[0]:
+                best = loss, width / unit, ridge
+    assert best is not None
+    _, width, ridge = best
+    kernel = torch.exp(-width * (2 - 2 * keys @ keys.T))
+    inverse = torch.linalg.inv(kernel + ridge * torch.eye(len(keys), dtype=keys.dtype))
+    duals = inverse @ targets
+    found = shares + targets - duals / inverse.diagonal().unsqueeze(1)
+    losses = [cross_entropy(scale * found, classes).item() for scale in _SCALES]
+    scale = _SCALES[losses.index(min(losses))]
+    return KernelRidge(keys, duals, shares, width, scale, scale * found)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Readers of the same samples in several spaces, and their weights.
+
+    Attributes:
+        keys: of the samples in each space, at unit length.
+        classes: of the samples, 0 ... n_classes - 1.
+        n_classes: how many.
+        n_neighbors: samples that vote.
+        temperature: of the vote.
+        discriminants: in each space.
+        ridges: in each space.
+        judged: the samples that were left out; those that are alone in their class are not.
+        left_out: log-probabilities that each reader gives them.
+        weights: of the readers: vote, class means and kernel ridge in each space.
+    """
+
+    keys: Sequence[Float[Tensor, "samples dim"]]
+    classes: Int64[Tensor, " samples"]
+    n_classes: int
+    n_neighbors: int
+    temperature: float
+    discriminants: Sequence[Discriminant]
+    ridges: Sequence[KernelRidge]
+    judged: Int64[Tensor, " judged"]
+    left_out: Float[Tensor, "readers judged classes"]
+    weights: Float[Tensor, " readers"]
+
+    def probabilities(
+        self, keys: Sequence[Float[Tensor, "queries dim"]]
+    ) -> Float[Tensor, "queries classes"]:
+        """Of every class, for queries in each space at unit length."""
+        found = []
+        for own, theirs, discriminant, ridge in zip(
+            self.keys, keys, self.discriminants, self.ridges, strict=True
+        ):
+            cosines = theirs @ own.T
+            found += [
+                vote(cosines, self.classes, self.n_classes, self.n_neighbors, self.temperature),
+                discriminant.logits(theirs).softmax(1),
+                ridge.logits(theirs).softmax(1),
+            ]
+        return pooled(_logs(found), self.weights)
+
+
+def fit_pool(
+    keys: Sequence[Float[Tensor, "samples dim"]],
+    classes: Int64[Tensor, " samples"],
+    n_neighbors: int,
+    temperature: float,
+) -> Pool:
+    """The pool of these samples.
+
+    Args:
+        keys: of the samples in each space, at unit length.
+        classes: 0, 1, ..., two or more, each with a sample, and one of them with two.
+        n_neighbors: samples that vote.
+        temperature: of the vote.
+
+    Example:
+        >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
+        >>> pool = fit_pool([keys], torch.tensor([0, 1] * 3), 1, 0.1)
+        >>> pool.probabilities([keys[:2]]).argmax(1)
+        tensor([0, 1])
+    """
+    counts = classes.bincount()
+    n_classes = len(counts)
+    discriminants = [fit_discriminant(rows, classes) for rows in keys]
+    known = torch.ones(len(classes), dtype=torch.bool)
+    for discriminant in discriminants:
+        of_it = torch.zeros_like(known)
+        of_it[discriminant.left_out.samples] = True
+        known &= of_it
+    some = known.nonzero().squeeze(1)
+    some = some[evenly_spaced(classes[some], MOST_JUDGED)]
+    judged = counts[classes[some]] > 1
+    found, ridges = [], []
+    for rows, discriminant in zip(keys, discriminants, strict=True):
+        ridge = fit_kernel_ridge(rows[some], classes[some], n_classes)
+        left_out = discriminant.left_out
+        place = torch.zeros_like(classes)
+        place[left_out.samples] = torch.arange(len(left_out.samples))
+        found += [
+            vote(without_own(rows, some), classes, n_classes, n_neighbors, temperature),
+            left_out.unrefined[place[some]].softmax(1),
+            ridge.left_out.softmax(1),
+        ]
+        ridges.append(ridge)
+    logs = _logs(found)[:, judged]
+    weights = _weights(logs, classes[some[judged]])
+    return Pool(
+        keys,
+        classes,
+        n_classes,
+        n_neighbors,
+        temperature,
+        discriminants,
+        ridges,
+        some[judged],
+        logs,
+        weights,
+    )
+
+
+def pooled(
+    logs: Float[Tensor, "readers queries classes"], weights: Float[Tensor, " readers"]
+) -> Float[Tensor, "queries classes"]:
+    """Probabilities: the product of those of the readers, each to the power of its weight.
+
+    Example:
+        >>> pooled(torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]).log(), torch.tensor([1.0, 1.0]))
+        tensor([[0.9000, 0.1000]])
+    """
+    return torch.einsum("rqc,r->qc", logs, weights).softmax(1)
+
+
+def _logs(probabilities: Sequence[Tensor]) -> Tensor:
+    return (torch.stack(list(probabilities)) + _FLOOR).log()
+
+
+def _weights(logs: Tensor, classes: Tensor) -> Tensor:
+    """exp(u) / readers, with a normal prior of the u."""
+    right = one_hot(classes, logs.shape[2]).to(logs)
+    free = logs.new_zeros(len(logs))
+    optimizer = torch.optim.LBFGS([free], max_iter=40, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        weights = free.exp() / len(logs)
+        log_p = torch.einsum("rqc,r->qc", logs, weights).log_softmax(1)
+        errors = log_p.exp() - right
+        free.grad = torch.einsum("rqc,qc->r", logs, errors) * weights + free
+        return (free.square().sum() / 2 - (log_p * right).sum()).item()
+
+    optimizer.step(closure)
+    return free.exp() / len(logs)
