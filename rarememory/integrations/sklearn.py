@@ -68,10 +68,10 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         The second column decides here, and the first is a thousand times as large:
 
-        >>> X, y = [[1e3, 1], [2e3, 1.1], [1e3, 3], [2e3, 3.1]], ["kea", "kea", "weka", "weka"]
-        >>> birds = MemoryNeighbors().fit(X, y)
-        >>> birds.scale_, birds.predict([[3e3, 1.0], [0, 3.0]])
-        (array([500.        ,   1.00124922]), array(['kea', 'weka'], dtype='<U4'))
+        >>> X = [[1e3, 1], [2e3, 1.1], [3e3, 1], [1e3, 3], [2e3, 3.1], [3e3, 3]]
+        >>> birds = MemoryNeighbors(n_neighbors=1).fit(X, ["kea"] * 3 + ["weka"] * 3)
+        >>> birds.scale_.round(1).tolist(), birds.predict([[4e3, 1.0], [0, 3.0]]).tolist()
+        ([816.5, 1.0], ['kea', 'weka'])
     """
 
     def __init__(
@@ -127,14 +127,20 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._add_classes(y if classes is None else np.concatenate([np.asarray(classes), y]))
         if self.memory_size is None and self.update is None:
             self._grow(self._count + len(X))
-        rows = _nonzero((X - self.mean_) / self.scale_)
-        slots = self.memory_.write(rows, torch.from_numpy(self._numbers_of(y))).slots.numpy()
-        self.samples_[slots] = np.arange(self._count, self._count + len(X))
-        self._lengths[slots] = rows.norm(dim=1).numpy()
-        self._count += len(X)
+        # More than fit at once would meet in one slot, and which of them stays is not known.
+        most = len(self.samples_) if self.update is None else len(X)
+        for start in range(0, len(X), most):
+            part = slice(start, start + most)
+            self._write(self._scaled(X[part]), torch.from_numpy(self._numbers_of(y[part])))
         # A list that is filled by a prediction, which may not set attributes of an estimator.
         self._fitted: list[_FittedReader | None] = []
         return self
+
+    def _write(self, rows: Tensor, numbers: Tensor) -> None:
+        slots = self.memory_.write(rows, numbers).slots.numpy()
+        self.samples_[slots] = np.arange(self._count, self._count + len(rows))
+        self._lengths[slots] = rows.norm(dim=1).numpy()
+        self._count += len(rows)
 
     def _check_choices(self) -> None:
         if self.scale not in ("auto", None):

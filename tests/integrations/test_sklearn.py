@@ -110,6 +110,13 @@ def test_a_bounded_memory_replaces_the_oldest():
     np.testing.assert_array_equal(ours.kneighbors([[-1.0, 0]], 1)[1], [[2]])
 
 
+def test_of_more_samples_than_a_bounded_memory_holds_the_last_stay():
+    X, y = samples(80)
+    ours = voting(1, memory_size=30).fit(X, y)
+    assert sorted(ours.samples_) == list(range(50, 80))
+    np.testing.assert_array_equal(ours.kneighbors(X[50:], 1)[1][:, 0], np.arange(50, 80))
+
+
 def test_votes_are_weighted_by_the_temperature():
     X, y = [[1.0, 0], [0.9, 0.5], [0.9, -0.5]], [0, 1, 1]
     assert voting(3, temperature=0.01).fit(X, y).predict([[1.0, 0]]).tolist() == [0]
@@ -160,10 +167,11 @@ def test_a_pickle_has_the_same_state():
 
 
 def unlike_scales(seed=0, count=60):
-    """The second column tells the classes apart; the first is large and says nothing."""
+    """The first column tells the classes apart; the others are large and say nothing."""
     random = np.random.default_rng(seed)
     y = random.permutation(np.arange(count) % 2)
-    return np.stack([1e4 + 1e4 * random.random(count), y + 0.2 * random.normal(size=count)], 1), y
+    telling = y + 0.1 * random.normal(size=count)
+    return np.column_stack([telling, 1e4 + 1e4 * random.random((count, 2))]), y
 
 
 @pytest.mark.parametrize("reader", ["auto", "nearest", "fitted"])
