@@ -27,33 +27,49 @@ _WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 _FLOOR = 1e-3
+_CELLS = 2**24
+"""Cosines at once: 128 MiB."""
 
 
 def vote(
-    cosines: Float[Tensor, "queries samples"],
+    queries: Float[Tensor, "queries dim"],
+    keys: Float[Tensor, "samples dim"],
     classes: Int64[Tensor, " samples"],
-    n_classes: int,
     n_neighbors: int,
     temperature: float,
+    own: Int64[Tensor, " queries"] | None = None,
 ) -> Float[Tensor, "queries classes"]:
     """Probabilities: softmax(cosine / temperature) of the nearest samples, added up by class.
 
+    Args:
+        queries: at unit length.
+        keys: of the samples, at unit length.
+        classes: of the samples, 0, 1, ...
+        n_neighbors: samples that vote; all of them if there are fewer.
+        temperature: of the softmax.
+        own: for each query the sample that has no vote, if any.
+
     Example:
-        >>> vote(torch.tensor([[1.0, 0.5, 0.5]]), torch.tensor([0, 1, 1]), 2, 1, 0.1)
-        tensor([[1., 0.]])
+        >>> keys, classes = torch.eye(2), torch.tensor([0, 1])
+        >>> vote(keys, keys, classes, 1, 0.1)
+        tensor([[1., 0.],
+                [0., 1.]])
+        >>> vote(keys, keys, classes, 1, 0.1, own=torch.tensor([0, 1]))
+        tensor([[0., 1.],
+                [1., 0.]])
     """
-    nearest = cosines.topk(min(n_neighbors, cosines.shape[1]), dim=1)
-    weights = (nearest.values / temperature).softmax(1)
-    return weights.new_zeros(len(weights), n_classes).scatter_add_(
-        1, classes[nearest.indices], weights
-    )
-
-
-def without_own(
-    keys: Float[Tensor, "samples dim"], some: Int64[Tensor, " some"]
-) -> Float[Tensor, "some samples"]:
-    """Cosines of some samples with all of them, -inf with themselves."""
-    return (keys[some] @ keys.T).scatter(1, some.unsqueeze(1), -torch.inf)
+    found = queries.new_zeros(len(queries), int(classes.max()) + 1)
+    step = max(1, _CELLS // len(keys))
+    k = min(n_neighbors, len(keys) - (own is not None))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        cosines = queries[part] @ keys.T
+        if own is not None:
+            cosines.scatter_(1, own[part].unsqueeze(1), -torch.inf)
+        nearest = cosines.topk(k, dim=1)
+        weights = (nearest.values / temperature).softmax(1)
+        found[part].scatter_add_(1, classes[nearest.indices], weights)
+    return found
 
 
 def evenly_spaced(classes: Int64[Tensor, " samples"], most: int) -> Int64[Tensor, " some"]:
@@ -80,6 +96,12 @@ class KernelRidge:
         width: of the kernel.
         scale: of the logits.
         left_out: logits of each sample as if it had not been seen.
+
+    Example:
+        >>> keys = torch.eye(2).repeat(3, 1)
+        >>> ridge = fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2)
+        >>> ridge.left_out.argmax(1)
+        tensor([0, 1, 0, 1, 0, 1])
     """
 
     keys: Float[Tensor, "samples dim"]
@@ -141,8 +163,7 @@ class Pool:
 
     Attributes:
         keys: of the samples in each space, at unit length.
-        classes: of the samples, 0 ... n_classes - 1.
-        n_classes: how many.
+        classes: of the samples, 0, 1, ...
         n_neighbors: samples that vote.
         temperature: of the vote.
         discriminants: in each space.
@@ -150,11 +171,16 @@ class Pool:
         judged: the samples that were left out; those that are alone in their class are not.
         left_out: log-probabilities that each reader gives them.
         weights: of the readers: vote, class means and kernel ridge in each space.
+
+    Example:
+        >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
+        >>> pool = fit_pool([keys, keys], torch.tensor([0, 1] * 3), 1, 0.1)
+        >>> pool.weights.shape, pool.judged
+        (torch.Size([6]), tensor([0, 1, 2, 3, 4, 5]))
     """
 
     keys: Sequence[Float[Tensor, "samples dim"]]
     classes: Int64[Tensor, " samples"]
-    n_classes: int
     n_neighbors: int
     temperature: float
     discriminants: Sequence[Discriminant]
@@ -171,9 +197,8 @@ class Pool:
         for own, theirs, discriminant, ridge in zip(
             self.keys, keys, self.discriminants, self.ridges, strict=True
         ):
-            cosines = theirs @ own.T
             found += [
-                vote(cosines, self.classes, self.n_classes, self.n_neighbors, self.temperature),
+                vote(theirs, own, self.classes, self.n_neighbors, self.temperature),
                 discriminant.logits(theirs).softmax(1),
                 ridge.logits(theirs).softmax(1),
             ]
@@ -218,7 +243,7 @@ def fit_pool(
         place = torch.zeros_like(classes)
         place[left_out.samples] = torch.arange(len(left_out.samples))
         found += [
-            vote(without_own(rows, some), classes, n_classes, n_neighbors, temperature),
+            vote(rows[some], rows, classes, n_neighbors, temperature, own=some),
             left_out.unrefined[place[some]].softmax(1),
             ridge.left_out.softmax(1),
         ]
@@ -228,7 +253,6 @@ def fit_pool(
     return Pool(
         keys,
         classes,
-        n_classes,
         n_neighbors,
         temperature,
         discriminants,

@@ -20,11 +20,13 @@ from rarememory.integrations.pool import (
     evenly_spaced,
     fit_pool,
     vote,
-    without_own,
 )
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import FirstInFirstOut, Update
+
+_QUERIES = 4096
+"""Queries that a fitted reader answers at once."""
 
 
 class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -127,20 +129,16 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._add_classes(y if classes is None else np.concatenate([np.asarray(classes), y]))
         if self.memory_size is None and self.update is None:
             self._grow(self._count + len(X))
-        # More than fit at once would meet in one slot, and which of them stays is not known.
-        most = len(self.samples_) if self.update is None else len(X)
-        for start in range(0, len(X), most):
-            part = slice(start, start + most)
-            self._write(self._scaled(X[part]), torch.from_numpy(self._numbers_of(y[part])))
+        # More than fit at once would meet in one slot: then the last of them are written.
+        first = max(0, len(X) - len(self.samples_)) if self.update is None else 0
+        rows, numbers = self._scaled(X[first:]), torch.from_numpy(self._numbers_of(y[first:]))
+        slots = self.memory_.write(rows, numbers).slots.numpy()
+        self.samples_[slots] = np.arange(self._count + first, self._count + len(X))
+        self._lengths[slots] = rows.norm(dim=1).numpy()
+        self._count += len(X)
         # A list that is filled by a prediction, which may not set attributes of an estimator.
         self._fitted: list[_FittedReader | None] = []
         return self
-
-    def _write(self, rows: Tensor, numbers: Tensor) -> None:
-        slots = self.memory_.write(rows, numbers).slots.numpy()
-        self.samples_[slots] = np.arange(self._count, self._count + len(rows))
-        self._lengths[slots] = rows.norm(dim=1).numpy()
-        self._count += len(rows)
 
     def _check_choices(self) -> None:
         if self.scale not in ("auto", None):
@@ -166,13 +164,7 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             answers, some = left_out.unrefined, left_out.samples
         else:
             some = evenly_spaced(classes, MOST_JUDGED)
-            answers = vote(
-                without_own(keys, some),
-                classes,
-                int(classes.max()) + 1,
-                min(self.n_neighbors, len(y) - 1),
-                self.temperature,
-            )
+            answers = vote(keys[some], keys, classes, self.n_neighbors, self.temperature, own=some)
         right = (answers.argmax(1) == classes[some])[several[some]]
         return right.double().mean().item()
 
@@ -231,8 +223,7 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """The probability of every class, in the order of `classes_`."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = self._validated(X)
         reader = self._reader()
         n_classes = len(self.classes_)
         found = self._votes(rows) if reader is None else reader.probabilities(rows, n_classes)
@@ -275,14 +266,14 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             recall = self._recall(self.memory_.keys[own], k + 1)
             scores, slots = without_self(recall.scores, recall.slots, own)
         else:
-            recall = self._recall(self._queries(X), k)
+            recall = self._recall(self._scaled(self._validated(X)), k)
             slots, scores = recall.slots, recall.scores
         numbers = self.samples_[slots.numpy()]
         return ((1 - scores).clamp(min=0).numpy(), numbers) if return_distance else numbers
 
-    def _queries(self, X: ArrayLike) -> Tensor:
+    def _validated(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
-        return self._scaled(validate_data(self, X, dtype=np.float64, reset=False))
+        return validate_data(self, X, dtype=np.float64, reset=False)  # type: ignore[no-any-return]
 
     def _scaled(self, X: NDArray[np.float64]) -> Tensor:
         return _nonzero((X - self.mean_) / self.scale_)
@@ -332,9 +323,14 @@ class _FittedReader(NamedTuple):
     numbers: Tensor
 
     def probabilities(self, X: NDArray[np.float64], n_classes: int) -> Tensor:
+        found = torch.zeros(len(X), n_classes, dtype=torch.double)
+        for start in range(0, len(X), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            found[part, self.numbers] = self._of(X[part])
+        return found
+
+    def _of(self, X: NDArray[np.float64]) -> Tensor:
         keys = [space.keys(X) for space in self.spaces]
         if isinstance(self.reader, Pool):
-            found = self.reader.probabilities(keys)
-        else:
-            found = self.reader.logits(keys[0]).softmax(1)
-        return found.new_zeros(len(X), n_classes).index_copy_(1, self.numbers, found)
+            return self.reader.probabilities(keys)
+        return self.reader.logits(keys[0]).softmax(1)

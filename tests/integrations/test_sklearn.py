@@ -293,8 +293,10 @@ def test_a_bounded_memory_is_read_by_what_it_holds_now():
     X, y = load_wine(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
     ours = MemoryNeighbors(memory_size=60, scale=None).fit(*both(X, y, order[:80]))
-    ours.partial_fit(*both(X, y, order[80:100]))
-    whole = MemoryNeighbors(scale=None).fit(*both(X, y, order[40:100]))
+    whole = MemoryNeighbors(scale=None).fit(*both(X, y, order[20:80]))
+    np.testing.assert_allclose(ours.predict_proba(X), whole.predict_proba(X), atol=1e-4)
+    ours.partial_fit(*both(X, y, order[80:140]))
+    whole = MemoryNeighbors(scale=None).fit(*both(X, y, order[80:140]))
     np.testing.assert_allclose(ours.predict_proba(X), whole.predict_proba(X), atol=1e-4)
 
 
