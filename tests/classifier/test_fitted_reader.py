@@ -380,3 +380,15 @@ def test_the_curve_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert (tmp_path / "curve.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="and of new ones"):
         report._replace(curve=()).plot(tmp_path / "none.png")
+
+
+def test_what_is_left_out_says_which_key_it_is_and_what_is_said_before_refinement() -> None:
+    keys, labels = shuffled(*world([3, 4, 5]))
+    found = fit_discriminant(keys, labels)
+    left_out = found.left_out
+    assert sorted(left_out.samples.tolist()) == list(range(12))
+    assert torch.equal(found.classes[left_out.classes], labels[left_out.samples])
+    torch.testing.assert_close(left_out.rows, found.rows(keys[left_out.samples]))
+    assert found.change is not None
+    refined = torch.addmm(left_out.unrefined + found.more, left_out.rows, found.change)
+    torch.testing.assert_close(left_out.logits.log_softmax(1), refined.log_softmax(1))
