@@ -509,11 +509,11 @@ class MemoryClassifier(nn.Module):
                 )
             left_out = self.reader.left_out(self.memory, host_ids)
             without_own = self.ensembler.familiarity(left_out.without_own, ids)
-            with_own = torch.full_like(without_own, torch.nan)
+            with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
             if left_out.with_own is not None:
                 with_own = self.ensembler.familiarity(left_out.with_own, ids)
                 with_own = with_own.masked_fill(~left_out.several, torch.nan)
-            yield with_own, without_own, left_out.own_ids
+            yield with_own, without_own, left_out.without_ids
             return
         if labels is None and not examples.is_loader(inputs):
             found = self.predict_proba(inputs)

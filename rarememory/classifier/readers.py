@@ -78,14 +78,17 @@ class LeftOutEvidence(NamedTuple):
     Attributes:
         with_own: of all classes; None if that is not known without the example.
         several: whether its class has other examples; if not, `with_own` has seen it.
-        without_own: as if the example's own class had never been learnt.
+        without_own: as if the own class of each example had never been learnt; of examples of some
+            classes only, where there are many.
         own_ids: the integers of their classes.
+        without_ids: the integers of the classes of those in `without_own`.
     """
 
     with_own: Evidence | None
     without_own: Evidence
     own_ids: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
+    without_ids: Int64[Tensor, " some"]
 
 
 class Carriers(NamedTuple):
@@ -148,7 +151,8 @@ class NearestReader(Reader):
         occupied = memory.state.occupied
         keys, own = memory.keys[occupied], memory.values[occupied]
         without_own = self.without_own_class(memory, host_ids, keys, None, own)
-        return LeftOutEvidence(None, without_own, own, torch.zeros_like(own, dtype=torch.bool))
+        several = torch.zeros_like(own, dtype=torch.bool)
+        return LeftOutEvidence(None, without_own, own, several, own)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """0.8."""
@@ -218,8 +222,15 @@ class FittedReader(Reader):
         fitted = self._of(memory, host_ids)
         scores, own_ids, several = fitted.left_out()
         evidence = fitted.evidence(scores, None)
-        without_own = _without(evidence, own_ids, host_ids)
-        return LeftOutEvidence(evidence, without_own, own_ids, several)
+        without_own, without_ids = _without(evidence, own_ids, host_ids), own_ids
+        if fitted.discriminant is not None and len(fitted.discriminant.left_out.foreign):
+            # The class is left out of the mean too, which it moves far where classes are few.
+            found = fitted.discriminant.left_out
+            best, without_ids = found.foreign.unsqueeze(1), fitted.classes[found.foreign_classes]
+            # Which class it is of is not known, and not needed without a host.
+            values = torch.full_like(best, EMPTY, dtype=torch.int64)
+            without_own = evidence._replace(scores=best.float(), values=values)
+        return LeftOutEvidence(evidence, without_own, own_ids, several, without_ids)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """A high quantile of what remembered classes say of examples of each other."""
@@ -246,8 +257,12 @@ class FittedReader(Reader):
             cosines.float(),
         )
 
-    @torch.compiler.disable
     def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
+        fitted: _Fitted = self._up_to_date(memory, host_ids)
+        return fitted
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _up_to_date(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
         # Not compiled, because a compiled program does not see that the memory has changed.
         tensors = memory.keys, memory.values, host_ids
         kept = self._fitted

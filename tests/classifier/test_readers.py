@@ -233,3 +233,19 @@ def test_threads_that_ask_after_a_change_all_get_the_new_answer(reader):
             classifier.learn(inputs[count - 1 : count], ["abcdef"[count - 1]])
             found = pool.map(lambda _, n=count: classifier.predict(inputs[:n]), range(8))
             assert [*found] == [list("abcdef"[:count])] * 8
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+@pytest.mark.parametrize("classes", [3, 5, 10])
+def test_with_few_classes_strangers_are_refused_and_known_ones_are_not(reader, classes, shots):
+    directions = torch.randn(60, 64)
+
+    def drawn(rows):
+        return directions[rows] + 0.2 * torch.randn(len(rows), 64)
+
+    known, strange = torch.arange(classes).repeat_interleave(shots), torch.arange(classes, 60)
+    classifier = wrap(nn.Identity(), host=False, reader=reader)
+    classifier.learn(drawn(known), known.tolist())
+    classifier.fit_threshold(false_accept_rate=0.05)
+    assert classifier.predict(drawn(strange)).count("unknown") > len(strange) / 3
+    assert classifier.predict(drawn(known)).count("unknown") == 0
