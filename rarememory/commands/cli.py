@@ -51,7 +51,10 @@ def learn(
     ] = None,
     slots: Annotated[int, typer.Option(help="Size of a new memory.")] = 8192,
     far: Annotated[
-        float, typer.Option(help="Rate at which an unknown image may be accepted as known.")
+        float,
+        typer.Option(
+            help="Rate at which an image of a typical unknown class may be accepted as known."
+        ),
     ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +114,7 @@ def predict(
     k: Annotated[int, typer.Option("-k", min=1, help="Remembered examples to list.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Classify images: print the class, the confidence and the nearest remembered images."""
+    """Classify images: print the class, the confidence and the images that count most."""
     with errors_as_text():
         classifier, encoder = _load_with_encoder(memory)
         answers = [_answer(classifier, encoder, path, k) for path in pictures]

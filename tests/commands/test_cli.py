@@ -85,7 +85,7 @@ def test_the_classes_of_a_learnt_folder_are_predicted(shapes):
 def test_an_unknown_image_has_no_confidence(shapes):
     run(*LEARN)
     strict = MemoryClassifier.load("m.safetensors", None)
-    strict.threshold.fill_(2.0)
+    strict.threshold.fill_(1e6)
     strict.save("m.safetensors")
     (answer,) = run_json("predict", "ring.png", "-m", "m.safetensors")
     assert answer["label"] == "unknown" and answer["confidence"] is None and answer["because"]
@@ -112,7 +112,7 @@ def test_inspect_lists_classes_and_slots(shapes):
     report = run_json("inspect", "m.safetensors")
     assert {one["label"]: one["slots"] for one in report["classes"]} == dict.fromkeys(SHAPES, 1)
     assert (report["slots"], report["occupied"], report["encoder"]) == (8192, 3, "omniglot")
-    assert -1 < report["threshold"] < 1
+    assert math.isfinite(report["threshold"])
     assert "cross" in run("inspect", "m.safetensors")
 
 
@@ -142,7 +142,8 @@ def test_the_doctor_exits_with_1_if_there_is_a_problem(shapes):
     drawing("ring").save(shapes / "shapes" / "hoop" / "1.png")
     run(*LEARN)
     assert "nearly equal examples of different labels" in run("doctor", "m.safetensors", code=1)
-    assert len(run_json("doctor", "m.safetensors", code=1)["clashes"]) == 1
+    clashes = run_json("doctor", "m.safetensors", code=1)["clashes"]
+    assert {(label, other) for _, label, _, other, _ in clashes} == {("ring", "hoop")}
 
 
 def test_noise_is_unknown(shapes):
