@@ -10,7 +10,7 @@ import zlib
 import torch
 from torch import nn
 
-from rarememory import Memory, MemoryClassifier
+from rarememory import MemoryClassifier
 
 
 class Pieces(nn.Module):
@@ -26,7 +26,7 @@ class Pieces(nn.Module):
         return counts.sqrt()
 
 
-intents = MemoryClassifier(Pieces(), host=False, memory=Memory(512, 100, temperature=0.1))
+intents = MemoryClassifier(Pieces(), host=False, memory_size=100)
 intents.learn(
     [
         "what is the weather tomorrow",

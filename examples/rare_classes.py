@@ -46,17 +46,17 @@ for _ in range(100):
 # Give it a memory. It goes on answering as it did, and learns without training.
 model = rarememory.wrap(nn.Sequential(encoder, head), classes=glyphs.names[:40], memory_size=1000)
 print("old classes, before:", accuracy(OLD))
-model.whiten(inputs, names)  # features in which drawings of one class differ count less
-model.learn(inputs, names, average=True)  # the old classes, a slot each
+model.learn(inputs, names)  # the old classes too: the new ones are compared with them
 model.learn(*drawings(NEW, range(1)))
+print("old classes, after: ", accuracy(OLD))
+print("new classes:        ", accuracy(NEW))
 
-# A few drawings that it has not seen say how host and memory are to be weighed.
+# Where drawings can be spared, they say how host and memory are to be weighed.
 held_out = [drawings(classes, range(10, 13)) for classes in (OLD, NEW)]
 report = model.calibrate(
     torch.cat([inputs for inputs, _ in held_out]), [name for _, names in held_out for name in names]
 )
-print("old classes, after: ", accuracy(OLD))
-print("new classes:        ", accuracy(NEW))
+print("calibrated, old and new:", accuracy(OLD), accuracy(NEW))
 print(f"confidence is off by {report.error:.1%} on average; it was by {report.error_before:.1%}")
 
 # What it has never met it calls unknown, at a rate of one's own choice.

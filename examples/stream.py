@@ -12,7 +12,8 @@ from rarememory import Memory, MemoryClassifier
 
 torch.manual_seed(0)
 directions = torch.randn(50, 16)
-model = MemoryClassifier(nn.Identity(), host=False, memory=Memory(16, 24))
+# A memory that changes before every question is read by its nearest examples.
+model = MemoryClassifier(nn.Identity(), host=False, memory=Memory(16, 24), reader="nearest")
 
 right: list[bool] = []
 for day in range(600):

@@ -15,9 +15,8 @@ import rarememory
 
 torch.manual_seed(0)
 resnet = resnet18(weights=None)
-# Random weights tell little apart, so here only the nearest example is to decide; in earnest
-# rarememory.wrap(resnet) will do. Its 1,000 classes are 0, 1, ... 999 unless classes= names them.
-model = rarememory.wrap(resnet, memory=rarememory.Memory(512, temperature=0.001))
+# Its 1,000 classes are 0, 1, ... 999 unless classes= names them.
+model = rarememory.wrap(resnet)
 print("features enter", model.extractor.at, "and have width", model.memory.keys.shape[1])
 
 birds = torch.rand(3, 3, 64, 64)  # in earnest: pictures, as the ResNet wants them

@@ -149,7 +149,11 @@ def blend() -> Figure:
         model[1].weight.copy_(4 * torch.stack([_unit(0), _unit(180)]))
         model[1].bias.zero_()
     classifier = MemoryClassifier(
-        model, classes=["kea", "kakapo"], memory=Memory(2, 8, temperature=0.05), host_score=0.8
+        model,
+        classes=["kea", "kakapo"],
+        memory=Memory(2, 8, temperature=0.05),
+        host_score=0.8,
+        reader="nearest",
     )
     classifier.learn(_unit(90), "weka")
     angles = torch.linspace(0, 180, 181)
@@ -184,7 +188,7 @@ def threshold() -> Figure:
     """How familiar known and unknown glyphs are, and where the threshold lies."""
     glyphs = draw_glyphs(300, n_drawings=3).images.unsqueeze(2) / 255
     known, others, strangers = glyphs[:100], glyphs[100:200], glyphs[200:]
-    classifier = MemoryClassifier(omniglot_encoder(), host=False, unknown="unknown")
+    classifier = MemoryClassifier(omniglot_encoder(), host=False, reader="nearest")
     classifier.learn(known[:, 0], list(range(100)))
     classifier.fit_threshold(unknown=others.flatten(0, 1), false_accept_rate=0.05)
 
