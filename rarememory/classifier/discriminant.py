@@ -32,7 +32,7 @@ ONE_SHOT_SCALE = 16.0
 """The scale that is found for classes of few examples, for where there is nothing to find it by."""
 _CELLS = 2**24
 """Leave-one-out logits at once: those of so many examples and all classes are 64 MiB."""
-_FOREIGN_CLASSES = 64
+_FOREIGN_CLASSES = 256
 """Classes that are left out whole, one after the other."""
 _REFINED = 2**30
 """Multiplications of a refinement's step; beyond them the class means alone answer."""
@@ -51,7 +51,7 @@ class LeftOut:
         rows: the examples, at unit length in the metric; class by class.
         scale: what a cosine is multiplied with.
         foreign: the best logit of another class for examples whose own class is left out, and with
-            it its part in the mean; of examples of at most 64 classes, none of fewer than three.
+            it its part in the mean; of examples of at most 256 classes, none of fewer than three.
         foreign_classes: the places of their classes.
     """
 
