@@ -15,6 +15,7 @@ from rarememory.evaluation import Bar
 
 SPLITS = ("hashed", "folders", "five")
 """Splits that have names; any other is a folder of lists."""
+OMNIGLOT = "folder with Omniglot's zips or folders; downloaded into data/ if it is left out"
 
 
 class Run:
@@ -67,6 +68,7 @@ class Benchmark:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._decisive: list[argparse.Action] = []
+        self._data = "omniglot"
 
     def add(self, *flags: str, decisive: bool = True, **settings: Any) -> None:
         """Add an option, as argparse does; a `decisive` one decides the figures."""
@@ -77,9 +79,9 @@ class Benchmark:
         if decisive:
             self._decisive.append(action)
 
-    def add_data(self) -> None:
-        """Add the option of where Omniglot is."""
-        text = "folder with Omniglot's zips or folders; downloaded into data/ if it is left out"
+    def add_data(self, of: str = "omniglot", text: str = OMNIGLOT) -> None:
+        """Add the option of where the data are."""
+        self._data = of
         self.add("--data", decisive=False, help=text)
 
     def add_omniglot(self) -> None:
@@ -93,7 +95,7 @@ class Benchmark:
         options = self.parser.parse_args(arguments)
         command = ["python -m", self.module]
         if getattr(options, "data", None):
-            command += ["--data", "<omniglot>"]
+            command += ["--data", f"<{self._data}>"]
         if hasattr(options, "split"):
             command += ["--split", options.split if options.split in SPLITS else "<lists>"]
         for action in self._decisive:

@@ -1,0 +1,148 @@
+"""Frozen encoders on public data: photos, sentences, sound and tables, beside tuned rivals.
+
+    python -m benchmarks.worlds --data <folder>
+
+What is not in the folder (data/worlds without --data) is downloaded into it. Features are encoded
+once, half an hour on one core, and kept in runs/worlds; the rest takes a quarter of an hour. With
+--speed only seconds are measured, on an idle machine.
+"""
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.runner import Benchmark, Run, bar, print_figures, print_table
+from benchmarks.worlds import tasks
+from benchmarks.worlds.data import SOURCES, load
+from benchmarks.worlds.draws import Draw
+from benchmarks.worlds.speed import speed
+from rarememory.evaluation import Accuracy
+
+KEPT = Path("runs/worlds")
+STRANGERS = ("clinc150", "hwu64", "caltech101")
+TABLE_DRAWS = 10
+NAMES = [*SOURCES, *tasks.TABLES]
+
+BENCHMARK = Benchmark("benchmarks.worlds", __doc__)
+BENCHMARK.add_data("worlds", "folder with the data sets; downloaded into data/worlds if left out")
+BENCHMARK.add("--world", nargs="+", default=NAMES, choices=NAMES, metavar="NAME")
+BENCHMARK.add("--seeds", type=int, default=3, help="draws of classes and examples")
+text = "measure seconds instead of accuracy; on an idle machine"
+BENCHMARK.add("--speed", action="store_true", decisive=False, help=text)
+
+Rows = Mapping[str, Sequence[tasks.Row]]
+"""Of each row the accuracies of every draw."""
+
+
+@BENCHMARK
+def main(run: Run) -> None:
+    """Draw, learn, ask, write the result."""
+    options = run.options
+    if options.speed:
+        run.command += " --speed"
+        figures = speed(Draw(_world("clinc150", options.data), 0))
+        print_figures(figures)
+        run.write("worlds_speed", figures)
+        return
+    figures, best = {}, {}
+    for name in options.world:
+        for shots, rows in _measured(name, options.data, options.seeds).items():
+            key = f"worlds.{name}.{shots}"
+            best[key] = best_rival(rows)
+            figures |= figures_of(key, rows)
+            _print(rows, f"{name}, {shots} examples a class")
+        if name in STRANGERS:
+            figures |= _strangers(name, options.data, options.seeds)
+    run.write("worlds", figures, seeds=options.seeds, best_rivals=best)
+
+
+def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
+    """For each number of examples a class: all rows of all draws."""
+    if name in tasks.TABLES:
+        return {tasks.TABLE_SHOTS: _joined([tasks.table_rows(name, s) for s in range(TABLE_DRAWS)])}
+    found: dict[int, list[dict[str, tasks.Row]]] = defaultdict(list)
+    for seed in range(seeds):
+        draw = _draw(name, data, seed)
+        for shots in tasks.SHOTS:
+            progress = bar(f"{name}, draw {seed}, {shots} a class", "rival")
+            found[shots].append(tasks.rows_of(draw.task(shots), progress))
+    return {shots: _joined(draws) for shots, draws in found.items()}
+
+
+def _joined(draws: Sequence[Mapping[str, tasks.Row]]) -> Rows:
+    return {row: [draw[row] for draw in draws] for row in draws[0]}
+
+
+def _strangers(name: str, data: str | None, seeds: int) -> dict[str, float]:
+    """CLINC150's own sentences of no class; elsewhere half of the classes."""
+    world, draws = _world(name, data), []
+    for seed in range(seeds):
+        if "oos_test" in world.split:
+            draw = Draw(world, seed)
+            others = world.features[world.split == "oos_test"]
+        else:
+            published = not SOURCES[name].n_old
+            draw = Draw(world, seed, only=len(world.names) // 2, published=published)
+            others = world.features[np.concatenate(draw.strangers)]
+        draws.append(tasks.strangers(draw, others))
+    figures: dict[str, float] = {}
+    for row in draws[0]:
+        figures |= _percent(f"worlds.{name}.strangers.far5.{row}", [draw[row] for draw in draws])
+    print_figures(figures)
+    return figures
+
+
+def _draw(name: str, data: str | None, seed: int) -> Draw:
+    n_old = SOURCES[name].n_old
+    return Draw(_world(name, data), seed, n_old=n_old, published=not n_old)
+
+
+def _world(name: str, data: str | None):  # type: ignore[no-untyped-def]
+    return load(name, Path(data or "data/worlds"), KEPT)
+
+
+def best_rival(rows: Rows) -> str:
+    """The rival, tuned or not, with the greatest mean accuracy over the draws."""
+    rivals = [name for name in rows if not name.startswith(tasks.MEMORIES)]
+    return max(rivals, key=lambda name: np.mean([row["all"] for row in rows[name]]))
+
+
+def figures_of(key: str, rows: Rows) -> dict[str, float]:
+    """Every row in percent; and the points, draw by draw, that the memory is above the best rival."""
+    figures: dict[str, float] = {}
+    for name, draws in rows.items():
+        for part in draws[0]:
+            place = f"{key}.{name}" if part == "all" else f"{key}.{name}.{part}"
+            figures |= _percent(place, [draw[part] for draw in draws])
+    rival = [row["all"] for row in rows[best_rival(rows)]]
+    figures |= _percent(f"{key}.best_rival", rival)
+    for name in tasks.MEMORIES:
+        if name in rows:
+            over = [row["all"] - other for row, other in zip(rows[name], rival, strict=True)]
+            figures |= _percent(f"{key}.{name}_over_best_rival", over)
+    return figures
+
+
+def _percent(key: str, draws: Sequence[float]) -> dict[str, float]:
+    """The mean in percent, and the interval where there are several draws."""
+    mean, interval = Accuracy.of(torch.tensor(draws, dtype=torch.float64))
+    figures = {key: 100 * mean}
+    return figures | ({f"{key}.interval": 100 * interval} if math.isfinite(interval) else {})
+
+
+def _print(rows: Rows, title: str) -> None:
+    parts = list(next(iter(rows.values()))[0])
+    means = {
+        name: [100 * np.mean([row[part] for row in draws]) for part in parts]
+        for name, draws in rows.items()
+    }
+    print_table(["", *parts], [(name, *(f"{x:.1f}" for x in means[name])) for name in means], title)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
