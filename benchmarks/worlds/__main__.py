@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.runner import Benchmark, Run, bar, print_figures, print_table
 from benchmarks.worlds import tasks
-from benchmarks.worlds.data import SOURCES, load
+from benchmarks.worlds.data import SOURCES, World, load
 from benchmarks.worlds.draws import Draw
 from benchmarks.worlds.speed import speed
 from rarememory.evaluation import Accuracy
@@ -102,7 +102,7 @@ def _draw(name: str, data: str | None, seed: int) -> Draw:
     return Draw(_world(name, data), seed, n_old=n_old, published=not n_old)
 
 
-def _world(name: str, data: str | None):  # type: ignore[no-untyped-def]
+def _world(name: str, data: str | None) -> World:
     return load(name, Path(data or "data/worlds"), KEPT)
 
 
@@ -113,7 +113,7 @@ def best_rival(rows: Rows) -> str:
 
 
 def figures_of(key: str, rows: Rows) -> dict[str, float]:
-    """Every row in percent; and the points, draw by draw, that the memory is above the best rival."""
+    """Every row in percent; and by how many points of each draw the memory is above the best."""
     figures: dict[str, float] = {}
     for name, draws in rows.items():
         for part in draws[0]:

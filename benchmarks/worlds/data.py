@@ -70,8 +70,11 @@ OTHERS = ("oos_train", "oos_val", "oos_test")
 def clinc150(files: list[Path]) -> Raw:
     """One JSON object: for each part a list of pairs of sentence and intent."""
     parts = json.loads(files[0].read_text(encoding="utf-8"))
-    rows = [(text, "" if part in OTHERS else intent, part)
-            for part in ("train", "val", "test", *OTHERS) for text, intent in parts[part]]  # fmt: skip
+    rows = [
+        (text, "" if part in OTHERS else intent, part)
+        for part in ("train", "val", "test", *OTHERS)
+        for text, intent in parts[part]
+    ]
     return Raw(*zip(*rows, strict=True))
 
 

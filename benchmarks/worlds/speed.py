@@ -1,14 +1,17 @@
-"""Seconds over frozen features, as ratios to scikit-learn's logistic regression in the same turn."""
+"""Seconds over frozen features, and their ratios to scikit-learn's logistic regression."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
-from benchmarks.worlds.draws import Draw
+from benchmarks.worlds.draws import Draw, Task
 from benchmarks.worlds.tasks import learnt
 
 BATCH = 2000
@@ -20,36 +23,28 @@ def speed(draw: Draw, shots: int = 20, turns: int = 15) -> dict[str, float]:
     queries = np.resize(task.queries, (BATCH, task.queries.shape[1]))
     one = queries[:1]
     inputs, input_ = torch.from_numpy(queries), torch.from_numpy(one)
-    seconds: dict[str, list[float]] = {}
-
-    def timed(name: str, call: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
-        result = call()
-        seconds.setdefault(name, []).append(time.perf_counter() - begin)
-        return result
-
-    def answered() -> Any:
-        classifier = learnt(task)
-        classifier.predict(input_)
-        return classifier
-
-    def learn_one() -> None:
-        classifier.learn(input_, [0])
-
-    def learn_one_and_answer() -> None:
-        learn_one()
-        classifier.predict(input_)
+    seconds: dict[str, list[float]] = defaultdict(list)
 
     for _ in range(turns):
-        classifier = timed("learn", answered)
-        timed("learn_one", learn_one)
-        timed("learn_one_and_answer", learn_one_and_answer)
-        timed("predict", lambda: classifier.predict(inputs))
-        timed("predict_one", lambda: classifier.predict(input_))
-        rival = LogisticRegression(max_iter=1000)
-        timed("logreg.learn", lambda: rival.fit(task.examples, task.labels))
-        timed("logreg.predict", lambda: rival.predict(queries))
-        timed("logreg.predict_one", lambda: rival.predict(one))
+        classifier, rival = learnt(task), LogisticRegression(max_iter=1000)
+        turn: dict[str, list[Callable[..., Any]]] = {
+            "learn": [partial(_learn_and_answer, task, input_)],
+            "learn_one": [partial(classifier.learn, input_, [0])],
+            "learn_one_and_answer": [
+                partial(classifier.learn, input_, [0]),
+                partial(classifier.predict, input_),
+            ],
+            "predict": [partial(classifier.predict, inputs)],
+            "predict_one": [partial(classifier.predict, input_)],
+            "logreg.learn": [partial(rival.fit, task.examples, task.labels)],
+            "logreg.predict": [partial(rival.predict, queries)],
+            "logreg.predict_one": [partial(rival.predict, one)],
+        }
+        for name, calls in turn.items():
+            begin = time.perf_counter()
+            for call in calls:
+                call()
+            seconds[name].append(time.perf_counter() - begin)
     figures = {f"worlds.{name}.seconds": float(np.median(taken)) for name, taken in seconds.items()}
     for name in ("learn", "learn_one", "learn_one_and_answer", "predict", "predict_one"):
         other = name if name.startswith("predict") else "learn"
@@ -58,3 +53,8 @@ def speed(draw: Draw, shots: int = 20, turns: int = 15) -> dict[str, float]:
         key = f"worlds.{name}.ratio_to_logreg"
         figures |= {key: middle, f"{key}.low": low, f"{key}.high": high}
     return figures
+
+
+def _learn_and_answer(task: Task, query: Tensor) -> None:
+    """The reader is fitted at the first question."""
+    learnt(task).predict(query)

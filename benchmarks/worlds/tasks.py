@@ -56,7 +56,7 @@ def memory_answers(task: Task) -> dict[str, Array]:
 
 
 def learnt(task: Task, with_old: bool = True) -> MemoryClassifier:
-    """The host, or no model at all, wrapped; then the old examples, if they are wanted, and new ones."""
+    """The host, or no model, wrapped; then it learns old examples, if wanted, and new ones."""
     if task.head is None:
         classifier = wrap(nn.Identity(), host=False)
     else:
