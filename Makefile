@@ -18,7 +18,7 @@ READY := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised bench lookup summary damage clean
+.PHONY: help venv demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised worlds bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -99,6 +99,10 @@ sequence: $(READY) ## the paper's sequence task, with and without a memory (half
 
 generalised: $(READY) ## old and new classes at once, beside rivals (DATA=folder; about an hour)
 	$(RUN) benchmarks.generalised $(if $(DATA),--data "$(DATA)")
+
+worlds: $(READY) ## frozen encoders on real data, beside tuned rivals (DATA=folder, else downloaded; an hour)
+	$(if $(READY),$(RUN) pip install --quiet --editable '.[worlds]')
+	$(RUN) benchmarks.worlds $(if $(DATA),--data "$(DATA)")
 
 bench: $(READY) ## what a read, a write and a training step cost
 	$(RUN) benchmarks.memory

@@ -40,7 +40,7 @@ class World(NamedTuple):
 class Raw(NamedTuple):
     """Examples as the encoder takes them, with the name of the class of each."""
 
-    inputs: Sequence[Any]
+    inputs: Sequence[Any] | Array
     names: Sequence[str]
     split: Sequence[str]
     track: Sequence[int] | None = None

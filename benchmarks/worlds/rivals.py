@@ -38,7 +38,7 @@ class ClassMeans(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, X: Array) -> Array:
         """Cosines."""
-        return self._rows(X) @ self.means_.T
+        return np.asarray(self._rows(X) @ self.means_.T)
 
     def _rows(self, X: Array) -> Array:
         return np.asarray(normalize(normalize(X) - self.mean_))
@@ -93,7 +93,7 @@ class RandomReLU(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, X: Array) -> Array:
         """Project."""
-        return np.maximum(X @ self.weights_, 0)
+        return np.asarray(np.maximum(X @ self.weights_, 0))
 
 
 class Cache(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
