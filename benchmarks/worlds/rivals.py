@@ -255,8 +255,9 @@ def best_bias(scores: Array, task: Task) -> tuple[float, float]:
     old, new = scores[:, :n_old], scores[:, n_old:]
     gaps = old.max(1) - new.max(1)
     best = np.where(labels < n_old, old.argmax(1), n_old + new.argmax(1))
+    edges = np.unique(np.quantile(gaps, np.linspace(0, 1, 101)))
     found = []
-    for bias in np.quantile(gaps, np.linspace(0.01, 0.99, 99)):
+    for bias in (edges[:-1] + edges[1:]) / 2 if len(edges) > 1 else edges:
         answered = np.where((gaps > bias) == (labels < n_old), best, -1)
         found.append((share_correct(answered, labels, n_old)["all"], float(bias)))
     merit = max(found)[0]

@@ -36,7 +36,7 @@ def rows_of(task: Task, bar: Callable[[Any], Any] = iter) -> dict[str, Row]:
     with warnings.catch_warnings():
         # Of classes of one example, and of fits that ended before they converged.
         warnings.simplefilter("ignore")
-        for rival in bar(fitting(task)):
+        for rival in bar(fitting(task, RIVALS)):
             answered |= answers(rival, task)
     return {
         name: share_correct(found, task.query_labels, task.n_old)
