@@ -105,7 +105,7 @@ class Draw:
 
 
 def share_correct(answers: Array, labels: Array, n_old: int) -> dict[str, float]:
-    """Accuracy of old and of new classes; `all` is their harmonic mean, or that of new ones alone."""
+    """Accuracy of old and of new classes; `all` is their harmonic mean, or that of new ones."""
     correct = answers == labels
     if not n_old:
         return {"all": float(correct.mean())}

@@ -1,6 +1,5 @@
 """What is measured of one draw: the memory's rows, the rivals', strangers and tables."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -33,11 +32,8 @@ FALSE_ACCEPT = 0.05
 def rows_of(task: Task, bar: Callable[[Any], Any] = iter) -> dict[str, Row]:
     """The accuracy of the memory and of every rival that can be fitted."""
     answered = memory_answers(task)
-    with warnings.catch_warnings():
-        # Of classes of one example, and of fits that ended before they converged.
-        warnings.simplefilter("ignore")
-        for rival in bar(fitting(task, RIVALS)):
-            answered |= answers(rival, task)
+    for rival in bar(fitting(task, RIVALS)):
+        answered |= answers(rival, task)
     return {
         name: share_correct(found, task.query_labels, task.n_old)
         for name, found in answered.items()
