@@ -128,7 +128,7 @@ class Rival(NamedTuple):
 
     Attributes:
         least: examples of every class that it needs.
-        hosted: whether it reads the head of a host.
+        hosted: whether it reads the head of a host; None if it does where there is one.
     """
 
     name: str
@@ -222,7 +222,7 @@ def answers(rival: Rival, task: Task) -> dict[str, Array]:
 def fitting(task: Task, rivals: Sequence[Rival] = RIVALS) -> list[Rival]:
     """Those that this task has what they need for."""
     least = np.bincount(task.labels).min()
-    # Where there is a host its classes have several.
+    # A host's classes have several examples each.
     return [
         one
         for one in rivals
