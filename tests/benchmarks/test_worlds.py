@@ -214,8 +214,8 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     keys = {f"worlds.{name}.{shots}.{row}" for name in made for shots in (1, 5)
             for row in ("quick", "calibrated", "best_rival", "quick_over_best_rival")}  # fmt: skip
     keys |= {f"worlds.cifar100.5.quick_with_old{part}" for part in ("", ".old", ".new")}
-    keys |= {f"worlds.{name}.strangers.far5.{row}" for name in ("clinc150", "hwu64")
-             for row in ("false_accept", "known_accepted", "auroc", "alike.false_accept")}  # fmt: skip
+    found = ("false_accept", "known_accepted", "auroc", "alike.false_accept")
+    keys |= {f"worlds.{w}.strangers.far5.{row}" for w in ("clinc150", "hwu64") for row in found}
     keys |= {"worlds.wine.20.quick", "worlds.wine.20.best_rival"}
     assert keys <= figures.keys()
     assert all(f"{key}.interval" in figures for key in keys)
