@@ -74,7 +74,10 @@ class Classes(NamedTuple):
 
     def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
         """The index of each integer among the ids; len(ids) for EMPTY."""
-        columns = torch.searchsorted(self.ids, values)
+        if values.dim() == 2 and len(values) and values.stride(0) == 0:
+            # All rows are one row in memory: it is looked up once.
+            return self.columns(values[0]).expand_as(values)
+        columns = torch.searchsorted(self.ids, values.contiguous())
         return columns.where(values != EMPTY, len(self.ids))
 
 

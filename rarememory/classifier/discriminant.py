@@ -80,8 +80,8 @@ class Discriminant:
         counts: examples of each.
         mean: of the class means of unit features.
         center: the same after centring and scaling to unit length.
-        axes: orthonormal; the metric is diagonal in them.
-        precision: of the metric along the axes.
+        metric: orthonormal axes, each times the root of its precision.
+        precision: along the axes.
         outside: precision in every direction that no axis covers.
         weights: of a row at unit length in the metric.
         bias: of each class.
@@ -100,7 +100,7 @@ class Discriminant:
     counts: Float[Tensor, " classes"]
     mean: Float[Tensor, " key_dim"]
     center: Float[Tensor, " key_dim"]
-    axes: Float[Tensor, "key_dim axes"]
+    metric: Float[Tensor, "key_dim axes"]
     precision: Float[Tensor, " axes"]
     outside: float
     weights: Float[Tensor, "axes classes"]
@@ -111,15 +111,14 @@ class Discriminant:
 
     def rows(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch axes"]:
         """Features along the axes, scaled by the metric, to unit length in it."""
-        x = (
-            normalize(normalize(features.to(self.mean.dtype), dim=1) - self.mean, dim=1)
-            - self.center
-        )
-        along = x @ self.axes
-        rest = (x.square().sum(1) - along.square().sum(1)).clamp(min=0)
-        rows = along * self.precision.sqrt()
-        length = (rows.square().sum(1) + self.outside * rest).clamp(min=1e-12).sqrt()
-        return rows / length.unsqueeze(1)
+        x = normalize(features.to(self.mean.dtype), dim=1) - self.mean
+        x = normalize(x, dim=1) - self.center
+        rows = x @ self.metric
+        squares = rows.square().sum(1)
+        if self.metric.shape[1] < self.metric.shape[0]:
+            along = rows.square() @ (1 / self.precision)
+            squares = squares + self.outside * (x.square().sum(1) - along).clamp(min=0)
+        return rows * squares.clamp(min=1e-12).rsqrt().unsqueeze(1)
 
     def logits(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch classes"]:
         """The z of every class."""
@@ -211,7 +210,7 @@ def _fitted(
         counts,
         mean,
         center,
-        basis,
+        metric,
         precision,
         outside,
         weights,

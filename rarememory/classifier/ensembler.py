@@ -76,8 +76,10 @@ class Ensembler(nn.Module):
 
     def decide(self, evidence: Evidence, ids: Tensor) -> Int64[Tensor, " batch"]:
         """The index of the likeliest class among `ids`; len(ids) for an unknown example."""
-        # One more column, because there may be no class.
-        best = nn.functional.pad(self.probabilities(evidence, ids), (0, 1)).argmax(1)
+        classes = Classes(ids, self.host_ids)
+        z = blend.class_logits(evidence, self.blend_weights, classes)
+        # One more column, which is the best where no class has any evidence.
+        best = nn.functional.pad(z, (0, 1), value=EXCLUDED / 2).argmax(1)
         return best.where(self.familiarity(evidence, ids) > self.threshold, len(ids))
 
     def fit_threshold(

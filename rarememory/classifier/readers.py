@@ -312,7 +312,7 @@ class _Fitted:
 
     def evidence(self, scores: Tensor, logits: Tensor | None) -> Evidence:
         """Logits of the remembered classes, beside the host's."""
-        values = self.classes.repeat(len(scores), 1)
+        values = self.classes.expand(len(scores), -1)
         return Evidence(scores, values, logits, self.host_score)
 
     def logits(self, queries: Tensor) -> Tensor:
