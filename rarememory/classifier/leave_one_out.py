@@ -39,6 +39,7 @@ def leave_one_out_cosines(
         degrees: of freedom of the covariance, examples less classes.
 
     Example:
+        >>> import torch
         >>> rows = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
         >>> classes, means = torch.tensor([0, 0, 1, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> counts = torch.tensor([2.0, 2.0])

@@ -258,14 +258,9 @@ class FittedReader(Reader):
         )
 
     def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
-        fitted: _Fitted = self._up_to_date(memory, host_ids)
-        return fitted
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _up_to_date(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
-        # Not compiled, because a compiled program does not see that the memory has changed.
         tensors = memory.keys, memory.values, host_ids
-        kept = self._fitted
+        # A compiled program does not see that the memory has changed: it fits each time.
+        kept = None if torch.compiler.is_compiling() else self._fitted
         if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
             return kept[1]
         trackers = [VersionTracker() for _ in tensors]
