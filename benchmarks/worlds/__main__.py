@@ -31,7 +31,7 @@ NAMES = [*SOURCES, *tasks.TABLES]
 BENCHMARK = Benchmark("benchmarks.worlds", __doc__)
 BENCHMARK.add_data("worlds", "folder with the data sets; downloaded into data/worlds if left out")
 text = f"only these of {', '.join(NAMES)}"
-BENCHMARK.add("--world", nargs="+", choices=NAMES, metavar="NAME", help=text)
+BENCHMARK.add("--world", nargs="+", choices=NAMES, metavar="NAME", decisive=False, help=text)
 BENCHMARK.add("--seeds", type=int, default=3, help="draws of classes and examples")
 text = "measure seconds instead of accuracy; on an idle machine"
 BENCHMARK.add("--speed", action="store_true", decisive=False, help=text)
@@ -50,8 +50,9 @@ def main(run: Run) -> None:
         print_figures(figures)
         run.write("worlds_speed", figures)
         return
-    figures, best = {}, {}
+    command = run.command.partition(" --world")[0]
     for name in options.world or NAMES:
+        figures, best = {}, {}
         for shots, rows in _measured(name, options.data, options.seeds).items():
             key = f"worlds.{name}.{shots}"
             best[key] = best_rival(rows)
@@ -59,7 +60,9 @@ def main(run: Run) -> None:
             _print(rows, f"{name}, {shots} examples a class")
         if name in STRANGERS:
             figures |= _strangers(name, options.data, options.seeds)
-    run.write("worlds", figures, seeds=options.seeds, best_rivals=best)
+        # A file for each, so that what is measured stays if another cannot be downloaded.
+        run.command = f"{command} --world {name}"
+        run.write(f"worlds_{name}", figures, seeds=options.seeds, best_rivals=best)
 
 
 def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:

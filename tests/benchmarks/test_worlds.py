@@ -209,8 +209,11 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     monkeypatch.setattr(tasks, "SHOTS", (1, 5))
     monkeypatch.setattr(tasks, "RIVALS", [one for one in RIVALS if one.name in FEW])
     assert worlds.main(["--seeds", "2", "--world", *made, "wine"]) == 0
-    result = folders.result("worlds")
-    figures = result["figures"]
+    results = {name: folders.result(f"worlds_{name}") for name in (*made, "wine")}
+    assert results["wine"]["command"].endswith("--world wine")
+    figures = {}
+    for result in results.values():
+        figures |= result["figures"]
     keys = {f"worlds.{name}.{shots}.{row}" for name in made for shots in (1, 5)
             for row in ("quick", "calibrated", "best_rival", "quick_over_best_rival")}  # fmt: skip
     keys |= {f"worlds.cifar100.5.quick_with_old{part}" for part in ("", ".old", ".new")}
@@ -219,7 +222,7 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     keys |= {"worlds.wine.20.quick", "worlds.wine.20.best_rival"}
     assert keys <= figures.keys()
     assert all(f"{key}.interval" in figures for key in keys)
-    best = result["best_rivals"]["worlds.cifar100.5"]
+    best = results["cifar100"]["best_rivals"]["worlds.cifar100.5"]
     assert figures["worlds.cifar100.5.best_rival"] == figures[f"worlds.cifar100.5.{best}"]
     difference = figures["worlds.cifar100.5.quick"] - figures["worlds.cifar100.5.best_rival"]
     assert figures["worlds.cifar100.5.quick_over_best_rival"] == pytest.approx(difference, abs=1e-3)
