@@ -264,7 +264,9 @@ def _load_or_create(
         return classifier, used
     name = encoder or "resnet18"
     used = encoder_by_name(name)
-    classifier = MemoryClassifier(used.model, at=used.at, host=False, memory_size=slots)
+    classifier = MemoryClassifier(
+        used.model, at=used.at, host=False, memory_size=slots, reader=used.reader
+    )
     classifier.about["encoder"] = name
     return classifier, used
 

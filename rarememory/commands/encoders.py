@@ -19,11 +19,13 @@ class Encoder(NamedTuple):
         model: the module.
         at: name of the layer whose input is the features; None for the model's output.
         prepare: converts a Pillow image to a tensor.
+        reader: how a memory of its features is asked.
     """
 
     model: nn.Module
     at: str | None
     prepare: Callable[[Any], Tensor]
+    reader: str = "fitted"
 
 
 def encoder_by_name(name: str) -> Encoder:
@@ -34,7 +36,8 @@ def encoder_by_name(name: str) -> Encoder:
         ModuleNotFoundError: it needs torchvision, which is not installed.
     """
     if name == "omniglot":
-        return Encoder(omniglot_encoder(), None, ink)
+        # It was trained under a memory, by the cosines that its nearest neighbours have.
+        return Encoder(omniglot_encoder(), None, ink, reader="nearest")
     try:
         from torchvision import models
     except ModuleNotFoundError as error:
