@@ -9,6 +9,10 @@ A `FeatureExtractor` finds the head with `heads`, reads what the model returns w
 through the wrappers of torch with `wrappers`, and runs beside other threads by `layer_hooks` and
 `modes`; widths that nobody has given are `guesses`.
 
+How the memory is asked is a `Reader`: the fitted one is a `discriminant`, whose examples are left
+out by `leave_one_out` and whose answers are improved by `refinement`; `rehearsal` weighs old
+classes against new ones.
+
 `examples` makes batches of what users pass; `blend`, `openset` and `calibration` are the functions
 of scores that the ensembler uses; `learning`, `refreshing` and `doctor` work on a memory and its
 label book; `persistence` and `saving` are the file.
@@ -21,7 +25,9 @@ from rarememory.classifier.answers import Remembered as Remembered
 from rarememory.classifier.answers import StoredExample as StoredExample
 from rarememory.classifier.blend import BlendWeights as BlendWeights
 from rarememory.classifier.calibration import Calibration as Calibration
+from rarememory.classifier.calibration import OldAgainstNew as OldAgainstNew
 from rarememory.classifier.classifier import MemoryClassifier as MemoryClassifier
 from rarememory.classifier.classifier import wrap as wrap
 from rarememory.classifier.doctor import Report as Report
+from rarememory.classifier.openset import Threshold as Threshold
 from rarememory.classifier.refreshing import Drift as Drift

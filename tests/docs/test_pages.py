@@ -24,6 +24,11 @@ NEEDS = {
 NOT_REFERENCE = {
     "rarememory.base.deprecation.renamed_attributes",
     "rarememory.integrations.neighbors.without_self",
+    # Parts of `MemoryNeighbors`.
+    *(
+        f"rarememory.integrations.pool.{name}"
+        for name in ("KernelRidge", "evenly_spaced", "fit_kernel_ridge", "pooled", "vote")
+    ),
 }
 
 
