@@ -17,7 +17,7 @@ CHANGES = {
     "omniglot.shipped": ["--episodes 9", "--copies 0"],
     "omniglot_ablation": ["--steps 9", "--episodes 30", "--seed 1"],
     "omniglot_peers.__main__": ["--steps 9", "--backbone conv4", "--episodes 30", "--seed 1"],
-    "worlds.__main__": ["--seeds 1", "--world wine letter"],
+    "worlds.__main__": ["--seeds 1"],
     "sequence.__main__": ["--seed 1", "--parts 16", "--symbols 50", "--test 10"],
 }
 
