@@ -26,7 +26,12 @@ class HostAlone(NamedTuple):
 
 
 class OldAgainstNew(NamedTuple):
-    """Accuracies in [0, 1] of the host's classes and of the others, for one bias of the host."""
+    """Accuracies in [0, 1] of the host's classes and of the others, for one bias of the host.
+
+    Example:
+        >>> round(OldAgainstNew(host_bias=0.5, old=0.6, new=0.3).harmonic, 3)
+        0.4
+    """
 
     host_bias: float
     old: float

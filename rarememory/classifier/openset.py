@@ -86,6 +86,11 @@ class Threshold(float):
             measure it by.
         interval: half of the 95 % interval of `known_accepted`; None where that is.
         examples: how many examples it was fitted to.
+
+    Example:
+        >>> found = Threshold(0.5, unknown=torch.tensor([0.1, 0.9]), known=torch.tensor([0.8]))
+        >>> print(found)
+        threshold 0.500: false accepts 50.0 %, known accepted 100.0 +- 0.0 %
     """
 
     false_accept_rate: float
