@@ -77,7 +77,6 @@ class Discriminant:
 
     Attributes:
         classes: integers of the classes, ascending.
-        counts: examples of each.
         mean: of the class means of unit features.
         center: the same after centring and scaling to unit length.
         metric: orthonormal axes, each times the root of its precision.
@@ -97,7 +96,6 @@ class Discriminant:
     """
 
     classes: Int64[Tensor, " classes"]
-    counts: Float[Tensor, " classes"]
     mean: Float[Tensor, " key_dim"]
     center: Float[Tensor, " key_dim"]
     metric: Float[Tensor, "key_dim axes"]
@@ -176,7 +174,8 @@ def _fitted(
         precision = 1 / ((1 - shrinkage) * variances + shrinkage * level)
         outside = 1 / (shrinkage * level.item())
     else:
-        shares, outside, scale = _one_shot_shares(variances, rows.shape[1], len(counts))
+        shares, outside = _one_shot_shares(variances, rows.shape[1], len(counts))
+        scale = ONE_SHOT_SCALE
         precision = shares / (1 + shares)
     metric = precision.sqrt()
     units = normalize(along * metric, dim=1)
@@ -207,7 +206,6 @@ def _fitted(
     )
     return Discriminant(
         classes,
-        counts,
         mean,
         center,
         metric,
@@ -309,11 +307,11 @@ def _foreign_scores(
     return torch.cat(found), torch.cat(of)
 
 
-def _one_shot_shares(variances: Tensor, dim: int, n_classes: int) -> tuple[Tensor, float, float]:
-    """Shares along the axes, precision outside them, and scale; for classes of one example each."""
+def _one_shot_shares(variances: Tensor, dim: int, n_classes: int) -> tuple[Tensor, float]:
+    """Shares along the axes and precision outside them, for classes of one example each."""
     level = variances.sum() / dim
     if not level > 0:
-        return torch.ones_like(variances), 0.5, ONE_SHOT_SCALE
+        return torch.ones_like(variances), 0.5
     total, squares = variances.sum(), variances.square().sum()
     spread = (n_classes - 2 / dim) * (squares - total**2 / dim).clamp(min=1e-12)
     shrinkage = (((1 - 2 / dim) * squares + total**2) / spread).clamp(max=1.0)
@@ -325,7 +323,7 @@ def _one_shot_shares(variances: Tensor, dim: int, n_classes: int) -> tuple[Tenso
         return signal / (1 + signal)
 
     outside = share(shrinkage * level).item()
-    return share(shrunken), outside / (1 + outside), ONE_SHOT_SCALE
+    return share(shrunken), outside / (1 + outside)
 
 
 def _evenly_spaced(count: int, most: int, device: torch.device) -> Tensor:

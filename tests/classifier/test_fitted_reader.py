@@ -85,6 +85,16 @@ def test_logits_are_cosines_in_the_inverse_of_the_shrunken_covariance(
     assert torch.allclose(found, wanted.float(), atol=1e-3)
 
 
+def test_refinement_says_which_class_and_not_how_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, labels = world([12] * 8, spread=2.0)
+    found = fit_discriminant(keys, labels)
+    monkeypatch.setattr(module, "_REFINED", 0)
+    means_alone = fit_discriminant(keys, labels)
+    assert found.change is not None and means_alone.change is None
+    assert torch.allclose(found.logits(keys).amax(1), means_alone.logits(keys).amax(1), atol=1e-4)
+    assert not torch.allclose(found.logits(keys), means_alone.logits(keys), atol=1e-2)
+
+
 def test_the_fit_does_not_depend_on_the_order_of_the_examples() -> None:
     keys, labels = world([3, 1, 6, 4])
     one = fit_discriminant(keys, labels)
