@@ -10,7 +10,7 @@ from torch import Tensor
 from rarememory.base.state import EMPTY
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
-from rarememory.classifier.readers import Reader
+from rarememory.classifier.reader import Reader
 from rarememory.memory import Memory
 
 UNCENTRED = 0.7

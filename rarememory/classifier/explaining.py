@@ -5,7 +5,7 @@ from torch import Tensor
 from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Remembered
 from rarememory.classifier.label_book import LabelBook
-from rarememory.classifier.readers import Carriers
+from rarememory.classifier.reader import Carriers
 from rarememory.memory import Memory
 
 

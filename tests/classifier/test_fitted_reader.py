@@ -10,7 +10,7 @@ from torch import nn
 
 import rarememory
 from rarememory.classifier import discriminant as module
-from rarememory.classifier import readers
+from rarememory.classifier import fitted_reader
 from rarememory.classifier.discriminant import LeftOut, fit_discriminant
 from rarememory.classifier.leave_one_out import leave_one_out_cosines
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
@@ -149,7 +149,7 @@ def test_it_is_fitted_once_after_a_change(monkeypatch: pytest.MonkeyPatch) -> No
         fits.append(len(keys))
         return fit_discriminant(keys, values)
 
-    monkeypatch.setattr(readers, "fit_discriminant", counted)
+    monkeypatch.setattr(fitted_reader, "fit_discriminant", counted)
     keys, labels = world([3, 3])
     birds = classifier(host=False)
     birds.learn(keys, labels.tolist())

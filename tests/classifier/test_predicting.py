@@ -18,7 +18,7 @@ from rarememory.classifier.blend import (
     example_weights,
     probabilities,
 )
-from rarememory.classifier.readers import LONE_COSINE, NEAREST_SCALE
+from rarememory.classifier.fitted_reader import LONE_COSINE, NEAREST_SCALE
 
 COSINE = st.floats(-1, 1)
 

@@ -1,0 +1,210 @@
+"""The fitted reader of a memory: a discriminant that is fitted again after every change.
+
+`rarememory.classifier.discriminant` has the formula, `rarememory.classifier.rehearsal` how classes
+of a host are weighed against new ones.
+"""
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from rarememory.base.state import EMPTY
+from rarememory.base.versions import VersionTracker
+from rarememory.classifier.blend import EXCLUDED, Evidence
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
+from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
+from rarememory.memory import Memory
+from rarememory.memory.queries import Rows, normalized, rows_of
+
+NEAREST_SCALE = 16.0
+"""Of the cosine of the nearest example, where there is nothing to fit a scale by."""
+LONE_COSINE = 0.5
+"""Of an example that is alone: how alike others of its class are cannot be found out."""
+_NEVER = -50.0
+"""A logit that adds nothing to others."""
+
+
+class FittedReader(Reader):
+    """Class means in a fitted metric; it is fitted again at the first question after a change.
+
+    Example:
+        >>> memory = Memory(2, memory_size=2)
+        >>> write = memory.write(torch.eye(2), torch.tensor([3, 7]))
+        >>> FittedReader().evidence(memory, torch.tensor([]), torch.eye(2)[:1], None).values
+        tensor([[3, 7]])
+    """
+
+    name = "fitted"
+    temperature = 1.0
+
+    def __init__(self) -> None:
+        self._fitted: tuple[list[VersionTracker], _Fitted] | None = None
+
+    def __reduce__(self) -> tuple[type["FittedReader"], tuple[()]]:
+        # A copy or pickle is fitted again: what was found out holds examples, forgotten ones too.
+        return type(self), ()
+
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """The logit of every remembered class."""
+        fitted, rows = self._of(memory, host_ids), _rows(memory, features)
+        evidence = fitted.evidence(fitted.logits(rows.queries).float(), logits)
+        if rows.mask is None:
+            return evidence
+        nothing = ~rows.mask.unsqueeze(1)
+        return evidence._replace(
+            scores=evidence.scores.masked_fill(nothing, -torch.inf),
+            values=evidence.values.masked_fill(nothing, EMPTY),
+        )
+
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The logit of every other class."""
+        evidence = self.evidence(memory, host_ids, features, logits)
+        return _without(evidence, own_ids, host_ids)
+
+    def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
+        """The logits of each remembered example, itself left out."""
+        return self._of(memory, host_ids).left_out(host_ids)
+
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """A high quantile of what remembered classes say of examples of each other."""
+        return self._of(memory, host_ids).host_score
+
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> Carriers:
+        """All examples: a class's logit is a sum over its examples, of which each has a share."""
+        fitted = self._of(memory, host_ids)
+        queries = _rows(memory, features).queries
+        evidence = self.evidence(memory, host_ids, features, logits)
+        slots = memory.state.occupied.nonzero().squeeze(1)
+        keys = memory.keys[slots]
+        columns = torch.searchsorted(fitted.classes, memory.values[slots])
+        parts = fitted.similarities(queries, keys).float().clamp(min=1e-6)
+        sums = torch.zeros_like(evidence.scores).index_add_(1, columns, parts)
+        cosines = normalized(queries, memory.keys.dtype)[0] @ keys.T
+        return Carriers(
+            evidence,
+            columns.expand_as(parts),
+            parts / sums[:, columns],
+            slots.expand_as(parts),
+            cosines.float(),
+        )
+
+    def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
+        tensors = memory.keys, memory.values, host_ids
+        # A compiled program does not see that the memory has changed: it fits each time.
+        kept = None if torch.compiler.is_compiling() else self._fitted
+        if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
+            return kept[1]
+        trackers = [VersionTracker() for _ in tensors]
+        # Before the fit, so that a change meanwhile is seen.
+        for tracker, tensor in zip(trackers, tensors, strict=True):
+            tracker.record(tensor)
+        occupied = memory.state.occupied
+        fitted = _Fitted(memory.keys[occupied], memory.values[occupied], host_ids)
+        # In one step, because other threads may ask at the same time.
+        self._fitted = trackers, fitted
+        return fitted
+
+
+class _Fitted:
+    """What was found out from some remembered examples.
+
+    Of several classes it is a discriminant. One class has nothing to be told from, and two beside
+    classes of a host are each the mean of the other: then it is the cosine of the nearest example.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, host_ids: Tensor) -> None:
+        self.classes, self.places = values.unique(return_inverse=True)
+        self.keys = keys.clone()
+        self.discriminant: Discriminant | None = None
+        self.offsets = torch.zeros(len(self.classes), device=keys.device)
+        of_host = torch.isin(self.classes, host_ids)
+        foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
+        if len(self.classes) > 1 + foreign_host:
+            self.discriminant = fit_discriminant(keys, values)
+            offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
+            self.offsets = torch.where(of_host, 0.0, offset)
+        self.host_score = self._host_score() if foreign_host else _NEVER
+
+    def _host_score(self) -> float:
+        if self.discriminant is not None:
+            return host_level(self.discriminant.left_out)
+        own = self._cosines(self.keys.float())
+        own = own.masked_fill(self.places.unsqueeze(1) != self.places, -torch.inf)
+        nearest = own.fill_diagonal_(-torch.inf).amax(1) if len(own) else own.new_zeros(0)
+        nearest = nearest[nearest > -torch.inf]
+        # Of single examples it is not known how alike others of their class will be.
+        level = nearest.quantile(1 - FOREIGN_QUANTILE).item() if len(nearest) else LONE_COSINE
+        return NEAREST_SCALE * level
+
+    def evidence(self, scores: Tensor, logits: Tensor | None) -> Evidence:
+        """Logits of the remembered classes, beside the host's."""
+        values = self.classes.expand(len(scores), -1)
+        return Evidence(scores, values, logits, self.host_score)
+
+    def logits(self, queries: Tensor) -> Tensor:
+        """The logit of every class."""
+        if self.discriminant is not None:
+            return self.discriminant.logits(queries) + self.offsets
+        best = queries.new_full((len(queries), len(self.classes)), -torch.inf)
+        places = self.places.expand(len(queries), -1)
+        return NEAREST_SCALE * best.scatter_reduce(1, places, self._cosines(queries), "amax")
+
+    def _cosines(self, queries: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T
+
+    def left_out(self, host_ids: Tensor) -> LeftOutEvidence:
+        """Evidence for the remembered examples, each of them left out."""
+        if self.discriminant is None:
+            evidence, own = self.evidence(self.logits(self.keys), None), self.classes[self.places]
+            several = torch.zeros_like(own, dtype=torch.bool)
+            return LeftOutEvidence(evidence, _without(evidence, own, host_ids), own, several, own)
+        found = self.discriminant.left_out
+        evidence = self.evidence(found.logits + self.offsets, None)
+        own = self.classes[found.classes]
+        if len(found.foreign):
+            # The class is left out of the mean too, which it moves far where classes are few.
+            # Which other class answers is not known, and not needed without a host.
+            best = found.foreign.float().unsqueeze(1)
+            values = torch.full_like(best, EMPTY, dtype=torch.int64)
+            without_own = evidence._replace(scores=best, values=values)
+            without_ids = self.classes[found.foreign_classes]
+        else:
+            without_own, without_ids = _without(evidence, own, host_ids), own
+        return LeftOutEvidence(evidence, without_own, own, found.several, without_ids)
+
+    def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Products whose mean over the examples of a class is its cosine, but for a factor."""
+        if self.discriminant is None:
+            return self._cosines(queries)
+        return self.discriminant.rows(queries) @ self.discriminant.rows(keys).T
+
+
+def _rows(memory: Memory, features: Tensor) -> Rows:
+    """Queries as the memory itself checks, projects and normalises them; float32 at least."""
+    rows = rows_of(features, None, None, memory.keys, memory.projection, memory.validate)
+    return rows._replace(
+        queries=rows.queries.to(torch.promote_types(rows.queries.dtype, torch.float32))
+    )
+
+
+def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:
+    own = own_ids.unsqueeze(1)
+    is_own = evidence.values == own
+    logits = evidence.logits
+    return evidence._replace(
+        scores=evidence.scores.masked_fill(is_own, -torch.inf),
+        values=evidence.values.masked_fill(is_own, EMPTY),
+        logits=None if logits is None else logits.masked_fill(host_ids == own, EXCLUDED),
+    )

@@ -1,0 +1,72 @@
+"""The nearest reader: the remembered examples nearest to a query vote (Kaiser et al. 2017)."""
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from rarememory.classifier import openset
+from rarememory.classifier.blend import Evidence
+from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
+from rarememory.memory import Memory
+
+
+class NearestReader(Reader):
+    """The vote of the nearest remembered examples.
+
+    Example:
+        >>> memory = Memory(2, memory_size=2)
+        >>> write = memory.write(torch.eye(2), torch.tensor([3, 7]))
+        >>> NearestReader().evidence(memory, torch.tensor([]), torch.eye(2)[:1], None).values[0, :2]
+        tensor([3, 7])
+    """
+
+    name = "nearest"
+    temperature = None
+
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """The nearest examples and their cosines."""
+        recall = memory(features)
+        return Evidence(recall.scores.float(), recall.values, logits)
+
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The nearest examples of other classes."""
+        pair = memory(features, own_ids)
+        return openset.leave_one_class_out(memory(features), pair, logits, own_ids, host_ids)
+
+    def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
+        """The nearest examples of other classes to each remembered one."""
+        if memory.projection is not None:
+            raise ValueError(
+                "the memory projects its queries, and its keys are projected already: give "
+                "inputs, or unknown="
+            )
+        occupied = memory.state.occupied
+        keys, own = memory.keys[occupied], memory.values[occupied]
+        without_own = self.without_own_class(memory, host_ids, keys, None, own)
+        several = torch.zeros_like(own, dtype=torch.bool)
+        return LeftOutEvidence(None, without_own, own, several, own)
+
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """0.8."""
+        return 0.8
+
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> Carriers:
+        """The nearest examples, each for itself."""
+        recall = memory(features, k=max(k, memory.k))
+        evidence = Evidence(recall.scores.float(), recall.values, logits)
+        columns = torch.arange(recall.slots.shape[1], device=recall.slots.device)
+        shares = torch.ones_like(evidence.scores)
+        return Carriers(
+            evidence, columns.expand_as(recall.slots), shares, recall.slots, recall.scores
+        )

@@ -1,0 +1,90 @@
+"""The interface of a reader: what remembered examples say of a query, as evidence for classes."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from rarememory.classifier.blend import Evidence
+from rarememory.memory import Memory
+
+
+class Reader(ABC):
+    """How a classifier's memory is asked.
+
+    Attributes:
+        name: as it is given to `MemoryClassifier`, and stored in a file.
+        temperature: divides the scores of its evidence; None for the memory's.
+    """
+
+    name: str
+    temperature: float | None
+
+    @abstractmethod
+    def evidence(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+    ) -> Evidence:
+        """What the memory says of every row of features."""
+
+    @abstractmethod
+    def without_own_class(
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        own_ids: Int64[Tensor, " batch"],
+    ) -> Evidence:
+        """The same as if the own class of each row had never been learnt."""
+
+    @abstractmethod
+    def left_out(self, memory: Memory, host_ids: Tensor) -> "LeftOutEvidence":
+        """The same of the remembered examples."""
+
+    @abstractmethod
+    def host_score(self, memory: Memory, host_ids: Tensor) -> float:
+        """The score of a class of the host of which nothing is remembered."""
+
+    @abstractmethod
+    def carriers(
+        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None, k: int
+    ) -> "Carriers":
+        """The remembered examples behind the evidence, at least k if there are as many."""
+
+
+class LeftOutEvidence(NamedTuple):
+    """Evidence for remembered examples that are left out.
+
+    Attributes:
+        with_own: of all classes; None if that is not known without the example.
+        several: whether its class has other examples; if not, `with_own` has seen it.
+        without_own: as if the own class of each example had never been learnt; of examples of some
+            classes only, where there are many.
+        own_ids: the integers of their classes.
+        without_ids: the integers of the classes of those in `without_own`.
+    """
+
+    with_own: Evidence | None
+    without_own: Evidence
+    own_ids: Int64[Tensor, " examples"]
+    several: Bool[Tensor, " examples"]
+    without_ids: Int64[Tensor, " some"]
+
+
+class Carriers(NamedTuple):
+    """Remembered examples that carry the evidence for a query.
+
+    Attributes:
+        evidence: of memory and host.
+        columns: which score of the evidence each example is part of.
+        shares: its part of that score, in [0, 1].
+        slots: where it is; EMPTY where there is none.
+        cosines: with the query.
+    """
+
+    evidence: Evidence
+    columns: Int64[Tensor, "batch examples"]
+    shares: Float[Tensor, "batch examples"]
+    slots: Int64[Tensor, "batch examples"]
+    cosines: Float[Tensor, "batch examples"]
