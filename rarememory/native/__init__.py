@@ -1,84 +1,83 @@
-"""The library in C++, compiled for this processor at its first use.
+"""The library in C++: searches and writes on a CPU, compiled when the package is built.
 
-The search needs the vector instructions of the processor, which a wheel for all processors could
-not use. So the package contains the sources, and the machine's C++ compiler compiles them once, in
-some seconds. The library is kept in the user's cache folder. Without a compiler, torch is used.
+It contains every kernel once for each instruction set of its kind of processor (CMakeLists.txt).
+The best set that this processor has is used, and the answers are the same with each of them. Where
+the package was built without a compiler there is no library, and torch is used.
+
+Nothing else is loaded, and nothing is written: the library lies in the folder of this file, so who
+may change it may change this file too.
 """
 
 import ctypes
 import functools
-import hashlib
+import logging
 import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 SWITCH = "RAREMEMORY_NATIVE"
-"""Environment variable: 0 switches these searches off."""
-CACHE = "RAREMEMORY_CACHE"
-"""Environment variable: the folder that compiled libraries are kept in."""
+"""Environment variable: 0 switches the library off, and a name chooses that instruction set."""
 
-_SOURCES = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in {".cpp", ".h"})
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared")
-_SECONDS = 120
+_FILE = Path(__file__).with_name("librarememory.so")
+_OPENMP = "libgomp.so.1"
 _DTYPES = (torch.float32, torch.int64, torch.bool)
+_log = logging.getLogger("rarememory")
 
 _pointer, _integer, _count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _SIGNATURES = {
-    "rarememory_nearest": [
+    "nearest": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _integer),  # occupied, k
         *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
     ],
-    "rarememory_code": [
+    "code": [
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _integer),  # coded_slots, count
         *(_pointer, _pointer, _pointer, _count),  # bytes, steps, off, threads
     ],
-    "rarememory_nearest_coded": [
+    "nearest_coded": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer, _pointer),  # bytes, steps, off
         *(_pointer, _integer),  # occupied, k
         *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
     ],
-    "rarememory_nearest_pair": [
+    "nearest_pair": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, positive, negative
     ],
-    "rarememory_noise": [_integer, _integer, _pointer],  # state, count, noise
-    "rarememory_evict": [
+    "noise": [_integer, _integer, _pointer],  # state, count, noise
+    "evict": [
         *(_pointer, _pointer, _integer, _integer),  # priorities, values, first, size
         *(_pointer, _integer),  # keep, kept
         *(_integer, _pointer, _pointer),  # count, chosen_priorities, chosen
     ],
-    "rarememory_evict_oldest": [
+    "evict_oldest": [
         *(_pointer, _pointer, _integer, _integer),  # values, written, clock, state
         *(ctypes.c_double, ctypes.c_double, _integer),  # age_weight, noise_weight, size
         *(_pointer, _integer, _integer, _pointer),  # keep, kept, count, chosen
     ],
-    "rarememory_write": [
+    "write": [
         *(_pointer, _integer, _pointer, _pointer, _pointer),  # keys, dim, values, written, clock
         *(_pointer, _pointer, _integer),  # queries, labels, batch
         *(_pointer, _pointer, _pointer),  # nearest, averaged, inserted
         *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
         *(_pointer, _pointer),  # slots, overwritten
     ],
-    "rarememory_score": [
+    "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
         *(_pointer, _integer),  # slots, k
         *(_count, _pointer),  # threads, scores
     ],
 }
-_RETURNS = {"rarememory_nearest_coded": _integer}
+_RETURNS = {"nearest_coded": _integer}
 
 
 def is_supported(*tensors: Tensor) -> bool:
@@ -101,8 +100,37 @@ def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cpu")
 
 
-def library() -> ctypes.CDLL:
-    """The compiled library.
+class Library:
+    """The kernels for one instruction set, each called as `rarememory_<kernel>`.
+
+    Raises:
+        ImportError: the file has no such instruction set, or this processor has not.
+    """
+
+    def __init__(self, file: ctypes.CDLL, instruction_set: str | None = None) -> None:
+        self.found = instruction_sets(file)
+        self.instruction_set = instruction_set or self.found[0]
+        if self.instruction_set not in self.found:
+            raise ImportError(
+                f"{SWITCH} names the instruction set {instruction_set!r}, and this processor and "
+                f"the library have {', '.join(self.found)}"
+            )
+        for name, arguments in _SIGNATURES.items():
+            kernel = getattr(file, f"rarememory_{self.instruction_set}_{name}")
+            kernel.argtypes, kernel.restype = arguments, _RETURNS.get(name)
+            setattr(self, f"rarememory_{name}", kernel)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"the library has no kernel called {name}")
+
+
+def is_built() -> bool:
+    """Whether the package contains the library."""
+    return _FILE.exists()
+
+
+def library() -> Library:
+    """The library, for the instruction set in use.
 
     Raises:
         ImportError: why there is none.
@@ -113,84 +141,40 @@ def library() -> ctypes.CDLL:
     return made
 
 
-@functools.cache
-def _made() -> ctypes.CDLL | str:
-    """The library, or the reason why there is none; decided once in a process."""
-    if os.environ.get(SWITCH) == "0":
-        return f"the native searches are switched off by {SWITCH}=0"
-    compiler = _compiler()
-    if compiler is None:
-        return "the native searches need a C++ compiler, and neither c++, g++ nor clang++ was found"
-    try:
-        return compiled(compiler)
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        said = f"{getattr(error, 'stderr', None) or error}".strip() or "no message"
-        return f"{compiler} could not make the native searches: {said.splitlines()[0]}"
-
-
-def _compiler() -> str | None:
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
-
-
-def compiled(compiler: str, target: str = "native") -> ctypes.CDLL:
-    """The library for a processor (as -march names it), compiled unless it already was.
+def opened() -> ctypes.CDLL:
+    """The file that the package was built with.
 
     Raises:
-        subprocess.SubprocessError: the compiler failed.
-        OSError: the library cannot be loaded.
+        OSError: it cannot be loaded.
     """
-    flags = (*_FLAGS, f"-march={target}")
-    macros = _run(compiler, f"-march={target}", "-dM", "-E", "-x", "c++", os.devnull)
-    sources = [source.read_text(encoding="utf-8") for source in _SOURCES]
-    name = hashlib.sha256("\0".join([macros, *flags, *sources]).encode()).hexdigest()[:16]
-    path = _cache() / f"{name}.so"
-    if not path.exists():
-        _compile(compiler, flags, path)
     try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError:
-        # The file is damaged, for example by a crash: compile again.
-        _compile(compiler, flags, path)
-        loaded = ctypes.CDLL(str(path))
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, _RETURNS.get(name)
-    return loaded
+        return ctypes.CDLL(str(_FILE))
+    except OSError as error:
+        # It uses the OpenMP library of torch, which not every build of torch shows to others.
+        if "undefined symbol" not in str(error):
+            raise
+        ctypes.CDLL(_OPENMP, mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(_FILE))
 
 
-def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
-    """Compile in a temporary folder beside `path`, so that no process loads half a library."""
-    code = [str(source) for source in _SOURCES if source.suffix == ".cpp"]
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        fresh = Path(scratch) / path.name
-        try:
-            _run(compiler, *flags, "-fopenmp", *code, "-o", str(fresh))
-        except subprocess.CalledProcessError:
-            # Without OpenMP, as with some installations of clang: one thread.
-            _run(compiler, *flags, *code, "-o", str(fresh))
-        with fresh.open("rb") as file:
-            # On the disk before the rename: loading half a library would crash.
-            os.fsync(file.fileno())
-        fresh.replace(path)
+def instruction_sets(file: ctypes.CDLL) -> list[str]:
+    """Instruction sets that the file and this processor have, the best first."""
+    file.rarememory_instruction_sets.restype = ctypes.c_char_p
+    names: bytes = file.rarememory_instruction_sets()
+    return names.decode().split()
 
 
-def _cache() -> Path:
-    """The user's cache folder, or a temporary one if that cannot be written."""
+@functools.cache
+def _made() -> Library | str:
+    """The library, or the reason why there is none; decided once in a process."""
+    chosen = os.environ.get(SWITCH, "")
+    if chosen == "0":
+        return f"the native searches are switched off by {SWITCH}=0"
+    reason = "the package was built without a C++ compiler, so it has no native searches"
     try:
-        own = os.environ.get(CACHE)
-        base = os.environ.get("XDG_CACHE_HOME")
-        folder = Path(own) if own else Path(base or Path.home() / ".cache") / "rarememory"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except (OSError, RuntimeError):
-        # There is no home folder, or it is full or read-only.
-        return Path(tempfile.mkdtemp(prefix="rarememory-"))
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS
-    )
-    return done.stdout
+        if is_built():
+            return Library(opened(), None if chosen in ("", "1") else chosen)
+    except (OSError, AttributeError, ImportError) as error:
+        reason = f"the native searches cannot be loaded: {error}"
+    _log.warning("%s; torch searches instead, which takes longer on a CPU", reason)
+    return reason

@@ -17,6 +17,8 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels.h"
+
 namespace rarememory {
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from rarememory import EMPTY, Memory, native
+from rarememory import EMPTY, Memory
 from rarememory.lookup import AutoLookup, NativeLookup
 from rarememory.lookup import native_codes as codes_file
 from tests.lookup.histories import STEPS
 from tests.lookup.histories import change as change_memory
 from tests.lookup.test_nearest import KEYS, units
 from tests.memories import bits
-from tests.native.test_native import ON_X86, nearly_equal
+from tests.native.test_native import nearly_equal
 
 
 @pytest.fixture
@@ -154,14 +154,8 @@ def test_parts_of_the_slots_and_blocks_of_them_change_nothing():
             torch.set_num_threads(threads)
 
 
-@ON_X86
-@pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "x86-64-v4"])
-def test_codes_are_the_same_in_narrower_vectors(target, monkeypatch):
-    if target == "x86-64-v4" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        pytest.skip("this processor has no vectors of 512 bits")
-    narrow = native.compiled(native._compiler(), target)
-    monkeypatch.setattr(native, "_made", lambda: narrow)
+@pytest.mark.usefixtures("always", "instruction_set")
+def test_codes_are_the_same_with_every_instruction_set():
     for kind, make in KEYS.items():
         for slots, key_dim, batch in [(129, 33, 7), (1003, 5, 33), (5000, 64, 1), (9000, 600, 6)]:
             if kind in ("units", "clusters") or slots < 2000:

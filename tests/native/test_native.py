@@ -1,11 +1,11 @@
-"""Compiling the searches in C++, and their answers at sizes where threads and blocks matter."""
+"""Loading the library in C++, and its answers at sizes where threads and blocks matter."""
 
 import functools
-import platform
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import Tensor
 
 from rarememory import (
     EMPTY,
@@ -23,80 +23,57 @@ from rarememory.memory import writing
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
 
-ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="names vectors of x86-64")
-
 
 @pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """An empty folder for libraries, and a process that has not looked for one yet.
-
-    To compile takes seconds, so the compiler copies the library that there is, and logs its calls.
-    """
-    library = native.library()._name
-    copy = f'case "$*" in *-shared*) for to; do :; done; exec cp {library} "$to";; esac'
-    use_compiler(monkeypatch, tmp_path, f'echo "$@" >> {tmp_path}/log; {copy}; exec c++ "$@"')
-    monkeypatch.setenv(native.CACHE, str(tmp_path / "cache"))
+def unloaded(monkeypatch):
+    """A process that has not looked for the library yet."""
     monkeypatch.setattr(native, "_made", functools.cache(native._made.__wrapped__))
-    return tmp_path / "cache"
 
 
-def use_compiler(monkeypatch, tmp_path, script: str) -> None:
-    path = tmp_path / "compiler"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    monkeypatch.setenv("CXX", str(path))
-
-
-def test_it_is_compiled_once_and_then_found(cache, tmp_path):
+def test_a_library_that_is_not_built_is_named_and_said_once(
+    unloaded, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(native, "_FILE", tmp_path / "none.so")
     for _ in range(2):
-        native.compiled(native._compiler())
-        assert len(list(cache.iterdir())) == 1
-    assert (tmp_path / "log").read_text().count("-shared") == 1
+        with pytest.raises(ImportError, match="the package was built without a C\\+\\+ compiler"):
+            NativeLookup()
+    assert Memory(3, 4).lookup.lookups[-1].name == "torch"
+    (said,) = caplog.messages
+    assert said.endswith("torch searches instead, which takes longer on a CPU")
 
 
-def test_a_damaged_library_is_made_again(cache, tmp_path, monkeypatch):
-    native.compiled(native._compiler())
-    (made,) = cache.iterdir()
-    # In another folder: the library just made is in use.
-    monkeypatch.setenv(native.CACHE, str(tmp_path))
-    (tmp_path / made.name).write_bytes(b"")
-    assert native.library().rarememory_nearest
-    assert (tmp_path / made.name).stat().st_size == made.stat().st_size
-
-
-def test_a_compiler_without_openmp_makes_a_library_of_one_thread(cache, tmp_path, monkeypatch):
-    refuse = 'case "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1;; esac; exec c++ "$@"'
-    use_compiler(monkeypatch, tmp_path, refuse)
-    assert native.library().rarememory_nearest
-    memory = Memory(3, 4, lookup="native")
-    memory.write(units(3, 3), torch.arange(3))
-    assert memory(memory.keys[:3]).prediction.tolist() == [0, 1, 2]
-
-
-def test_the_error_of_the_compiler_is_the_reason(cache, tmp_path, monkeypatch):
-    use_compiler(monkeypatch, tmp_path, "echo out of order >&2; exit 1")
-    with pytest.raises(ImportError, match="could not make the native searches: out of order"):
+def test_a_library_that_cannot_be_loaded_is_named(unloaded, monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "_FILE", tmp_path / "empty.so")
+    (tmp_path / "empty.so").write_bytes(b"")
+    with pytest.raises(ImportError, match="searches cannot be loaded"):
         NativeLookup()
 
 
-def test_it_can_be_switched_off(cache, monkeypatch):
+def test_it_can_be_switched_off(unloaded, monkeypatch, caplog):
     monkeypatch.setenv(native.SWITCH, "0")
     with pytest.raises(ImportError, match="switched off by RAREMEMORY_NATIVE=0"):
         NativeLookup()
     assert "native" not in [lookup.name for lookup in Memory(3, 4).lookup.lookups]
+    assert not caplog.messages
 
 
-def test_without_a_folder_to_keep_it_in_it_is_made_for_this_process(cache, tmp_path, monkeypatch):
-    monkeypatch.setenv(native.CACHE, str(tmp_path / "log" / "cache"))
-    (tmp_path / "log").touch()
-    assert native.library().rarememory_nearest
+def test_the_best_instruction_set_is_used_unless_another_is_named(unloaded, monkeypatch):
+    found = native.library().found
+    assert native.library().instruction_set == found[0]
+    for name in found:
+        native._made.cache_clear()
+        monkeypatch.setenv(native.SWITCH, name)
+        assert native.library().instruction_set == name
 
 
-@ON_X86
-@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
-def test_narrower_vectors_give_the_same_answers(target, monkeypatch):
-    narrow = native.compiled(native._compiler(), target)
-    monkeypatch.setattr(native, "_made", lambda: narrow)
+def test_an_instruction_set_that_is_not_there_is_named(unloaded, monkeypatch):
+    monkeypatch.setenv(native.SWITCH, "mmx")
+    with pytest.raises(ImportError, match="names the instruction set 'mmx'"):
+        NativeLookup()
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set_gives_the_same_answers():
     for kind, make in KEYS.items():
         for slots, key_dim, batch in [(1, 1, 1), (129, 33, 7), (1003, 5, 33), (513, 64, 1)]:
             keys = make(slots, key_dim)
@@ -114,6 +91,25 @@ def test_narrower_vectors_give_the_same_answers(target, monkeypatch):
                 strict=True,
             ):
                 assert torch.equal(one, other), (kind, slots)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set_leaves_the_same_memory_and_recalls_the_same(monkeypatch):
+    def history() -> list[Tensor]:
+        torch.manual_seed(5)
+        memory, recalls = Memory(24, 90, k=20, seed=3), []
+        for turn in range(60):
+            # Rounded rows are often the same, and their scores tie.
+            rows = torch.randn(1 + turn % 21, 24).round(decimals=turn % 2)
+            memory.write(rows + 1e-3, torch.randint(0, 12, (len(rows),)))
+            recalls += memory(rows + 1e-3)[:4]
+        return [*recalls, *memory.state_dict().values()]
+
+    found = history()
+    monkeypatch.setattr(native, "_made", lambda: "masked")
+    assert NativeLookup not in [type(one) for one in Memory(3, 4).lookup.lookups]
+    for one, other in zip(found, history(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", KEYS)

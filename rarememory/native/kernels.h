@@ -1,0 +1,17 @@
+// The kernels' names in the library: each is compiled for several instruction sets, and says for which.
+
+#pragma once
+
+#ifdef INSTRUCTION_SET
+#define RAREMEMORY_JOINED(set, name) rarememory_##set##_##name
+#define RAREMEMORY_NAMED(set, name) RAREMEMORY_JOINED(set, name)
+#define rarememory_code RAREMEMORY_NAMED(INSTRUCTION_SET, code)
+#define rarememory_evict RAREMEMORY_NAMED(INSTRUCTION_SET, evict)
+#define rarememory_evict_oldest RAREMEMORY_NAMED(INSTRUCTION_SET, evict_oldest)
+#define rarememory_nearest RAREMEMORY_NAMED(INSTRUCTION_SET, nearest)
+#define rarememory_nearest_coded RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_coded)
+#define rarememory_nearest_pair RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair)
+#define rarememory_noise RAREMEMORY_NAMED(INSTRUCTION_SET, noise)
+#define rarememory_score RAREMEMORY_NAMED(INSTRUCTION_SET, score)
+#define rarememory_write RAREMEMORY_NAMED(INSTRUCTION_SET, write)
+#endif
