@@ -34,6 +34,14 @@ def omniglot() -> Any:
     return read_omniglot(omniglot_folder(), progress=False)
 
 
+def babi_folder() -> Path:
+    """Where the real bAbI is; a test that asks for it is skipped without it."""
+    for place in (ROOT / "data" / "babi", ROOT.parent / "shared" / "data" / "babi"):
+        if place.is_dir():
+            return place
+    pytest.skip("no bAbI in data/babi or ../shared/data/babi")
+
+
 # The tests that judge a file, if not the file of the same name or, without one, its folder.
 _TESTS = {
     "base/state.py": "memory/test_rules.py memory/test_queries.py memory/test_histories.py",

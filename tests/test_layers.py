@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lookup": {"base", "native"},
     "memory": {"base", "native", "lookup"},
     "variants": CORE,
-    "readers": CORE,
+    "readers": CORE | {"data"},
     "backbones": {"base"},
     "evaluation": {"base", "data", "memory", "variants"},
     "training": {"base", "data", "memory"},
@@ -30,7 +30,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "integrations": CORE | {"data", "evaluation", "classifier"},
     "play": {"data", "backbones", "memory", "classifier"},
     "commands": (
-        CORE | {"data", "variants", "backbones", "evaluation", "training", "classifier", "play"}
+        CORE
+        | {"data", "variants", "readers", "backbones", "evaluation", "training", "classifier"}
+        | {"play"}
     ),
     "__main__": {"commands"},
     "__init__": CORE | {"variants", "classifier"},

@@ -1,5 +1,10 @@
 """Data to remember: Omniglot, drawn glyphs that stand in for it, and episodes of either."""
 
+from rarememory.data.babi import BabiTask as BabiTask
+from rarememory.data.babi import StoryQuestion as StoryQuestion
+from rarememory.data.babi import parse_babi as parse_babi
+from rarememory.data.babi import read_babi as read_babi
+from rarememory.data.babi import words_of as words_of
 from rarememory.data.characters import Characters as Characters
 from rarememory.data.characters import character_of as character_of
 from rarememory.data.characters import families as families
