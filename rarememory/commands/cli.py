@@ -23,6 +23,7 @@ from rarememory.classifier.labels import label_to_json
 from rarememory.commands.babi import babi
 from rarememory.commands.encoders import Encoder, encoder_by_name
 from rarememory.commands.images import batches, labelled_files, read_image
+from rarememory.commands.info import info
 from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
 from rarememory.commands.play import play
@@ -223,6 +224,7 @@ def forget(
 app.command()(play)
 app.command()(omniglot)
 app.command()(babi)
+app.command()(info)
 
 
 @app.command()
