@@ -12,7 +12,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 MAX_METHODS = 42
 
 # Abstract interfaces, which do not count as a generation.
-INTERFACES = {"Lookup", "Update"}
+INTERFACES = {"LockedModule", "Lookup", "Update"}
 
 # Names with an underscore that belong to torch or to another library, not to this package.
 FOREIGN = {"_C", "_apply", "_asdict", "_fields", "_load_from_state_dict", "_modules", "_replace"}

@@ -4,18 +4,17 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from rarememory.backbones.whitening import whitening
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
-from rarememory.base.state import MemoryState
+from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import check_count
 from rarememory.classifier import doctor, examples, refreshing
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
@@ -36,6 +35,7 @@ from rarememory.classifier.labels import (
     python_ref,
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
+from rarememory.classifier.locked_module import LockedModule
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
@@ -58,13 +58,10 @@ from rarememory.memory.updates import FirstInFirstOut, Update
 
 _LEAST_STATE = 1 << 16
 
-# Held while the first batch corrects what was guessed of a model.
-_FIRST_BATCH = Lock()
-
 AnyClassifier = TypeVar("AnyClassifier", bound="MemoryClassifier")
 
 
-class MemoryClassifier(nn.Module):
+class MemoryClassifier(LockedModule):
     """An existing model, and a memory of the features that enter its last Linear.
 
     The model is called as it is: its weights, methods and mode are not changed, and it can be taken
@@ -76,6 +73,10 @@ class MemoryClassifier(nn.Module):
     `state_dict` holds the whole state: the memory, the numbers of the formula, labels and refs.
     The memory itself is `classifier.memory`. Write through the classifier, which keeps labels and
     refs up to date.
+
+    Any number of threads may learn, forget, predict, resize and save at once: the answer for a
+    batch is of the state before or after each change, never between. The model runs outside of the
+    lock, `classifier.lock`, which is that of the memory.
 
     Args:
         model: any module; its own classes are kept if it is a classifier.
@@ -181,7 +182,8 @@ class MemoryClassifier(nn.Module):
     @property
     def classes(self) -> list[Label]:
         """Labels that can be predicted: the model's own, then those learnt, in their order."""
-        return self._book.labels(self._class_ids())
+        with self.lock.reading():
+            return self._book.labels(self._class_ids())
 
     @property
     def threshold(self) -> Float[Tensor, ""]:
@@ -191,16 +193,18 @@ class MemoryClassifier(nn.Module):
     @property
     def blend_weights(self) -> BlendWeights:
         """The numbers that weigh host against memory; `calibrate` fits them."""
-        found = self.reader.host_score(self.memory, self.ensembler.host_ids)
-        return resolved(self.ensembler.blend_weights, found)
+        with self.lock.reading():
+            found = self.reader.host_score(self.memory, self.ensembler.host_ids)
+            return resolved(self.ensembler.blend_weights, found)
 
     # Predicting
 
     def forward(self, inputs: Any) -> Float[Tensor, "batch classes"]:
         """Probabilities of a batch over `classes`, in the present mode and with gradient."""
         features, logits = self._extract(inputs, present_mode=True)
-        evidence = self._evidence(features, self.ensembler.host_logits(logits))
-        return self.ensembler.probabilities(evidence, self._class_ids())
+        with self.lock.reading():
+            evidence = self._evidence(features, logits)
+            return self.ensembler.probabilities(evidence, self._class_ids())
 
     @torch.no_grad()
     def features(self, inputs: Any) -> Float[Tensor, "batch key_dim"]:
@@ -225,10 +229,7 @@ class MemoryClassifier(nn.Module):
             progress: whether to show a progress bar over the batches of a loader, as in `learn`.
         """
         single, batches = self._batches(inputs, progress)
-        ids = self._class_ids()
-        names = [*self._book.labels(ids), self.unknown]
-        found = (self.ensembler.decide(self._evidence(*batch), ids) for batch in batches)
-        labels = [names[column] for columns in found for column in columns.tolist()]
+        labels = [label for batch in batches for label in self._decide(*batch)]
         return labels[0] if single else labels
 
     @torch.no_grad()
@@ -238,10 +239,13 @@ class MemoryClassifier(nn.Module):
         Arguments are as in `predict`.
         """
         single, batches = self._batches(inputs, progress)
-        ids = self._class_ids()
-        rows = [self.ensembler.probabilities(self._evidence(*batch), ids) for batch in batches]
-        values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
-        return Probabilities(self._book.labels(ids), values[0] if single else values)
+        # The model first: the classes must be the same for all batches.
+        outputs = list(batches)
+        with self.lock.reading():
+            ids = self._class_ids()
+            rows = [self.ensembler.probabilities(self._evidence(*batch), ids) for batch in outputs]
+            values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
+            return Probabilities(self._book.labels(ids), values[0] if single else values)
 
     @torch.no_grad()
     def explain(self, inputs: Any, k: int = 5, *, progress: bool | None = None) -> list[Any]:
@@ -255,11 +259,13 @@ class MemoryClassifier(nn.Module):
         """
         check_count("k", k)
         single, batches = self._batches(inputs, progress)
-        rows, ids = [], self._class_ids()
-        for features, logits in batches:
-            found = self.reader.carriers(self.memory, self.ensembler.host_ids, features, logits, k)
-            weights = self.ensembler.example_weights(found.evidence, ids)
-            rows += explanations(found, weights, self.memory, self._book, k)
+        rows = []
+        for features, raw in batches:
+            with self.lock.reading():
+                logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids
+                found = self.reader.carriers(self.memory, host_ids, features, logits, k)
+                weights = self.ensembler.example_weights(found.evidence, self._class_ids())
+                rows += explanations(found, weights, self.memory, self._book, k)
         return rows[0] if single else rows
 
     @torch.no_grad()
@@ -270,8 +276,11 @@ class MemoryClassifier(nn.Module):
         are as in `predict`.
         """
         single, batches = self._batches(inputs, progress)
-        ids = self._class_ids()
-        rows = [self.ensembler.familiarity(self._evidence(*batch), ids) for batch in batches]
+        rows = []
+        for batch in batches:
+            with self.lock.reading():
+                evidence, ids = self._evidence(*batch), self._class_ids()
+                rows.append(self.ensembler.familiarity(evidence, ids))
         values = torch.cat([self.threshold.new_zeros(0), *rows])
         return values[0] if single else values
 
@@ -310,10 +319,11 @@ class MemoryClassifier(nn.Module):
             batches = [LabelledFeatures.joined(parts)] if parts else []
         learnt = []
         for batch in batches:
-            learnt.append(write_examples(self.memory, self._book, batch, average))
-            self._example_dims = batch.example_dims
-            if learnt[-1].lost:
-                self._book = self._remembered_book()
+            with self.lock.writing():
+                learnt.append(write_examples(self.memory, self._book, batch, average))
+                self._example_dims = batch.example_dims
+                if learnt[-1].lost:
+                    self._book = self._remembered_book()
         return Learnt.joined(learnt)
 
     def _to_learn(
@@ -367,7 +377,8 @@ class MemoryClassifier(nn.Module):
         matrix = whitening(known.features, known.labels, shrinkage)
         projection = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
         projection.weight.copy_(matrix)
-        self.memory.projection = projection
+        with self.lock.writing():
+            self.memory.projection = projection
 
     # Fitting threshold and weights
 
@@ -414,15 +425,17 @@ class MemoryClassifier(nn.Module):
         if unknown is not None:
             found = self.familiarity(unknown, progress=progress).reshape(-1)
             known = None if inputs is None else self.familiarity(inputs).reshape(-1)
-            return self.ensembler.fit_threshold(found, false_accept_rate, known=known)
+            with self.lock.writing():
+                return self.ensembler.fit_threshold(found, false_accept_rate, known=known)
         rows = examples.begun(self._left_out(inputs, labels, progress))
         none = self.threshold.new_zeros(0)
         parts = list(zip(*rows, strict=True)) or [(none,), (none,), (none.long(),)]
         with_own, without_own, own_ids = (torch.cat(part) for part in parts)
         known = with_own[~with_own.isnan()]
-        return self.ensembler.fit_threshold(
-            without_own, false_accept_rate, own_ids, known, typical=not alike
-        )
+        with self.lock.writing():
+            return self.ensembler.fit_threshold(
+                without_own, false_accept_rate, own_ids, known, typical=not alike
+            )
 
     @torch.no_grad()
     def calibrate(
@@ -467,8 +480,9 @@ class MemoryClassifier(nn.Module):
             raise ValueError("this needs labelled examples, and the loader yields none")
         features, logits, label_ids = zip(*batches, strict=True)
         has_logits = logits[0] is not None
-        evidence = self._evidence(torch.cat(features), torch.cat(logits) if has_logits else None)
-        ids = self._class_ids()
+        with self.lock.reading():
+            raw = torch.cat(logits) if has_logits else None
+            evidence, ids = self._evidence(torch.cat(features), raw), self._class_ids()
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
         with torch.inference_mode(False):
             raw = None if evidence.logits is None else evidence.logits.clone()
@@ -476,21 +490,24 @@ class MemoryClassifier(nn.Module):
                 scores=evidence.scores.clone(), values=evidence.values.clone(), logits=raw
             )
             labels, ids = torch.cat(label_ids).clone(), ids.clone()
-            return self.ensembler.calibrate(evidence, labels, ids, objective, keep)
+            weights, report = self.ensembler.calibrated(evidence, labels, ids, objective, keep)
+        with self.lock.writing():
+            self.ensembler.weights.copy_(weights)
+        return report
 
     def _labelled(
         self, inputs: Any, labels: Any, progress: bool | None
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Features, logits and label integers of every batch; labels must be known."""
+        """Features, the model's logits and label integers of every batch; labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             with examples.one_label_named(inputs, labels):
                 examples.check_dims(batch.inputs, self._example_dims)
                 if not batch.labels:
                     continue
                 features, logits = self._extract(batch.inputs)
-            known = self._remembered_book().known_ids(batch.labels)
-            ids = torch.tensor(known, device=features.device)
-            yield features, self.ensembler.host_logits(logits), ids.long()
+            with self.lock.reading():
+                known = self._remembered_book().known_ids(batch.labels)
+            yield features, logits, torch.tensor(known, device=features.device).long()
 
     def _left_out(
         self, inputs: Any, labels: Any, progress: bool | None
@@ -500,34 +517,36 @@ class MemoryClassifier(nn.Module):
         Without labels their classes are the predicted ones; without inputs the examples are those
         that are remembered. What is not known is NaN.
         """
-        ids, host_ids = self._class_ids(), self.ensembler.host_ids
         if inputs is None:
             if self.extractor.has_logits:
                 raise ValueError(
                     "the model has logits too, and those of the remembered examples are not "
                     "stored: give inputs, or unknown="
                 )
-            left_out = self.reader.left_out(self.memory, host_ids)
-            without_own = self.ensembler.familiarity(left_out.without_own, ids)
-            with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
-            if left_out.with_own is not None:
-                with_own = self.ensembler.familiarity(left_out.with_own, ids)
-                with_own = with_own.masked_fill(~left_out.several, torch.nan)
+            with self.lock.reading():
+                ids = self._class_ids()
+                left_out = self.reader.left_out(self.memory, self.ensembler.host_ids)
+                without_own = self.ensembler.familiarity(left_out.without_own, ids)
+                with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
+                if left_out.with_own is not None:
+                    with_own = self.ensembler.familiarity(left_out.with_own, ids)
+                    with_own = with_own.masked_fill(~left_out.several, torch.nan)
             yield with_own, without_own, left_out.without_ids
             return
         if labels is None and not examples.is_loader(inputs):
             found = self.predict_proba(inputs)
             best = found.values.argmax(-1).tolist()
             labels = [found.classes[place] for place in ([best] if isinstance(best, int) else best)]
-        for features, logits, own_ids in self._labelled(inputs, labels, progress):
-            evidence = self.reader.without_own_class(
-                self.memory, host_ids, features, logits, own_ids
-            )
-            yield (
-                self.ensembler.familiarity(self._evidence(features, logits), ids),
-                self.ensembler.familiarity(evidence, ids),
-                own_ids,
-            )
+        for features, raw, own_ids in self._labelled(inputs, labels, progress):
+            with self.lock.reading():
+                ids, host_ids = self._class_ids(), self.ensembler.host_ids
+                logits = self.ensembler.host_logits(raw)
+                with_own = self.ensembler.familiarity(self._evidence(features, raw), ids)
+                evidence = self.reader.without_own_class(
+                    self.memory, host_ids, features, logits, own_ids
+                )
+                without_own = self.ensembler.familiarity(evidence, ids)
+            yield with_own, without_own, own_ids
 
     # Training
 
@@ -546,8 +565,9 @@ class MemoryClassifier(nn.Module):
             raise ValueError("a loss needs labelled examples, and there is none")
         with examples.one_label_named(inputs, labels):
             features, _ = self._extract(batch.inputs, present_mode=True)
-        ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
-        recall = self.memory(features, ids, k=self.memory.k)
+        with self.lock.reading():
+            ids = torch.tensor(self._book.ids(batch.labels), device=features.device)
+            recall = self.memory(features, ids, k=self.memory.k)
         assert recall.loss is not None
         vote = vote_loss(recall.scores, recall.values, ids, self.memory.temperature)
         loss: Tensor = recall.loss + vote
@@ -563,7 +583,11 @@ class MemoryClassifier(nn.Module):
         Raises:
             ValueError: no ref of the loader is remembered.
         """
-        return refreshing.drift_of(self._new_keys(loader, progress), self.memory)
+        encoded = self._encoded(loader, progress)
+        with self.lock.reading():
+            slots_by_ref = self._remembered_book().slots_by_ref()
+            new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
+            return refreshing.drift_of(new, self.memory)
 
     @torch.no_grad()
     def refresh(self, loader: Iterable[Any], *, progress: bool | None = None) -> refreshing.Drift:
@@ -574,18 +598,23 @@ class MemoryClassifier(nn.Module):
         refs cannot be found: forget their classes, and learn them again.
         """
         self.memory.require_writable("refresh")
-        new = self._new_keys(loader, progress)
-        drift = refreshing.drift_of(new, self.memory)
-        self.memory.keys[new.slots] = new.keys
-        # The keys are of the present encoder now.
-        self._fingerprint.features = None
-        return drift
+        encoded = self._encoded(loader, progress)
+        with self.lock.writing():
+            self.memory.require_writable("refresh")
+            slots_by_ref = self._remembered_book().slots_by_ref()
+            new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
+            drift = refreshing.drift_of(new, self.memory)
+            self.memory.keys[new.slots] = new.keys
+            # The keys are of the present encoder now.
+            self._fingerprint.features = None
+            return drift
 
-    def _new_keys(self, loader: Iterable[Any], progress: bool | None) -> refreshing.NewKeys:
+    def _encoded(
+        self, loader: Iterable[Any], progress: bool | None
+    ) -> list[tuple[Tensor, list[Label]]]:
+        """Features and refs of the batches: the slots of the refs may change while they run."""
         batches = examples.batches_with_refs(loader, progress)
-        features = ((self._extract(inputs)[0], refs) for inputs, refs in batches)
-        slots_by_ref = self._remembered_book().slots_by_ref()
-        return refreshing.new_keys(self.memory, slots_by_ref, features)
+        return [(self._extract(inputs)[0], refs) for inputs, refs in batches]
 
     # Forgetting
 
@@ -598,11 +627,12 @@ class MemoryClassifier(nn.Module):
         Raises:
             ValueError: a label is not known; then nothing is forgotten.
         """
-        ids = self._remembered_book().known_ids(labels)
-        count = self.memory.forget(labels=ids)
-        self.ensembler.forget_classes(ids)
-        self._book = self._remembered_book()
-        return count
+        with self.lock.writing():
+            ids = self._remembered_book().known_ids(labels)
+            count = self.memory.forget(labels=ids)
+            self.ensembler.forget_classes(ids)
+            self._book = self._remembered_book()
+            return count
 
     def forget_refs(self, *refs: Any) -> Forgotten:
         """Forget the slots that these examples were written to.
@@ -615,22 +645,26 @@ class MemoryClassifier(nn.Module):
             ValueError: a ref is not known; then nothing is forgotten.
         """
         wanted = [python_ref(ref) for ref in refs]
-        slots_by_ref = self._remembered_book().slots_by_ref()
-        for ref in wanted:
-            if ref not in slots_by_ref:
-                raise ValueError(f"no remembered example has the ref {ref!r}")
-        slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
-        beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
-        count = self.memory.forget(slots=slots)
-        self._book = self._remembered_book()
-        return Forgotten(count, beside)
+        with self.lock.writing():
+            slots_by_ref = self._remembered_book().slots_by_ref()
+            for ref in wanted:
+                if ref not in slots_by_ref:
+                    raise ValueError(f"no remembered example has the ref {ref!r}")
+            slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
+            beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
+            count = self.memory.forget(slots=slots)
+            self._book = self._remembered_book()
+            return Forgotten(count, beside)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Undo at the end of the block whatever was learnt, forgotten or fitted in it."""
-        buffers = {name: buffer.clone() for name, buffer in self.ensembler.named_buffers()}
-        before = deepcopy((self._book, self._example_dims))
+        """Undo at the end of the block whatever was learnt, forgotten or fitted in it.
+
+        Other threads wait until the block ends.
+        """
         with self.memory.snapshot():
+            buffers = {name: buffer.clone() for name, buffer in self.ensembler.named_buffers()}
+            before = deepcopy((self._book, self._example_dims))
             try:
                 yield
             finally:
@@ -642,16 +676,18 @@ class MemoryClassifier(nn.Module):
 
     def examples(self) -> list[StoredExample]:
         """The label and the refs of every occupied slot, in the order of the slots."""
-        state = self.memory.state
-        slots = state.occupied.nonzero().squeeze(1)
-        pairs = zip(slots.tolist(), state.values[slots].tolist(), strict=True)
-        return [StoredExample(s, self._book.label(v), self._book.refs(s)) for s, v in pairs]
+        with self.lock.reading():
+            state = self.memory.state
+            slots = state.occupied.nonzero().squeeze(1)
+            pairs = zip(slots.tolist(), state.values[slots].tolist(), strict=True)
+            return [StoredExample(s, self._book.label(v), self._book.refs(s)) for s, v in pairs]
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""
-        old_slots = self.memory.resize(memory_size)
-        self._book.move_refs(old_slots.tolist())
-        self._book = self._remembered_book()
+        with self.lock.writing():
+            old_slots = self.memory.resize(memory_size)
+            self._book.move_refs(old_slots.tolist())
+            self._book = self._remembered_book()
 
     def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:
         """Find what makes answers bad; print the report to read it.
@@ -664,21 +700,20 @@ class MemoryClassifier(nn.Module):
         queries = answers = None
         if inputs is not None:
             _, batches = self._batches(inputs)
-            ids = self._class_ids()
-            names = [*self._book.labels(ids), self.unknown]
-            found = [(f, self.ensembler.decide(self._evidence(f, z), ids)) for f, z in batches]
+            found = [(features, self._decide(features, raw)) for features, raw in batches]
             queries = torch.cat([self.memory.keys[:0], *(features for features, _ in found)])
-            answers = [names[column] for _, columns in found for column in columns.tolist()]
-        return doctor.examine(
-            self.memory,
-            self._book,
-            self.reader,
-            self.ensembler.host_ids,
-            queries,
-            answers,
-            few,
-            near,
-        )
+            answers = [label for _, labels in found for label in labels]
+        with self.lock.reading():
+            return doctor.examine(
+                self.memory,
+                self._book,
+                self.reader,
+                self.ensembler.host_ids,
+                queries,
+                answers,
+                few,
+                near,
+            )
 
     # Saving
 
@@ -690,17 +725,19 @@ class MemoryClassifier(nn.Module):
         Raises:
             ValueError: a label or a ref is not of a kind that JSON can hold.
         """
-        header = {
-            "host": self.extractor.to_json(),
-            "guesses": self._guesses,
-            **memory_settings(self.memory),
-            "unknown": label_to_json(self.unknown),
-            "batch_size": self.batch_size,
-            "book": self._to_json(),
-        }
         self._fingerprint.take(self.extractor, self._reference())
-        header["example"] = self._fingerprint.form
-        tensors = own_tensors(self.memory, self.ensembler)
+        with self.lock.reading():
+            header = {
+                "host": self.extractor.to_json(),
+                "guesses": self._guesses,
+                **memory_settings(self.memory),
+                "unknown": label_to_json(self.unknown),
+                "batch_size": self.batch_size,
+                "book": self._to_json(),
+                "example": self._fingerprint.form,
+            }
+            own = own_tensors(self.memory, self.ensembler)
+            tensors = {name: tensor.clone() for name, tensor in own.items()}
         if self._fingerprint.features is not None:
             tensors["fingerprint"] = self._fingerprint.features
         write_file(path, tensors, header)
@@ -782,17 +819,6 @@ class MemoryClassifier(nn.Module):
         """Set what `get_extra_state` returned."""
         self._from_json(json.loads(state.cpu().numpy().tobytes()))
 
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Shaped[Tensor, "..."]]]:
-        """The buffers of the model, without those of the memory, which `state_dict` has too.
-
-        Averages of weights average all that they find here, and labels have no mean.
-        """
-        own = tuple(f"{prefix}{'.' * bool(prefix)}{name}." for name in ("memory", "ensembler"))
-        found = super().named_buffers(prefix, recurse, remove_duplicate)
-        return ((name, buffer) for name, buffer in found if not name.startswith(own))
-
     def _to_json(self) -> dict[str, Any]:
         book = self._remembered_book().to_json()
         own = {"reader": self.reader.name, "example_dims": self._example_dims, "about": self.about}
@@ -837,7 +863,7 @@ class MemoryClassifier(nn.Module):
         else:
             features, logits = self.extractor.extract(inputs, self.batch_size, like)
         if any(self._guesses) and not features.is_meta:
-            with _FIRST_BATCH:
+            with self.lock.writing():
                 outputs, host_ids = (features, logits), self.ensembler.host_ids
                 self._book = corrected(self._guesses, self.memory, host_ids, self._book, outputs)
                 check_labels(self._book, self.unknown)
@@ -848,14 +874,22 @@ class MemoryClassifier(nn.Module):
     def _batches(
         self, inputs: Any, progress: bool | None = None
     ) -> tuple[bool, Iterator[tuple[Tensor, Tensor | None]]]:
-        """Whether this is a single example; and features and host logits of every batch."""
+        """Whether this is a single example; and features and the model's logits of every batch."""
         single, batches = examples.input_batches(inputs, self._example_dims, progress)
         # At once, because the first batch may show that the classes are others.
-        outputs = examples.begun(map(self._extract, batches))
-        return single, ((features, self.ensembler.host_logits(raw)) for features, raw in outputs)
+        return single, examples.begun(map(self._extract, batches))
 
-    def _evidence(self, features: Tensor, logits: Tensor | None) -> Evidence:
-        return self.reader.evidence(self.memory, self.ensembler.host_ids, features, logits)
+    def _decide(self, features: Tensor, raw: Tensor | None) -> list[Label]:
+        """The label of each row, or `unknown`."""
+        with self.lock.reading():
+            ids = self._class_ids()
+            columns = self.ensembler.decide(self._evidence(features, raw), ids)
+            numbers = nn.functional.pad(ids, (0, 1), value=EMPTY)[columns].tolist()
+            return [self.unknown if n == EMPTY else self._book.label(n) for n in numbers]
+
+    def _evidence(self, features: Tensor, raw: Tensor | None) -> Evidence:
+        logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids
+        return self.reader.evidence(self.memory, host_ids, features, logits)
 
     def _class_ids(self) -> Tensor:
         """The integers of `classes`, ascending."""

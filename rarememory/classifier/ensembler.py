@@ -108,15 +108,15 @@ class Ensembler(nn.Module):
         self.threshold.fill_(float(found))
         return found
 
-    def calibrate(
+    def calibrated(
         self,
         evidence: Evidence,
         label_ids: Int64[Tensor, " batch"],
         ids: Tensor,
         objective: str,
         max_loss: float | None = None,
-    ) -> calibration.Calibration:
-        """Fit the weights to labelled examples.
+    ) -> tuple[Float[Tensor, " weights"], calibration.Calibration]:
+        """The weights that fit labelled examples, and how well they do.
 
         Args:
             evidence: for the examples.
@@ -157,8 +157,7 @@ class Ensembler(nn.Module):
         if logits is None:
             # Without a host nothing was found of it.
             weights = BlendWeights(weights.temperature, *self.weights[1:].double())
-        self.weights.copy_(torch.stack(weights))
-        return report
+        return torch.stack(weights), report
 
     def forget_classes(self, ids: list[int]) -> None:
         """Never predict these classes from the host's logits again."""

@@ -53,10 +53,11 @@ def references(memory: Memory) -> References:
         >>> references(memory)["ref_labels"]
         tensor([7, 9])
     """
-    occupied = memory.state.occupied
-    keys = memory.keys[occupied]
+    with memory.lock.reading():
+        occupied = memory.state.occupied
+        keys, labels = memory.keys[occupied], memory.values[occupied]
     wide = torch.promote_types(keys.dtype, torch.float32)
-    return {"ref_emb": keys.to(wide), "ref_labels": memory.values[occupied]}
+    return {"ref_emb": keys.to(wide), "ref_labels": labels}
 
 
 class MemoryKNN:

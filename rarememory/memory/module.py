@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from rarememory.base.deprecation import renamed_keywords
+from rarememory.base.locks import ReadersWriterLock
 from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.base.validation import (
     check_count,
@@ -44,6 +45,11 @@ class Memory(nn.Module):
 
     Its whole state is buffers that are changed in place, so `state_dict`, `.to()`, deepcopy and
     safetensors carry it whole. A checkpoint of another `memory_size` loads too, as if resized.
+
+    Any number of threads may use one memory at once: each read sees it before or after a write,
+    never between. They share a readers-writer lock, `memory.lock`. Who looks at the buffers beside
+    other threads, or calls a compiled program, does so inside `memory.lock.reading()`, and changes
+    them inside `memory.lock.writing()`.
 
     Args:
         key_dim: width of queries and keys.
@@ -128,7 +134,8 @@ class Memory(nn.Module):
         self.register_buffer("seed", torch.tensor(seed))
         self._slot_fills: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
-        self._read_only = False
+        self.lock = ReadersWriterLock()
+        self._read_only_blocks = 0
 
     # Reading
 
@@ -156,18 +163,19 @@ class Memory(nn.Module):
         Raises:
             ValueError: the number that was wrong and the choice that is right.
         """
-        rows, state = self._rows(queries, labels, mask), self.state
-        loss = None
-        if rows.labels is not None:
-            slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
-            scores = score(rows.queries, state.keys, slots)
-            loss = self._loss(scores, rows.mask)
-        if rows.labels is None or k is not None:
-            if k is not None:
-                check_count("k", k)
-            slots = self._nearest(rows, self.k if k is None else k)
-            scores = score(rows.queries, state.keys, slots)
-        return recalled(rows, state, slots, scores, self.temperature, loss)
+        with self.lock.reading():
+            rows, state = self._rows(queries, labels, mask), self.state
+            loss = None
+            if rows.labels is not None:
+                slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
+                scores = score(rows.queries, state.keys, slots)
+                loss = self._loss(scores, rows.mask)
+            if rows.labels is None or k is not None:
+                if k is not None:
+                    check_count("k", k)
+                slots = self._nearest(rows, self.k if k is None else k)
+                scores = score(rows.queries, state.keys, slots)
+            return recalled(rows, state, slots, scores, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -207,12 +215,13 @@ class Memory(nn.Module):
             ValueError: the number that was wrong and the choice that is right; nothing is written.
             RuntimeError: inside `read_only()`.
         """
-        rows = self.rows_to_write(queries, labels, mask)
-        if isinstance(queries, Recall):
-            nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
-        else:
-            nearest = self._nearest(rows, 1).squeeze(1)
-        return self.write_rows(rows, nearest)
+        with self.lock.writing():
+            rows = self.rows_to_write(queries, labels, mask)
+            if isinstance(queries, Recall):
+                nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
+            else:
+                nearest = self._nearest(rows, 1).squeeze(1)
+            return self.write_rows(rows, nearest)
 
     def rows_to_write(
         self,
@@ -286,23 +295,25 @@ class Memory(nn.Module):
         Raises:
             ValueError: no condition is given, or a slot does not exist.
         """
-        self.require_writable("forget")
-        gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
-        self._before_write()
-        empty(self._slot_buffers(), self._slot_fills, gone)
-        self._after_write(gone.nonzero().squeeze(1))
-        return int(gone.sum())
+        with self.lock.writing():
+            self.require_writable("forget")
+            gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
+            self._before_write()
+            empty(self._slot_buffers(), self._slot_fills, gone)
+            self._after_write(gone.nonzero().squeeze(1))
+            return int(gone.sum())
 
     @torch.no_grad()
     def clear(self) -> None:
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
-        self.require_writable("clear")
-        empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
-        self._half_keys()
+        with self.lock.writing():
+            self.require_writable("clear")
+            empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
+            self._half_keys()
 
     def require_writable(self, verb: str) -> None:
         """Refuse this verb inside `read_only()`, by a RuntimeError."""
-        if self._read_only:
+        if self._read_only_blocks:
             raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
 
     # The state as a whole
@@ -355,11 +366,13 @@ class Memory(nn.Module):
     @property
     def ages(self) -> Int64[Tensor, " slots"]:
         """Writes since each slot was last written (the paper's A); EMPTY where empty."""
-        return self.state.ages
+        with self.lock.reading():
+            return self.state.ages
 
     def __len__(self) -> int:
         """Number of occupied slots."""
-        return int((self.values != EMPTY).sum())
+        with self.lock.reading():
+            return int((self.values != EMPTY).sum())
 
     def __bool__(self) -> bool:
         # As any module is, though it be empty.
@@ -367,23 +380,32 @@ class Memory(nn.Module):
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Refuse inside the block whatever would change the memory."""
-        before, self._read_only = self._read_only, True
+        """Refuse inside the block whatever would change the memory, in every thread.
+
+        Blocks of several threads may overlap: the last one that ends makes it writable again.
+        """
+        with self.lock.writing():
+            self._read_only_blocks += 1
         try:
             yield
         finally:
-            self._read_only = before
+            with self.lock.writing():
+                self._read_only_blocks -= 1
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Undo at the end of the block whatever was written or forgotten in it, to the bit."""
-        everything = {**self._slot_buffers(), "clock": self.clock, "seed": self.seed}
-        before = {name: buffer.clone() for name, buffer in everything.items()}
-        try:
-            yield
-        finally:
-            copy_into(everything, before)
-            self._half_keys()
+        """Undo at the end of the block whatever was written or forgotten in it, to the bit.
+
+        Other threads wait until the block ends.
+        """
+        with self.lock.writing():
+            everything = {**self._slot_buffers(), "clock": self.clock, "seed": self.seed}
+            before = {name: buffer.clone() for name, buffer in everything.items()}
+            try:
+                yield
+            finally:
+                copy_into(everything, before)
+                self._half_keys()
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
@@ -393,32 +415,51 @@ class Memory(nn.Module):
         equal ages the lower) to its front, in their old order. It returns the old slot of every new
         one, EMPTY where there is none. Fewer than 1 are refused by a ValueError.
         """
-        self.require_writable("resize")
-        check_count("memory_size", memory_size)
-        old_slots = kept_slots(self.state, memory_size)
-        copy_into(self._slot_buffers(), gather(self._slot_buffers(), self._slot_fills, old_slots))
-        self._half_keys()
-        return old_slots
+        with self.lock.writing():
+            self.require_writable("resize")
+            check_count("memory_size", memory_size)
+            old_slots = kept_slots(self.state, memory_size)
+            buffers = self._slot_buffers()
+            copy_into(buffers, gather(buffers, self._slot_fills, old_slots))
+            self._half_keys()
+            return old_slots
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy made inside `read_only()` is outside of it.
-        return {**self.__dict__, "_read_only": False}
+        with self.lock.reading():
+            # Copies, for another thread may write before they are looked at. What processes share
+            # they go on sharing. A copy made inside `read_only()` is outside of it.
+            buffers = {
+                name: buffer if buffer is None or _is_of_processes(buffer) else buffer.clone()
+                for name, buffer in self._buffers.items()
+            }
+            return {**self.__dict__, "_buffers": buffers, "_read_only_blocks": 0}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Memory":
+        with self.lock.writing():
+            super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         error_msgs: list[str] = args[-1]
-        try:
-            self.require_writable("load")
-            others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
-            resize_checkpoint(state_dict, prefix, self._slot_buffers(), self._slot_fills, others)
-        except (RuntimeError, ValueError) as error:
-            error_msgs.append(str(error))
-            return
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._half_keys()
+        with self.lock.writing():
+            try:
+                self.require_writable("load")
+                others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
+                buffers, fills = self._slot_buffers(), self._slot_fills
+                resize_checkpoint(state_dict, prefix, buffers, fills, others)
+            except (RuntimeError, ValueError) as error:
+                error_msgs.append(str(error))
+                return
+            super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            self._half_keys()
 
     def extra_repr(self) -> str:
         shape = f"key_dim={self.keys.shape[1]}, memory_size={len(self.keys)}"
         numbers = f"k={self.k}, margin={self.margin}, temperature={self.temperature}"
         return f"{shape}, {numbers}, update={self.update}, lookup={self.lookup.name!r}"
+
+
+def _is_of_processes(buffer: Tensor) -> bool:
+    return buffer.is_cpu and buffer.is_shared()

@@ -103,10 +103,11 @@ def class_attention(
     """
     check_temperature(temperature)
     check_finite("hubness_correction", hubness_correction)
-    rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
-    # Autocast would round the products, and with them the answers.
-    with torch.autocast(rows.queries.device.type, enabled=False):
-        classes, scores = _scores(memory, rows.queries, temperature, hubness_correction)
+    with memory.lock.reading():
+        rows = rows_of(queries, None, None, memory.keys, memory.projection, memory.validate)
+        # Autocast would round the products, and with them the answers.
+        with torch.autocast(rows.queries.device.type, enabled=False):
+            classes, scores = _scores(memory, rows.queries, temperature, hubness_correction)
     if rows.mask is not None:
         scores = scores.masked_fill(~rows.mask.unsqueeze(1), -torch.inf)
     return ClassScores(classes, scores.view(*rows.shape, len(classes)))

@@ -68,7 +68,10 @@ class MeanMemory(Memory):
             ValueError: the number that was wrong and the choice that is right; nothing is written.
             RuntimeError: inside `read_only()`.
         """
-        rows = self.rows_to_write(queries, labels, mask)
+        with self.lock.writing():
+            return self._written(self.rows_to_write(queries, labels, mask))
+
+    def _written(self, rows: Rows) -> Write:
         assert rows.labels is not None
         done = Write(
             torch.full_like(rows.labels, EMPTY),

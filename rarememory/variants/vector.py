@@ -90,8 +90,9 @@ class VectorMemory(nn.Module):
         mask: Bool[Tensor, "*batch"] | None = None,
     ) -> VectorRecall:
         """The weighed vectors of the k nearest slots; arguments as in `Memory`."""
-        recall = self.memory(queries, k=self.memory.k if k is None else k, mask=mask)
-        there = self.vectors[recall.slots].to(recall.weights.dtype)
+        with self.memory.lock.reading():
+            recall = self.memory(queries, k=self.memory.k if k is None else k, mask=mask)
+            there = self.vectors[recall.slots].to(recall.weights.dtype)
         # Nothing is at slot EMPTY, the last slot of all: it has weight 0.
         return VectorRecall((recall.weights.unsqueeze(-1) * there).sum(-2), recall)
 
@@ -116,12 +117,10 @@ class VectorMemory(nn.Module):
         self._check(queries, vectors, labels)
         if labels is None:
             labels = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        size = len(self.vectors)
-        # At most as many rows as there are slots, so that each is in one place only.
-        parts = [
-            self._written(*rows)
-            for rows in zip(*(part.split(size) for part in (queries, vectors, labels)), strict=True)
-        ]
+        with self.memory.lock.writing():
+            # At most as many rows as there are slots, so that each is in one place only.
+            some = [part.split(len(self.vectors)) for part in (queries, vectors, labels)]
+            parts = [self._written(*rows) for rows in zip(*some, strict=True)]
         return Write(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
 
     def _written(self, queries: Tensor, vectors: Tensor, labels: Tensor) -> Write:

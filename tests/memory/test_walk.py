@@ -11,10 +11,12 @@ from rarememory import Memory
 
 PACKAGE = Path(rarememory.__file__).parent
 LOOKUP = {PACKAGE / "lookup" / "torch.py", PACKAGE / "lookup" / "base.py"}
+# Threads take turns there: nothing is done to a query.
+LOCK = PACKAGE / "base" / "locks.py"
 
 
 def files_entered(call) -> set[str]:
-    """Files of the package with a function that runs, outside the lookup and what it calls."""
+    """Files of the package with a function that runs, but for the lock, the lookup and below."""
     entered: set[str] = set()
     in_lookup = []
 
@@ -22,7 +24,7 @@ def files_entered(call) -> set[str]:
         path = Path(frame.f_code.co_filename)
         if event == "call" and path in LOOKUP:
             in_lookup.append(frame)
-        elif event == "call" and not in_lookup and path.is_relative_to(PACKAGE):
+        elif event == "call" and not in_lookup and path != LOCK and path.is_relative_to(PACKAGE):
             entered.add(path.relative_to(PACKAGE).as_posix())
         elif event == "return" and in_lookup and frame is in_lookup[-1]:
             in_lookup.pop()
