@@ -254,6 +254,13 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "IndexedLookup.nearest": [operator("<", "<="), unwrap("masked_fill"), unwrap("min")],
         "IndexedLookup.__getstate__": [returns("self.__dict__")],
     },
+    "classifier/leave_class_out.py": {
+        "foreign_scores": [operator("-", "+"), operator("+", "-"), unwrap("fill_diagonal_")],
+        "_shifted": [operator("/", "*"), operator("+", "-")],
+    },
+    "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
+    "classifier/metric.py": {"_highest": [operator(">", "<")], "_best_scale": [operator("<", ">")]},
+    "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},
     "distributed.py": {
         "_masked_rows": [returns("(rows, labels)", 1)],
         "_gather": [condition(True)],

@@ -284,3 +284,33 @@ def _scatter(rows: list[Array], labels: list[int], left_out: int | None) -> Arra
             difference = row - np.mean(own, axis=0)
             total += np.outer(difference, difference)
     return total
+
+
+def foreign_scores(
+    row: Array, own: int, means: list[Array], shares: list[float] | None
+) -> list[float]:
+    """The score of every class mean for a row, as if its own class had never been; -inf for that.
+
+    A cosine after centring by the mean of the others; with shares s a product with means that have
+    a mean length of 1, less half of sum_i s_i m_i^2 (probabilistic linear discriminant analysis).
+    """
+    others = [mean for place, mean in enumerate(means) if place != own]
+    centre = sum(others) / len(others)
+    x = row - centre
+    level = sum(_length(mean - centre) for mean in others) / len(others)
+    scores = []
+    for place, mean in enumerate(means):
+        m = mean - centre
+        product = sum(a * b for a, b in zip(x, m, strict=True)) / _length(x)
+        if place == own:
+            scores.append(-math.inf)
+        elif shares is None:
+            scores.append(product / _length(m))
+        else:
+            weighted = sum(s * (a / level) ** 2 for s, a in zip(shares, m, strict=True))
+            scores.append(product / level - weighted / 2)
+    return scores
+
+
+def _length(row: Array) -> float:
+    return math.sqrt(sum(a * a for a in row))

@@ -1,6 +1,6 @@
 """Calibration: blend weights fitted to held-out examples, and the error of confidence measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -134,17 +134,21 @@ def log_loss(
 
 
 def fit_weights(
-    probabilities: ProbabilitiesOf, labels: Int64[Tensor, " batch"], start: BlendWeights
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    start: BlendWeights,
+    keep_host_score: bool = False,
 ) -> tuple[BlendWeights, Calibration]:
     """The weights that maximise the likelihood of the labels, and what they changed.
 
     L-BFGS begins at the best point of a coarse grid, because the likelihood is flat where all of
     the answer comes from the host or from the memory. Temperature and host weight are fitted as
     logarithms, so they stay positive. An L2 penalty on the distance from `start` keeps them finite
-    where the classes are separable. If the loss did not fall, `start` is returned.
+    where the classes are separable. If the loss did not fall, `start` is returned. A host score
+    that is kept has its place taken by the host's bias, which adds to the same classes.
     """
     origin = torch.stack(_to_free(start)).double()
-    candidates = [start, *(start._replace(host_score=s, host_weight=w) for s, w in _grid(start))]
+    candidates = [start, *_grid(start, keep_host_score)]
     best = min(candidates, key=lambda weights: log_loss(probabilities(weights), labels).item())
     free = torch.stack(_to_free(best)).double().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -156,6 +160,8 @@ def fit_weights(
         penalty = ((free - origin) ** 2).sum() / 1000
         loss = log_loss(probabilities(_from_free(free)), labels) + penalty
         loss.backward()
+        if keep_host_score and free.grad is not None:
+            free.grad[1] = 0
         return loss.item()
 
     with torch.enable_grad():
@@ -215,14 +221,34 @@ def best_bias(curve: tuple[OldAgainstNew, ...], objective: str, share_old: float
         share_old: of the host's classes among the examples.
     """
 
-    def merit(point: OldAgainstNew) -> float:
-        if objective == "harmonic":
-            return point.harmonic
-        return share_old * point.old + (1 - share_old) * point.new
-
-    most = max(map(merit, curve))
-    best = [point.host_bias for point in curve if merit(point) >= most - 1e-9]
+    merits = [_merit(point, objective, share_old) for point in curve]
+    most = max(merits) - 1e-9
+    best = [point.host_bias for point, found in zip(curve, merits, strict=True) if found >= most]
     return best[len(best) // 2]
+
+
+def merit(
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    weights: BlendWeights,
+    of_host: Bool[Tensor, " batch"],
+    columns: Bool[Tensor, " classes"],
+    objective: str,
+) -> float:
+    """How accurate answers can be, with the best bias of the host; greater is better.
+
+    Likelihood decides among those that are about as accurate. Arguments are as in
+    `old_against_new` and `best_bias`.
+    """
+    p = probabilities(weights)
+    loss = log_loss(p, labels).item()
+    if of_host.any() and not of_host.all():
+        curve = old_against_new(probabilities, labels, weights, of_host, columns)
+        share_old = of_host.double().mean().item()
+        found = max(_merit(point, objective, share_old) for point in curve)
+    else:
+        found = (p.argmax(1) == labels).double().mean().item()
+    return round(found, 3) - 0.02 * loss
 
 
 def protect_host_classes(
@@ -280,10 +306,22 @@ def with_host(
     )
 
 
-def _grid(start: BlendWeights) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of host_score and host_weight to begin from."""
-    scores = start.host_score + start.temperature * torch.linspace(-20, 20, 21).to(start.host_score)
-    return [(score, weight) for score in scores for weight in scores.new_tensor([0.1, 1.0])]
+def _merit(point: OldAgainstNew, objective: str, share_old: float) -> float:
+    if objective == "harmonic":
+        return point.harmonic
+    return share_old * point.old + (1 - share_old) * point.new
+
+
+def _grid(start: BlendWeights, keep_host_score: bool) -> Iterator[BlendWeights]:
+    """Pairs of host_score, or host_bias in its place, and host_weight to begin from."""
+    steps = torch.linspace(-20, 20, 21).to(start.host_score)
+    for step in steps:
+        for host_weight in steps.new_tensor([0.1, 1.0]):
+            weights = start._replace(host_weight=host_weight)
+            if keep_host_score:
+                yield weights._replace(host_bias=start.host_bias + step)
+            else:
+                yield weights._replace(host_score=start.host_score + start.temperature * step)
 
 
 def _error(probabilities: Tensor, labels: Tensor) -> float:

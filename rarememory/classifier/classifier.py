@@ -39,6 +39,7 @@ from rarememory.classifier.locked_module import LockedModule
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
+from rarememory.classifier.reader import Reader
 from rarememory.classifier.readers import reader_of
 from rarememory.classifier.saving import (
     copy_own_state,
@@ -49,6 +50,7 @@ from rarememory.classifier.saving import (
     own_tensors,
     rename_old,
 )
+from rarememory.classifier.tuning import best_reader
 from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
@@ -447,19 +449,20 @@ class MemoryClassifier(LockedModule):
         keep: float | None = None,
         progress: bool | None = None,
     ) -> Calibration:
-        """Fit the weights of host and memory to held-out examples.
+        """Fit the reader, and the weights of host and memory, to held-out examples.
 
-        It sets the four numbers of `rarememory.classifier.blend` by the likelihood of the labels,
-        so that a confidence of 0.9 is correct nine times in ten, and then the host's bias by the
-        objective. Without it they are found from the remembered examples. Give examples of old and
-        of new classes, none of them learnt; then fit the threshold again.
+        The settings of the fitted reader (`rarememory.classifier.discriminant`) are chosen by the
+        objective. The numbers of `rarememory.classifier.blend` are set by the likelihood of the
+        labels, so that a confidence of 0.9 is correct nine times in ten, and then the host's bias
+        by the objective. Without it all are found from the remembered examples. Give examples of
+        old and of new classes, none of them learnt; then fit the threshold again.
 
         Args:
             inputs: examples, as in `learn`.
             labels: as in `learn`.
             objective: "harmonic", the harmonic mean of the accuracies of the host's classes and of
                 the others; "accuracy" of all examples; or "likelihood". If None the first with a
-                host, the last without.
+                host, the second without.
             keep: in place of an objective, accuracy that the host's own classes may lose among
                 these examples; 0.005 is half a point, and 1 lets them lose any.
             progress: as in `learn`.
@@ -472,26 +475,31 @@ class MemoryClassifier(LockedModule):
             ValueError: numbers do not fit, a label is not known, or there is no such objective.
         """
         if objective is None:
-            objective = "harmonic" if self.extractor.has_logits else "likelihood"
+            objective = "harmonic" if self.extractor.has_logits else "accuracy"
         if objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {objective!r}: take one of {OBJECTIVES}")
         batches = list(self._labelled(inputs, labels, progress))
         if not batches:
             raise ValueError("this needs labelled examples, and the loader yields none")
-        features, logits, label_ids = zip(*batches, strict=True)
-        has_logits = logits[0] is not None
-        with self.lock.reading():
-            raw = torch.cat(logits) if has_logits else None
-            evidence, ids = self._evidence(torch.cat(features), raw), self._class_ids()
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
-        with torch.inference_mode(False):
-            raw = None if evidence.logits is None else evidence.logits.clone()
-            evidence = evidence._replace(
-                scores=evidence.scores.clone(), values=evidence.values.clone(), logits=raw
+        with torch.inference_mode(False), self.lock.reading():
+            features, raw, label_ids = zip(*batches, strict=True)
+            logits = None if raw[0] is None else torch.cat(raw).clone()
+            inputs, ids = torch.cat(features).clone(), self._class_ids().clone()
+            own_ids = torch.cat(label_ids).clone()
+
+            def evidence(reader: Reader) -> Evidence:
+                return reader.evidence(self.memory, self.ensembler.host_ids, inputs, logits)
+
+            def merit(reader: Reader) -> float:
+                return self.ensembler.merit(evidence(reader), own_ids, ids, objective)
+
+            reader = best_reader(reader_of(self.reader.name), merit)
+            weights, report = self.ensembler.calibrated(
+                evidence(reader), own_ids, ids, objective, keep
             )
-            labels, ids = torch.cat(label_ids).clone(), ids.clone()
-            weights, report = self.ensembler.calibrated(evidence, labels, ids, objective, keep)
         with self.lock.writing():
+            self.reader = reader
             self.ensembler.weights.copy_(weights)
         return report
 
@@ -531,7 +539,7 @@ class MemoryClassifier(LockedModule):
                 if left_out.with_own is not None:
                     with_own = self.ensembler.familiarity(left_out.with_own, ids)
                     with_own = with_own.masked_fill(~left_out.several, torch.nan)
-            yield with_own, without_own, left_out.without_ids
+            yield with_own, without_own, left_out.own_ids
             return
         if labels is None and not examples.is_loader(inputs):
             found = self.predict_proba(inputs)
@@ -664,11 +672,11 @@ class MemoryClassifier(LockedModule):
         """
         with self.memory.snapshot():
             buffers = {name: buffer.clone() for name, buffer in self.ensembler.named_buffers()}
-            before = deepcopy((self._book, self._example_dims))
+            before, reader = deepcopy((self._book, self._example_dims)), self.reader
             try:
                 yield
             finally:
-                self._book, self._example_dims = before
+                (self._book, self._example_dims), self.reader = before, reader
                 for name, buffer in self.ensembler.named_buffers():
                     buffer.copy_(buffers[name])
 
@@ -821,13 +829,14 @@ class MemoryClassifier(LockedModule):
 
     def _to_json(self) -> dict[str, Any]:
         book = self._remembered_book().to_json()
-        own = {"reader": self.reader.name, "example_dims": self._example_dims, "about": self.about}
-        return {**book, **own}
+        reader = {"reader": self.reader.name, "reader_settings": self.reader.settings}
+        return {**book, **reader, "example_dims": self._example_dims, "about": self.about}
 
     def _from_json(self, stored: dict[str, Any]) -> None:
         self._book = LabelBook.from_json(stored)
         # What was saved by version 0.1 does not say it.
-        self.reader = reader_of(stored.get("reader", "nearest"))
+        reader = reader_of(stored.get("reader", "nearest"))
+        self.reader = reader.having(**stored.get("reader_settings", {}))
         self._example_dims = stored["example_dims"]
         self.about = stored["about"]
 

@@ -125,16 +125,11 @@ class Ensembler(nn.Module):
             objective: what the bias of the host is chosen for, one of `calibration.OBJECTIVES`.
             max_loss: accuracy that the host's classes may lose, in place of the objective.
         """
-        logits = None if evidence.logits is None else evidence.logits.double()
-        evidence = evidence._replace(scores=evidence.scores.double(), logits=logits)
-        classes = Classes(ids, self.host_ids)
-        labels = classes.columns(label_ids)
-
-        def probabilities(weights: BlendWeights) -> Tensor:
-            return blend.probabilities(evidence, weights, classes)
-
+        probabilities = self._probabilities_of(evidence, ids)
+        labels = Classes(ids, self.host_ids).columns(label_ids)
         start = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
-        weights, report = calibration.fit_weights(probabilities, labels, start)
+        weights, report = calibration.fit_weights(probabilities, labels, start, self._follows)
+        logits = evidence.logits
         of_host = torch.isin(label_ids, self.host_ids)
         if logits is not None and of_host.any():
             host = calibration.HostAlone(of_host, self.host_ids[logits.argmax(1)] == label_ids)
@@ -157,7 +152,42 @@ class Ensembler(nn.Module):
         if logits is None:
             # Without a host nothing was found of it.
             weights = BlendWeights(weights.temperature, *self.weights[1:].double())
+        elif self._follows:
+            weights = weights._replace(host_score=self.weights[1].double())
         return torch.stack(weights), report
+
+    def merit(
+        self,
+        evidence: Evidence,
+        label_ids: Int64[Tensor, " batch"],
+        ids: Tensor,
+        objective: str,
+    ) -> float:
+        """How good answers from this evidence can be, by an objective; arguments as above."""
+        probabilities = self._probabilities_of(evidence, ids)
+        labels = Classes(ids, self.host_ids).columns(label_ids)
+        weights = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
+        if objective == "likelihood":
+            return -calibration.fit_weights(probabilities, labels, weights, self._follows)[1].loss
+        return calibration.merit(
+            probabilities,
+            labels,
+            weights,
+            torch.isin(label_ids, self.host_ids),
+            torch.isin(ids, self.host_ids),
+            objective,
+        )
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the host score is the one that the reader finds: then it follows the memory."""
+        return bool(self.weights[1] == blend.FOUND)
+
+    def _probabilities_of(self, evidence: Evidence, ids: Tensor) -> calibration.ProbabilitiesOf:
+        logits = None if evidence.logits is None else evidence.logits.double()
+        evidence = evidence._replace(scores=evidence.scores.double(), logits=logits)
+        classes = Classes(ids, self.host_ids)
+        return lambda weights: blend.probabilities(evidence, weights, classes)
 
     def forget_classes(self, ids: list[int]) -> None:
         """Never predict these classes from the host's logits again."""

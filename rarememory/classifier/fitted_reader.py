@@ -4,6 +4,8 @@
 of a host are weighed against new ones.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -11,7 +13,8 @@ from torch import Tensor
 from rarememory.base.state import EMPTY
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
-from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
+from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
 from rarememory.memory import Memory
@@ -19,6 +22,8 @@ from rarememory.memory.queries import Rows, normalized, rows_of
 
 NEAREST_SCALE = 16.0
 """Of the cosine of the nearest example, where there is nothing to fit a scale by."""
+PENALTIES = (3e-5, 1e-4, 1e-3)
+"""That are tried, beside the one that is there, by held-out examples."""
 LONE_COSINE = 0.5
 """Of an example that is alone: how alike others of its class are cannot be found out."""
 _NEVER = -50.0
@@ -27,6 +32,9 @@ _NEVER = -50.0
 
 class FittedReader(Reader):
     """Class means in a fitted metric; it is fitted again at the first question after a change.
+
+    Args:
+        settings: of the discriminant, where they are not found by leave-one-out.
 
     Example:
         >>> memory = Memory(2, memory_size=2)
@@ -38,26 +46,31 @@ class FittedReader(Reader):
     name = "fitted"
     temperature = 1.0
 
-    def __init__(self) -> None:
+    grid: ClassVar = {"shrinkage": SHRINKAGES, "penalty": PENALTIES}
+
+    def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008, a tuple
+        self._settings = settings
         self._fitted: tuple[list[VersionTracker], _Fitted] | None = None
 
-    def __reduce__(self) -> tuple[type["FittedReader"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["FittedReader"], tuple[Settings]]:
         # A copy or pickle is fitted again: what was found out holds examples, forgotten ones too.
-        return type(self), ()
+        return type(self), (self._settings,)
+
+    @property
+    def settings(self) -> dict[str, float | None]:
+        """Shrinkage (None: found by leave-one-out) and penalty."""
+        return self._settings._asdict()
+
+    def having(self, **settings: float | None) -> "FittedReader":
+        """A reader with other settings."""
+        return FittedReader(Settings(**{**self.settings, **settings}))  # type: ignore[arg-type]
 
     def evidence(
         self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
     ) -> Evidence:
         """The logit of every remembered class."""
         fitted, rows = self._of(memory, host_ids), _rows(memory, features)
-        evidence = fitted.evidence(fitted.logits(rows.queries).float(), logits)
-        if rows.mask is None:
-            return evidence
-        nothing = ~rows.mask.unsqueeze(1)
-        return evidence._replace(
-            scores=evidence.scores.masked_fill(nothing, -torch.inf),
-            values=evidence.values.masked_fill(nothing, EMPTY),
-        )
+        return fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
 
     def without_own_class(
         self,
@@ -67,9 +80,10 @@ class FittedReader(Reader):
         logits: Tensor | None,
         own_ids: Int64[Tensor, " batch"],
     ) -> Evidence:
-        """The logit of every other class."""
-        evidence = self.evidence(memory, host_ids, features, logits)
-        return _without(evidence, own_ids, host_ids)
+        """The logit of every other class, where the own one is left out of what was fitted too."""
+        fitted, rows = self._of(memory, host_ids), _rows(memory, features)
+        scores = fitted.foreign(rows.queries, own_ids)
+        return _without(fitted.evidence(scores, logits, rows.mask), own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
         """The logits of each remembered example, itself left out."""
@@ -111,7 +125,8 @@ class FittedReader(Reader):
         for tracker, tensor in zip(trackers, tensors, strict=True):
             tracker.record(tensor)
         occupied = memory.state.occupied
-        fitted = _Fitted(memory.keys[occupied], memory.values[occupied], host_ids)
+        keys, values = memory.keys[occupied], memory.values[occupied]
+        fitted = _Fitted(keys, values, host_ids, self._settings)
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
@@ -124,7 +139,7 @@ class _Fitted:
     classes of a host are each the mean of the other: then it is the cosine of the nearest example.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, host_ids: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, host_ids: Tensor, settings: Settings) -> None:
         self.classes, self.places = values.unique(return_inverse=True)
         self.keys = keys.clone()
         self.discriminant: Discriminant | None = None
@@ -132,7 +147,7 @@ class _Fitted:
         of_host = torch.isin(self.classes, host_ids)
         foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
         if len(self.classes) > 1 + foreign_host:
-            self.discriminant = fit_discriminant(keys, values)
+            self.discriminant = fit_discriminant(keys, values, settings)
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER
@@ -148,9 +163,17 @@ class _Fitted:
         level = nearest.quantile(1 - FOREIGN_QUANTILE).item() if len(nearest) else LONE_COSINE
         return NEAREST_SCALE * level
 
-    def evidence(self, scores: Tensor, logits: Tensor | None) -> Evidence:
-        """Logits of the remembered classes, beside the host's."""
-        values = self.classes.expand(len(scores), -1)
+    def evidence(
+        self, scores: Tensor, logits: Tensor | None, mask: Tensor | None = None
+    ) -> Evidence:
+        """Logits of the remembered classes, beside the host's; of masked rows there is nothing."""
+        scores, values = scores.float(), self.classes.expand(len(scores), -1)
+        if mask is not None:
+            nothing = ~mask.unsqueeze(1)
+            scores, values = (
+                scores.masked_fill(nothing, -torch.inf),
+                values.masked_fill(nothing, EMPTY),
+            )
         return Evidence(scores, values, logits, self.host_score)
 
     def logits(self, queries: Tensor) -> Tensor:
@@ -164,25 +187,33 @@ class _Fitted:
     def _cosines(self, queries: Tensor) -> Tensor:
         return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T
 
+    def foreign(self, queries: Tensor, own_ids: Tensor) -> Tensor:
+        """The logit of every class, if the own class of a query had never been learnt."""
+        logits = self.logits(queries)
+        if self.discriminant is None or len(self.classes) == 2:
+            # Nothing to centre by would be left.
+            return logits
+        places = torch.searchsorted(self.classes, own_ids).clamp(max=len(self.classes) - 1)
+        is_remembered = (self.classes[places] == own_ids).unsqueeze(1)
+        foreign = self.discriminant.foreign(queries, places) + self.offsets
+        return foreign.where(is_remembered, logits)
+
     def left_out(self, host_ids: Tensor) -> LeftOutEvidence:
         """Evidence for the remembered examples, each of them left out."""
         if self.discriminant is None:
-            evidence, own = self.evidence(self.logits(self.keys), None), self.classes[self.places]
+            logits = foreign = self.logits(self.keys)
+            own = self.classes[self.places]
             several = torch.zeros_like(own, dtype=torch.bool)
-            return LeftOutEvidence(evidence, _without(evidence, own, host_ids), own, several, own)
-        found = self.discriminant.left_out
-        evidence = self.evidence(found.logits + self.offsets, None)
-        own = self.classes[found.classes]
-        if len(found.foreign):
-            # The class is left out of the mean too, which it moves far where classes are few.
-            # Which other class answers is not known, and not needed without a host.
-            best = found.foreign.float().unsqueeze(1)
-            values = torch.full_like(best, EMPTY, dtype=torch.int64)
-            without_own = evidence._replace(scores=best, values=values)
-            without_ids = self.classes[found.foreign_classes]
         else:
-            without_own, without_ids = _without(evidence, own, host_ids), own
-        return LeftOutEvidence(evidence, without_own, own, found.several, without_ids)
+            found = self.discriminant.left_out
+            logits, own, several = (
+                found.logits + self.offsets,
+                self.classes[found.classes],
+                found.several,
+            )
+            foreign = logits if len(self.classes) == 2 else found.foreign + self.offsets
+        without_own = _without(self.evidence(foreign, None), own, host_ids)
+        return LeftOutEvidence(self.evidence(logits, None), without_own, own, several)
 
     def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Products whose mean over the examples of a class is its cosine, but for a factor."""

@@ -21,6 +21,9 @@ def python_label(label: Any) -> Label:
     Raises:
         ValueError: it cannot be hashed, or it is a missing value, which does not equal itself.
     """
+    if type(label) in (str, int, bool):
+        # What most labels are: nothing has to be checked.
+        return label  # type: ignore[no-any-return]
     if isinstance(label, Tensor) and label.dim() > 0:
         raise ValueError(f"a label must be one thing, not a tensor of shape {list(label.shape)}")
     try:

@@ -53,7 +53,7 @@ class NearestReader(Reader):
         keys, own = memory.keys[occupied], memory.values[occupied]
         without_own = self.without_own_class(memory, host_ids, keys, None, own)
         several = torch.zeros_like(own, dtype=torch.bool)
-        return LeftOutEvidence(None, without_own, own, several, own)
+        return LeftOutEvidence(None, without_own, own, several)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """0.8."""

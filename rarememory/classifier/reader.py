@@ -1,7 +1,8 @@
 """The interface of a reader: what remembered examples say of a query, as evidence for classes."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -16,10 +17,27 @@ class Reader(ABC):
     Attributes:
         name: as it is given to `MemoryClassifier`, and stored in a file.
         temperature: divides the scores of its evidence; None for the memory's.
+        grid: settings, and the values of each that held-out examples choose from.
     """
 
     name: str
     temperature: float | None
+    grid: ClassVar[Mapping[str, Sequence[float | None]]] = {}
+
+    @property
+    def settings(self) -> dict[str, float | None]:
+        """What is set, by name; stored in a file."""
+        return {}
+
+    def having(self, **settings: float | None) -> "Reader":
+        """A reader with other settings.
+
+        Raises:
+            ValueError: there is no such setting.
+        """
+        if settings:
+            raise ValueError(f"the reader {self.name!r} has no settings, so not {[*settings]}")
+        return self
 
     @abstractmethod
     def evidence(
@@ -59,17 +77,14 @@ class LeftOutEvidence(NamedTuple):
     Attributes:
         with_own: of all classes; None if that is not known without the example.
         several: whether its class has other examples; if not, `with_own` has seen it.
-        without_own: as if the own class of each example had never been learnt; of examples of some
-            classes only, where there are many.
+        without_own: as if the own class of each example had never been learnt.
         own_ids: the integers of their classes.
-        without_ids: the integers of the classes of those in `without_own`.
     """
 
     with_own: Evidence | None
     without_own: Evidence
     own_ids: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
-    without_ids: Int64[Tensor, " some"]
 
 
 class Carriers(NamedTuple):

@@ -22,7 +22,7 @@ def host_level(left_out: LeftOut) -> float:
     it is a high quantile of the best logit that another class gives to an example. There must be
     three classes, so that leaving one out leaves several.
     """
-    return left_out.foreign.quantile(FOREIGN_QUANTILE).item()
+    return left_out.foreign.amax(1).quantile(FOREIGN_QUANTILE).item()
 
 
 def new_class_offset(left_out: LeftOut, of_host: Bool[Tensor, " classes"]) -> float:

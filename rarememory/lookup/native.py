@@ -13,6 +13,7 @@ from rarememory.base.shapes import (
     SlotList,
     Values,
 )
+from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native_codes import CodeCache
@@ -21,6 +22,8 @@ from rarememory.native import empty_output, library
 _MOST_SLOTS = 2**31
 # Until the last key is read, a few times k candidates are held for each query.
 _ROWS_AT_ONCE = 1024
+# So many are worth a look whether there is anything to find: the first examples are learnt at once.
+_MANY_ROWS = 64
 
 
 class NativeLookup(Lookup):
@@ -86,6 +89,8 @@ class NativeLookup(Lookup):
             return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
         queries, keys = _contiguous(queries, keys)
         occupied, k = occupied.bool().contiguous(), min(k, size)
+        if batch >= _MANY_ROWS and not occupied.any():
+            return torch.full((batch, k), EMPTY)
         slots = empty_output(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
         limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
