@@ -7,6 +7,7 @@ Each reader gives the examples as its encoder takes them. The features are kept 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +97,20 @@ def hwu64(files: list[Path]) -> Raw:
     return Raw(*zip(*rows, strict=True))
 
 
+def trec50(files: list[Path]) -> Raw:
+    """Latin-1 lines "<coarse>:<fine> <question>"; TREC_10.label is the test.
+
+    The 50 classes are of unequal size: 4 to 962 questions to learn, and none of some to ask.
+    """
+    rows = [
+        (question, name, "test" if path.stem == "TREC_10" else "train")
+        for path in files
+        for line in path.read_text(encoding="latin-1").splitlines()
+        for name, question in [line.split(" ", 1)]
+    ]
+    return Raw(*zip(*rows, strict=True))
+
+
 def fsdd(files: list[Path], pairs: bool) -> Raw:
     """<digit>_<speaker>_<take>.wav; the takes 0 to 4 are the test."""
     parts = [path.stem.split("_") for path in files]
@@ -113,14 +128,23 @@ def letter(files: list[Path]) -> Raw:
 
 def pendigits(files: list[Path]) -> Raw:
     """UCI: 16 integers, then the digit; pendigits.tra and, of other writers, pendigits.tes."""
-    tables = [np.loadtxt(path, delimiter=",", dtype=np.float32, ndmin=2) for path in files]
-    rows = np.concatenate(tables)
-    split = [
-        "train" if path.suffix == ".tra" else "test"
-        for path, table in zip(files, tables, strict=True)
-        for _ in table
-    ]
+    rows, split = _numbers(files, ",", ".tes")
     return Raw(rows[:, :16], [str(int(digit)) for digit in rows[:, 16]], split)
+
+
+def satimage(files: list[Path]) -> Raw:
+    """UCI: 36 integers, then the kind of soil; sat.trn and sat.tst."""
+    rows, split = _numbers(files, None, ".tst")
+    return Raw(rows[:, :36], [f"soil {int(kind)}" for kind in rows[:, 36]], split)
+
+
+def dry_bean(files: list[Path]) -> Raw:
+    """UCI: 16 measures of unlike scale, then the kind of bean; a random 30 % are the test."""
+    text = files[0].read_text(encoding="utf-8")
+    rows = [line.split(",") for line in re.split("@data", text, flags=re.I)[1].split()]
+    columns = np.array([row[:-1] for row in rows], dtype=np.float32)
+    split = np.where(np.random.default_rng(0).random(len(rows)) < 0.7, "train", "test")
+    return Raw(columns, [row[-1] for row in rows], split.tolist())
 
 
 def cifar100(files: list[Path]) -> Raw:
@@ -141,13 +165,15 @@ def cifar100(files: list[Path]) -> Raw:
 
 def caltech101(files: list[Path]) -> Raw:
     """<class>/image_<number>.jpg; at most 60 of each class, and none of the background's."""
-    rows: list[tuple[Path, str]] = []
-    rng = np.random.default_rng(0)
-    for name in sorted({path.parent.name for path in files} - {"BACKGROUND_Google"}):
-        own = [path for path in files if path.parent.name == name]
-        rows += [(own[place], name) for place in rng.permutation(len(own))[:60]]
-    paths, names = zip(*rows, strict=True)
-    return Raw(paths, names, ["all"] * len(rows))
+    names = [path.parent.name for path in files]
+    return _some_photos(
+        [pair for pair in zip(files, names, strict=True) if pair[1] != "BACKGROUND_Google"], 60
+    )
+
+
+def scenes15(files: list[Path]) -> Raw:
+    """<class>/image_<number>.jpg in train and test, spelt unlike; at most 150 of each class."""
+    return _some_photos([(path, path.parent.name.lower()) for path in files], 150)
 
 
 def gtsrb(files: list[Path]) -> Raw:
@@ -162,6 +188,9 @@ def gtsrb(files: list[Path]) -> Raw:
 _GITHUB = "https://raw.githubusercontent.com"
 _UCI = "https://archive.ics.uci.edu/static/public"
 _FSDD = ("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip",)
+_SCENES = (
+    "https://github.com/jaaumeadrover/Landscape-Image-Classification/archive/refs/heads/main.zip"
+)
 _BANKING = f"{_GITHUB}/PolyAI-LDN/task-specific-datasets/master/banking_data"
 
 SOURCES = {
@@ -180,6 +209,8 @@ SOURCES = {
         60,
     ),
     "gtsrb": Source(gtsrb, "small_photos", "Training/*/*.ppm", ("torchvision.datasets.GTSRB",), 25),
+    # Made for research (Lazebnik, Schmid and Ponce, CVPR 2006); no licence is stated.
+    "scenes15": Source(scenes15, "photos", "data/t*/*/image_*.jpg", (_SCENES,), 9),
     "clinc150": Source(
         clinc150,
         "sentences",
@@ -195,6 +226,16 @@ SOURCES = {
         "KFold_1/t*set/**/*.csv",
         ("https://github.com/xliuhw/NLU-Evaluation-Data/archive/refs/heads/master.zip",),
     ),
+    # Li and Roth, COLING 2002; no licence is stated.
+    "trec50": Source(
+        trec50,
+        "sentences",
+        "[tT]*_*0.label",
+        (
+            "http://cogcomp.org/Data/QA/QC/train_5500.label",
+            "http://cogcomp.org/Data/QA/QC/TREC_10.label",
+        ),
+    ),
     "fsdd_pairs": Source(lambda files: fsdd(files, True), "log_mels", "recordings/*.wav", _FSDD),
     "fsdd_speakers": Source(lambda files: fsdd(files, False), "voices", "recordings/*.wav", _FSDD),
     "letter": Source(
@@ -205,6 +246,13 @@ SOURCES = {
         "columns",
         "pendigits.t[er][as]",
         (f"{_UCI}/81/pen+based+recognition+of+handwritten+digits.zip",),
+    ),
+    # UCI's tables are CC BY 4.0.
+    "satimage": Source(
+        satimage, "columns", "sat.t[rs][nt]", (f"{_UCI}/146/statlog+landsat+satellite.zip",)
+    ),
+    "dry_bean": Source(
+        dry_bean, "columns", "Dry_Bean_Dataset.arff", (f"{_UCI}/602/dry+bean+dataset.zip",)
     ),
 }
 
@@ -262,6 +310,28 @@ def _download(url: str, folder: Path) -> None:
         download_and_extract_archive(url, str(folder))
     else:
         download_url(url, str(folder))
+
+
+def _numbers(files: list[Path], delimiter: str | None, test: str) -> tuple[Array, list[str]]:
+    """The rows of all files, and whether each is of the file with the suffix of the test."""
+    tables = [np.loadtxt(path, np.float32, delimiter=delimiter, ndmin=2) for path in files]
+    parts = [
+        "test" if path.suffix == test else "train"
+        for path, table in zip(files, tables, strict=True)
+        for _ in table
+    ]
+    return np.concatenate(tables), parts
+
+
+def _some_photos(photos: Sequence[tuple[Path, str]], most: int) -> Raw:
+    """At most so many of each class, drawn at random; there are no published parts."""
+    rng = np.random.default_rng(0)
+    rows: list[tuple[Path, str]] = []
+    for name in sorted({name for _, name in photos}):
+        own = [photo for photo in photos if photo[1] == name]
+        rows += [own[place] for place in rng.permutation(len(own))[:most]]
+    paths, names = zip(*rows, strict=True)
+    return Raw(paths, names, ["all"] * len(rows))
 
 
 def _table(path: Path, delimiter: str) -> Iterator[dict[str, str]]:

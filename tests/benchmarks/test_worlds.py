@@ -74,6 +74,16 @@ def test_tables_of_sentences_are_read(tmp_path):
     ]
 
 
+def test_questions_are_read_with_their_fine_class(tmp_path):
+    write(tmp_path / "train_5500.label", "NUM:dist How far is it ?\nHUM:ind Who was he ?\n")
+    (tmp_path / "TREC_10.label").write_bytes("LOC:city Where is Köln ?\n".encode("latin-1"))
+    assert rows(raw("trec50", tmp_path)) == [
+        ("Where is Köln ?", "LOC:city", "test"),
+        ("How far is it ?", "NUM:dist", "train"),
+        ("Who was he ?", "HUM:ind", "train"),
+    ]
+
+
 def test_clips_are_named_by_digit_speaker_and_take(tmp_path):
     for name in ("3_theo_4", "3_theo_5"):
         write(tmp_path / "recordings" / f"{name}.wav", "")
@@ -93,10 +103,30 @@ def test_columns_of_letters_and_digits_are_read(tmp_path):
     assert digits.inputs.shape == (2, 16) and digits.inputs[0, 0] == 47
 
 
+def test_columns_of_soils_and_beans_are_read(tmp_path):
+    for part, soil in (("trn", 7), ("tst", 3)):
+        write(tmp_path / f"sat.{part}", f"{' '.join('5' * 36)} {soil}\n")
+    soils = raw("satimage", tmp_path)
+    assert soils.names == ["soil 7", "soil 3"] and soils.split == ["train", "test"]
+    assert soils.inputs.shape == (2, 36) and soils.inputs[0, 0] == 5
+    lines = "".join(f"{number},{'0.5,' * 15}SEKER\n" for number in range(400))
+    write(tmp_path / "Dry_Bean_Dataset.arff", f"@RELATION a\n@ATTRIBUTE b REAL\n@DATA\n{lines}")
+    beans = raw("dry_bean", tmp_path)
+    assert beans.inputs.shape == (400, 16) and beans.inputs[399, 0] == 399
+    assert set(beans.names) == {"SEKER"} and 240 < beans.split.count("train") < 320
+    assert raw("dry_bean", tmp_path).split == beans.split
+
+
 def test_photos_are_named_by_their_folders(tmp_path, monkeypatch):
     for place in ("emu/image_0001", "emu/image_0002", "BACKGROUND_Google/image_0001"):
         write(tmp_path / "101_ObjectCategories" / f"{place}.jpg", "")
     assert raw("caltech101", tmp_path).names == ("emu", "emu")
+    for place in ("train/LivingRoom/image_0001", "test/livingroom/image_0002"):
+        write(tmp_path / "data" / f"{place}.jpg", "")
+    assert raw("scenes15", tmp_path).names == ("livingroom", "livingroom")
+    for number in range(200):
+        write(tmp_path / "data" / "train" / "coast" / f"image_{number:04d}.jpg", "")
+    assert len(raw("scenes15", tmp_path).names) == 152
     for name in ("00002_00003", "00002_00004", "00007_00029"):
         write(tmp_path / "Training" / "00014" / f"{name}.ppm", "")
     signs = raw("gtsrb", tmp_path)
