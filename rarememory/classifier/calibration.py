@@ -43,6 +43,13 @@ class OldAgainstNew(NamedTuple):
         return 2 * self.old * self.new / max(self.old + self.new, 1e-12)
 
 
+class Curve(tuple[OldAgainstNew, ...]):
+    """Points by increasing bias; its representation says how many there are."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} points>"
+
+
 class Calibration(NamedTuple):
     """What calibrating changed: expected calibration error, log-loss, accuracy of old classes.
 
@@ -76,7 +83,7 @@ class Calibration(NamedTuple):
     base_alone: float | None = None
     base: float | None = None
     new: float | None = None
-    curve: tuple[OldAgainstNew, ...] = ()
+    curve: Curve = Curve()
 
     def table(self, rows: int = 11) -> str:
         """The curve of old against new classes as text, at most so many rows of it."""
@@ -185,7 +192,7 @@ def old_against_new(
     weights: BlendWeights,
     of_host: Bool[Tensor, " batch"],
     columns: Bool[Tensor, " classes"],
-) -> tuple[OldAgainstNew, ...]:
+) -> Curve:
     """The accuracies of both kinds of classes for every bias of the host that changes them.
 
     Args:
@@ -209,10 +216,10 @@ def old_against_new(
     points = zip(
         (weights.host_bias + biases).tolist(), right_old.tolist(), right_new.tolist(), strict=True
     )
-    return tuple(OldAgainstNew(*point) for point in points)
+    return Curve(OldAgainstNew(*point) for point in points)
 
 
-def best_bias(curve: tuple[OldAgainstNew, ...], objective: str, share_old: float) -> float:
+def best_bias(curve: Curve, objective: str, share_old: float) -> float:
     """The bias of the host with the greatest objective; the middle one of equal ones.
 
     Args:

@@ -484,7 +484,8 @@ class MemoryClassifier(LockedModule):
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
         with torch.inference_mode(False), self.lock.reading():
             features, raw, label_ids = zip(*batches, strict=True)
-            logits = None if raw[0] is None else torch.cat(raw).clone()
+            outputs = None if raw[0] is None else torch.cat(raw).clone()
+            logits = self.ensembler.host_logits(outputs)
             inputs, ids = torch.cat(features).clone(), self._class_ids().clone()
             own_ids = torch.cat(label_ids).clone()
 
@@ -541,15 +542,19 @@ class MemoryClassifier(LockedModule):
                     with_own = with_own.masked_fill(~left_out.several, torch.nan)
             yield with_own, without_own, left_out.own_ids
             return
-        if labels is None and not examples.is_loader(inputs):
-            found = self.predict_proba(inputs)
-            best = found.values.argmax(-1).tolist()
-            labels = [found.classes[place] for place in ([best] if isinstance(best, int) else best)]
-        for features, raw, own_ids in self._labelled(inputs, labels, progress):
+        unlabelled = labels is None and not examples.is_loader(inputs)
+        batches: Iterable[tuple[Tensor, Tensor | None, Tensor | None]]
+        if unlabelled:
+            batches = ((*outputs, None) for outputs in self._batches(inputs, progress)[1])
+        else:
+            batches = self._labelled(inputs, labels, progress)
+        for features, raw, own_ids in batches:
             with self.lock.reading():
                 ids, host_ids = self._class_ids(), self.ensembler.host_ids
-                logits = self.ensembler.host_logits(raw)
-                with_own = self.ensembler.familiarity(self._evidence(features, raw), ids)
+                logits, found = self.ensembler.host_logits(raw), self._evidence(features, raw)
+                if own_ids is None:
+                    own_ids = ids[self.ensembler.probabilities(found, ids).argmax(1)]
+                with_own = self.ensembler.familiarity(found, ids)
                 evidence = self.reader.without_own_class(
                     self.memory, host_ids, features, logits, own_ids
                 )

@@ -134,7 +134,7 @@ class Ensembler(nn.Module):
         if logits is not None and of_host.any():
             host = calibration.HostAlone(of_host, self.host_ids[logits.argmax(1)] == label_ids)
             columns = torch.isin(ids, self.host_ids)
-            curve: tuple[calibration.OldAgainstNew, ...] = ()
+            curve = calibration.Curve()
             if not of_host.all():
                 curve = calibration.old_against_new(
                     probabilities, labels, weights, of_host, columns

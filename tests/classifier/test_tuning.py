@@ -90,3 +90,45 @@ def test_a_host_score_that_the_reader_finds_follows_the_memory_after_calibration
     given.learn(keys[new], labels[new].tolist())
     given.calibrate(keys + 0.05, labels.tolist())
     assert given.blend_weights.host_score.isfinite()
+
+
+def test_a_class_that_was_forgotten_stays_so_while_calibrating() -> None:
+    keys, labels = world([8] * 6, spread=0.6)
+    model = nn.Sequential(nn.Identity(), nn.Linear(12, 4))
+    with torch.no_grad():
+        # The model is sure of its class 0, whatever it is asked.
+        model[1].bias[0] += 50.0
+    classifier = rarememory.wrap(model, memory_size=256)
+    new = labels >= 4
+    classifier.learn(keys[new], labels[new].tolist())
+    classifier.forget(0)
+    known = labels > 0
+    report = classifier.calibrate(keys[known] + 0.05, labels[known].tolist())
+    assert report.base_alone is not None and 0 not in classifier.predict(keys)
+    answers = torch.tensor(classifier.predict(keys[known] + 0.05))
+    assert report.new == (answers == labels[known])[labels[known] >= 4].double().mean()
+
+
+def test_a_report_is_read_in_a_few_lines() -> None:
+    keys, labels = world([6] * 6, spread=0.9)
+    classifier = rarememory.wrap(nn.Sequential(nn.Identity(), nn.Linear(12, 4)), memory_size=256)
+    classifier.learn(keys, labels.tolist())
+    assert "points>" in repr(classifier.calibrate(keys + 0.05, labels.tolist()))
+    assert len(repr(classifier.calibrate(keys + 0.05, labels.tolist()))) < 500
+
+
+def test_the_model_is_called_once_for_inputs_without_labels() -> None:
+    calls = []
+
+    class Counting(nn.Identity):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            calls.append(len(inputs))
+            return inputs
+
+    keys, labels = world([6] * 6, spread=0.3)
+    classifier = rarememory.wrap(Counting(), host=False)
+    classifier.learn(keys, labels.tolist())
+    given = classifier.fit_threshold(keys, labels.tolist(), false_accept_rate=0.1)
+    calls.clear()
+    assert classifier.fit_threshold(keys, false_accept_rate=0.1) == pytest.approx(float(given))
+    assert calls == [36]
