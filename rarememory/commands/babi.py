@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rarememory.base.files import write_atomically
 from rarememory.base.progress import progress_bar
 from rarememory.commands.output import AsJson, errors_as_text, print_text
-from rarememory.data.babi import BabiTask, read_babi
-from rarememory.readers.babi import Outcome, Setup, train_babi
+from rarememory.data.babi import N_TASKS, BabiTask, read_babi
+from rarememory.readers.babi import FAILED, Outcome, Setup, train_babi
+from rarememory.readers.memnn_training import SupportedRecipe
 from rarememory.readers.published import PUBLISHED, Published
 from rarememory.readers.stored import save_reader
+from rarememory.readers.supported_babi import N_GRAMS, SupportedOutcome, train_supported_babi
 from rarememory.readers.training import Epoch
 
 
@@ -25,21 +26,25 @@ def babi(
     data: Annotated[
         Path, typer.Option(help="bAbI's archive, its folder, or a folder with its archives.")
     ],
+    model: Annotated[
+        str, typer.Option(help="memn2n, or memnn, which is trained with supporting sentences.")
+    ] = "memn2n",
     task: Annotated[
         list[int] | None, typer.Option(help="Number of a task; may be repeated. [all]")
     ] = None,
     joint: Annotated[bool, typer.Option(help="Train one reader on all tasks together.")] = False,
     size: Annotated[str, typer.Option(help="en or en-10k: training questions per task.")] = "en",
-    hops: Annotated[int, typer.Option(min=1)] = 3,
+    hops: Annotated[int, typer.Option(min=1, help="Of memn2n.")] = 3,
     dim: Annotated[
-        int | None, typer.Option(min=1, help="Width of the embeddings. [20; with --joint 50]")
+        int | None, typer.Option(min=1, help="Width. [memn2n 20, with --joint 50; memnn 50]")
     ] = None,
     restarts: Annotated[
         int | None,
         typer.Option(min=1, help="The best on the training set is kept. [10; with --joint 1]"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="After the linear start. [100; with --joint 60]")
+        int | None,
+        typer.Option(min=1, help="[memn2n 100, with --joint 60, after the start; memnn 20]"),
     ] = None,
     solved: Annotated[
         int,
@@ -53,11 +58,11 @@ def babi(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     runs: Annotated[Path, typer.Option(help="Folder of checkpoints and results.")] = Path("runs"),
     save: Annotated[
-        Path | None, typer.Option(help="File for the trained reader, with --joint or one task.")
+        Path | None, typer.Option(help="File for the trained memn2n, with --joint or one task.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train End-To-End Memory Networks on bAbI; print the test error of each task.
+    """Train memory networks on bAbI; print the test error of each task beside the published ones.
 
     After Ctrl-C the same command goes on from its checkpoints.
     """
@@ -65,49 +70,68 @@ def babi(
         # The matrices are too small for several threads.
         torch.set_num_threads(1)
         tasks = read_babi(data, size, task or None)
-        if save is not None and not joint and len(tasks) > 1:
-            raise ValueError(f"--save keeps one reader, and {len(tasks)} are trained: add --joint")
-        made = Setup.joint if joint else Setup.per_task
-        given: dict[str, Any] = {"dim": dim, "restarts": restarts}
-        setup = made(
-            hops=hops,
-            tying=tying,
-            encoding=encoding,
-            nonlinear=nonlinear,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        changes: dict[str, Any] = {"noise": noise, "seed": seed, "solved_epochs": solved}
-        if epochs is not None:
-            changes |= {"epochs": epochs, "halve_every": max(1, epochs // 4)}
-        if not linear_start:
-            changes["linear_epochs"] = 0
-        setup = replace(setup, recipe=replace(setup.recipe, **changes))
-        groups = [list(tasks)] if joint else [[one] for one in tasks]
-        outcomes = [_trained(group, setup, size, runs, show=not as_json) for group in groups]
-        if save is not None:
-            save_reader(save, outcomes[0].reader, outcomes[0].vocabulary)
-    report = _report(outcomes, setup, size)
+        if model == "memnn":
+            recipe = SupportedRecipe(epochs=epochs or 20, seed=seed)
+            report = supported_report(tasks, recipe, size, runs, dim or 50, show=not as_json)
+        elif model == "memn2n":
+            if save is not None and not joint and len(tasks) > 1:
+                raise ValueError(
+                    f"--save keeps one reader, and {len(tasks)} are trained: add --joint"
+                )
+            changes: dict[str, Any] = {"noise": noise, "seed": seed, "solved_epochs": solved}
+            if epochs is not None:
+                changes |= {"epochs": epochs, "halve_every": max(1, epochs // 4)}
+            if not linear_start:
+                changes["linear_epochs"] = 0
+            setup = (Setup.joint if joint else Setup.per_task)(
+                hops=hops, tying=tying, encoding=encoding, nonlinear=nonlinear
+            )
+            setup = replace(
+                setup,
+                dim=dim or setup.dim,
+                restarts=restarts or setup.restarts,
+                recipe=replace(setup.recipe, **changes),
+            )
+            outcomes = trained(tasks, setup, size, runs, joint=joint, show=not as_json)
+            report = reported(outcomes, setup, size)
+            if save is not None:
+                save_reader(save, outcomes[0].reader, outcomes[0].vocabulary)
+        else:
+            raise ValueError(f"the model is memn2n or memnn, not {model!r}")
     if as_json:
         print(json.dumps(report))
         return
-    kind = "nonlinear" if nonlinear else "joint" if joint else "per task"
-    _print(outcomes, tasks, PUBLISHED.get((kind, size)))
-    if save is not None:
-        print_text(f"wrote {save}")
+    kind = "memnn" if model == "memnn" else "nonlinear" if nonlinear else "per task"
+    _print(report, tasks, PUBLISHED.get(("joint" if joint else kind, size)))
 
 
-def _trained(tasks: Sequence[BabiTask], setup: Setup, size: str, runs: Path, show: bool) -> Outcome:
-    """Train, with a progress bar and a checkpoint; write the outcome beside that."""
+def trained(
+    tasks: Sequence[BabiTask], setup: Setup, size: str, runs: Path, *, joint: bool, show: bool
+) -> list[Outcome]:
+    """Train one reader on all tasks, or one on each, from the checkpoints that there are."""
+    groups = [list(tasks)] if joint else [[one] for one in tasks]
+    return [_trained(group, setup, runs / _stem(group, setup, size), show) for group in groups]
+
+
+def _stem(tasks: Sequence[BabiTask], setup: Setup, size: str) -> str:
+    """The name of the checkpoint; what differs from the usual is in it."""
     which = f"task{tasks[0].number}" if len(tasks) == 1 else "joint"
     parts = [size, which, f"{setup.hops}hops", f"d{setup.dim}", f"x{setup.restarts}"]
     parts += ["relu"] * setup.nonlinear + [setup.tying] * (setup.tying != "adjacent")
     parts += [setup.encoding] * (setup.encoding != "position")
     parts += ["softmax"] * (setup.recipe.linear_epochs == 0)
     parts += ["silent"] * (setup.recipe.noise == 0)
-    stem = runs / f"babi_{'_'.join(parts)}_seed{setup.recipe.seed}"
+    return f"babi_{'_'.join(parts)}_seed{setup.recipe.seed}"
+
+
+def _trained(tasks: Sequence[BabiTask], setup: Setup, stem: Path, show: bool) -> Outcome:
+    """Train, with a progress bar and a checkpoint."""
     most = setup.recipe.epochs + int(setup.recipe.linear_epochs)
-    shown = None if show else False
-    with progress_bar(total=most, description=which, unit="epoch", show=shown) as bar:
+    which = ", ".join(str(one.number) for one in tasks)
+    bar = progress_bar(
+        total=most, description=f"task {which}", unit="epoch", show=None if show else False
+    )
+    with bar:
         seen = 0
 
         def watch(epoch: Epoch) -> None:
@@ -117,21 +141,76 @@ def _trained(tasks: Sequence[BabiTask], setup: Setup, size: str, runs: Path, sho
             seen = epoch.number
             bar.set_postfix(error=f"{100 * epoch.error.min():.1f} %")
 
-        outcome = train_babi(tasks, setup, checkpoint=stem.with_suffix(".pt"), watch=watch)
-    text = json.dumps(_report([outcome], setup, size), indent=2)
-    write_atomically(stem.with_suffix(".json"), lambda draft: draft.write_text(text + "\n"))
-    return outcome
+        return train_babi(tasks, setup, checkpoint=stem.with_suffix(".pt"), watch=watch)
 
 
-def _report(outcomes: Sequence[Outcome], setup: Setup, size: str) -> dict[str, Any]:
-    errors = {number: error for one in outcomes for number, error in one.errors.items()}
+def supported_report(
+    tasks: Sequence[BabiTask], recipe: SupportedRecipe, size: str, runs: Path, dim: int, show: bool
+) -> dict[str, Any]:
+    """Train a Memory Network on each task, and say how it answers."""
+    outcomes = {
+        task.number: _supported(
+            task, recipe, dim, runs / f"babi_{size}_memnn_task{task.number}_d{dim}", show
+        )
+        for task in tasks
+    }
+    errors = {number: one.error for number, one in outcomes.items()}
     return {
+        **_summary(errors),
+        "model": "memnn",
         "size": size,
-        "setup": asdict(setup),
+        "recipe": {**asdict(recipe), "dim": dim},
+        "restarts": 1,
+        "chosen_by": "n-grams by validation error, then fewer n-grams",
+        "seconds": round(sum(one.seconds for one in outcomes.values()), 1),
+        "trainings": [
+            {
+                "task": number,
+                "n_grams": one.n_grams,
+                "validation": one.validation,
+                "wrong_support": one.unsupported,
+                "seconds": round(one.seconds, 1),
+            }
+            for number, one in outcomes.items()
+        ],
+    }
+
+
+def _supported(
+    task: BabiTask, recipe: SupportedRecipe, dim: int, stem: Path, show: bool
+) -> SupportedOutcome:
+    """Train on one task, with a progress bar and checkpoints."""
+    shown = None if show else False
+    most = len(N_GRAMS) * recipe.epochs
+    with progress_bar(
+        total=most, description=f"task {task.number}", unit="epoch", show=shown
+    ) as bar:
+
+        def watch(epoch: int) -> None:
+            bar.update()
+
+        file = stem.with_name(f"{stem.name}_seed{recipe.seed}")
+        return train_supported_babi(task, recipe, dim=dim, checkpoint=file, watch=watch)
+
+
+def _summary(errors: dict[int, float]) -> dict[str, Any]:
+    return {
         "mean_error": round(sum(errors.values()) / len(errors), 3),
-        "failed": sum(one.failed for one in outcomes),
+        "failed": sum(error > FAILED for error in errors.values()),
         "tasks": len(errors),
         "errors": errors,
+    }
+
+
+def reported(outcomes: Sequence[Outcome], setup: Setup, size: str) -> dict[str, Any]:
+    """What was trained, and how it answers."""
+    errors = {number: error for one in outcomes for number, error in one.errors.items()}
+    return {
+        **_summary(errors),
+        "model": "memn2n",
+        "size": size,
+        "setup": asdict(setup),
+        "restarts": setup.restarts,
         "chosen_by": "training error, then training loss",
         "seconds": round(sum(one.seconds for one in outcomes), 1),
         "trainings": [
@@ -147,24 +226,20 @@ def _report(outcomes: Sequence[Outcome], setup: Setup, size: str) -> dict[str, A
     }
 
 
-def _print(
-    outcomes: Sequence[Outcome], tasks: Sequence[BabiTask], published: Published | None
-) -> None:
-    errors = {number: error for one in outcomes for number, error in one.errors.items()}
+def _print(report: dict[str, Any], tasks: Sequence[BabiTask], published: Published | None) -> None:
     table = Table("task", "", "test error in %", "published")
     known = published.errors if published is not None else ()
     for task in tasks:
         beside = f"{known[task.number - 1]:.1f}" if known else ""
-        table.add_row(str(task.number), task.name, f"{errors[task.number]:.1f}", beside)
-    failed = sum(one.failed for one in outcomes)
-    mean = sum(errors.values()) / len(errors)
-    beside = f"{published.mean} ({published.failed} failed)" if published is not None else ""
+        table.add_row(str(task.number), task.name, f"{report['errors'][task.number]:.1f}", beside)
+    # A mean of other tasks could not be compared.
+    whole = published is not None and len(tasks) == N_TASKS
+    beside = f"{published.mean} ({published.failed} failed)" if published and whole else ""
     table.add_section()
-    table.add_row("", f"mean of {len(errors)} tasks", f"{mean:.2f} ({failed} failed)", beside)
+    mean, failed = report["mean_error"], report["failed"]
+    table.add_row("", f"mean of {len(tasks)} tasks", f"{mean:.2f} ({failed} failed)", beside)
     Console().print(table)
-    restarts = len(outcomes[0].restarts)
-    seconds = sum(one.seconds for one in outcomes)
     print_text(
-        f"{restarts} restarts each, chosen by training error; trained for {seconds:.0f} s; every "
-        "test question is answered"
+        f"{report['restarts']} restarts each, chosen by {report['chosen_by']}; trained for "
+        f"{report['seconds']:.0f} s; every test question is answered"
     )

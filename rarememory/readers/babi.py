@@ -129,7 +129,7 @@ def train_babi(
     chosen = learnt.best
     errors = {}
     for task in tasks:
-        test = encode_questions(task.test, vocabulary, setup.memory_size)
+        test = encode_questions(task.test, vocabulary, training.reader.memory_size)
         errors[task.number] = 100 * errors_of(training.reader, test).error
     means = torch.stack(list(errors.values())).mean(0)
     return Outcome(
@@ -158,16 +158,21 @@ def untrained(tasks: Iterable[BabiTask], setup: Setup) -> tuple[Training, Vocabu
     """
     questions: list[StoryQuestion] = [one for task in tasks for one in task.train]
     vocabulary = Vocabulary.of(questions)
+    longest = max(len(one.story) for one in questions)
+    memory_size = min(setup.memory_size, longest)
+    numbers = encode_questions(questions, vocabulary, memory_size)
     reader = MemN2N(
         len(vocabulary),
-        setup.memory_size,
+        memory_size,
         hops=setup.hops,
         dim=setup.dim,
         models=setup.restarts,
         tying=setup.tying,
         encoding=setup.encoding,
         nonlinear=setup.nonlinear,
+        # One more for the time, which the authors' code has as a last word.
+        sentence_length=numbers.sentences.shape[1] + 1,
+        empty_slots=True,
         seed=setup.recipe.seed,
     )
-    numbers = encode_questions(questions, vocabulary, setup.memory_size)
     return Training(reader, numbers, setup.recipe), vocabulary

@@ -37,9 +37,21 @@ class Bags(NamedTuple):
 
     @classmethod
     def of(
-        cls, sentences: Int64[Tensor, "sentences longest"], n_words: int, encoding: str, dim: int
+        cls,
+        sentences: Int64[Tensor, "sentences longest"],
+        n_words: int,
+        encoding: str,
+        dim: int,
+        length: int = 0,
     ) -> "Bags":
         """The bags of sentences, which are filled up with PADDING.
+
+        Args:
+            sentences: as numbers of words.
+            n_words: of the vocabulary.
+            encoding: one of ENCODINGS.
+            dim: d.
+            length: J of all sentences, as in the authors' code; 0 for the words of each.
 
         Raises:
             ValueError: there is no such encoding.
@@ -52,6 +64,7 @@ class Bags(NamedTuple):
             raise ValueError(f"the encoding is {' or '.join(ENCODINGS)}, not {encoding!r}")
         said = (sentences != PADDING).float()
         lengths = said.sum(1, keepdim=True).clamp(min=1)
+        lengths = torch.full_like(lengths, length) if length else lengths
         z = (torch.arange(1, sentences.shape[1] + 1) - (lengths + 1) / 2) / lengths
         k = torch.arange(1, dim + 1) - (dim + 1) / 2
         slope = 4 * k / dim if encoding == "position" else torch.zeros(dim)

@@ -16,6 +16,10 @@ from rarememory.readers.encoding import ENCODINGS, Bags
 from rarememory.readers.questions import Questions
 
 TYINGS = ("adjacent", "layer-wise")
+_OPTIONS = (
+    "n_words", "memory_size", "hops", "dim", "models", "tying", "encoding", "temporal",
+    "nonlinear", "sentence_length", "empty_slots",
+)  # fmt: skip
 
 
 class Reading(NamedTuple):
@@ -60,6 +64,10 @@ class MemN2N(nn.Module):
         encoding: "position" or "bag": how the words of a sentence are weighed.
         temporal: add T_A and T_C.
         nonlinear: apply ReLU after each hop.
+        sentence_length: J of the position encoding, the same for every sentence, as in the authors'
+            code; 0 for the words of each sentence, as in the paper.
+        empty_slots: let the slots that a story leaves empty take part in the softmax, as in the
+            authors' code: their score is 0, and they hold nothing.
         seed: of the initial weights, from a normal distribution of standard deviation 0.1.
 
     Raises:
@@ -88,6 +96,8 @@ class MemN2N(nn.Module):
         encoding: str = "position",
         temporal: bool = True,
         nonlinear: bool = False,
+        sentence_length: int = 0,
+        empty_slots: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -102,6 +112,7 @@ class MemN2N(nn.Module):
         self.hops, self.dim, self.models = hops, dim, models
         self.tying, self.encoding = tying, encoding
         self.temporal, self.nonlinear = temporal, nonlinear
+        self.sentence_length, self.empty_slots = sentence_length, empty_slots
         generator = Generator().manual_seed(seed)
         n_tables = hops + 1 if tying == "adjacent" else 4
         shape = (models, n_tables, n_words + memory_size, dim)
@@ -112,8 +123,7 @@ class MemN2N(nn.Module):
     @property
     def options(self) -> dict[str, int | str | bool]:
         """The arguments that it was made of, but for the seed."""
-        names = ("n_words", "memory_size", "hops", "dim", "models", "tying", "encoding")
-        return {name: getattr(self, name) for name in (*names, "temporal", "nonlinear")}
+        return {name: getattr(self, name) for name in _OPTIONS}
 
     @property
     def key_tables(self) -> list[int]:
@@ -137,7 +147,7 @@ class MemN2N(nn.Module):
 
     def bags(self, sentences: Int64[Tensor, "sentences longest"]) -> Bags:
         """The bags of words that this reader embeds; `forward` takes them if they are at hand."""
-        return Bags.of(sentences, self.n_words, self.encoding, self.dim)
+        return Bags.of(sentences, self.n_words, self.encoding, self.dim, self.sentence_length)
 
     def only(self, model: int) -> "MemN2N":
         """A reader of this one of the models, with a copy of its weights."""
@@ -183,11 +193,12 @@ class MemN2N(nn.Module):
         by_table = memory.unbind(1)
         held = torch.arange(longest) < questions.lengths.unsqueeze(1)
         places = stories.expand(self.models, *stories.shape)
+        empty = self.memory_size - questions.lengths if self.empty_slots else None
 
         u = bags.at(questions.questions).sums(by_word[self.question_table])
         attention = []
         for a, c in zip(self.key_tables, self.value_tables, strict=True):
-            p = _attention(u @ by_table[a].mT, places, held, linear)
+            p = _attention(u @ by_table[a].mT, places, held, linear, empty)
             u = self._between(u) + _weighted(p, places, by_table[c])
             if self.nonlinear:
                 u = u.relu()
@@ -217,6 +228,7 @@ def _attention(
     places: Int64[Tensor, "models questions places"],
     held: Bool[Tensor, "questions slots"],
     linear: Bool[Tensor, " models"] | None,
+    empty: Int64[Tensor, " questions"] | None,
 ) -> Float[Tensor, "models questions slots"]:
     """Softmax over the sentences of each story; the scores themselves where linear."""
     # A slot has the score of its sentence, and of the time at which that was said.
@@ -224,7 +236,12 @@ def _attention(
     bare = by_slot * held
     if linear is not None and linear.all():
         return bare
-    soft = by_slot.masked_fill(~held, -torch.inf).softmax(-1)
+    by_slot = by_slot.masked_fill(~held, -torch.inf)
+    if empty is not None:
+        # e^0 of each empty slot: one more column with the logarithm of their sum.
+        beside = empty.log().expand(len(scores), -1).unsqueeze(2)
+        by_slot = torch.cat([by_slot, beside], 2)
+    soft = by_slot.softmax(-1)[:, :, : held.shape[1]]
     return soft if linear is None else torch.where(linear[:, None, None], bare, soft)
 
 

@@ -203,7 +203,7 @@ class Training:
         self.bags = reader.bags(questions.sentences)
         self.epoch = 0
         self.seconds = 0.0
-        self.solved = 0
+        self.solved = torch.zeros(reader.models, dtype=torch.int64)
         self.curve: list[list[float]] = []
         self.linear = torch.full((reader.models,), self.recipe.linear_epochs > 0)
         self.softmax_epochs = torch.zeros(reader.models, dtype=torch.int64)
@@ -220,8 +220,8 @@ class Training:
     @property
     def ended(self) -> bool:
         """Whether every model has had its epochs, or one has solved the task."""
-        solved = 0 < self.recipe.solved_epochs <= self.solved
-        return solved or bool((self.softmax_epochs >= self.recipe.epochs).all())
+        solved = self.recipe.solved_epochs and self.solved.max() >= self.recipe.solved_epochs
+        return bool(solved or (self.softmax_epochs >= self.recipe.epochs).all())
 
     def train(
         self,
@@ -268,7 +268,7 @@ class Training:
         self.softmax_epochs += ~self.linear
         if self.linear.any():
             self._end_linear_starts()
-        self.solved = self.solved + 1 if (wrong == 0).any() else 0
+        self.solved = (self.solved + 1).masked_fill(wrong > 0, 0)
         error = wrong / (steps * recipe.batch)
         self.curve.append([round(one, 5) for one in error.tolist()])
         return Epoch(self.epoch, error, self.linear)

@@ -66,7 +66,19 @@ def test_all_tasks_are_trained_jointly_and_the_reader_is_saved(data, tmp_path):
     assert "shop" in vocabulary
 
 
+def test_a_memory_network_is_trained_with_supporting_sentences(data, tmp_path):
+    options = ("--data", data, "--model", "memnn", "--task", 1, "--runs", tmp_path)
+    report = json.loads(invoke(*options, "--json").stdout)
+    assert report["errors"] == {"1": 0.0}
+    assert report["trainings"][0]["n_grams"] == 1
+    again = json.loads(invoke(*options, "--json").stdout)
+    assert again["trainings"] == report["trainings"]
+    assert "mean of 1 tasks" in invoke(*options).stdout
+
+
 def test_what_cannot_be_done_is_said(data, tmp_path):
     assert "bAbI has the tasks 1 to 20" in invoke("--data", data, "--task", 21, code=1).output
+    wrong = invoke("--data", data, "--model", "lstm", code=1)
+    assert "the model is memn2n or memnn, not 'lstm'" in wrong.output
     wrong = invoke("--data", data, "--save", tmp_path / "x", code=1)
     assert "--save keeps one reader, and 2 are trained: add --joint" in wrong.output

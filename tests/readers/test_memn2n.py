@@ -53,6 +53,8 @@ def by_loops(reader: MemN2N, model: int, tables: torch.Tensor, between, linear=F
             nonlinear=reader.nonlinear,
             linear=linear,
             between=None if between is None else between[model],
+            sentence_length=reader.sentence_length,
+            empty=MEMORY - len(story) if reader.empty_slots else 0,
             times=None if times is None else times[row],
         )
         logits.append(found[0])
@@ -67,13 +69,18 @@ KINDS = [
     {"hops": 2, "nonlinear": True},
     {"encoding": "bag"},
     {"temporal": False},
+    {"sentence_length": 5, "empty_slots": True},
     {"tying": "layer-wise"},
     {"tying": "layer-wise", "hops": 2, "nonlinear": True, "encoding": "bag"},
 ]
 
 
 @pytest.mark.parametrize("linear", [False, True], ids=["softmax", "linear"])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "as")
+@pytest.mark.parametrize(
+    "kind",
+    KINDS,
+    ids=lambda kind: "-".join(f"{name}={value}" for name, value in kind.items()) or "default",
+)
 def test_every_model_answers_as_the_equations_do_with_their_gradients(kind, linear):
     reader = MemN2N(N_WORDS, MEMORY, dim=4, models=2, **kind, seed=3)
     with torch.no_grad():
