@@ -1,5 +1,10 @@
 """Readers answer questions about a story in hops, as memory networks do."""
 
+from rarememory.readers.attention import HopReading as HopReading
+from rarememory.readers.attention import MultiHopReader as MultiHopReader
+from rarememory.readers.attention import attention_weights as attention_weights
+from rarememory.readers.attention import hard_read as hard_read
+from rarememory.readers.attention import soft_read as soft_read
 from rarememory.readers.babi import Outcome as Outcome
 from rarememory.readers.babi import Setup as Setup
 from rarememory.readers.babi import train_babi as train_babi
