@@ -20,6 +20,7 @@ from rich.table import Table
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.labels import label_to_json
+from rarememory.commands.ask import ask_command
 from rarememory.commands.babi import babi
 from rarememory.commands.encoders import Encoder, encoder_by_name
 from rarememory.commands.images import batches, labelled_files, read_image
@@ -224,6 +225,7 @@ def forget(
 app.command()(play)
 app.command()(omniglot)
 app.command()(babi)
+app.command("ask")(ask_command)
 app.command()(info)
 
 

@@ -26,6 +26,7 @@ from rarememory.data.splits import folder_split as folder_split
 from rarememory.data.splits import hashed_split as hashed_split
 from rarememory.data.splits import listed_split as listed_split
 from rarememory.data.splits import split_called as split_called
+from rarememory.data.stories import draw_stories as draw_stories
 from rarememory.data.streams import Stream as Stream
 from rarememory.data.streams import alphabet_stream as alphabet_stream
 from rarememory.data.streams import classes_by_alphabet as classes_by_alphabet

@@ -1,5 +1,8 @@
 """Readers answer questions about a story in hops, as memory networks do."""
 
+from rarememory.readers.asking import ReadAnswer as ReadAnswer
+from rarememory.readers.asking import ask as ask
+from rarememory.readers.asking import train_on_stories as train_on_stories
 from rarememory.readers.attention import HopReading as HopReading
 from rarememory.readers.attention import MultiHopReader as MultiHopReader
 from rarememory.readers.attention import attention_weights as attention_weights
