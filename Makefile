@@ -21,7 +21,7 @@ endif
 native wheel: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence generalised worlds bench lookup summary damage clean
+.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence babi generalised worlds bench lookup summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -113,6 +113,9 @@ maml: $(L2L)/.installed ## MAML on the same episodes, by learn2learn (DATA, SPLI
 
 ablation: $(READY) ## what each part of the recipe is worth (DATA, SPLIT; about an hour)
 	$(RUN) benchmarks.omniglot_ablation $(OMNIGLOT)
+
+babi: $(READY) ## memory networks on bAbI's tasks (DATA=folder; an hour or two on one core)
+	$(RUN) benchmarks.babi --data "$(DATA)"
 
 sequence: $(READY) ## the paper's sequence task, with and without a memory (half an hour on one core)
 	$(RUN) benchmarks.sequence

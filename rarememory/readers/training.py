@@ -273,6 +273,13 @@ class Training:
         self.curve.append([round(one, 5) for one in error.tolist()])
         return Epoch(self.epoch, error, self.linear)
 
+    def step(self, batch: Questions) -> int:
+        """Train on one batch, outside of any epoch; returns its number of questions."""
+        slots = self.reader.memory_size
+        times = noisy_times(batch.lengths, slots, self.recipe.noise, self.generator)
+        self._step(batch, times, self.learning_rates)
+        return len(batch.answers)
+
     def _step(
         self, batch: Questions, times: Int64[Tensor, "questions slots"], rates: Tensor
     ) -> Int64[Tensor, " models"]:

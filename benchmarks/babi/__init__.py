@@ -1,0 +1,1 @@
+"""Memory Networks and End-To-End Memory Networks on bAbI."""
