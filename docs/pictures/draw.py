@@ -19,6 +19,7 @@ from torch import Tensor
 from rarememory import AverageOrReplace, FirstInFirstOut, Memory, MemoryClassifier
 from rarememory.backbones import omniglot_encoder
 from rarememory.data import draw_glyphs
+from rarememory.readers import ask, train_on_stories
 
 COLOURS = {"kea": "tab:blue", "kakapo": "tab:orange", "weka": "tab:green"}
 QUERY = "black"
@@ -27,7 +28,7 @@ QUERY = "black"
 def main(folder: Path) -> None:
     """Write every picture, the same bytes from the same versions."""
     with matplotlib.rc_context({"svg.hashsalt": "rarememory", "font.size": 11}):
-        for draw in (reading, loss, writing, blend, threshold):
+        for draw in (reading, loss, writing, blend, threshold, hops):
             torch.manual_seed(0)
             figure = draw()
             figure.savefig(folder / f"{draw.__name__}.svg", metadata={"Date": None})
@@ -216,6 +217,39 @@ def threshold() -> Figure:
     )
     axes.set(xlabel="familiarity: cosine of the nearest stored example", ylabel="drawings, in %")
     axes.legend(loc="upper left")
+    return figure
+
+
+def hops() -> Figure:
+    """What each hop of a reader attends to, over the sentences of a story."""
+    # So that the sums, and the bytes of the picture, do not depend on the number of processors.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    reader, vocabulary, _ = train_on_stories(stories=1500, epochs=16, restarts=2)
+    torch.set_num_threads(threads)
+    story = [
+        "John went to the hallway.",
+        "Mary took the apple.",
+        "Sandra moved to the office.",
+        "Mary went to the kitchen.",
+        "John grabbed the milk.",
+        "Sandra went to the garden.",
+    ]
+    answered = ask(reader, vocabulary, story, "Where is the apple?")
+    weights = torch.tensor(answered.attention).T
+
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in torch.cartesian_prod(*map(torch.arange, weights.shape)).tolist():
+        weight = float(weights[row, column])
+        colour = "white" if weight > 0.5 else "black"
+        axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour)
+    axes.set_yticks(range(len(story)), story)
+    axes.set_xticks(range(weights.shape[1]), [f"hop {hop + 1}" for hop in range(weights.shape[1])])
+    axes.tick_params(length=0)
+    axes.set_title(
+        f"Where is the apple?  {answered.answer} ({answered.probability:.0%})", fontsize=11
+    )
     return figure
 
 

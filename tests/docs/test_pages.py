@@ -76,7 +76,7 @@ def test_the_pictures_of_the_concepts_are_drawn_by_their_script(tmp_path):
     script = ROOT / "docs" / "pictures" / "draw.py"
     runpy.run_path(str(script))["main"](tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
-    assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 5
+    assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 6
 
 
 def test_readme_is_short_and_its_links_lead_somewhere():
