@@ -104,7 +104,10 @@ def test_a_class_that_was_forgotten_stays_so_while_calibrating() -> None:
     classifier.forget(0)
     known = labels > 0
     report = classifier.calibrate(keys[known] + 0.05, labels[known].tolist())
-    assert report.base_alone is not None and 0 not in classifier.predict(keys)
+    of_host = known & ~new
+    alone = model(keys[of_host] + 0.05)[:, 1:].argmax(1) + 1
+    assert report.base_alone == (alone == labels[of_host]).double().mean() > 0
+    assert 0 not in classifier.predict(keys)
     answers = torch.tensor(classifier.predict(keys[known] + 0.05))
     assert report.new == (answers == labels[known])[labels[known] >= 4].double().mean()
 
