@@ -259,7 +259,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_shifted": [operator("/", "*"), operator("+", "-")],
     },
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
-    "classifier/metric.py": {"_highest": [operator(">", "<")], "_best_scale": [operator("<", ">")]},
+    "classifier/metric.py": {"_best_scale": [operator("<", ">")]},
     "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},
     "distributed.py": {
         "_masked_rows": [returns("(rows, labels)", 1)],

@@ -8,7 +8,6 @@ a class in probabilistic linear discriminant analysis, Ioffe 2006), with an orac
 shrinkage (Chen et al. 2010).
 """
 
-from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -110,7 +109,6 @@ def fitted_metric(
     weights = 1 / counts[labels]
     weights = weights / weights.sum()
 
-    @cache
     def tried(one: float) -> tuple[float, CosineMetric]:
         precision = 1 / ((1 - one) * spread.variances + one * level)
         cosines = leave_one_out_cosines(
@@ -124,20 +122,8 @@ def fitted_metric(
             precision, outside, None, one, scale, cosines
         )
 
-    if shrinkage is None:
-        shrinkage = _highest(SHRINKAGES, lambda one: tried(one)[0])
-    return tried(shrinkage)[1]
-
-
-def _highest(values: Sequence[float], merit: Callable[[float], float]) -> float:
-    """The value of the highest merit, climbed to from the middle."""
-    place = len(values) // 2
-    for step in (1, -1):
-        while 0 <= place + step < len(values) and merit(values[place + step]) > merit(
-            values[place]
-        ):
-            place += step
-    return values[place]
+    candidates = SHRINKAGES if shrinkage is None else (shrinkage,)
+    return max(map(tried, candidates), key=lambda one: one[0])[1]
 
 
 def _best_scale(
