@@ -14,7 +14,7 @@ from benchmarks.omniglot_peers.memory import TEMPERATURE
 from benchmarks.omniglot_peers.tasks import Task
 from benchmarks.summary import TABLES
 from rarememory import FirstInFirstOut, Memory
-from rarememory.backbones import Conv4
+from rarememory.backbones import BACKBONES, Conv4
 from rarememory.data import draw_glyphs
 from rarememory.training import Recipe, Training
 
@@ -71,6 +71,7 @@ def test_the_projection_that_was_learned_is_tested():
 
 @pytest.fixture
 def run(folders, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "conv4", partial(Conv4, width=12))
     glyphs = draw_glyphs(28)
     parts = (glyphs.names[:16], glyphs.names[16:])
     train, rest = (glyphs.select(part) for part in parts)

@@ -76,33 +76,19 @@ def compare(shared, cell=CELL, modes=(("shared", "wall"),), **more):
 # The result
 
 
-def test_it_writes_what_is_published_under_keys_of_cells(run):
+def test_it_writes_what_is_published_under_keys_of_cells_and_where_it_came_from(run):
     assert run() == 0
-    figures = run.result()["figures"]
+    result, quartiles = run.result(), ("", ".quartile1", ".quartile3")
     ratios = ("ratio_to_best_stock", "alone_ratio_to_best_stock", "ordered_ratio_to_best_stock")
-    of_auto = {
-        f"lookup.cpu.b2_m300_k3.auto.{ratio}{more}"
-        for ratio in ratios
-        for more in ("", ".quartile1", ".quartile3")
-    }
-    of_pair = {
-        f"lookup.cpu.nearest_pair.ratio_to_matmul.b2_m300{more}"
-        for more in ("", ".quartile1", ".quartile3")
-    }
-    of_both = {
-        f"lookup.cpu.{cell}.auto.{figure}"
-        for cell in ("b2_m300_k3", "b2_m300")
-        for figure in ("microseconds", "fraction_of_roofline")
-    }
-    worst = {f"lookup.cpu.auto.{n}worst_ratio_to_best_stock" for n in ("", "alone_")}
-    assert set(figures) == of_auto | of_pair | of_both | worst
-    assert all(figure > 0 for figure in figures.values())
+    keys = [f"b2_m300_k3.auto.{ratio}" for ratio in ratios]
+    wanted = {key + more for key in keys for more in quartiles}
+    wanted |= {f"nearest_pair.ratio_to_matmul.b2_m300{more}" for more in quartiles}
+    for cell in ("b2_m300_k3", "b2_m300"):
+        wanted |= {f"{cell}.auto.microseconds", f"{cell}.auto.fraction_of_roofline"}
+    wanted |= {f"auto.{n}worst_ratio_to_best_stock" for n in ("", "alone_")}
+    assert set(result["figures"]) == {f"lookup.cpu.{key}" for key in wanted}
+    assert all(figure > 0 for figure in result["figures"].values())
     assert (run.runs / "lookup_cpu.png").stat().st_size > 1000
-
-
-def test_the_result_says_what_was_measured_and_what_every_call_returns(run):
-    assert run() == 0
-    result = run.result()
     words = result["command"].split()
     assert words[:3] == ["python", "-m", "benchmarks.lookup"] and "--k 3" in result["command"]
     assert {"auto", "numpy", "torch.topk", "faiss.knn", "torch.matmul"} <= result["returns"].keys()
@@ -112,7 +98,7 @@ def test_the_result_says_what_was_measured_and_what_every_call_returns(run):
     assert result["foreign"]["b2_m300_k3"].keys() == {"shared", "alone"}
 
 
-def test_cells_are_named_as_in_the_issue():
+def test_cells_have_the_names_of_their_keys():
     assert Cell(16, MILLION, 128, 256).name == "b16_m1M_k256"
     assert Cell(256, 10 * MILLION, 128, 8).name == "b256_m10M_k8"
     assert Cell(16, 8192, 128, 0).name == "b16_m8192"
@@ -156,24 +142,23 @@ def test_a_size_below_one_is_refused_in_a_sentence(run, capsys, name):
 # Going on
 
 
-def test_finished_cells_are_kept_and_not_run_again(run):
-    assert run() == 0
+def test_finished_cells_are_kept_and_run_again_for_other_options_or_other_code_only(
+    run, monkeypatch
+):
+    assert run("--no-pairs") == 0
     first = run.result()["figures"]
     assert called("measure")
     LocalBench.made = ()
-    assert run() == 0
+    assert run("--no-pairs") == 0
     assert run.result()["figures"] == first
     assert not called("measure") and not called("load")
-
-
-def test_other_options_or_other_code_start_anew(run, monkeypatch):
-    assert run() == 0
     # There is no time for a new cell: what is in the cache is all there is.
-    assert run("--minutes", "1e-9") == 0
+    late = ("--no-pairs", "--minutes", "1e-9")
+    assert run(*late) == 0
     for more in ("--seed 1", "--seconds 0.02", "--without usearch", "--limit 3", "--no-alone"):
-        assert run("--minutes", "1e-9", *more.split()) == 1, more
+        assert run(*late, *more.split()) == 1, more
     monkeypatch.setattr(cache, "code_digest", lambda: "other code")
-    assert run("--minutes", "1e-9") == 1
+    assert run(*late) == 1
 
 
 def test_the_digest_of_the_code_changes_with_a_line_of_it(tmp_path):
@@ -226,8 +211,6 @@ def test_without_a_timed_cell_there_is_no_result(run, capsys):
 
 
 class Wrong(TorchLookup):
-    name = "wrong"
-
     def nearest(self, queries, keys, occupied, k):
         slots = super().nearest(queries, keys, occupied, k)
         # The farthest in the place of the last, but only where data are sorted.
@@ -235,46 +218,48 @@ class Wrong(TorchLookup):
 
 
 class Crashing(TorchLookup):
-    name = "crashing"
-
     def nearest(self, queries, keys, occupied, k):
         raise IndexError("off the end")
 
 
-@pytest.mark.parametrize("lookup", [Wrong, Crashing])
-def test_a_lookup_that_is_wrong_in_small_cases_is_named_and_not_timed(
-    run, monkeypatch, capsys, lookup
+class WrongWhenFull(TorchLookup):
+    def nearest(self, queries, keys, occupied, k):
+        slots = super().nearest(queries, keys, occupied, k)
+        return (slots + 1) % 300 if occupied.all() else slots
+
+
+class WrongPair(TorchLookup):
+    def nearest_pair(self, queries, keys, values, labels):
+        return super().nearest_pair(queries, keys, values, labels)[::-1]
+
+
+class Never(TorchLookup):
+    def why_not(self, queries, keys, k):
+        return f"never more than {k - 1}"
+
+
+def missing():
+    raise ImportError("what it needs is not installed")
+
+
+def test_who_is_wrong_or_cannot_serve_is_named_with_the_reason_and_not_timed(
+    run, monkeypatch, capsys
 ):
-    monkeypatch.setitem(LOOKUPS, lookup.name, lookup)
+    lookups = (Wrong, Crashing, WrongWhenFull, WrongPair, Never, missing)
+    for lookup in lookups:
+        monkeypatch.setitem(LOOKUPS, lookup.__name__, lookup)
     assert run() == 0
-    said = f"{lookup.name}: not timed: wrong in a small case: "
-    assert said in capsys.readouterr().out
-    assert lookup.name in run.result()["refused"]["b2_m300_k3"]
-    assert ("measure", lookup.name) not in called("measure")
-    assert ("measure", "torch") in called("measure")
-
-
-def test_a_lookup_that_is_wrong_in_a_cell_is_named_and_not_timed_there(run, monkeypatch):
-    class WrongWhenFull(TorchLookup):
-        def nearest(self, queries, keys, occupied, k):
-            slots = super().nearest(queries, keys, occupied, k)
-            return (slots + 1) % 300 if occupied.all() else slots
-
-    monkeypatch.setitem(LOOKUPS, "wrong", WrongWhenFull)
-    assert run() == 0
-    reason = run.result()["refused"]["b2_m300_k3"]["wrong"]
-    assert reason.startswith("a wrong answer: row 0 has a slot that scores")
-
-
-def test_a_wrong_nearest_pair_is_named_and_not_timed(run, monkeypatch):
-    class WrongPair(TorchLookup):
-        def nearest_pair(self, queries, keys, values, labels):
-            positive, negative = super().nearest_pair(queries, keys, values, labels)
-            return negative, positive
-
-    monkeypatch.setitem(LOOKUPS, "wrong", WrongPair)
-    assert run() == 0
-    assert "positive" in run.result()["refused"]["b2_m300"]["wrong"]
+    said, refused = capsys.readouterr().out, run.result()["refused"]
+    for name in ("Wrong", "Crashing"):
+        assert f"{name}: not timed: wrong in a small case: " in said
+        assert refused["b2_m300_k3"][name] and refused["b2_m300"][name]
+    nearest, pair = refused["b2_m300_k3"], refused["b2_m300"]
+    assert nearest["WrongWhenFull"].startswith("a wrong answer: row 0 has a slot that scores")
+    assert "positive" in pair["WrongPair"]
+    assert nearest["Never"] == "never more than 2" and pair["Never"] == "never more than 1"
+    assert nearest["missing"] == "what it needs is not installed"
+    timed = {entry[1] for entry in called("measure")}
+    assert "torch" in timed and not timed & {lookup.__name__ for lookup in lookups[:2]}
 
 
 def test_a_lookup_that_takes_the_higher_of_two_equal_slots_is_named(monkeypatch):
@@ -297,25 +282,8 @@ def test_a_lookup_that_takes_the_higher_of_two_equal_slots_is_named(monkeypatch)
     assert "a higher slot of equal keys" in Bench("cpu").trials()["higher"]
 
 
-def test_the_lookups_of_the_package_pass(run):
+def test_the_lookups_of_the_package_pass():
     assert Bench("cpu").trials() == {}
-
-
-def test_a_lookup_that_cannot_serve_says_why(run, monkeypatch):
-    class Never(TorchLookup):
-        def why_not(self, queries, keys, k):
-            return f"never more than {k - 1}"
-
-    def missing():
-        raise ImportError("what it needs is not installed")
-
-    monkeypatch.setitem(LOOKUPS, "never", Never)
-    monkeypatch.setitem(LOOKUPS, "missing", missing)
-    assert run() == 0
-    refused = run.result()["refused"]
-    assert refused["b2_m300_k3"]["never"] == "never more than 2"
-    assert refused["b2_m300"]["never"] == "never more than 1"
-    assert refused["b2_m300_k3"]["missing"] == "what it needs is not installed"
 
 
 def test_whoever_is_slower_than_the_limit_is_named_and_not_asked_again():

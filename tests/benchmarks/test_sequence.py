@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -334,14 +335,17 @@ def test_all_of_an_output_must_be_right():
 
 @pytest.mark.slow
 @both
-def test_numbers_seen_a_few_times_are_known_without_being_given_a_target(tmp_path, name):
-    task = Task(digits=3, symbols=60, length=8)
-    recipe = replace(QUICK, parts=(2,) * 9, batch=32, token_width=32, key_dim=32, memory_size=300)
-    train_on, test = task.draw(300, 100)
-    training = Training(untrained(name, True, task, recipe), train_on, test, recipe)
+def test_numbers_seen_a_few_times_are_known_without_being_given_a_target(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.setitem(NETWORKS, name, partial(NETWORKS[name], width=64))
+    sizes = {"token_width": 16, "key_dim": 16, "memory_size": 200}
+    recipe = replace(QUICK, parts=(2,) * 6, learning_rate=8e-3, **sizes)
+    train_on, test = SMALL.draw(200, 60)
+    training = Training(untrained(name, True, SMALL, recipe), train_on, test, recipe)
     training.train(tmp_path / "a.pt", name, every=10**6, **evaluated(training))
     translator = training.translator
-    assert len(training.curve) == 9 and training.curve[-1] == accuracy(translator, test).mean
+    assert len(training.curve) == 6 and training.curve[-1] == accuracy(translator, test).mean
     assert training.curve[-1] > 0.5
     translator.precision = nullcontext
     assert sum(decoded(translator, test)) == correct(translator, test).sum()

@@ -1,4 +1,4 @@
-"""What holds for every reader: refusals, scales, dtypes, copies, compiled programs, threads."""
+"""What holds for every reader: refusals, scales, dtypes, copies, threads."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -170,16 +170,6 @@ def test_a_memory_that_was_changed_directly_is_read_anew(reader):
     assert classifier.predict(torch.eye(6)[:3]) == ["b", "a", "c"]
     classifier.forget(*"abc")
     assert classifier.predict(torch.eye(6)[:1]) == ["unknown"]
-
-
-def test_a_compiled_program_sees_what_is_learnt_later(reader):
-    classifier = learnt(reader)
-    inputs = torch.eye(6)[:4] + 0.1
-    compiled = torch.compile(classifier, backend="eager")
-    compiled(inputs)
-    classifier.learn(inputs[3:], ["d"])
-    torch.testing.assert_close(compiled(inputs), classifier(inputs))
-    assert compiled(inputs).argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_inference_mode_answers_the_same(reader):

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
-from rarememory import EMPTY, Memory
+from rarememory import EMPTY, Memory, wrap
 from rarememory.lookup import NativeLookup, ops
 from tests.lookup.test_nearest import units
 from tests.memories import LOOKUPS
@@ -156,6 +156,19 @@ def test_the_default_compiler_makes_the_same_step():
         torch.testing.assert_close(fast(compiled, queries, labels), step(eager, queries, labels))
     for one, other in zip(eager.state, compiled.state, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_a_compiled_classifier_sees_what_is_learnt_later(reader):
+    classifier = wrap(torch.nn.Identity(), host=False, reader=reader)
+    inputs = torch.eye(6)[:4] + 0.1
+    classifier.learn(inputs[:3], list("abc"))
+    torch.compiler.reset()
+    compiled = torch.compile(classifier, backend="eager")
+    compiled(inputs)
+    classifier.learn(inputs[3:], ["d"])
+    torch.testing.assert_close(compiled(inputs), classifier(inputs))
+    assert compiled(inputs).argmax(1).tolist() == [0, 1, 2, 3]
 
 
 # Exported
