@@ -1,6 +1,7 @@
 """The search for the k nearest, on every lookup, against brute force in float64."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -67,35 +68,33 @@ KEYS: dict[str, Callable[[int, int], torch.Tensor]] = {
 
 def check(found, queries, keys, occupied, k: int) -> None:
     """The found slots have the k best scores, and of exact copies the lower slots are in."""
-    batch, slots = len(queries), len(keys)
-    assert found.shape[0] == batch and found.shape[1] <= k and found.dtype == torch.int64
-    truth = queries.double() @ keys.double().T
-    truth = truth.masked_fill(~occupied, -torch.inf)
-    expected = min(k, int(occupied.sum()))
-    best = truth.topk(expected, dim=1).values
-    same = {tuple(key): [] for key in keys.tolist()}
-    for slot, key in enumerate(keys.tolist()):
-        if occupied[slot]:
-            same[tuple(key)].append(slot)
-    for row in range(batch):
-        there = found[row][found[row] != EMPTY].tolist()
-        assert len(there) == len(set(there)) == expected
-        assert all(0 <= slot < slots and occupied[slot] for slot in there)
-        got = truth[row, there].sort(descending=True).values
-        torch.testing.assert_close(got, best[row], rtol=0, atol=2e-6)
-        for copies in same.values():
-            inside = sorted(set(copies) & set(there))
-            assert inside == copies[: len(inside)]
+    assert found.shape[0] == len(queries) and found.shape[1] <= k and found.dtype == torch.int64
+    truth = (queries.double() @ keys.double().T).masked_fill(~occupied, -torch.inf)
+    expected, there = min(k, int(occupied.sum())), found != EMPTY
+    # An empty slot would stand with -inf among the best.
+    scores = truth.gather(1, found.clamp(min=0)).masked_fill(~there, -torch.inf)
+    best = torch.full_like(scores, -torch.inf)
+    best[:, :expected] = truth.topk(expected, dim=1).values
+    scores = scores.sort(1, descending=True).values
+    torch.testing.assert_close(scores, best, rtol=0, atol=2e-6)
+    inside = torch.zeros(len(queries), len(keys) + 1, dtype=torch.bool)
+    inside.scatter_(1, found.where(there, len(keys)), True)
+    assert inside[:, : len(keys)].sum(1).eq(expected).all()
+    # Of each two neighbours among the copies of a key, the lower is in if the higher is.
+    slots = occupied.nonzero().squeeze(1)
+    copies = keys[slots].unique(dim=0, return_inverse=True)[1]
+    slots, copies = slots[copies.argsort(stable=True)], copies.sort(stable=True).values
+    higher = inside[:, slots[1:]] & (copies[1:] == copies[:-1])
+    assert (inside[:, slots[:-1]] | ~higher).all()
 
 
 @pytest.mark.parametrize("make", [*LOOKUPS, "auto"])
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize(("slots", "key_dim", "batch"), [(1, 1, 1), (7, 3, 33), (129, 33, 7)])
-@pytest.mark.parametrize("k", ODD)
-def test_the_k_nearest_are_found(make, kind, slots, key_dim, batch, k):
+def test_the_k_nearest_are_found(make, kind, slots, key_dim, batch):
     lookup, keys = choose_lookup(make), KEYS[kind](slots, key_dim)
     queries = torch.cat([units(batch, key_dim), keys[:3]])
-    for holes in (0, 3, slots):
+    for holes, k in product((0, 3, slots), ODD):
         occupied = torch.ones(slots, dtype=bool)
         occupied[torch.randperm(slots)[:holes]] = False
         stored = keys.masked_fill(~occupied.unsqueeze(1), 0.0)
@@ -128,18 +127,15 @@ def test_torch_searches_keys_of_any_float_type(dtype):
 
 
 @pytest.mark.parametrize("make", [*LOOKUPS, "auto"])
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("k", [1, 7, 200])
-def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(make, bad, k):
+def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(make, k):
     lookup, keys, queries = choose_lookup(make), units(129, 5), units(33, 5)
     occupied = torch.ones(129, dtype=bool)
     alone = lookup.nearest(queries, keys, occupied, k)
-    queries[[2, 32]] = bad
-    queries[7, 1] = bad
+    queries[2], queries[5], queries[32], queries[7, 1] = torch.nan, torch.inf, -torch.inf, torch.inf
     found = lookup.nearest(queries, keys, occupied, k)
-    spoilt = torch.zeros(33, dtype=bool)
-    spoilt[[2, 7, 32]] = True
-    assert found[spoilt].eq(EMPTY).all()
+    spoilt = ~queries.isfinite().all(1)
+    assert found[spoilt].eq(EMPTY).all() and spoilt.sum() == 4
     assert torch.equal(found[~spoilt].sort(1).values, alone[~spoilt].sort(1).values)
 
 
@@ -172,16 +168,16 @@ def test_the_bound_is_64_mebibytes_of_float32():
     assert torch_file.SCORES_AT_ONCE * 4 == 64 * 2**20
 
 
-def test_every_lookup_finds_the_same_after_300_changes():
+def test_every_lookup_finds_the_same_after_many_changes():
     memories = {name: Memory(5, 33, k=7, lookup=name, seed=2) for name in [*LOOKUPS, "auto"]}
-    for step in range(300):
+    for step in range(100):
         rows, labels = torch.randn(2, 5), torch.randint(0, 9, (2,))
         for memory in memories.values():
-            if step % 97 == 0:
+            if step % 31 == 30:
                 memory.forget(labels=step % 9)
-            elif step % 239 == 0:
+            elif step == 70:
                 memory.clear()
-            elif step % 41 == 0:
+            elif step % 23 == 22:
                 memory.resize(20 + step % 41)
             else:
                 memory.write(rows, labels)
