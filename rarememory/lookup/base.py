@@ -35,7 +35,8 @@ class Lookup(ABC):
         tensor([8, 8])
     """
 
-    name: str
+    name = "unnamed"
+    """What errors and `repr` call it."""
     reads_half_keys = False
     """Whether both searches take a keyword `half_keys`, the keys in float16, to read instead."""
 

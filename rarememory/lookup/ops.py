@@ -25,6 +25,8 @@ from rarememory.base.state import EMPTY, host_may_read
 from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
 from rarememory.lookup.exact import dot
 
+_INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 def nearest(
     lookup: Lookup,
@@ -156,7 +158,8 @@ def _search(
     half_keys: Tensor | None,
 ) -> Tensor:
     search, extra = _search_for(lookup, queries, keys, k, half_keys)
-    slots = _checked(search, search.nearest(queries, keys, occupied, k, **extra), keys)
+    slots = search.nearest(queries, keys, occupied, k, **extra)
+    slots = _checked(search, slots, occupied, len(queries), k)
     missing = min(k, len(keys)) - slots.shape[1]
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
 
@@ -171,7 +174,8 @@ def _search_pair(
 ) -> tuple[Tensor, Tensor]:
     search, extra = _search_for(lookup, queries, keys, 2, half_keys)
     positive, negative = search.nearest_pair(queries, keys, values, labels, **extra)
-    return _checked(search, positive, keys), _checked(search, negative, keys)
+    occupied, rows = values != EMPTY, len(queries)
+    return _checked(search, positive, occupied, rows), _checked(search, negative, occupied, rows)
 
 
 def _search_for(
@@ -188,16 +192,30 @@ def _search_for(
     }
 
 
-def _checked(search: Lookup, slots: Tensor, keys: Tensor) -> Tensor:
-    """The slots found; those of a search from outside the package are checked to exist."""
+def _checked(search: Lookup, slots: Tensor, occupied: Tensor, *most: int) -> Tensor:
+    """The slots found; those of a search from outside the package are checked, EMPTY if empty.
+
+    Raises:
+        ValueError: they are no tensor of integers of this shape (with as many columns at most), or
+            do not exist.
+    """
     if type(search) is LOOKUPS.get(search.name):
         return slots
+    shape = tuple(getattr(slots, "shape", ()))
+    fits = len(shape) == len(most) and shape[0] == most[0] and shape[-1] <= most[-1]
+    if not isinstance(slots, Tensor) or slots.dtype not in _INTEGERS or not fits:
+        wanted = f"[{', at most '.join(map(str, most))}]"
+        kind = f"{slots.dtype} {list(shape)}" if isinstance(slots, Tensor) else type(slots).__name__
+        raise ValueError(
+            f"the lookup {search.name!r} returned {kind}, and not slots: a tensor of integers "
+            f"{wanted}, for {most[0]} queries"
+        )
     slots = slots.long()
     if host_may_read(slots) and slots.numel():
         lowest, highest = (int(slot) for slot in slots.aminmax())
-        if lowest < EMPTY or highest >= len(keys):
+        if lowest < EMPTY or highest >= len(occupied):
             raise ValueError(
                 f"the lookup {search.name!r} names slot {lowest if lowest < EMPTY else highest}, "
-                f"and this memory has 0 to {len(keys) - 1}, and EMPTY ({EMPTY}) for none"
+                f"and this memory has 0 to {len(occupied) - 1}, and EMPTY ({EMPTY}) for none"
             )
-    return slots
+    return slots.masked_fill(~occupied[slots], EMPTY)

@@ -49,11 +49,13 @@ def write(
     if len(queries) == 0:
         return Write(nearest, nearest.bool(), nearest), nearest.bool()
     hits = (nearest != EMPTY) & (state.values[nearest] == labels)
-    averaged = update.averages(hits).bool() & hits
-    if averaged.shape != hits.shape:
+    averaged = update.averages(hits)
+    if not isinstance(averaged, Tensor) or averaged.shape != hits.shape:
         raise ValueError(
-            f"{type(update).__name__}.averages gave {list(averaged.shape)} for {len(hits)} rows"
+            f"{type(update).__name__}.averages gave {_described(averaged)} for {len(hits)} rows: "
+            "give a tensor of one truth value a row"
         )
+    averaged = averaged.bool() & hits
     inserted = ~averaged if mask is None else mask & ~averaged
     free = nearest[:0]
     if _any(inserted):
@@ -97,12 +99,20 @@ def _eviction_priority(state: MemoryState, update: Update, first: int, count: in
     """The eviction priority of these slots, by the policy."""
     noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
     priority = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
-    if priority.shape != noise.shape or priority.device != noise.device:
+    numbers = isinstance(priority, Tensor) and priority.shape == noise.shape
+    if not numbers or priority.device != noise.device:
         raise ValueError(
-            f"{type(update).__name__}.eviction gave {list(priority.shape)} numbers on "
-            f"{priority.device} for {count} slots on {noise.device}: give one a slot"
+            f"{type(update).__name__}.eviction gave {_described(priority)} "
+            f"for {count} slots on {noise.device}: give a tensor of one number a slot"
         )
     return priority.double()
+
+
+def _described(answer: object) -> str:
+    """What a policy answered, for an error."""
+    if isinstance(answer, Tensor):
+        return f"{list(answer.shape)} numbers on {answer.device}"
+    return f"a {type(answer).__name__}"
 
 
 def _eviction_order_natively(

@@ -18,6 +18,7 @@ PAGE = "docs/extending/lookup.md"
 def documented(monkeypatch, tmp_path) -> dict[str, object]:
     """The names that the code of the page has defined, when all of it has run."""
     pages.stand_ins(monkeypatch)
+    monkeypatch.chdir(tmp_path)
     return pages.run(PAGE, tmp_path)
 
 
@@ -92,6 +93,50 @@ def test_an_empty_slot_is_not_found_though_the_index_say_so():
     memory = holding(torch.eye(3), [5, EMPTY, 7], memory_size=3, lookup=Careless())
     found = memory.lookup.nearest(torch.eye(3), memory.keys, memory.values != EMPTY, 3)
     assert found.tolist() == [[EMPTY, 0]] * 3
+
+
+ALL = torch.arange(3).expand(2, 3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (ALL.numpy(), "returned ndarray, and not slots: a tensor of integers [2, at most 3]"),
+        (ALL.tolist(), "returned list, and not slots"),
+        (ALL.float().topk(3), "returned topk, and not slots"),
+        (ALL.float(), "returned torch.float32 [2, 3], and not slots"),
+        (ALL[:1], "returned torch.int64 [1, 3], and not slots"),
+        (ALL[:, 0], "returned torch.int64 [2], and not slots"),
+        (ALL.repeat(1, 2), "returned torch.int64 [2, 6], and not slots"),
+        (ALL + 5, "names slot 7, and this memory has 0 to 4"),
+    ],
+)
+def test_an_answer_that_is_no_slots_is_refused_in_a_sentence(found, said):
+    class Wrong(Lookup):
+        def nearest(self, queries, keys, occupied, k):
+            return found
+
+    memory = holding(torch.eye(3), [5, 6, 7], memory_size=5, k=3, lookup=Wrong())
+    with pytest.raises(ValueError, match=re.escape(f"the lookup 'unnamed' {said}")):
+        memory(torch.eye(3)[:2])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_empty_slots_in_an_answer_are_none():
+    class Blind(Lookup):
+        def nearest(self, queries, keys, occupied, k):
+            return torch.tensor([[3, 1, 4]], dtype=torch.int32).expand(len(queries), -1)
+
+        def nearest_pair(self, queries, keys, values, labels):
+            return torch.full_like(labels, 4), torch.ones_like(labels)
+
+    memory = holding(torch.eye(3), [5, 6, 7], memory_size=5, k=3, lookup=Blind())
+    assert memory(torch.eye(3)[:1]).slots.tolist() == [[1, EMPTY, EMPTY]]
+    assert memory(torch.eye(3)[:1], torch.tensor([5])).slots.tolist() == [[1, EMPTY]]
+    memory.lookup.nearest_pair = lambda *given: (torch.zeros(1, dtype=torch.int64), [1])
+    with pytest.raises(ValueError, match=r"returned list, .* of integers \[1\], for 1 queries"):
+        memory(torch.eye(3)[:1], torch.tensor([5]))
 
 
 def test_an_index_that_should_follow_but_cannot_says_what_is_missing():

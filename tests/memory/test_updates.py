@@ -86,6 +86,27 @@ def test_a_hit_that_is_not_averaged_is_a_hit_all_the_same():
     assert done.hits.item() and done.slots.item() == 0 and done.overwritten.item() == 0
 
 
+@pytest.mark.parametrize(
+    ("verb", "answer", "said"),
+    [
+        ("averages", lambda hits: True, "averages gave a bool for 2 rows: give a tensor of one"),
+        ("averages", lambda hits: hits[:1], r"averages gave \[1\] numbers on cpu for 2 rows"),
+        ("eviction", lambda ages, noise: ages.tolist(), "eviction gave a list for 3 slots on cpu"),
+        ("eviction", lambda ages, noise: ages[:1], r"eviction gave \[1\] numbers on cpu for 3"),
+    ],
+)
+def test_an_answer_of_a_policy_that_is_not_one_a_row_or_slot_is_refused(verb, answer, said):
+    class Wrong(AverageOrReplace):
+        pass
+
+    memory = of_ages(3, 0, 7, update=Wrong())
+    setattr(Wrong, verb, staticmethod(answer))
+    before = bits(memory)
+    with pytest.raises(ValueError, match=f"Wrong.{said}"):
+        memory.write(torch.tensor([[1.0, 1, 0], [0, 1, 1]]), torch.tensor([8, 9]))
+    assert bits(memory) == before
+
+
 def test_empty_slots_go_first_then_the_oldest_then_the_lower():
     memory = of_ages(3, EMPTY, 5, 3, EMPTY, 5, 0)
     order = eviction_order(memory.state, FirstInFirstOut(), 7)

@@ -297,40 +297,6 @@ def test_a_slot_that_does_not_exist_is_refused(slot):
     assert bits(memory) == before
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_lookup_may_return_slots_of_32_bits():
-    class Short(Lookup):
-        name = "short"
-
-        def nearest(self, queries, keys, occupied, k):
-            return TorchLookup().nearest(queries, keys, occupied, k).int()
-
-    short, expected = Memory(6, 40, lookup=Short()), Memory(6, 40, lookup="torch")
-    for _ in range(4):
-        rows, labels = torch.randn(30, 6), torch.randint(0, 4, (30,))
-        for memory in (short, expected):
-            memory.write(rows, labels)
-    assert bits(short) == bits(expected)
-
-
-@pytest.mark.usefixtures("unchecked", "engine")
-def test_a_policy_that_returns_another_shape_is_refused():
-    class One(AverageOrReplace):
-        def eviction(self, ages, noise):
-            return ages.new_zeros(1)
-
-    class Many(AverageOrReplace):
-        def averages(self, hits):
-            return hits.repeat(2).bool()[: len(hits) + 1]
-
-    for policy, sentence in ((One(), r"One.eviction gave \[1\]"), (Many(), "Many|size of tensor")):
-        memory = Memory(6, 40, update=policy)
-        before = bits(memory)
-        with pytest.raises((ValueError, RuntimeError), match=sentence):
-            memory.write(units(3, 6), torch.arange(3))
-        assert bits(memory) == before
-
-
 @pytest.mark.usefixtures("unchecked", "engine")
 def test_a_policy_may_return_other_types():
     class Other(AverageOrReplace):
