@@ -70,14 +70,9 @@ def clustered(count: int, key_dim: int) -> Tensor:
     return normalize(near + SPREAD * torch.randn(count, key_dim), dim=1)
 
 
-def unclustered(count: int, key_dim: int) -> Tensor:
-    """Random directions."""
-    return normalize(torch.randn(count, key_dim), dim=1)
-
-
 DATA: dict[str, Callable[[int, int], Tensor]] = {
     "clustered": clustered,
-    "unclustered": unclustered,
+    "unclustered": lambda count, key_dim: normalize(torch.randn(count, key_dim), dim=1),
 }
 
 
@@ -120,11 +115,8 @@ def _measured(
         milliseconds, speedup = _speed(memory, exact, k, options)
         later, speedup_later = _speed(memory, exact, k, options, write=True)
         key = f"lookup.approximate.{names[0]}.{names[1]}.m{len(keys)}_k{k}"
-        figures |= {
-            f"{key}.recall": share,
-            f"{key}.speedup": speedup,
-            f"{key}.speedup_after_write": speedup_later,
-        }
+        figures |= {f"{key}.recall": share, f"{key}.speedup": speedup}
+        figures[f"{key}.speedup_after_write"] = speedup_later
         numbers = (share, milliseconds, speedup, later, speedup_later)
         _print_row((*names, len(keys), k, build, *(f"{number:.2f}" for number in numbers)))
     return figures

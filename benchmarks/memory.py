@@ -70,17 +70,12 @@ def _training_step() -> dict[str, list[float]]:
 
         return train
 
-    seconds = _interleaved(
-        {
-            "bare": bare,
-            "all_hits.": partial(step, NONE),
-            "all_misses.": partial(step, ALL),
-            "": partial(step, HALF),
-        }
-    )
+    unknown = {"all_hits.": NONE, "all_misses.": ALL, "": HALF}
+    steps = {name: partial(step, rows) for name, rows in unknown.items()}
+    seconds = _interleaved({"bare": bare, **steps})
     return {
         f"memory.train_step.{name}ratio_to_matmul": _ratio(seconds[name], seconds["bare"])
-        for name in ("", "all_hits.", "all_misses.")
+        for name in steps
     }
 
 

@@ -16,7 +16,7 @@ from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, read
 from benchmarks.omniglot_peers.memory import KEY_DIM, memory_accuracy, trained_under_memory
 from benchmarks.omniglot_peers.tasks import Task
-from benchmarks.results import RUNS, percent
+from benchmarks.results import RUNS, percents
 from benchmarks.runner import Benchmark, Run, bar, print_table
 from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
 from rarememory.data import Jitter
@@ -24,7 +24,6 @@ from rarememory.evaluation import Accuracy, embed
 from rarememory.training import Recipe, Training
 
 Options = dict[str, Any]
-
 USUAL = (Task(20, 1), Task(20, 5))
 MANY_WAY = 50
 """Episodes of all validation classes are so many times fewer: each has ten thousand queries."""
@@ -65,6 +64,7 @@ FULL = 1.5
 With one slot per class the choice would not matter: a batch of rows of all classes then leaves as
 many slots untouched as it has misses.
 """
+QUEUE = {"update": FirstInFirstOut()}
 CHANGES = {
     "default": Change(),
     # The losses
@@ -80,13 +80,11 @@ CHANGES = {
     "temperature_0025": Change(memory={"temperature": 0.025}),
     "projection": Change(memory={"projection": True}),
     "by_shot": Change(average=False),
-    "first_in_first_out": Change(tested={"update": FirstInFirstOut()}, average=False),
+    "first_in_first_out": Change(tested=QUEUE, average=False),
     # Without noise: that of the default is greater than any age there is in an episode.
     "full": Change(slots=FULL, tested={"update": AverageOrReplace(age_noise=0.0)}, average=False),
     "full_random": Change(slots=FULL, tested={"update": AverageOrReplaceRandom()}, average=False),
-    "full_first_in_first_out": Change(
-        slots=FULL, tested={"update": FirstInFirstOut()}, average=False
-    ),
+    "full_first_in_first_out": Change(slots=FULL, tested=QUEUE, average=False),
     # The optimiser and the drawings
     "last_weights": Change(averaged=False),
     "no_jitter": Change(recipe={"jitter": None}),
@@ -108,23 +106,14 @@ def main(run: Run) -> None:
         for name, change in CHANGES.items()
     }
     tasks = list(measured["default"])
-    rows = [
-        (name, *(_cell(row, measured["default"], task) for task in tasks))
-        for name, row in measured.items()
-    ]
+    usual = measured["default"]
+    rows = [(name, *(_cell(row, usual, task) for task in tasks)) for name, row in measured.items()]
     print_table(["", *map(str, tasks)], rows, "accuracy in percent, and what the change costs")
     run.published &= drawings.published
-    figures: dict[str, float] = {}
-    for name, row in measured.items():
-        figures |= percent(row, f"ablation.{name}")
-    run.write(
-        "omniglot_ablation",
-        figures,
-        split=drawings.checksum,
-        episodes=options.episodes,
-        recipe=repr(default),
-        changes={name: repr(change) for name, change in CHANGES.items()},
-    )
+    figures = percents(measured, "ablation")
+    changes = {name: repr(change) for name, change in CHANGES.items()}
+    facts = {"split": drawings.checksum, "episodes": options.episodes, "recipe": repr(default)}
+    run.write("omniglot_ablation", figures, **facts, changes=changes)
 
 
 def tested(
@@ -132,14 +121,9 @@ def tested(
 ) -> dict[Task, Accuracy]:
     """The accuracy of a row on validation characters; equal trainings share a checkpoint."""
     recipe = replace(default, **change.recipe)
-    training = trained_under_memory(
-        drawings.train,
-        recipe,
-        RUNS,
-        name=f"training {name}",
-        backbone=change.backbone,
-        options=change.memory,
-    )
+    options: Options = {"backbone": change.backbone, "options": change.memory}
+    title = f"training {name}"
+    training = trained_under_memory(drawings.train, recipe, RUNS, name=title, **options)
     encoder = training.averaged.module if change.averaged else training.encoder
     embeddings = embed(encoder, drawings.validation.images)
     row: dict[Task, Accuracy] = {}

@@ -21,16 +21,9 @@ RUNS = Path("runs")
 
 
 def write_result(
-    name: str,
-    figures: dict[str, float],
-    *,
-    command: str,
-    seed: int,
-    folder: Path | None = None,
-    **details: Any,
+    name: str, figures: dict[str, float], *, command: str, seed: int, folder: Path, **details: Any
 ) -> Path:
-    """Write `<name>.json` into benchmarks/results, or another folder, and return its path."""
-    folder = RESULTS if folder is None else folder
+    """Write `<name>.json` into the folder and return its path."""
     result = {
         "command": command,
         "commit": _commit(),
@@ -55,12 +48,15 @@ def write_result(
 
 def percent(accuracies: Mapping[Any, Accuracy], prefix: str = "") -> dict[str, float]:
     """Figures of a result: each accuracy in percent, and its interval; a prefix before the keys."""
-    figures = {}
-    for name, accuracy in accuracies.items():
-        key = f"{prefix}.{name}" if prefix else name
-        figures[key] = 100 * accuracy.mean
-        figures[f"{key}.interval"] = 100 * accuracy.interval
-    return figures
+    parts = [(f"{prefix}.{name}".lstrip("."), of) for name, of in accuracies.items()]
+    means = {key: 100 * accuracy.mean for key, accuracy in parts}
+    return means | {f"{key}.interval": 100 * accuracy.interval for key, accuracy in parts}
+
+
+def percents(rows: Mapping[str, Mapping[Any, Accuracy]], prefix: str) -> dict[str, float]:
+    """The same of every row of a table, its name behind the prefix."""
+    found = [percent(row, f"{prefix}.{name}") for name, row in rows.items()]
+    return {key: figure for figures in found for key, figure in figures.items()}
 
 
 def sha256(path: str | Path) -> str:

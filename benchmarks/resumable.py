@@ -13,14 +13,12 @@ from rarememory.base.progress import progress_bar
 
 
 class ResumableTraining:
-    """A training, step by step; a subclass defines `advance`.
+    """A training, `step` of `steps`; a subclass defines `advance`.
 
     Attributes:
         parts: names of attributes with a `state_dict` of their own, in the order of loading.
         facts: what a checkpoint must have in common with a training that goes on from it.
-        steps: how many there are.
         generator: draws the examples.
-        step: how many are done.
         seconds: spent in steps, over all interruptions.
         curve: what `evaluate` returned.
     """
@@ -50,13 +48,9 @@ class ResumableTraining:
     ) -> None:
         """Train to the last step, from the checkpoint if there is one.
 
-        Args:
-            checkpoint: written every so many steps, after an evaluation and at the end.
-            name: stands before the progress bar.
-            every: steps between checkpoints.
-            unit: of the progress bar.
-            evaluate: its result is appended to `curve`.
-            evaluate_at: the steps after which it is called.
+        The checkpoint is written after every so many steps, after an evaluation and at the end;
+        what `evaluate` returns after the steps `evaluate_at` is appended to `curve`. The progress
+        bar has the name and the unit.
 
         Raises:
             ValueError: the checkpoint is of a training with other facts.
@@ -96,9 +90,10 @@ class ResumableTraining:
     def _resume(self, checkpoint: Path) -> None:
         state = torch.load(checkpoint, weights_only=True)
         if state["facts"] != self.facts:
+            mine, theirs = self.facts, state["facts"]
             raise ValueError(
-                f"{str(checkpoint)!r} is of {state['facts']}, and this training is of "
-                f"{self.facts}: use the options of that one, or remove the file"
+                f"{str(checkpoint)!r} is of {theirs}, and this training is of {mine}: "
+                "use the options of that one, or remove the file"
             )
         for part in self.parts:
             getattr(self, part).load_state_dict(state[part])

@@ -32,29 +32,18 @@ class Run:
         self._begin = time.perf_counter()
 
     @property
-    def folder(self) -> Path:
-        """benchmarks/results; a run with other options does not replace a published result."""
-        return (
-            results.RESULTS if self.published else Path(getattr(self.options, "runs", results.RUNS))
-        )
-
-    @property
     def seconds(self) -> float:
         """Since it began."""
         return time.perf_counter() - self._begin
 
     def write(self, name: str, figures: dict[str, float], **details: Any) -> Path:
         """Write `<name>.json`: the figures, what reproduces them, and further details."""
-        details = {"seed": getattr(self.options, "seed", 0), **details}
-        wall_seconds = round(self.seconds)
-        return results.write_result(
-            name,
-            figures,
-            folder=self.folder,
-            command=self.command,
-            wall_seconds=wall_seconds,
-            **details,
-        )
+        seed = details.pop("seed", getattr(self.options, "seed", 0))
+        details = {"wall_seconds": round(self.seconds), **details}
+        # A run with other options does not replace a published result.
+        runs = Path(getattr(self.options, "runs", results.RUNS))
+        given = {"folder": results.RESULTS if self.published else runs, "seed": seed}
+        return results.write_result(name, figures, command=self.command, **given, **details)
 
 
 class Benchmark:
@@ -62,11 +51,8 @@ class Benchmark:
 
     def __init__(self, module: str, description: str | None) -> None:
         self.module = module
-        self.parser = argparse.ArgumentParser(
-            prog=f"python -m {module}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        self.parser = argparse.ArgumentParser(f"python -m {module}", description=description)
+        self.parser.formatter_class = argparse.RawDescriptionHelpFormatter
         self._decisive: list[argparse.Action] = []
         self._data = "omniglot"
 

@@ -66,19 +66,14 @@ def outdated(root: Path, tables: Mapping[str, str] = TABLES) -> dict[Path, str]:
     _check_tables(pages, tables)
     wanted = {results / "summary.json": json.dumps(summary, indent=2) + "\n"}
     wanted |= {path: fill(text, summary, tables) for path, text in pages.items()}
-    return {
-        path: text
-        for path, text in wanted.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
+    there = {path: path.read_text(encoding="utf-8") for path in wanted if path.exists()}
+    return {path: text for path, text in wanted.items() if there.get(path) != text}
 
 
 def collect(results: Path) -> dict[str, Entry]:
     """Every figure of every result file, sorted by key; a doubtful file is refused."""
     summary: dict[str, Entry] = {}
-    for path in sorted(results.glob("*.json")):
-        if path.name == "summary.json":
-            continue
+    for path in sorted({*results.glob("*.json")} - {results / "summary.json"}):
         for key, value in _figures(path).items():
             if key in summary:
                 raise ValueError(f"{path.name} and {summary[key]['source']} both hold {key}")

@@ -97,7 +97,8 @@ def _with_memory(
     classifier = prepared(host, classes, shots, **settings)
     examples = drawn(classes.new, slice(0, shots))
     seconds = learn_seconds(classifier, examples, settings.get("average", True))
-    answers = predicted(classifier, _queries(classes), _numbers(classes.old, classes.new))
+    queries = drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
+    answers = predicted(classifier, queries, _numbers(classes.old, classes.new))
     return accuracies(answers, task.queries.classes, task.n_old), seconds
 
 
@@ -106,11 +107,11 @@ def _tuned(
 ) -> tuple[Accuracies, float]:
     images = (drawn(classes.old, TRAIN) + drawn(classes.new, slice(0, shots))).images
     checkpoint = Path(f"runs/generalised_{options.epochs}_{options.seed}_{shots}shot.pt")
-    host, seconds = tuned_host(
-        host, images, task, checkpoint, epochs=options.tuning, seed=options.seed
-    )
+    numbers = {"epochs": options.tuning, "seed": options.seed}
+    host, seconds = tuned_host(host, images, task, checkpoint, **numbers)
     with torch.inference_mode():
-        scores = torch.cat([host(inputs) for inputs, _ in _queries(classes).batches()])
+        queries = drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
+        scores = torch.cat([host(inputs) for inputs, _ in queries.batches()])
     return measured(scores, task), seconds
 
 
@@ -134,10 +135,6 @@ def _outputs(host: nn.Module, drawings: Drawings, numbers: dict[str, int]) -> Ho
     return HostOutputs(torch.cat(features), torch.cat(logits), classes)
 
 
-def _queries(classes: Classes) -> Drawings:
-    return drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
-
-
 def _numbers(old: Characters, new: Characters) -> dict[str, int]:
     """The number of each class, the old ones first."""
     return {name: number for number, name in enumerate(old.names + new.names)}
@@ -150,14 +147,13 @@ def _figures(key: str, rows: dict[str, Accuracies], seconds: dict[str, float]) -
         figures |= percent(parts, f"{key}.{name}")
     best = max(row.harmonic.mean for name, row in rows.items() if name not in MEMORIES)
     memory = rows["memory"]
+    named = ("memory", "tuned_head", "tuned_all")
     return figures | {
         f"{key}.harmonic_mean": 100 * memory.harmonic.mean,
         f"{key}.memory_over_best_rival": 100 * (memory.harmonic.mean - best),
         f"{key}.base_loss": 100 * (rows["host"].old.mean - memory.old.mean),
         f"{key}.tuning_to_learning": seconds["tuned_all"] / seconds["memory"],
-        **{
-            f"{key}.seconds.{name}": seconds[name] for name in ("memory", "tuned_head", "tuned_all")
-        },
+        **{f"{key}.seconds.{name}": seconds[name] for name in named},
     }
 
 

@@ -14,8 +14,6 @@ from rarememory.data import Characters, Jitter
 from rarememory.training.precision import encoder_autocast
 
 BATCH = 128
-
-
 Images = UInt8[Tensor, "examples height width"]
 
 

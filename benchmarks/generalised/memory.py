@@ -15,9 +15,8 @@ def prepared(
     """The classifier with a memory, before it learns a new class.
 
     It has learnt the examples that the host was trained on, and was calibrated with rehearsal
-    classes, which it has forgotten again.
-    With `whiten` the features are mapped by the host's own examples; with `average` the mean of
-    each class is stored, else every example.
+    classes, which it has forgotten again. With `whiten` the features are mapped by the host's own
+    examples; with `average` the mean of each class is stored, else every example.
     """
     slots = 2 ** (12 if average else 15)
     classifier = wrap(host, classes=classes.old.names, memory_size=slots)

@@ -99,15 +99,14 @@ def tuned_head(task: Task, rate: float, epochs: int) -> Float[Tensor, "queries c
     head = grown(task.head, class_means(task)[task.n_old :])
     optimizer = torch.optim.AdamW(head.parameters(), rate, weight_decay=0.01)
     generator = Generator().manual_seed(0)
+    features, _, classes = task.examples
     for _ in range(epochs):
-        for rows in balanced(task.examples.classes, generator).split(256):
-            logits = head(task.examples.features[rows])
-            loss = nn.functional.cross_entropy(logits, task.examples.classes[rows])
+        for rows in balanced(classes, generator).split(256):
+            loss = nn.functional.cross_entropy(head(features[rows]), classes[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    scores: Tensor = head(task.queries.features).detach()
-    return scores
+    return head(task.queries.features).detach()  # type: ignore[no-any-return]
 
 
 def grown(head: nn.Linear, means: Float[Tensor, "new dim"]) -> nn.Linear:
@@ -122,13 +121,8 @@ def grown(head: nn.Linear, means: Float[Tensor, "new dim"]) -> nn.Linear:
 def balanced(classes: Int64[Tensor, " examples"], generator: Generator) -> Int64[Tensor, " rows"]:
     """Rows in a random order: each class as often as the largest, on average."""
     counts = classes.bincount()
-    rows = torch.multinomial(
-        1 / counts[classes].float(),
-        int(counts.max()) * len(counts),
-        replacement=True,
-        generator=generator,
-    )
-    return rows
+    weights, count = 1 / counts[classes].float(), int(counts.max()) * len(counts)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)
 
 
 def class_means(task: Task) -> Float[Tensor, "classes dim"]:

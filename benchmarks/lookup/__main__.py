@@ -11,6 +11,8 @@ cells are stored in runs/: after Ctrl-C the same command resumes.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +35,21 @@ from benchmarks.runner import Benchmark, Run
 QUIET = 0.06
 """The share of the machine that other programs may take before a figure is in doubt."""
 MODES = {"cpu": {"shared": "wall"}, "cuda": {"events": "events", "graph": "graph"}}
+_CPU = {
+    "batch": [1, 16, 256],
+    "slots": [8192, 131072, MILLION],
+    "key_dim": [128],
+    "k": [1, 10, 256],
+}
+_GPU = {
+    "batch": [1, 16, 64, 256, 1024, 4096],
+    "slots": [8192, 65536, 131072, MILLION, 4 * MILLION, 10 * MILLION],
+    "key_dim": [64, 128, 256, 512, 1024],
+    "k": [1, 8, 32, 256],
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        "batch": [1, 16, 256],
-        "slots": [8192, 131072, MILLION],
-        "key_dim": [128],
-        "k": [1, 10, 256],
-        "seconds": 5.0,
-        "limit": 5.0,
-    },
-    "cuda": {
-        "batch": [1, 16, 64, 256, 1024, 4096],
-        "slots": [8192, 65536, 131072, MILLION, 4 * MILLION, 10 * MILLION],
-        "key_dim": [64, 128, 256, 512, 1024],
-        "k": [1, 8, 32, 256],
-        "seconds": 3.0,
-        "limit": 30.0,
-    },
+    "cpu": {**_CPU, "seconds": 5.0, "limit": 5.0},
+    "cuda": {**_GPU, "seconds": 3.0, "limit": 30.0},
 }
 FIRST = {(16, 256), (256, 8), (256, 256), (4096, 256), (16, 0), (256, 0)}
 """Batch and k of the targets, at a million slots: in the long grid of a GPU those come first."""
@@ -96,14 +96,9 @@ def resolve(options: argparse.Namespace) -> argparse.Namespace:
 
 def grid(options: argparse.Namespace) -> list[Cell]:
     """The cells in the order they are run: on a GPU those of the targets first."""
-    cells = [
-        Cell(batch, slots, key_dim, k, data)
-        for data in options.data
-        for key_dim in options.key_dim
-        for slots in options.slots
-        for batch in options.batch
-        for k in [*options.k, *([0] if options.pairs else [])]
-    ]
+    ks = [*options.k, *([0] if options.pairs else [])]
+    sizes = product(options.data, options.key_dim, options.slots, options.batch, ks)
+    cells = [Cell(batch, slots, width, k, data) for data, width, slots, batch, k in sizes]
 
     def rank(cell: Cell) -> int:
         if options.device == "cpu":
@@ -131,20 +126,13 @@ def main(run: Run) -> None:
         machine(options.device)["packages"],
         *(options.seconds, options.limit, options.without, options.alone, options.seed),
     )
-    shared = RemoteBench(options.device, options.seed)
-    alone: dict[str, RemoteBench] | None = None
+    shared, alone = RemoteBench(options.device, options.seed), None
     try:
         if options.device == "cpu" and options.alone:
             every = {**shared.call("candidates", False), **shared.call("candidates", True)}
             alone = remote_benches("cpu", options.seed, every)
-        comparison = Comparison(
-            shared,
-            alone=alone,
-            modes=MODES[options.device],
-            seconds=options.seconds,
-            limit=options.limit,
-            without=options.without,
-        )
+        numbers = {name: getattr(options, name) for name in ("seconds", "limit", "without")}
+        comparison = Comparison(shared, alone=alone, modes=MODES[options.device], **numbers)
         outcomes, ceilings = _outcomes(cells, comparison, cache, run)
     finally:
         for bench in [shared, *(alone or {}).values()]:
@@ -167,7 +155,7 @@ def _outcomes(
                 continue
             _measure(ceilings, cell, comparison.shared)
             cache.put("ceilings", ceilings)
-            stored = comparison.run(cell).to_json()
+            stored = asdict(comparison.run(cell))
             cache.put(cell.name, stored)
         outcomes.append(Outcome.from_json(stored))
         for line in tables.block(outcomes[-1], run.options.device, ceilings):

@@ -52,14 +52,14 @@ class Bench:
     def trials(self) -> dict[str, str]:
         """What our lookups get wrong in small cases, by name; those are not timed."""
         faults: dict[str, str] = {}
-        for pair in (False, True):
-            for candidate in ours(self.device, pair):
-                try:
-                    fault = trial(candidate, self.device, pair=pair)
-                except Exception as error:
-                    fault = _sentence(error)
-                if fault is not None:
-                    faults.setdefault(candidate.name, fault)
+        pairs = [(pair, one) for pair in (False, True) for one in ours(self.device, pair)]
+        for pair, candidate in pairs:
+            try:
+                fault = trial(candidate, self.device, pair=pair)
+            except Exception as error:
+                fault = _sentence(error)
+            if fault is not None:
+                faults.setdefault(candidate.name, fault)
         return faults
 
     def bandwidth(self, size: int) -> float:
@@ -79,11 +79,9 @@ class Bench:
             MemoryError: it does not fit.
         """
         last, self._loaded = self._loaded, None
-        same = last is not None and _keys_of(last.cell) == _keys_of(cell)
-        keys = last.inputs.keys if last is not None and same else None
-        scores = None
-        if last is not None and same and last.cell.batch == cell.batch:
-            scores = last.truth
+        keys = scores = None
+        if last is not None and _keys_of(last.cell) == _keys_of(cell):
+            keys, scores = last.inputs.keys, last.truth if last.cell.batch == cell.batch else None
         # What is not used again is freed first.
         del last
         self._refuse_if_too_large(cell, new_keys=keys is None)

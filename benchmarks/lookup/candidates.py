@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from benchmarks.lookup.cells import Cell, Inputs
 from rarememory.lookup import LOOKUPS, Lookup, choose_lookup
@@ -36,10 +36,9 @@ class Description(TypedDict):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to answer a cell.
+    """A way to answer a cell; the call that `prepare` returns is timed.
 
     Attributes:
-        prepare: what is done once for many queries; the call that it returns is timed.
         exact: whether its answers must be those of float64.
         in_order: whether it returns the best first.
         reads: the type of the keys that it reads, which decides its roofline.
@@ -58,13 +57,8 @@ class Candidate:
     @property
     def description(self) -> Description:
         """The part that another process can receive."""
-        return Description(
-            family=self.family,
-            returns=self.returns,
-            reads=self.reads,
-            exact=self.exact,
-            product=self.product,
-        )
+        facts = {name: getattr(self, name) for name in Description.__annotations__}
+        return cast(Description, facts)
 
 
 def ours(device: str, pair: bool) -> list[Candidate]:
@@ -117,9 +111,8 @@ def _search(name: str, verb: str, inputs: Inputs, cell: Cell) -> Callable[..., A
     if reason is not None:
         raise Refused(reason)
     search: Callable[..., Any] = getattr(lookup, verb)
-    if inputs.keys.is_cuda and _reads_half_keys(lookup, verb):
-        return partial(search, half_keys=inputs.half_keys)
-    return search
+    half = inputs.keys.is_cuda and _reads_half_keys(lookup, verb)
+    return partial(search, half_keys=inputs.half_keys) if half else search
 
 
 def _reads(name: str, verb: str, device: str) -> str:

@@ -81,10 +81,6 @@ def make_inputs(cell: Cell, seed: int, device: str, keys: Tensor | None = None) 
     return Inputs(queries, keys, occupied, values, labels)
 
 
-def _random(slots: int, first: Tensor, draw: torch.Generator) -> Tensor:
-    return _units(slots, first.shape[1], draw)
-
-
 def _clustered(slots: int, first: Tensor, draw: torch.Generator) -> Tensor:
     """Consecutive slots, 64 at a time, lie close together."""
     centres = _units(slots // 64 + 1, first.shape[1], draw).repeat_interleave(64, dim=0)[:slots]
@@ -104,16 +100,12 @@ def _duplicates(slots: int, first: Tensor, draw: torch.Generator) -> Tensor:
     return keys
 
 
-def _equal(slots: int, first: Tensor, draw: torch.Generator) -> Tensor:
-    return _units(1, first.shape[1], draw).repeat(slots, 1)
-
-
 DATA: dict[str, Callable[[int, Tensor, torch.Generator], Tensor]] = {
-    "random": _random,
+    "random": lambda slots, first, draw: _units(slots, first.shape[1], draw),
     "clustered": _clustered,
     "sorted": _sorted,
     "duplicates": _duplicates,
-    "equal": _equal,
+    "equal": lambda slots, first, draw: _units(1, first.shape[1], draw).repeat(slots, 1),
 }
 """Keys by how they lie, each from the number of slots, the first query and a generator."""
 

@@ -3,7 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psutil
@@ -126,6 +127,17 @@ class ForeignLoad:
         except psutil.Error:
             return sum(every[:8]), idle, math.nan
         return sum(every[:8]), idle, sum(one.user + one.system for one in own)
+
+
+@contextmanager
+def changed(thing: Any, name: str, value: object) -> Iterator[None]:
+    """The attribute has another value in the block; `patch.object` deletes those of C libraries."""
+    before = getattr(thing, name)
+    setattr(thing, name, value)
+    try:
+        yield
+    finally:
+        setattr(thing, name, before)
 
 
 def _refuse_synchronizing(call: Call) -> None:

@@ -12,10 +12,9 @@ from benchmarks.lookup.remote import Gone, RemoteBench
 
 
 class Comparison:
-    """All cells, on one bench for all candidates and one for each backend.
+    """All cells, on the bench `shared`, where everyone is checked, and one for each backend.
 
     Args:
-        shared: the bench where everyone is checked and timed.
         alone: a bench for each backend; None leaves that pass out.
         modes: by pass, how the shared bench times.
         seconds: budget of a cell and pass.
@@ -106,11 +105,12 @@ class Comparison:
         shared = outcome.passes["shared"]
         groups = {name: group(one) for name, one in outcome.candidates.items()}
         close = fast(shared, groups)
-        benches: dict[str, RemoteBench] = {}
-        for name in shared:
-            one = outcome.candidates[name]
-            if (one["family"] == OURS or name in close) and backend(name, one) in self.alone:
-                benches[name] = self.alone[backend(name, one)]
+        described = {name: outcome.candidates[name] for name in shared}
+        benches = {
+            name: self.alone[backend(name, one)]
+            for name, one in described.items()
+            if (one["family"] == OURS or name in close) and backend(name, one) in self.alone
+        }
         for bench in dict.fromkeys(benches.values()):
             bench.call("load", outcome.cell, checked=False)
         ready = {

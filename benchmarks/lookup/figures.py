@@ -46,13 +46,9 @@ def _of_cell(outcome: Outcome, device: str, ceilings: Ceilings) -> dict[str, flo
         pair = f"{PREFIX[device]}.nearest_pair.ratio_to_matmul.{cell.name}"
         return found | with_quartiles(pair, outcome.ratio(label, ours, "torch.matmul"))
     if device == "cpu":
-        for name, in_pass, who in (
-            ("ratio", label, ours),
-            ("alone_ratio", second, ours),
-            ("ordered_ratio", label, f"{ours}.ordered"),
-        ):
-            speedup = outcome.speedup(in_pass, who)
-            found |= with_quartiles(f"{key}.{name}_to_best_stock", speedup)
+        ordered = ("ordered_ratio", label, f"{ours}.ordered")
+        for name, one, who in (("ratio", label, ours), ("alone_ratio", second, ours), ordered):
+            found |= with_quartiles(f"{key}.{name}_to_best_stock", outcome.speedup(one, who))
     return found
 
 
@@ -63,11 +59,10 @@ def _of_gpu(key: str, outcome: Outcome, ours: str, ceilings: Ceilings) -> dict[s
         """In any precision, though ours is exact."""
         return outcome.family(name) == "torch"
 
-    found = {
-        **with_quartiles(f"{key}.speedup_over_torch", outcome.speedup(label, ours, torch)),
-        **with_quartiles(f"{key}.graph_speedup_over_torch", outcome.speedup(second, ours, torch)),
-        **with_quartiles(f"{key}.speedup_over_exact", outcome.speedup(label, ours)),
-    }
+    over_torch, in_graphs = (outcome.speedup(one, ours, torch) for one in (label, second))
+    found = with_quartiles(f"{key}.speedup_over_torch", over_torch)
+    found |= with_quartiles(f"{key}.graph_speedup_over_torch", in_graphs)
+    found |= with_quartiles(f"{key}.speedup_over_exact", outcome.speedup(label, ours))
     if ours in outcome.passes.get(second, {}):
         fraction = outcome.roofline_fraction(second, ours, ceilings)
         found[f"{key}.graph_fraction_of_roofline"] = fraction

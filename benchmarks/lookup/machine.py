@@ -11,14 +11,9 @@ from torch.utils import collect_env
 
 def machine(device: str) -> dict[str, Any]:
     """Facts that decide how fast a matrix product is here."""
-    facts: dict[str, Any] = {
-        "packages": {
-            one.name: one.version
-            for one in distributions()
-            if one.name
-            in ("faiss-cpu", "faiss-gpu", "scikit-learn", "usearch", "triton", "cuvs-cu12")
-        }
-    }
+    named = ("faiss-cpu", "faiss-gpu", "scikit-learn", "usearch", "triton", "cuvs-cu12")
+    packages = {one.name: one.version for one in distributions() if one.name in named}
+    facts: dict[str, Any] = {"packages": packages}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         return facts | {

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchmarks.lookup.bench import Facts
@@ -42,19 +42,10 @@ def ratio(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> S
 
 @dataclass
 class Outcome:
-    """A finished cell.
+    """A finished cell: why it was dropped, or what was refused, found out and timed, by name.
 
     The passes are `shared` (one process for all) and `alone` (one for each backend) on a CPU, and
-    `events` and `graph` on a GPU.
-
-    Attributes:
-        cell: the question.
-        dropped: why nothing was measured.
-        candidates: by name.
-        refused: why a candidate was not timed.
-        facts: what was found out before the timing.
-        passes: the seconds, by pass and name.
-        foreign: the share of the machine that other programs took, by pass.
+    `events` and `graph` on a GPU; `foreign` is the share of the machine that other programs took.
     """
 
     cell: Cell
@@ -67,12 +58,8 @@ class Outcome:
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> "Outcome":
-        """The outcome of which `to_json` made this."""
+        """The outcome of which `dataclasses.asdict` made this."""
         return cls(**{**state, "cell": Cell(**state["cell"])})
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, for a JSON file."""
-        return asdict(self)
 
     def seconds(self, label: str, name: str) -> Spread:
         """Of all calls of a candidate in one pass."""

@@ -12,6 +12,8 @@ from benchmarks.lookup.candidates import OURS
 from benchmarks.lookup.outcome import HEADLINE, Outcome
 from benchmarks.lookup.roofline import Ceilings, floor
 
+Styles = dict[str, dict[str, Any]]
+
 
 def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Path) -> Path:
     """A panel for every batch (columns) and k (rows), of the key width that most cells have."""
@@ -23,14 +25,9 @@ def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Pat
     timed = [one for one in timed if (one.cell.key_dim, one.cell.data) == kind]
     batches = sorted({outcome.cell.batch for outcome in timed})
     ks = sorted({outcome.cell.k for outcome in timed})
-    figure, panels = plt.subplots(
-        len(ks),
-        len(batches),
-        figsize=(2 + 2.6 * len(batches), 1 + 2.3 * len(ks)),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 2 + 2.6 * len(batches), 1 + 2.3 * len(ks)
+    options: dict[str, Any] = {"sharex": True, "squeeze": False, "layout": "constrained"}
+    figure, panels = plt.subplots(len(ks), len(batches), figsize=size, **options)
     lines = dict.fromkeys(_line(one, name) for one in timed for name in one.best_of_families(label))
     styles = {line: _style(line, place) for place, line in enumerate(lines)}
     for row, k in zip(panels, ks, strict=True):
@@ -45,11 +42,8 @@ def draw(outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, path: Pat
         axes.set_xlabel("slots")
         axes.set_xticks(slots, [f"{count:,}" for count in slots], fontsize=8)
         axes.minorticks_off()
-    handles = {
-        text: line
-        for axes in panels.flat
-        for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    labelled = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels.flat]
+    handles = {text: line for pairs in labelled for line, text in pairs}
     figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -76,11 +70,7 @@ def _line(outcome: Outcome, name: str) -> str:
 
 
 def _panel(
-    axes: Axes,
-    outcomes: Sequence[Outcome],
-    device: str,
-    styles: dict[str, dict[str, Any]],
-    ceilings: Ceilings,
+    axes: Axes, outcomes: Sequence[Outcome], device: str, styles: Styles, ceilings: Ceilings
 ) -> None:
     label = HEADLINE[device]
     points: dict[str, list[tuple[int, float]]] = {}

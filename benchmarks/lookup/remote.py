@@ -8,6 +8,7 @@ backends share a process they wait PASSIVE; alone each has what its users have.
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
@@ -81,16 +82,15 @@ def _serve(pipe: Connection, device: str, seed: int) -> None:
     # Ctrl-C is handled by the parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bench = Bench(device, seed)
-    while True:
-        try:
+    # The end of the pipe, if the parent is gone.
+    with suppress(EOFError):
+        while True:
             method, given, more = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = getattr(bench, method)(*given, **more)
-        except Exception as error:
-            answer = _picklable(error)
-        pipe.send(answer)
+            try:
+                answer = getattr(bench, method)(*given, **more)
+            except Exception as error:
+                answer = _picklable(error)
+            pipe.send(answer)
 
 
 def _picklable(error: Exception) -> Exception:

@@ -14,23 +14,16 @@ from torch import Tensor
 
 from benchmarks.lookup.candidates import PAIR_SLOTS, Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
+from benchmarks.lookup.clock import changed
 
 KEYS_AT_ONCE = 2**16
 SORTED = "k sorted slots and their scores"
 UNSORTED = "k slots and their scores, unsorted"
 
 
-def _topk(inputs: Inputs, cell: Cell) -> Call:
-    return lambda: best_of(inputs.queries @ inputs.keys.T, cell.k)
-
-
 def _bfloat16(inputs: Inputs, cell: Cell) -> Call:
     keys = inputs.bfloat16
     return lambda: best_of(inputs.queries.bfloat16() @ keys.T, cell.k)
-
-
-def _chunked(inputs: Inputs, cell: Cell) -> Call:
-    return lambda: chunked_topk(inputs.queries, inputs.keys, cell.k)
 
 
 def best_of(scores: Tensor, k: int) -> Answer:
@@ -39,11 +32,15 @@ def best_of(scores: Tensor, k: int) -> Answer:
     return slots, scores
 
 
+def topk(
+    queries: Tensor, keys: Tensor, k: int, product: Callable[[Tensor, Tensor], Tensor] = torch.mm
+) -> Answer:
+    """The best of all scores at once."""
+    return best_of(product(queries, keys.T), k)
+
+
 def chunked_topk(
-    queries: Tensor,
-    keys: Tensor,
-    k: int,
-    product: Callable[[Tensor, Tensor], Tensor] = torch.mm,
+    queries: Tensor, keys: Tensor, k: int, product: Callable[[Tensor, Tensor], Tensor] = torch.mm
 ) -> Answer:
     """65,536 keys at a time, the best so far merged with the best of each chunk."""
     slots, scores = best_of(product(queries, keys[:KEYS_AT_ONCE].T), k)
@@ -74,12 +71,8 @@ def _faiss_knn(blas_threshold: int | None) -> Callable[[Inputs, Cell], Call]:
             return slots, scores
 
         def with_blas() -> Answer:
-            before = faiss.cvar.distance_compute_blas_threshold
-            faiss.cvar.distance_compute_blas_threshold = blas_threshold
-            try:
+            with changed(faiss.cvar, "distance_compute_blas_threshold", blas_threshold):
                 return knn()
-            finally:
-                faiss.cvar.distance_compute_blas_threshold = before
 
         return knn if blas_threshold is None else with_blas
 
@@ -151,9 +144,15 @@ PAIR = [
     Candidate("torch.matmul", "torch", "a matrix, and no slots", matmul, product=True),
     Candidate("torch.masked_max", "torch", PAIR_SLOTS, masked_max),
 ]
+
+
+def _torch(search: Callable[[Tensor, Tensor, int], Answer]) -> Callable[[Inputs, Cell], Call]:
+    return lambda inputs, cell: lambda: search(inputs.queries, inputs.keys, cell.k)
+
+
 NEAREST = [
-    Candidate("torch.topk", "torch", UNSORTED, _topk),
-    Candidate("torch.chunked", "torch", UNSORTED, _chunked),
+    Candidate("torch.topk", "torch", UNSORTED, _torch(topk)),
+    Candidate("torch.chunked", "torch", UNSORTED, _torch(chunked_topk)),
     Candidate("numpy", "numpy", "k slots, unsorted", _argpartition),
     Candidate("faiss.knn", "faiss", SORTED, _faiss_knn(None), in_order=True),
     Candidate("faiss.blas", "faiss", SORTED, _faiss_knn(1), in_order=True),

@@ -4,7 +4,6 @@ Keys are rounded before the clock runs, queries while it does.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 
@@ -13,22 +12,11 @@ from torch import Tensor
 
 from benchmarks.lookup.candidates import Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
+from benchmarks.lookup.clock import changed
 from benchmarks.lookup.rivals import PAIR as PAIR
-from benchmarks.lookup.rivals import SORTED, UNSORTED, best_of, chunked_topk, package
+from benchmarks.lookup.rivals import SORTED, UNSORTED, chunked_topk, package, topk
 
 Search = Callable[[Tensor, Tensor, int], Answer]
-
-
-def _whole(queries: Tensor, keys: Tensor, k: int) -> Answer:
-    return best_of(queries @ keys.T, k)
-
-
-def _whole_in_float32(queries: Tensor, keys: Tensor, k: int) -> Answer:
-    return best_of(_product_in_float32(queries, keys.T), k)
-
-
-def _chunked_in_float32(queries: Tensor, keys: Tensor, k: int) -> Answer:
-    return chunked_topk(queries, keys, k, _product_in_float32)
 
 
 def _product_in_float32(queries: Tensor, keys: Tensor) -> Tensor:
@@ -47,20 +35,11 @@ def _torch(dtype: str, search: Search, compiled: bool, inputs: Inputs, cell: Cel
         return call
 
     def in_precision() -> Answer:
-        with _precision("tf32" if dtype == "tf32" else "ieee"):
+        precision = "tf32" if dtype == "tf32" else "ieee"
+        with changed(torch.backends.cuda.matmul, "fp32_precision", precision):
             return call()
 
     return in_precision
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
-    matmul = torch.backends.cuda.matmul
-    before, matmul.fp32_precision = matmul.fp32_precision, name
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
 
 
 def _faiss(inputs: Inputs, cell: Cell) -> Call:
@@ -96,10 +75,10 @@ def _cuvs(inputs: Inputs, cell: Cell) -> Call:
 
 
 def _of_torch() -> Iterator[Candidate]:
-    forms: dict[str, Search] = {"topk": _whole, "chunked": chunked_topk}
+    forms: dict[str, Callable[..., Answer]] = {"topk": topk, "chunked": chunked_topk}
     widened: dict[str, Search] = {
-        "topk_float32": _whole_in_float32,
-        "chunked_float32": _chunked_in_float32,
+        f"{form}_float32": partial(search, product=_product_in_float32)
+        for form, search in forms.items()
     }
     for dtype in ("float16", "bfloat16", "tf32", "float32"):
         rounded = dtype in ("float16", "bfloat16")

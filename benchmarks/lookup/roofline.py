@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.lookup.cells import Cell
-from benchmarks.lookup.clock import CudaClock, cpu_timer
+from benchmarks.lookup.clock import CudaClock, changed, cpu_timer
 
 BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 _LARGEST = 2**30
@@ -62,12 +62,9 @@ def measure_rate(reads: str, device: str, size: int = 2048) -> float:
     ways: list[Callable[[], object]] = [lambda: one @ one]
     if device == "cpu" and dtype == torch.float32:
         ways.append(lambda: np.matmul(one.numpy(), one.numpy()))
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if reads == "tf32" else "ieee"
-    try:
+    precision = "tf32" if reads == "tf32" else "ieee"
+    with changed(torch.backends.cuda.matmul, "fp32_precision", precision):
         return max(2 * size**3 / _seconds(way, device) for way in ways)
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def _seconds(call: Callable[[], object], device: str) -> float:

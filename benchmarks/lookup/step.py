@@ -48,12 +48,8 @@ def main(run: Run) -> None:
         raise RuntimeError("nothing was timed, so there is no result to write")
     run.published &= options.device == "cuda"
     run.command += f" --device {options.device}"
-    run.write(
-        "lookup_step_gpu" if options.device == "cuda" else "lookup_step_cpu",
-        figures,
-        machine=machine(options.device),
-        refused=refused,
-    )
+    name = f"lookup_step_{'gpu' if options.device == 'cuda' else 'cpu'}"
+    run.write(name, figures, machine=machine(options.device), refused=refused)
 
 
 def measure(cell: Cell, device: str, seconds: float) -> tuple[dict[str, Spread], dict[str, str]]:

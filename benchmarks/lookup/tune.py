@@ -59,11 +59,8 @@ def sweep(run: Run) -> None:
         best[cell.name] = sorted(found.items(), key=lambda one: one[1])[:5]
         for name, seconds in best[cell.name]:
             print(f"{cell.name:20} {1e6 * seconds:10.1f} us  {name}")
-    figures = {
-        f"lookup.gpu.tune.{name}.microseconds": 1e6 * tried[0][1]
-        for name, tried in best.items()
-        if tried
-    }
+    fastest = {name: tried[0][1] for name, tried in best.items() if tried}
+    figures = {f"lookup.gpu.tune.{name}.microseconds": 1e6 * s for name, s in fastest.items()}
     run.published = False
     run.write("lookup_tune", figures, best=best)
 
@@ -128,7 +125,6 @@ def _chosen(plan: Any, tile: Any, bins: int | None) -> Iterator[None]:
 
 def _forget_plans() -> None:
     """Plans made before are in the caches of functions."""
-    for name in (PLAN, "rarememory.lookup.triton"):
-        for thing in vars(import_module(name)).values():
-            if hasattr(thing, "cache_clear"):
-                thing.cache_clear()
+    for module in map(import_module, (PLAN, "rarememory.lookup.triton")):
+        for thing in vars(module).values():
+            getattr(thing, "cache_clear", int)()

@@ -12,21 +12,14 @@ in runs/ if any number differs from its default.
 
 from pathlib import Path
 
+from benchmarks.omniglot.characters import rotated_omniglot
 from benchmarks.omniglot.curves import draw_sightings
 from benchmarks.omniglot.testing import alone, evaluated, many_way_episodes
-from benchmarks.omniglot.training import KEY_DIM, save_weights, side_by_side, trained
+from benchmarks.omniglot.training import save_weights, side_by_side, trained
 from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory.backbones import BACKBONES
-from rarememory.data import (
-    Characters,
-    Omniglot,
-    Split,
-    checksum,
-    download_omniglot,
-    read_omniglot,
-    split_called,
-)
+from rarememory.data import checksum
 from rarememory.training import Recipe
 
 BENCHMARK = Benchmark("benchmarks.omniglot", __doc__)
@@ -38,12 +31,8 @@ add("--train-ways", type=int, default=Recipe.n_way, help="classes of a training 
 add("--episodes", type=int, default=2000, help="to test by")
 add("--sharing", type=int, default=1, help="sighting episodes that share a memory (16: harder)")
 add("--copies", type=int, default=4, help="jittered, to average a drawing with; 0: no such row")
-add(
-    *("--validate", "-v"),
-    type=int,
-    default=0,
-    help="steps between validations; 0 trains on the validation characters too",
-)
+text = "steps between validations; 0 trains on the validation characters too"
+add("--validate", "-v", type=int, default=0, help=text)
 add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one encoder each")
 text = "also write the encoder here, in half precision (safetensors)"
 add("--weights", decisive=False, help=text)
@@ -56,7 +45,7 @@ def main(run: Run) -> None:
     options = run.options
     if options.episodes < 2:
         raise ValueError(f"--episodes is {options.episodes}: an interval needs at least 2")
-    name, split, characters = _data(options.data, options.split, options.backbone)
+    name, split, characters = rotated_omniglot(options.data, options.split, options.backbone)
     encoders = [trained(characters, split, options, seed) for seed in options.seeds]
     encoder = side_by_side([one.encoder for one in encoders])
     if options.weights:
@@ -91,10 +80,3 @@ def main(run: Run) -> None:
         },
     )
     print(f"drew {draw_sightings(sightings, path.with_suffix('.png'))}")
-
-
-def _data(folder: str | None, split: str, backbone: str) -> tuple[str, Split, Characters]:
-    """The split's name, the split, and all characters with their rotations."""
-    parts = read_omniglot(folder or download_omniglot("data"), BACKBONES[backbone](KEY_DIM).size)
-    omniglot = Omniglot(*(part.rotated() for part in parts))
-    return *split_called(split, omniglot), omniglot.characters

@@ -19,9 +19,8 @@ PUBLISHED = "Adaptive Posterior Learning (published)"
 MANY_WAYS = {"1-shot": {423: 73.5, 1000: 68.9}, "5-shot": {423: 88.0, 1000: 78.9}}
 STORED = (44, 98.5)
 """Keys stored at 20 ways, and the accuracy."""
-
+COLORS = "tab:blue", "tab:green", "tab:red"
 POLICIES = {"paper": "the paper's", "mean": "a mean a class", "fifo": "first in, first out"}
-
 Result = dict[str, Any]
 
 
@@ -31,25 +30,14 @@ def draw_sightings(sightings: dict[int, list[Accuracy]], path: Path) -> Path:
     for color, (way, accuracies) in zip(("tab:blue", "tab:orange"), sightings.items(), strict=True):
         # At its first sighting a class cannot be known: that point is left out.
         seen = range(1, len(accuracies))
-        axes.errorbar(
-            seen,
-            [100 * accuracy.mean for accuracy in accuracies[1:]],
-            yerr=[100 * accuracy.interval for accuracy in accuracies[1:]],
-            color=color,
-            marker="o",
-            capsize=3,
-            label=f"{way}-way",
+        means, bars = (
+            [100 * part for part in parts[1:]] for parts in zip(*accuracies, strict=True)
         )
-        shots = PAPER[way]
-        axes.scatter(
-            list(shots),
-            list(shots.values()),
-            color=color,
-            marker="x",
-            s=60,
-            zorder=3,
-            label=f"{way}-way, Kaiser et al. 2017",
-        )
+        line: dict[str, Any] = {"color": color, "marker": "o", "capsize": 3, "label": f"{way}-way"}
+        axes.errorbar(seen, means, yerr=bars, **line)
+        crosses: dict[str, Any] = {"color": color, "marker": "x", "s": 60, "zorder": 3}
+        label = f"{way}-way, Kaiser et al. 2017"
+        axes.scatter(*zip(*PAPER[way].items(), strict=True), label=label, **crosses)
     axes.set(xlabel="times the class was seen before", ylabel="accuracy, %")
     axes.set_xticks(range(1, max(map(len, sightings.values()))))
     axes.grid(alpha=0.3)
@@ -82,7 +70,7 @@ def _ways(axes: Axes, by_shots: dict[str, dict[str, float]]) -> None:
 
 
 def _storage(axes: Axes, figures: dict[str, float]) -> None:
-    for color, name in zip(("tab:blue", "tab:green", "tab:red"), POLICIES, strict=True):
+    for color, name in zip(COLORS, POLICIES, strict=True):
         points = sorted(
             (keys, figures[f"{key.removesuffix('keys')}accuracy"])
             for key, keys in figures.items()
@@ -95,7 +83,7 @@ def _storage(axes: Axes, figures: dict[str, float]) -> None:
 
 def _lifelong(axes: Axes, by_stream: dict[str, list[float]]) -> None:
     for order, style in (("random", "-"), ("alphabet", "--")):
-        for color, name in zip(("tab:blue", "tab:green", "tab:red"), POLICIES, strict=True):
+        for color, name in zip(COLORS, POLICIES, strict=True):
             shown = [100 * accuracy for accuracy in by_stream[f"{order}.eight.{name}"][1:]]
             label = f"{POLICIES[name]}, {order} order"
             axes.plot(range(2, len(shown) + 2), shown, style, color=color, label=label)

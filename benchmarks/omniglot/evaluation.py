@@ -156,21 +156,10 @@ def within_alphabets(
     People and other methods were tested on the published runs. The random ones are of all alphabets
     and drawers; of these the errors of the easiest and of the hardest alphabet, too.
     """
-    published = runs_accuracy(
-        Memory(embeddings.shape[2], 20),
-        embeddings,
-        characters.names,
-        published_runs(),
-        bar=bar("published runs"),
-    )
-    found = within_alphabet_accuracy(
-        Memory(embeddings.shape[2], 20),
-        embeddings,
-        characters.names,
-        n_runs=options.episodes,
-        seed=options.seed,
-        bar=bar("within alphabets"),
-    )
+    given = Memory(embeddings.shape[2], 20), embeddings, characters.names
+    published = runs_accuracy(*given, published_runs(), bar=bar("published runs"))
+    shown, numbers = bar("within alphabets"), {"n_runs": options.episodes, "seed": options.seed}
+    found = within_alphabet_accuracy(*given, bar=shown, **numbers)
     each = sorted(100 - 100 * accuracy for accuracy in found.alphabets.values())
     return {
         **percent({"20w1s.error": _error(published)}, name),
@@ -187,17 +176,12 @@ def _error(accuracy: Accuracy) -> Accuracy:
 def storage(embeddings: Embeddings, options: Namespace) -> Figures:
     """Accuracy at 20 ways by the keys stored of 10 drawings a class."""
     figures: Figures = {}
-    for name in ("paper", "fifo", "mean"):
-        for size in STORED:
-            found = storage_accuracy(
-                POLICIES[name](embeddings.shape[2], size),
-                embeddings,
-                n_episodes=options.episodes,
-                seed=options.seed,
-                bar=bar(f"{size} slots, {name}"),
-            )
-            figures |= percent({"accuracy": found.accuracy}, f"storage.{name}.{size}")
-            figures[f"storage.{name}.{size}.keys"] = found.keys
+    numbers = {"n_episodes": options.episodes, "seed": options.seed}
+    for name, size in product(("paper", "fifo", "mean"), STORED):
+        memory, shown = POLICIES[name](embeddings.shape[2], size), bar(f"{size} slots, {name}")
+        found = storage_accuracy(memory, embeddings, bar=shown, **numbers)
+        figures |= percent({"accuracy": found.accuracy}, f"storage.{name}.{size}")
+        figures[f"storage.{name}.{size}.keys"] = found.keys
     return figures
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
@@ -36,16 +36,10 @@ BENCHMARK = Benchmark("benchmarks.omniglot.report", __doc__)
 BENCHMARK.add_data()
 add = BENCHMARK.add
 add("--encoder", required=True, help="its weights, in safetensors")
-add(
-    "--result",
-    default=RESULTS / "omniglot_evaluation.json",
-    help="shown with the picture beside it",
-)
-add(
-    "--sightings",
-    default=RESULTS / "omniglot_vinyals.png",
-    help="picture of accuracy by sighting, as python -m benchmarks.omniglot draws it",
-)
+text = "shown with the picture beside it"
+add("--result", default=RESULTS / "omniglot_evaluation.json", help=text)
+text = "picture of accuracy by sighting, as python -m benchmarks.omniglot draws it"
+add("--sightings", default=RESULTS / "omniglot_vinyals.png", help=text)
 add("--page", default="runs/omniglot_report.html")
 
 Embeddings = Float[Tensor, "classes drawings key_dim"]
@@ -55,18 +49,11 @@ img { max-width: 100% } table { border-collapse: collapse } td, th { padding: .2
 td { text-align: right } td:first-child, th { text-align: left }
 tr + tr { border-top: 1px solid #ddd }
 """
-
-
 OTHER_ENCODER = "What follows is of another encoder than the figures above."
 
 
 class Page(NamedTuple):
-    """Attributes:
-    result: of the evaluation.
-    curves: a picture of it, PNG.
-    sightings: another, of accuracy by sighting.
-    same_encoder: whether the result is of this encoder.
-    """
+    """The result of the evaluation, PNGs of it and of accuracy by sighting; if of this encoder."""
 
     result: dict[str, Any]
     curves: bytes
@@ -152,32 +139,25 @@ def confusions(embeddings: Embeddings) -> tuple[list[tuple[int, int]], list[int]
 
 
 def _pairs(characters: Characters, confused: list[tuple[int, int]], predicted: list[int]) -> Figure:
-    columns = 3
-    rows = max(1, -(-len(confused) // columns))
-    figure, axes = plt.subplots(rows, columns, figsize=(11, 2.2 * rows), layout="constrained")
+    rows = max(1, -(-len(confused) // 3))
+    figure, axes = plt.subplots(rows, 3, figsize=(11, 2.2 * rows), layout="constrained")
     for place, one in enumerate(np.ravel(axes)):
         one.axis("off")
         if place < len(confused):
             (label, drawing), answer = confused[place], predicted[place]
-            one.imshow(_beside(characters.images[label, drawing], characters.images[answer, 0]))
+            left, right = characters.images[label, drawing], characters.images[answer, 0]
+            gap = torch.zeros(len(left), len(left) // 4, dtype=torch.uint8)
+            both = 255 - torch.cat([left, gap, right], dim=1).numpy()
+            one.imshow(both, cmap="gray", vmin=0, vmax=255)
             one.set_title(f"{characters.names[label]}\nfor {characters.names[answer]}", fontsize=8)
     return figure
-
-
-def _beside(
-    left: UInt8[Tensor, "size size"], right: UInt8[Tensor, "size size"]
-) -> UInt8[np.ndarray, "size width 3"]:
-    gap = torch.zeros(len(left), len(left) // 4, dtype=torch.uint8)
-    both = 255 - torch.cat([left, gap, right], dim=1)
-    return both.unsqueeze(2).expand(-1, -1, 3).numpy()
 
 
 def _map(characters: Characters, embeddings: Embeddings) -> Figure:
     shown = torch.nn.functional.normalize(embeddings[:N_MAPPED], dim=2)
     flat = shown.flatten(0, 1).numpy()
-    places = TSNE(init="pca", perplexity=min(15, len(flat) // 3), random_state=0).fit_transform(
-        flat
-    )
+    perplexity = min(15, len(flat) // 3)
+    places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(flat)
     figure, axes = plt.subplots(figsize=(9, 9))
     axes.set_position((0.03, 0.03, 0.94, 0.94))
     axes.axis("off")
@@ -185,9 +165,8 @@ def _map(characters: Characters, embeddings: Embeddings) -> Figure:
     for place, (across, down) in enumerate(places):
         label, drawing = divmod(place, embeddings.shape[1])
         ink = characters.images[label, drawing].numpy() / 255
-        picture = np.concatenate(
-            [np.broadcast_to(colors[label, :3], (*ink.shape, 3)), ink[..., None]], 2
-        )
+        color = np.broadcast_to(colors[label, :3], (*ink.shape, 3))
+        picture = np.concatenate([color, ink[..., None]], 2)
         box = matplotlib.offsetbox.OffsetImage(picture, zoom=0.7)
         axes.add_artist(matplotlib.offsetbox.AnnotationBbox(box, (across, down), frameon=False))
     axes.scatter(*places.T, alpha=0)
@@ -196,12 +175,10 @@ def _map(characters: Characters, embeddings: Embeddings) -> Figure:
 
 def _table(figures: dict[str, float]) -> str:
     rows = []
-    for key, value in figures.items():
-        if not key.endswith(".interval"):
-            interval = figures.get(f"{key}.interval")
-            known = "" if interval is None else f"± {interval:.2f}"
-            name = html.escape(key.removeprefix("omniglot."))
-            rows.append(f"<tr><td>{name}<td>{value:.2f}<td>{known}")
+    for key in (key for key in figures if not key.endswith(".interval")):
+        interval, name = figures.get(f"{key}.interval"), html.escape(key.removeprefix("omniglot."))
+        known = "" if interval is None else f"± {interval:.2f}"
+        rows.append(f"<tr><td>{name}<td>{figures[key]:.2f}<td>{known}")
     return f"<details><summary>All figures, in %</summary><table>{''.join(rows)}</table></details>"
 
 

@@ -12,12 +12,9 @@ from rarememory.evaluation import Accuracy, Bar, lifelong_accuracy, lifelong_for
 
 SIZES = {"half": 0.5, "one": 1, "two": 2, "eight": 8}
 """Slots of a memory, as a multiple of the classes."""
-
 ORDERS = ("random", "alphabet")
-
 Policy = Callable[[int, int], Memory]
 """What a memory stores: made from key_dim and size."""
-
 POLICIES: dict[str, Policy] = {
     "paper": Memory,
     "fifo": lambda dim, size: Memory(dim, size, update=FirstInFirstOut()),

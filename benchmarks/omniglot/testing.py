@@ -4,6 +4,7 @@ import math
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from typing import TypedDict
 
 import torch
@@ -58,15 +59,9 @@ def evaluated(
     """
     embeddings = embed(encoder, characters.images).cpu()
     upright, n_episodes = _upright(characters), options.episodes
-    found = few_shot_accuracies(
-        embeddings,
-        ways=WAYS,
-        shots=SHOTS,
-        n_episodes=n_episodes,
-        n_sharing=options.sharing,
-        attention=ATTENDED["attention"],
-        bar=bar,
-    )
+    numbers = {"n_episodes": n_episodes, "n_sharing": options.sharing}
+    asked = partial(few_shot_accuracies, attention=ATTENDED["attention"], bar=bar)
+    found = asked(embeddings, ways=WAYS, shots=SHOTS, **numbers)
     accuracies = {f"support.{way}w{n}s": one for (way, n), one in found.support.items()}
     for way in WAYS:
         accuracies |= {f"sighting.{way}w{n}s": found.sighting[way][n] for n in SHOTS}
@@ -120,9 +115,8 @@ def _support_query(
 ) -> Accuracies:
     """Of a few classes in an episode, and of all upright ones at once."""
     found: Accuracies = {}
-    for way in WAYS:
-        for shot in SHOTS:
-            found |= _task(name, embeddings, way, shot, read, n_episodes=options.episodes)
+    for way, shot in product(WAYS, SHOTS):
+        found |= _task(name, embeddings, way, shot, read, n_episodes=options.episodes)
     return found | _many_way(f"{name}.upright", embeddings[upright], options, read)
 
 

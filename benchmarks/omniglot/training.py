@@ -55,14 +55,11 @@ def trained(characters: Characters, split: Split, options: Namespace, seed: int)
     train_with_bar(training, checkpoint, after=validate)
     encoder = cast(Backbone, training.averaged.module)
     _whiten(encoder, chosen)
-    _round(encoder)
-    return Trained(
-        encoder,
-        training.recipe,
-        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
-        seconds=training.seconds,
-        weights_sha256=save_weights(encoder, checkpoint.with_suffix(".safetensors")),
-    )
+    # What is tested is what is written.
+    encoder.load_state_dict(_halved(encoder))
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    digest = save_weights(encoder, checkpoint.with_suffix(".safetensors"))
+    return Trained(encoder, training.recipe, parameters, training.seconds, digest)
 
 
 def side_by_side(encoders: Sequence[Backbone]) -> Backbone | Ensemble:
@@ -102,9 +99,8 @@ def train_with_bar(
             shown.update(step.step - shown.n)
             if step.step % 20 == 0:
                 # Reading them makes the host wait for the GPU.
-                shown.set_postfix(
-                    loss=f"{float(step.loss):.3f}", accuracy=f"{float(step.accuracy):.1%}"
-                )
+                loss, accuracy = f"{float(step.loss):.3f}", f"{float(step.accuracy):.1%}"
+                shown.set_postfix(loss=loss, accuracy=accuracy)
             after(step.step)
 
         train(training, checkpoint=checkpoint, watch=watch)
@@ -128,8 +124,3 @@ def _whiten(encoder: nn.Module, characters: Characters) -> None:
     embeddings = normalize(embed(encoder, upright.images), dim=-1)
     labels = [name for name in upright.names for _ in range(upright.drawings)]
     append_projection(encoder, whitening(embeddings.flatten(0, 1), labels, SHRINKAGE))
-
-
-def _round(encoder: nn.Module) -> None:
-    """Round the weights to half precision: what is tested is what is written."""
-    encoder.load_state_dict(_halved(encoder))

@@ -12,16 +12,9 @@ a program of its own, benchmarks/omniglot_peers/maml.py.
 import sys
 
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
-from benchmarks.omniglot_peers.rows import (
-    Details,
-    Row,
-    Setup,
-    memory_rows,
-    peer_rows,
-    untrained_rows,
-)
+from benchmarks.omniglot_peers.rows import ROWS, Details, Row, Setup
 from benchmarks.omniglot_peers.tasks import USUAL, Task
-from benchmarks.results import RUNS, percent
+from benchmarks.results import RUNS, percents
 from benchmarks.runner import Benchmark, Run, bar, print_table
 from rarememory.backbones import BACKBONES
 from rarememory.evaluation import Accuracy
@@ -49,7 +42,7 @@ def main(run: Run) -> None:
     setup = Setup(drawings, Recipe(steps=options.steps, seed=options.seed), options.backbone, RUNS)
     measured: dict[str, dict[Task, Accuracy]] = {}
     details: Details = {}
-    for make in (untrained_rows, memory_rows, peer_rows):
+    for make in ROWS:
         rows, more = make(setup)
         details |= more
         for name, row in rows.items():
@@ -57,18 +50,9 @@ def main(run: Run) -> None:
     tasks = sorted({task for tested in measured.values() for task in tested})
     lines = [(name, *(row.get(task, "") for task in tasks)) for name, row in measured.items()]
     print_table(["", *map(str, tasks)], lines, "accuracy in percent")
-    figures: dict[str, float] = {}
-    for name, tested in measured.items():
-        figures |= percent(tested, f"omniglot_peers.{name}")
     run.published &= drawings.published
-    run.write(
-        "omniglot_peers",
-        figures,
-        split=drawings.checksum,
-        episodes=options.episodes,
-        backbone=options.backbone,
-        rows=details,
-    )
+    facts = {"split": drawings.checksum, "episodes": options.episodes, "backbone": options.backbone}
+    run.write("omniglot_peers", percents(measured, "omniglot_peers"), **facts, rows=details)
 
 
 def _tested(

@@ -5,16 +5,8 @@ from typing import NamedTuple
 from jaxtyping import UInt8
 from torch import Tensor
 
-from rarememory.backbones import BACKBONES
-from rarememory.data import (
-    Characters,
-    Omniglot,
-    checksum,
-    download_omniglot,
-    is_upright,
-    read_omniglot,
-    split_called,
-)
+from benchmarks.omniglot.characters import rotated_omniglot
+from rarememory.data import Characters, checksum, is_upright
 
 Images = UInt8[Tensor, "classes drawings height width"]
 
@@ -35,21 +27,11 @@ class Drawings(NamedTuple):
 
 
 def read(folder: str | None, split: str, backbone: str = "residual") -> Drawings:
-    """All of Omniglot by a split (its name, or a folder of lists); downloaded without a folder.
-
-    Drawings are as large as the backbone takes them.
-    """
-    parts = read_omniglot(folder or download_omniglot("data"), BACKBONES[backbone](1).size)
-    omniglot = Omniglot(*(part.rotated() for part in parts))
-    name, chosen = split_called(split, omniglot)
-    characters = omniglot.characters
-    return Drawings(
-        characters.select(chosen.train).mirrored(),
-        characters.select(chosen.validation),
-        characters.select(chosen.test),
-        name,
-        checksum(chosen),
-    )
+    """All of Omniglot by a split, as `rotated_omniglot` reads it."""
+    name, chosen, characters = rotated_omniglot(folder, split, backbone)
+    parts = (chosen.train, chosen.validation, chosen.test)
+    train, validation, test = map(characters.select, parts)
+    return Drawings(train.mirrored(), validation, test, name, checksum(chosen))
 
 
 def upright(characters: Characters) -> list[int]:

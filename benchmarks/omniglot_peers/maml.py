@@ -11,8 +11,8 @@ and in the test, where every other row answers one query at a time. Trainings wr
 runs/: after Ctrl-C the same command resumes.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from typing import Any, NamedTuple
 
 import learn2learn as l2l
@@ -90,14 +90,8 @@ def main(run: Run) -> None:
             "validation_by_iteration": meta.curve,
         }
     run.published &= drawings.published
-    run.write(
-        "omniglot_maml",
-        figures,
-        split=drawings.checksum,
-        episodes=options.episodes,
-        learn2learn=l2l.__version__,
-        trained=trained,
-    )
+    facts = {"split": drawings.checksum, "episodes": options.episodes}
+    run.write("omniglot_maml", figures, **facts, learn2learn=l2l.__version__, trained=trained)
 
 
 class MetaTraining(ResumableTraining):
@@ -106,20 +100,12 @@ class MetaTraining(ResumableTraining):
     parts = ("maml", "optimizer")
 
     def __init__(
-        self,
-        images: Images,
-        task: Task,
-        setting: Setting,
-        options: argparse.Namespace,
-        iterations: int,
+        self, images: Images, task: Task, setting: Setting, options: Namespace, iterations: int
     ) -> None:
         torch.manual_seed(options.seed)
         self.images, self.task, self.setting = images, task, setting
-        self.maml = l2l.algorithms.MAML(
-            l2l.vision.models.OmniglotCNN(task.way),
-            lr=setting.rate,
-            first_order=not options.second_order,
-        )
+        network, first_order = l2l.vision.models.OmniglotCNN(task.way), not options.second_order
+        self.maml = l2l.algorithms.MAML(network, lr=setting.rate, first_order=first_order)
         self.optimizer = torch.optim.Adam(self.maml.parameters(), options.rate)
         facts = repr((setting, options.second_order, options.rate, options.seed))
         super().__init__(facts=facts, steps=iterations, seed=options.seed)
@@ -138,13 +124,9 @@ class MetaTraining(ResumableTraining):
         self.optimizer.zero_grad()
         total = 0.0
         for _ in range(self.setting.tasks):
-            support, query = support_query_episode(
-                *self.images.shape[:2],
-                n_way=self.task.way,
-                n_shot=self.task.shot,
-                n_query=self.task.shot,
-                generator=self.generator,
-            )
+            shape, shot = self.images.shape[:2], self.task.shot
+            sizes = {"n_way": self.task.way, "n_shot": shot, "n_query": shot}
+            support, query = support_query_episode(*shape, **sizes, generator=self.generator)
             examples = self.images[support.classes, support.drawings]
             queries = self.images[query.classes, query.drawings]
             learner = self._adapted(self.maml.clone(), examples, self.setting.steps)

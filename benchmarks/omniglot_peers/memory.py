@@ -47,11 +47,6 @@ def trained_under_memory(
     return training
 
 
-def drawings_seen(recipe: Recipe) -> int:
-    """How many drawings a training by the recipe sees."""
-    return recipe.steps * recipe.n_way * recipe.n_sightings
-
-
 def memory_accuracy(
     embeddings: Embeddings,
     task: Task,
@@ -68,14 +63,5 @@ def memory_accuracy(
     how queries are answered.
     """
     memory = memory or memory_for(embeddings.shape[2], task.way * task.shot, read)
-    return support_query_accuracy(
-        memory,
-        embeddings,
-        n_way=task.way,
-        n_shot=task.shot,
-        n_query=N_QUERY,
-        n_episodes=n_episodes,
-        seed=seed,
-        bar=bar,
-        **read,
-    )
+    sizes = {"n_way": task.way, "n_shot": task.shot, "n_query": N_QUERY, "n_episodes": n_episodes}
+    return support_query_accuracy(memory, embeddings, seed=seed, bar=bar, **sizes, **read)

@@ -11,12 +11,7 @@ from sklearn.model_selection import ParameterGrid
 from benchmarks.omniglot.testing import Read
 from benchmarks.omniglot_peers.drawings import Drawings, Images
 from benchmarks.omniglot_peers.features import oriented_gradients, pixels
-from benchmarks.omniglot_peers.memory import (
-    KEY_DIM,
-    drawings_seen,
-    memory_accuracy,
-    trained_under_memory,
-)
+from benchmarks.omniglot_peers.memory import KEY_DIM, memory_accuracy, trained_under_memory
 from benchmarks.omniglot_peers.rules import (
     class_mean,
     k_neighbours,
@@ -74,6 +69,11 @@ class Setup(NamedTuple):
     backbone: str
     folder: Path
 
+    @property
+    def budget(self) -> int:
+        """How many drawings the memory's training sees, and so each other training."""
+        return self.recipe.steps * self.recipe.n_way * self.recipe.n_sightings
+
 
 def untrained_rows(setup: Setup) -> tuple[Rows, Details]:
     """The nearest example by pixels, and by histograms of oriented gradients."""
@@ -103,7 +103,7 @@ def memory_rows(setup: Setup) -> tuple[Rows, Details]:
             for shot, numbers in chosen.items()
         },
     }
-    seen = {"drawings": drawings_seen(setup.recipe), "seconds": round(training.seconds)}
+    seen = {"drawings": setup.budget, "seconds": round(training.seconds)}
     return rows, {
         "memory": {"recipe": repr(setup.recipe), **seen},
         "attention": {"chosen": temperature},
@@ -115,19 +115,18 @@ def peer_rows(setup: Setup) -> tuple[Rows, Details]:
     """Methods with a loss of their own, trained for each number of shots on as many drawings."""
     rows: Rows = {}
     details: Details = {}
-    budget = drawings_seen(setup.recipe)
     for name, (rule, grid) in PEERS.items():
         trials = []
         for numbers in ParameterGrid(dict(grid)):
             label = ", ".join(f"{what} {number}" for what, number in numbers.items())
-            trial = _setting(rule, numbers, 1, budget // TRIAL_PART)
+            trial = _setting(rule, numbers, 1, setup.budget // TRIAL_PART)
             trained = _trained(setup, f"trying {name} with {label}", trial)
             trials.append((trained.curve[-1][1], numbers))
         best = max(trials, key=lambda one: one[0])[1]
         details[name] = {"chosen": best, "tried": trials}
         rows[name] = {}
         for shot in SHOTS:
-            setting = _setting(rule, best, shot, budget)
+            setting = _setting(rule, best, shot, setup.budget)
             training = _trained(setup, f"{name}, {shot}-shot", setting)
             encoder = training.averaged.module
             accuracy = partial(rule_accuracy, setting.scores)
@@ -138,6 +137,9 @@ def peer_rows(setup: Setup) -> tuple[Rows, Details]:
                 "validation_by_drawings": training.curve,
             }
     return rows, details
+
+
+ROWS = (untrained_rows, memory_rows, peer_rows)
 
 
 def _chosen_neighbours(validation: Embeddings, shot: int) -> dict[str, Any]:

@@ -44,13 +44,8 @@ def episodes(
     """
     generator = Generator().manual_seed(seed)
     for _ in range(n_episodes):
-        support, query = support_query_episode(
-            *items.shape[:2],
-            n_way=task.way,
-            n_shot=task.shot,
-            n_query=N_QUERY,
-            generator=generator,
-        )
+        sizes = {"n_way": task.way, "n_shot": task.shot, "n_query": N_QUERY}
+        support, query = support_query_episode(*items.shape[:2], **sizes, generator=generator)
         yield items[support.classes, support.drawings], items[query.classes, query.drawings]
 
 

@@ -73,13 +73,9 @@ class PeerTraining(ResumableTraining):
         """Train on one episode and return its loss."""
         torch.manual_seed(1_000_003 * self.recipe.seed + self.step)
         shot = self.setting.shot
-        support, query = support_query_episode(
-            *self.images.shape[:2],
-            n_way=WAY,
-            n_shot=shot,
-            n_query=QUERIES,
-            generator=self.generator,
-        )
+        sizes = {"n_way": WAY, "n_shot": shot, "n_query": QUERIES}
+        chosen = support_query_episode(*self.images.shape[:2], **sizes, generator=self.generator)
+        support, query = chosen
         drawings = torch.cat([episode.drawings for episode in (support, query)], dim=1)
         classes = support.classes[:, :1].expand_as(drawings)
         embeddings = self._embedded(self.images[classes, drawings])

@@ -10,6 +10,7 @@ trainings writes a checkpoint into runs/: after Ctrl-C the same command resumes.
 import argparse
 import sys
 from dataclasses import asdict, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ from benchmarks.sequence.translator import Translator
 from rarememory.evaluation import Accuracy
 
 COUNTS = {"examples": 40_000, "held_out": 1000, "test": 4000}
-
-
 DEFAULTS = {**COUNTS, **asdict(Task()), **asdict(Recipe())}
 BENCHMARK = Benchmark("benchmarks.sequence", __doc__)
 
@@ -55,25 +54,17 @@ def main(run: Run) -> None:
     figures = percent({"sequence.ceiling": ceiling})
     curves: dict[tuple[str, bool], list[float]] = {}
     details: dict[str, dict[str, Any]] = {}
-    for name in NETWORKS:
-        for with_memory in (True, False):
-            key = f"sequence.{name}.{'with' if with_memory else 'without'}_memory"
-            training = _trained(
-                key, untrained(name, with_memory, task, recipe), task, recipe, parts
-            )
-            found = accuracy(training.translator, test)
-            details[key] = _details(training)
-            print(f"{key:36} {found}")
-            figures |= percent({key: found})
-            curves[name, with_memory] = training.curve
-    path = run.write(
-        "sequence",
-        figures,
-        task=asdict(task),
-        recipe=asdict(recipe),
-        counts={name: getattr(options, name) for name in COUNTS},
-        trainings=details,
-    )
+    for name, with_memory in product(NETWORKS, (True, False)):
+        key = f"sequence.{name}.{'with' if with_memory else 'without'}_memory"
+        training = _trained(key, untrained(name, with_memory, task, recipe), task, recipe, parts)
+        found = accuracy(training.translator, test)
+        details[key] = _details(training)
+        print(f"{key:36} {found}")
+        figures |= percent({key: found})
+        curves[name, with_memory] = training.curve
+    facts = {"task": asdict(task), "recipe": asdict(recipe)}
+    counts = {name: getattr(options, name) for name in COUNTS}
+    path = run.write("sequence", figures, **facts, counts=counts, trainings=details)
     print(f"drew {draw_curves(curves, ceiling.mean, path.with_suffix('.png'))}")
 
 

@@ -13,11 +13,7 @@ CHUNK = 25
 
 
 class Batch(NamedTuple):
-    """Attributes:
-    rows: of the examples.
-    clears: whether the memory is cleared before it.
-    ends_epoch: whether it is the last of an epoch.
-    """
+    """Rows of the examples; if the memory is cleared before them; if they are an epoch's last."""
 
     rows: Int64[Tensor, " batch"]
     clears: bool
@@ -27,24 +23,16 @@ class Batch(NamedTuple):
 def ordered_batches(
     examples: Examples, *, parts: tuple[int, ...], size: int, seed: int
 ) -> list[Batch]:
-    """The batches of all epochs; the memory is cleared before each part of an epoch.
+    """The batches of all epochs, of `size` examples; an epoch has so many of `parts`.
 
-    A part holds all examples of its numbers. So an example is never answered by its own keys of the
-    epoch before, but by another example of its number; in a small part that one is recent, and its
-    key was made by almost the same weights.
-
-    Args:
-        examples: to train on.
-        parts: for each epoch, how many parts it has; 1 sees all numbers with one memory.
-        size: examples of a batch.
-        seed: of the parts and of the order.
+    The memory is cleared before each part; 1 sees all numbers with one memory. A part holds all
+    examples of its numbers. So an example is never answered by its own keys of the epoch before,
+    but by another example of its number; in a small part that one is recent, and its key was made
+    by almost the same weights. The seed is that of the parts and of the order.
     """
     generator = Generator().manual_seed(seed)
-    return [
-        batch
-        for count in parts
-        for batch in _epoch(examples, min(count, len(examples.numbers)), size, generator)
-    ]
+    counts = [min(count, len(examples.numbers)) for count in parts]
+    return [batch for count in counts for batch in _epoch(examples, count, size, generator)]
 
 
 def _epoch(examples: Examples, count: int, size: int, generator: Generator) -> list[Batch]:

@@ -14,14 +14,10 @@ def draw_curves(curves: Mapping[tuple[str, bool], list[float]], ceiling: float, 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     colors = dict(zip(dict.fromkeys(name for name, _ in curves), ("C0", "C1"), strict=False))
     for (name, with_memory), curve in curves.items():
-        axes.plot(
-            range(1, len(curve) + 1),
-            [100 * accuracy for accuracy in curve],
-            color=colors[name],
-            linestyle="-" if with_memory else "--",
-            marker="o" if with_memory else "x",
-            label=f"{name}, {'with' if with_memory else 'without'} memory",
-        )
+        label = f"{name}, {'with' if with_memory else 'without'} memory"
+        percents = [100 * accuracy for accuracy in curve]
+        style = "o-" if with_memory else "x--"
+        axes.plot(range(1, len(curve) + 1), percents, style, color=colors[name], label=label)
     axes.axhline(100 * ceiling, color="gray", linestyle=":", label="numbers seen in training")
     axes.set(xlabel="epoch", ylabel="outputs entirely correct, %", ylim=(-3, 103))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -17,12 +17,9 @@ from torch import Generator, Tensor
 
 PAD = END = 0
 """What follows an input, and what ends an output."""
-
 FIRST_DIGIT = 3
 """An input's tokens are PAD, the letters 1 and 2, and the digits from here."""
-
 N_SOURCE_TOKENS = FIRST_DIGIT + 4
-
 FIRST_SYMBOL = 3
 """An output's tokens are END, the letters 1 and 2, and the symbols from here: the paper's + 1."""
 
@@ -80,10 +77,9 @@ class Task:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.digits <= self.length:
-            raise ValueError(
-                f"a number of {self.digits} digits does not fit into a length of {self.length}"
-            )
+        digits, length = self.digits, self.length
+        if not 1 <= digits <= length:
+            raise ValueError(f"a number of {digits} digits does not fit into a length of {length}")
         if self.symbols < 2:
             raise ValueError(f"symbols is {self.symbols}, and the first of them is 2")
 

@@ -61,9 +61,8 @@ class Training(ResumableTraining):
         self.optimizer = torch.optim.AdamW(
             translator.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
-        self.batches = ordered_batches(
-            examples, parts=recipe.parts, size=recipe.batch, seed=recipe.seed
-        )
+        parts, size = recipe.parts, recipe.batch
+        self.batches = ordered_batches(examples, parts=parts, size=size, seed=recipe.seed)
         super().__init__(facts=repr(recipe), steps=len(self.batches), seed=recipe.seed)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, recipe.learning_rate, total_steps=self.steps, pct_start=0.1

@@ -34,11 +34,7 @@ class Translator(nn.Module):
     """
 
     def __init__(
-        self,
-        network: LSTM | Modern,
-        n_tokens: int,
-        token_width: int,
-        memory: Memory | None = None,
+        self, network: LSTM | Modern, n_tokens: int, token_width: int, memory: Memory | None = None
     ) -> None:
         super().__init__()
         self.network, self.memory = network, memory

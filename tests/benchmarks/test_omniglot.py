@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from benchmarks.omniglot import command, testing, training
 from rarememory.backbones import Ensemble, stored_encoder
-from rarememory.data import draw_glyphs
+from rarememory.data import draw_glyphs, read_omniglot
 from rarememory.evaluation import embed, support_query_accuracy
 from rarememory.training import Training
 
@@ -118,7 +118,7 @@ def test_encoders_of_several_seeds_are_tested_as_written_side_by_side_and_alone(
     assert all(weight.dtype != torch.float32 for weight in load_file(files[0]).values())
     members = map(stored_encoder, files)
     expected = [found["alone.20w1s"] for found in result["by_seed"]]
-    characters = command.read_omniglot(omniglot).evaluation.rotated()
+    characters = read_omniglot(omniglot).evaluation.rotated()
     for encoder, figure in zip(
         (both, *members), (figures["omniglot.listed.support.20w1s"], *expected), strict=True
     ):

@@ -12,7 +12,7 @@ from benchmarks.omniglot_peers import rows as peer_rows
 from benchmarks.omniglot_peers import training as peer_training
 from benchmarks.omniglot_peers.drawings import Drawings, read, upright
 from benchmarks.omniglot_peers.features import oriented_gradients, pixels
-from benchmarks.omniglot_peers.memory import drawings_seen, memory_accuracy
+from benchmarks.omniglot_peers.memory import memory_accuracy
 from benchmarks.omniglot_peers.rules import (
     class_mean,
     k_neighbours,
@@ -263,12 +263,13 @@ def test_no_drawing_is_in_support_and_query_of_a_training_episode(monkeypatch):
 
 
 def test_a_peer_sees_as_many_drawings_as_the_memory_give_or_take_an_episode():
-    budget = drawings_seen(Recipe(steps=1500))
+    budget = peer_rows.Setup(None, Recipe(steps=1500), "", None).budget
     for shot in (1, 5):
         setting = Setting(prototypical, shot, 1e-3, budget)
         assert 0 <= budget - setting.steps * setting.drawings_per_step < setting.drawings_per_step
     assert Setting(prototypical, 1, 1e-3, 1).steps == 1
-    assert drawings_seen(Recipe(steps=3, n_way=7, n_sightings=2)) == 42
+    seen = Recipe(steps=3, n_way=7, n_sightings=2)
+    assert peer_rows.Setup(None, seen, "", None).budget == 42
 
 
 # The whole
@@ -337,7 +338,7 @@ def test_training_classes_are_mirrored_and_no_others(monkeypatch):
     parts = [Characters(tuple(f"{name}/character{n:02}" for n in range(1, 7)), images)
              for name, images in zip(("A", "B"), part.images.split(6), strict=True)]  # fmt: skip
     monkeypatch.setattr(
-        "benchmarks.omniglot_peers.drawings.read_omniglot", lambda folder, size: Omniglot(*parts)
+        "benchmarks.omniglot.characters.read_omniglot", lambda folder, size: Omniglot(*parts)
     )
     drawings = read("somewhere", "folders")
     assert len(drawings.train) == 5 * 4 * 2 and len(drawings.validation) == 4
