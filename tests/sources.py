@@ -45,12 +45,12 @@ def babi_folder() -> Path:
 # The tests that judge a file, if not the file of the same name or, without one, its folder.
 _TESTS = {
     "base/state.py": "memory/test_rules.py memory/test_queries.py memory/test_histories.py",
-    "base/validation.py": "memory/test_bad_input.py memory/test_half_precision.py",
+    "base/validation.py": "memory/test_bad_input.py memory/test_bad_options.py",
     "memory/module.py": "memory/test_rules.py memory/test_state.py memory/test_losses.py",
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py memory/test_rules.py",
     "memory/forgetting.py": "memory/test_forgetting.py memory/test_bad_input.py",
-    "memory/updates.py": "memory/test_updates.py memory/test_bad_input.py",
-    "memory/writing.py": "memory/test_rules.py memory/test_updates.py",
+    "memory/updates.py": "memory/test_updates.py memory/test_bad_options.py",
+    "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py",
     "evaluation/embedding.py": "evaluation/test_protocols.py",

@@ -33,12 +33,17 @@ USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
 def searches(capability: int) -> Iterator[tuple[int, int, int, bool]]:
-    """Key width, batch, k (0 is the pair), and whether there is a float16 copy."""
+    """Key width, batch, k (0 is the pair), and whether there is a float16 copy.
+
+    Each tile that the plan may choose; every kind of search at the common width, and the pair at
+    the largest. The many of k = 256 hold the most registers.
+    """
     for key_dim in (64, 128, 256, 512) if capability == 90 else (128, 512):
-        for k in (0, 8, 256):
-            for batch in (16, 64, 256):
-                yield key_dim, batch, k, True
-            yield key_dim, 64, k, False
+        for batch in (16, 64, 256):
+            yield key_dim, batch, 256, True
+        yield key_dim, 64, 256, False
+    for key_dim, batch, k in ((128, 16, 0), (128, 256, 0), (128, 16, 8), (512, 256, 0)):
+        yield key_dim, batch, k, True
 
 
 def launches(capability: int) -> dict[str, tuple]:

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarememory import Lookup, Memory
@@ -49,6 +49,7 @@ CHANGES = {
 }
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(sorted(CHANGES)), min_size=1, max_size=8))
 def test_the_half_precision_copy_is_in_step_whatever_happens_to_the_keys(changes):
     memory = written(Memory(6, 12, half_precision_copy=True))
