@@ -1,21 +1,22 @@
 """The benchmark of the searches at tiny sizes, in this process: its cache, names and results."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks.lookup import __main__ as command
-from benchmarks.lookup import cache, clock, comparison, remote, step, tables, trials, tune
+from benchmarks.lookup import cache, clock, comparison, tables, trials, tune
 from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.comparison import Comparison
 from benchmarks.lookup.remote import Gone
-from rarememory import EMPTY, Memory
+from rarememory import EMPTY
 from rarememory.lookup import LOOKUPS, TorchLookup
 
 TINY = ("--device", "cpu", "--batch", "2", "--slots", "300", "--k", "3", "--seconds", "0.01")
+
+
 CELL = Cell(2, 300, 8, 3)
 
 
@@ -71,9 +72,6 @@ def called(method):
 
 def compare(shared, cell=CELL, modes=(("shared", "wall"),), **more):
     return Comparison(shared, modes=dict(modes), seconds=0.01, limit=5.0, **more).run(cell)
-
-
-# The result
 
 
 def test_it_writes_what_is_published_under_keys_of_cells_and_where_it_came_from(run):
@@ -139,9 +137,6 @@ def test_a_size_below_one_is_refused_in_a_sentence(run, capsys, name):
     assert capsys.readouterr().err == f"--{name} is 0: it has to be 1 or more\n"
 
 
-# Going on
-
-
 def test_finished_cells_are_kept_and_run_again_for_other_options_or_other_code_only(
     run, monkeypatch
 ):
@@ -205,9 +200,6 @@ def test_without_a_timed_cell_there_is_no_result(run, capsys):
     assert run("--minutes", "1e-9") == 1
     assert "no cell was timed" in capsys.readouterr().err
     assert not (run.runs / "lookup_cpu.json").exists()
-
-
-# Wrong ones and slow ones
 
 
 class Wrong(TorchLookup):
@@ -354,59 +346,6 @@ def test_all_of_ours_are_timed_alone_and_of_the_rivals_those_that_are_near_the_b
     assert {name for _, name in alone["auto"].called if isinstance(name, str)} == {
         *("auto", "auto.ordered")
     }
-
-
-# Processes
-
-
-def test_a_bench_in_another_process_waits_passively_dies_and_comes_back():
-    there = remote.RemoteBench("cpu")
-    try:
-        assert "auto" in there.call("candidates", False)
-        (process,) = there.processes
-        environment = Path(f"/proc/{process}/environ").read_text(encoding="utf-8")
-        assert "OMP_WAIT_POLICY=PASSIVE" in environment.split("\0")
-        with pytest.raises(RuntimeError, match="no cell is loaded"):
-            there.call("measure", "auto", "wall")
-        with pytest.raises(Gone, match="no answer within 0 s"):
-            there.call("trials", timeout=0)
-        assert there.processes == []
-        there.call("load", Cell(2, 30, 8, 3))
-        assert "refused" not in there.call("check", "auto", 9.0)
-        assert there.call("measure", "auto", "wall")[0] > 0
-        there._process.kill()
-        with pytest.raises(Gone, match="its process ended with exit code -9"):
-            there.call("candidates", True)
-    finally:
-        there.close()
-    assert there.processes == []
-
-
-# The step and the tiles
-
-
-def test_a_training_step_is_timed_beside_its_search(folders):
-    tiny = ("--device", "cpu", "--batch", "4", "--slots", "64", "--key-dim", "8")
-    assert step.main([*tiny, "--seconds", "0.01"]) == 0
-    figures = folders.result("lookup_step_cpu")["figures"]
-    key = "lookup.cpu.train_step.ratio_to_nearest_pair.b4_m64_d8"
-    assert set(figures) == {key, f"{key}.quartile1", f"{key}.quartile3"}
-    assert figures[key] > 1
-
-
-def test_the_step_that_is_timed_reads_learns_and_writes(monkeypatch):
-    done = []
-    real = Memory.write
-    monkeypatch.setattr(
-        Memory, "write", lambda self, *given: done.append(real(self, *given)) or done[-1]
-    )
-    monkeypatch.setattr(torch.Tensor, "backward", lambda self: done.append(float(self.detach())))
-    once, search = step._prepared(Cell(4, 64, 8, 0), "cpu")
-    once()
-    loss, write = done
-    assert loss > 0 and write.hits.any() and not write.hits.all()
-    positive, negative = search()
-    assert positive.shape == negative.shape == (4,) and len(done) == 2
 
 
 def test_tiles_are_only_swept_where_there_are_some(run, capsys, monkeypatch):
