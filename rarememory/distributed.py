@@ -13,16 +13,21 @@ memory's own seed and clock, so the memories stay equal to the bit, on devices o
 same lookup. Keep the memory outside of the module that DistributedDataParallel wraps, or set
 `broadcast_buffers=False`: sending keys that are equal already only takes time. A memory with
 `projection=True` has weights whose gradients are averaged: it belongs inside. A `MemoryClassifier`
-also has labels and refs: let every process learn the same batches, or let one learn and save, and
-the others load.
+also has labels and refs: let every process learn the same batches.
+
+`broadcast_state(memory)` or `broadcast_state(classifier)` starts all processes from the state of
+one of them.
 """
+
+from pickle import PicklingError
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_INVALID = -1
+from rarememory.base.validation import FLOATS
+from rarememory.memory.queries import rows_of
 
 
 @torch.no_grad()
@@ -39,15 +44,16 @@ def gathered(
 
     Args:
         queries: embeddings of this process's batch, as for `memory.write`.
-        labels: integers, one for each query.
+        labels: integers >= 0, one for each query.
         mask: rows to gather; the others are left out.
 
     Returns:
         The queries and labels to write: those of process 0, then those of process 1, and so on.
 
     Raises:
-        ValueError: queries, labels and mask do not match, or differ in width or dtype between
-            processes. All processes raise it, so that none waits for ever.
+        ValueError: `memory.write` would refuse these rows on one of the processes, or they differ
+            in width, dtype or kind of device between processes. All processes raise it, so that
+            none waits for ever.
 
     Example:
         >>> from rarememory import Memory
@@ -58,50 +64,101 @@ def gathered(
     """
     try:
         rows, labels = _masked_rows(queries, labels, mask)
-    except ValueError:
-        # The other processes wait for the number of rows.
-        _gather(queries.new_tensor([_INVALID, 0, 0], dtype=torch.int64))
+    except Exception:
+        # Whatever it is, the other processes wait for the number of rows.
+        _tell([_INVALID, 0, 0, 0])
         raise
-    facts = [len(rows), rows.shape[1], _DTYPES.index(rows.dtype)]
-    every = [one.tolist() for one in _gather(labels.new_tensor(facts))]
+    every = _tell([len(rows), rows.shape[1], FLOATS.index(rows.dtype), _kind(rows)])
     _check_alike(every)
-    counts = [count for count, _, _ in every]
+    counts = [count for count, *_ in every]
     return _gather_rows(rows, counts), _gather_rows(labels, counts)
+
+
+def broadcast_state(module: nn.Module, source: int = 0) -> None:
+    """Give a module on every process the state that it has on one, as a checkpoint would.
+
+    The state goes through `load_state_dict`, which checks it and keeps caches in step; another
+    `memory_size` is kept. All processes of the default group have to call it. In a program of one
+    process it does nothing.
+
+    Args:
+        module: a memory, a classifier, or anything with such a module in it.
+        source: the process whose state the others get.
+
+    Raises:
+        ValueError: there is no such process.
+        RuntimeError: the state could not be sent, or not be loaded on some process. All processes
+            raise it.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=8)
+        >>> broadcast_state(memory)
+    """
+    if not _is_started():
+        return
+    size, own = distributed.get_world_size(), distributed.get_rank()
+    if not 0 <= source < size:
+        raise ValueError(f"source must be 0 to {size - 1}, one of the processes, not {source}")
+    sent: list[Any] = [None]
+    failed: Exception | None = None
+    if own == source:
+        try:
+            sent = [_on_cpu(module.state_dict())]
+        except (PicklingError, RuntimeError, TypeError, ValueError) as error:
+            failed = error
+    distributed.broadcast_object_list(sent, source)
+    if own != source and sent[0] is not None:
+        try:
+            module.load_state_dict(sent[0])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            failed = error
+    bad = [place for place, (state,) in enumerate(_tell([failed is not None])) if state]
+    if bad:
+        raise RuntimeError(
+            f"the state of process {source} could not be used on processes {bad}, which say why; "
+            "the modules must be made alike"
+        ) from failed
+
+
+_INVALID = -1
 
 
 def _masked_rows(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The rows in the mask, with the leading axes flattened.
 
     Raises:
-        ValueError: queries, labels and mask do not match.
+        ValueError: `memory.write` would refuse them.
     """
-    if queries.dtype not in _DTYPES or queries.dim() == 0:
-        raise ValueError(
-            f"queries must be a float tensor [..., key_dim], not {queries.dtype} of shape "
-            f"{list(queries.shape)}"
-        )
-    for name, given in (("labels", labels), ("mask", mask)):
-        if given is not None and given.shape != queries.shape[:-1]:
-            raise ValueError(
-                f"{name} of shape {list(given.shape)} for queries that ask for "
-                f"{list(queries.shape[:-1])}: give one a query"
-            )
-    rows, labels = queries.reshape(-1, queries.shape[-1]), labels.reshape(-1).long()
+    if not isinstance(queries, Tensor) or queries.dim() == 0:
+        kind = "a number" if isinstance(queries, Tensor) else f"a {type(queries).__name__}"
+        raise ValueError(f"queries must be a tensor [..., key_dim], not {kind}")
+    rows = queries.reshape(-1, queries.shape[-1])
+    checked = rows_of(queries, labels, mask, keys=rows, projection=None, validate=True)
+    assert checked.labels is not None
     if mask is None:
-        return rows, labels
-    return rows[mask.reshape(-1)], labels[mask.reshape(-1)]
+        return rows, checked.labels
+    return rows[mask.reshape(-1)], checked.labels[mask.reshape(-1)]
 
 
 def _check_alike(every: list[list[int]]) -> None:
-    """Raise ValueError if a process has invalid rows, or width and dtype differ between them."""
-    for process, (count, _, _) in enumerate(every):
+    """Raise ValueError if a process has invalid rows, or their kinds differ between processes."""
+    for process, (count, *_) in enumerate(every):
         if count == _INVALID:
-            raise ValueError(
-                f"process {process} has rows that do not fit each other; it says which"
-            )
-    kinds = [(width, _DTYPES[dtype]) for _, width, dtype in every]
+            raise ValueError(f"process {process} has rows that cannot be written; it says which")
+    kinds = [(width, FLOATS[dtype], _DEVICES[device]) for _, width, dtype, device in every]
     if len(set(kinds)) > 1:
-        raise ValueError(f"all processes must give queries of one width and type, not {kinds}")
+        raise ValueError(
+            f"all processes must give queries of one width, dtype and device, not {kinds}"
+        )
+
+
+_DEVICES = ("cpu", "cuda", "another device")
+
+
+def _kind(rows: Tensor) -> int:
+    """The place of the rows' kind of device among `_DEVICES`."""
+    return _DEVICES.index(rows.device.type) if rows.device.type in _DEVICES else len(_DEVICES) - 1
 
 
 def _gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
@@ -111,10 +168,27 @@ def _gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     return torch.cat([some[:count] for some, count in zip(_gather(padded), counts, strict=True)])
 
 
+def _tell(numbers: list[int]) -> list[list[int]]:
+    """These integers of every process."""
+    # NCCL moves what lies on the GPU only.
+    on_gpu = _is_started() and distributed.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    return [one.tolist() for one in _gather(torch.tensor(numbers, device=device).long())]
+
+
 def _gather(tensor: Tensor) -> list[Tensor]:
     """This tensor of every process."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not _is_started():
         return [tensor]
     found = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
     distributed.all_gather(found, tensor)
     return found
+
+
+def _is_started() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """The state, with tensors that any process can take."""
+    return {name: part.cpu() if isinstance(part, Tensor) else part for name, part in state.items()}

@@ -262,8 +262,15 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "classifier/metric.py": {"_best_scale": [operator("<", ">")]},
     "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},
     "distributed.py": {
-        "_masked_rows": [returns("(rows, labels)", 1)],
+        "gathered": [drop("_tell")],
+        "_masked_rows": [returns("(rows, checked.labels)", 1)],
+        "broadcast_state": [condition(False, 4)],
         "_gather": [condition(True)],
+    },
+    "base/spot_checks.py": {
+        "scattered": [condition(False)],
+        "SpotCheck.next": [operator("+", "-")],
+        "record_uncounted_change": [drop("increment_version"), drop("warn")],
     },
     "evaluation/sighting.py": {
         "sighting_accuracy": [drop("clear"), operator("+", "-", 1)],

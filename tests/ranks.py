@@ -2,14 +2,17 @@
 
 import datetime
 import os
+import time
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rarememory import Memory
-from rarememory.distributed import gathered
+from rarememory import FirstInFirstOut, Memory, wrap
+from rarememory.distributed import broadcast_state, gathered
+from rarememory.lookup import LocalitySensitiveHashing, NativeLookup
 
 WORLD, STEPS, KEY_DIM = 2, 20, 8
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,22 +69,89 @@ def trained(rank: int, broadcast_buffers: bool) -> dict[str, Tensor]:
     return model.module.state_dict()
 
 
-def refused(rank: int) -> dict[str, str]:
-    """What each process says of rows that do not fit on process 1."""
+def misuses(rank: int) -> dict[str, tuple[object, object, object]]:
+    """Arguments of `gathered` that are wrong on process 1, or differ from those of process 0."""
     rows, labels = torch.ones(2, KEY_DIM), torch.ones(2).long()
-    cases = {
-        "number": (rows, labels[: 2 - rank], None),
-        "mask": (rows, labels, torch.ones(2 - rank, dtype=torch.bool)),
-        "width": (rows[:, : KEY_DIM - rank], labels, None),
-        "type": (rows.to(torch.float64 if rank else torch.float32), labels, None),
+    mask = torch.ones(2, dtype=torch.bool)
+    if not rank:
+        names = [*misuses(1)]
+        return dict.fromkeys(names, (rows, labels, None))
+    return {
+        "number": (rows, labels[:1], None),
+        "mask": (rows, labels, mask[:1]),
+        "mask of integers": (rows, labels, mask.long()),
+        "labels of floats": (rows, labels + 0.5, None),
+        "labels of booleans": (rows, mask, None),
+        "labels below 0": (rows, -labels, None),
+        "labels in a list": (rows, [1, 1], None),
+        "queries in a list": (rows.tolist(), labels, None),
+        "queries of integers": (rows.long(), labels, None),
+        "queries of zeros": (rows * 0, labels, None),
+        "queries not finite": (rows / 0, labels, None),
+        "queries sparse": (rows.to_sparse(), labels, None),
+        "queries without width": (rows.sum(), labels, None),
+        "nothing": (None, None, None),
+        "another device": (rows.to("meta"), labels, None),
+        "width": (rows[:, 1:], labels, None),
+        "type": (rows.double(), labels, None),
     }
+
+
+def refused(rank: int) -> dict[str, tuple[str, float]]:
+    """What each process says of a misuse, and the seconds it takes to."""
     said = {}
-    for name, case in cases.items():
+    for name, case in misuses(rank).items():
+        distributed.barrier()
+        start = time.perf_counter()
         try:
             gathered(*case)
-        except ValueError as error:
-            said[name] = str(error)
+        except Exception as error:
+            said[name] = str(error), time.perf_counter() - start
     return said
+
+
+def overwritten(rank: int) -> dict[str, bool]:
+    """Whether searches that keep something of the keys see a broadcast over them."""
+    torch.manual_seed(rank)
+    found = {}
+    for name, make in (("native", NativeLookup), ("hashing", LocalitySensitiveHashing)):
+        memory = Memory(KEY_DIM, 2048, k=5, lookup=make(), update=FirstInFirstOut())
+        memory.write(torch.randn(2048, KEY_DIM), torch.arange(2048))
+        queries = torch.randn(1, KEY_DIM)
+        for _ in range(40):
+            memory(queries)
+        distributed.broadcast(memory.keys, 0)
+        with warnings.catch_warnings(record=True, action="always") as seen:
+            slots = memory(queries).slots
+        twin = Memory(KEY_DIM, 2048, k=5, lookup="torch")
+        twin.load_state_dict(memory.state_dict())
+        found[name] = torch.equal(slots, twin(queries).slots)
+        found[f"{name} warns"] = bool(seen) == (rank > 0)
+    return found
+
+
+def started_alike(rank: int) -> dict[str, object]:
+    """States after a broadcast of that of process 1, and what is said where one cannot take it."""
+    torch.manual_seed(rank)
+    memory = Memory(KEY_DIM, 32)
+    classifier = wrap(torch.nn.Linear(KEY_DIM, 4), host=False)
+    if rank:
+        memory.write(torch.randn(8, KEY_DIM), torch.arange(8))
+        classifier.learn(torch.randn(3, KEY_DIM), ["kea", "weka", "kea"], ["a", "b", "c"])
+    broadcast_state(memory, source=1)
+    broadcast_state(classifier, source=1)
+    said = ""
+    try:
+        broadcast_state(Memory(KEY_DIM + rank, 32))
+    except RuntimeError as error:
+        said = str(error)
+    return {
+        "memory": memory.state_dict(),
+        "classes": classifier.classes,
+        "refs": [list(one.refs) for one in classifier.examples()],
+        "features": classifier.features(torch.ones(1, KEY_DIM)),
+        "said": said,
+    }
 
 
 def work(rank: int, folder: str) -> None:
@@ -98,6 +168,8 @@ def work(rank: int, folder: str) -> None:
         "trained": {broadcast: trained(rank, broadcast) for broadcast in (False, True)},
         "gathered": gathered(*batch(rank, 6)),
         "refused": refused(rank),
+        "overwritten": overwritten(rank),
+        "started": started_alike(rank),
     }
     torch.save(done, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()

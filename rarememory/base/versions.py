@@ -10,10 +10,10 @@ from torch import Tensor
 class VersionTracker:
     """Records one tensor, and says later whether a copy of it is still valid.
 
-    Torch counts the in-place changes of a tensor. Changes that it does not count, through NumPy or
-    `.data[...]`, are not seen; in inference mode it counts none, and every tensor counts as
-    changed. A compiled program has no counts, and takes any tensor for unchanged. A copy or pickle
-    of a tracker has recorded nothing.
+    Torch counts the in-place changes of a tensor. Changes that it does not count, through NumPy,
+    `.data[...]` or a collective, are not seen (`rarememory.base.spot_checks` looks for them); in
+    inference mode it counts none, and every tensor counts as changed. A compiled program has no
+    counts, and takes any tensor for unchanged. A copy or pickle of a tracker has recorded nothing.
 
     Example:
         >>> keys, tracker = torch.zeros(2), VersionTracker()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rarememory.base.spot_checks import SpotCheck, record_uncounted_change
 from rarememory.base.state import EMPTY
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
@@ -33,6 +34,9 @@ _NEVER = -50.0
 class FittedReader(Reader):
     """Class means in a fitted metric; it is fitted again at the first question after a change.
 
+    A change that torch does not count (`.data`, NumPy, a collective) is found when an example of it
+    is compared, one at each question; on a GPU `Memory.sync` has to tell.
+
     Args:
         settings: of the discriminant, where they are not found by leave-one-out.
 
@@ -51,6 +55,7 @@ class FittedReader(Reader):
     def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008, a tuple
         self._settings = settings
         self._fitted: tuple[list[VersionTracker], _Fitted] | None = None
+        self._rows = SpotCheck()
 
     def __reduce__(self) -> tuple[type["FittedReader"], tuple[Settings]]:
         # A copy or pickle is fitted again: what was found out holds examples, forgotten ones too.
@@ -119,14 +124,16 @@ class FittedReader(Reader):
         # A compiled program does not see that the memory has changed: it fits each time.
         kept = None if torch.compiler.is_compiling() else self._fitted
         if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
-            return kept[1]
+            if kept[1].is_of(memory, self._rows.next(kept[1].keys)):
+                return kept[1]
+            record_uncounted_change(memory.keys)
         trackers = [VersionTracker() for _ in tensors]
         # Before the fit, so that a change meanwhile is seen.
         for tracker, tensor in zip(trackers, tensors, strict=True):
             tracker.record(tensor)
-        occupied = memory.state.occupied
-        keys, values = memory.keys[occupied], memory.values[occupied]
-        fitted = _Fitted(keys, values, host_ids, self._settings)
+        slots = memory.state.occupied.nonzero().squeeze(1)
+        examples = slots, memory.keys[slots], memory.values[slots]
+        fitted = _Fitted(*examples, host_ids, self._settings)
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
@@ -139,9 +146,11 @@ class _Fitted:
     classes of a host are each the mean of the other: then it is the cosine of the nearest example.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, host_ids: Tensor, settings: Settings) -> None:
+    def __init__(
+        self, slots: Tensor, keys: Tensor, values: Tensor, host_ids: Tensor, settings: Settings
+    ) -> None:
+        self.slots, self.keys, self.values = slots, keys, values
         self.classes, self.places = values.unique(return_inverse=True)
-        self.keys = keys.clone()
         self.discriminant: Discriminant | None = None
         self.offsets = torch.zeros(len(self.classes), device=keys.device)
         of_host = torch.isin(self.classes, host_ids)
@@ -151,6 +160,14 @@ class _Fitted:
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER
+
+    def is_of(self, memory: Memory, row: int | None) -> bool:
+        """Whether one of the examples, if a row is given, is what the memory holds in its slot."""
+        if row is None:
+            return True
+        slot = self.slots[row]
+        same = torch.equal(memory.keys[slot], self.keys[row])
+        return same and torch.equal(memory.values[slot], self.values[row])
 
     def _host_score(self) -> float:
         if self.discriminant is not None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rarememory.base.caches import Cache
 from rarememory.base.shapes import Keys, Occupied, SlotList
+from rarememory.base.spot_checks import SpotCheck, record_uncounted_change
 
 _NUMBERS_AT_ONCE = 2**22
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -18,8 +19,9 @@ class Changes(Cache):
     counts (a checkpoint, the end of a snapshot, an edit by hand) all keys are compared once with
     fingerprints of those in the index. Ages would not do: the end of a snapshot restores the clock.
 
-    Changes that torch does not count, through NumPy or `.data`, are not found. Then a slot may be
-    missed under its new key, but no score is wrong: the memory computes scores from its own keys.
+    Changes that torch does not count, through NumPy, `.data` or a collective, are found when a row
+    of them is compared, one at each search. Until then a slot may be missed under its new key, but
+    no score is wrong: the memory computes scores from its own keys.
     """
 
     def __init__(self, keys: Keys, occupied: Occupied) -> None:
@@ -30,6 +32,7 @@ class Changes(Cache):
         # One element more than there are slots: EMPTY (-1) writes to it.
         self._reported = torch.zeros(len(keys) + 1, dtype=torch.bool, device=keys.device)
         self._prints = self._fingerprints(keys)
+        self._rows = SpotCheck()
         self.indexed = occupied.clone()
         self.tracker.record(keys)
 
@@ -45,10 +48,20 @@ class Changes(Cache):
     def since(self, keys: Keys, occupied: Occupied) -> Occupied:
         """The slots whose keys in the index are out of date."""
         changed = self._reported[:-1]
+        self._look_at_a_row(keys)
         if not self.tracker.is_unchanged(keys):
             changed |= self._fingerprints(keys) != self._prints
             self.tracker.record(keys)
         return changed | (occupied ^ self.indexed)
+
+    def _look_at_a_row(self, keys: Tensor) -> None:
+        if not self.tracker.is_unchanged(keys):
+            return
+        row = self._rows.next(keys)
+        if row is None or self._reported[row]:
+            return
+        if self._fingerprints(keys[row : row + 1]) != self._prints[row]:
+            record_uncounted_change(keys)
 
     def mark_indexed(self, keys: Keys, occupied: Occupied, slots: SlotList) -> None:
         """Record that these slots of the index are up to date again."""

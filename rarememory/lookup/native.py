@@ -13,6 +13,7 @@ from rarememory.base.shapes import (
     SlotList,
     Values,
 )
+from rarememory.base.spot_checks import record_uncounted_change
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
@@ -20,6 +21,7 @@ from rarememory.lookup.native_codes import CodeCache
 from rarememory.native import empty_output, library
 
 _MOST_SLOTS = 2**31
+_STALE = -1
 # Until the last key is read, a few times k candidates are held for each query.
 _ROWS_AT_ONCE = 1024
 # So many are worth a look whether there is anything to find: the first examples are learnt at once.
@@ -36,7 +38,9 @@ class NativeLookup(Lookup):
     When the same keys are searched often, it reads codes of them, one byte for each number, and
     then only the keys that the codes cannot rule out: the result is the same. The codes are a cache
     of about a quarter of the keys' size. A write updates them; any other change of the keys that
-    torch counts builds them again. Copies and pickles do not contain them.
+    torch counts builds them again, and one that it does not count (`.data`, NumPy, a collective)
+    does so when a sample of the codes shows it: at once where most keys have changed, within 2048
+    searches where one has. Copies and pickles do not contain them.
 
     Args:
         codes: whether to keep codes of the keys.
@@ -98,8 +102,11 @@ class NativeLookup(Lookup):
         if codes is None:
             library().rarememory_nearest(*rows, *limits, slots.data_ptr())
         else:
-            coded = (*rows, *codes.pointers, *limits)
+            coded = (*rows, *codes.pointers, *limits, *codes.sample())
             missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
+            if missed == _STALE:
+                record_uncounted_change(keys)
+                return self.nearest(queries, keys, occupied, k)
             if missed or codes.missed:
                 codes.count_misses(batch, missed)
         return slots

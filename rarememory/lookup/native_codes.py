@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rarememory.base.caches import Cache
 from rarememory.base.shapes import Keys, SlotList
+from rarememory.base.spot_checks import scattered
 from rarememory.native import empty_output, library
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
@@ -18,6 +19,8 @@ _MISSES_ALLOWED = 64
 """Queries that codes did not answer, less those they did, after which codes are dropped."""
 _QUERIES_BEFORE_RETRY = 4096
 """Queries after which dropped codes are tried again."""
+_SAMPLES = 2048
+"""Of every so many codes one is compared with its key at each search."""
 _GROUP = 64
 """Slots are coded in groups: a multiple of the lanes of every processor."""
 
@@ -48,7 +51,17 @@ class Codes:
         for part, zero in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(zero)
         self.missed = 0
+        # The first ones again at the end, for a sample that begins there.
+        self._samples = 1 + slots // _SAMPLES
+        self._order = scattered(slots)
+        self._order = torch.cat([self._order, self._order[: self._samples]])
+        self._turn = 0
         self._code(keys, None, slots)
+
+    def sample(self) -> tuple[int, int]:
+        """The slots whose codes are to be compared this time: address and number."""
+        self._turn = turn = (self._turn + self._samples) % (len(self._order) - self._samples)
+        return self._order.data_ptr() + turn * self._order.element_size(), self._samples
 
     def update(self, keys: Keys, slots: SlotList) -> None:
         """Code the keys of these slots again; EMPTY stands for no slot."""
@@ -70,6 +83,8 @@ class CodeCache:
     """Codes of keys that are searched often; a change that is not reported discards them.
 
     Memory shared with other processes is never coded, since torch does not count what they write.
+    Other changes that it does not count are met by samples: each search compares a few codes with
+    their keys.
     """
 
     def __init__(self) -> None:

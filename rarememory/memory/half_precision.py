@@ -7,6 +7,7 @@ from jaxtyping import Float, Float16, Int64
 from torch import Tensor, nn
 
 from rarememory.base.caches import Cache
+from rarememory.base.spot_checks import SpotCheck, record_uncounted_change
 from rarememory.base.versions import VersionTracker
 
 
@@ -30,11 +31,17 @@ class HalfPrecisionCopy(Cache, nn.Module):
         nn.Module.__init__(self)
         Cache.__init__(self)
         self.register_buffer("keys", keys.half(), persistent=False)
+        self._rows = SpotCheck()
         self.tracker.record(keys)
 
     @torch.no_grad()
     def of(self, keys: Float[Tensor, "slots key_dim"]) -> Float16[Tensor, "slots key_dim"]:
-        """The copy; all of it is made again if the keys have changed in an unreported way."""
+        """The copy; all of it is made again if the keys have changed in an unreported way.
+
+        A change that torch does not count is found when a row of it is compared, one at each call;
+        on a GPU the host would wait for that, and `Memory.sync` has to tell.
+        """
+        self._look_at_a_row(keys)
         if not self.tracker.is_unchanged(keys):
             if self._can_copy_in_place(keys):
                 self.keys.copy_(keys)
@@ -42,6 +49,13 @@ class HalfPrecisionCopy(Cache, nn.Module):
                 self.keys = keys.half()
             self.tracker.record(keys)
         return self.keys
+
+    def _look_at_a_row(self, keys: Tensor) -> None:
+        if not self.tracker.is_unchanged(keys):
+            return
+        row = self._rows.next(keys)
+        if row is not None and not torch.equal(self.keys[row], keys[row].half()):
+            record_uncounted_change(keys)
 
     @torch.no_grad()
     def update(self, keys: Float[Tensor, "slots key_dim"], slots: Int64[Tensor, " listed"]) -> None:

@@ -318,6 +318,25 @@ class Memory(nn.Module):
 
     # The state as a whole
 
+    def sync(self) -> None:
+        """Say that the buffers were changed in a way that torch does not count.
+
+        Torch counts what its own operators change, and whatever is derived from the keys (codes,
+        indexes, half-precision copies, a fitted reader) is made again when the count says so. It
+        does not count what goes through `.data`, NumPy or a collective such as
+        `torch.distributed.broadcast`. On a CPU such a change is found by samples, at once where
+        most slots have changed; this finds every one, on any device.
+
+        Example:
+            >>> memory = Memory(key_dim=2, memory_size=2)
+            >>> memory.values.numpy()[0] = 7
+            >>> memory.sync()
+        """
+        with self.lock.writing():
+            counted = [buffer for buffer in self.buffers() if not buffer.is_inference()]
+            torch.autograd.graph.increment_version(counted)
+            self._half_keys()
+
     @property
     def state(self) -> MemoryState:
         """The buffers themselves."""

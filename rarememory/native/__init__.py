@@ -44,7 +44,8 @@ _SIGNATURES = {
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer, _pointer),  # bytes, steps, off
         *(_pointer, _integer),  # occupied, k
-        *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
+        *(ctypes.c_float, _count),  # tolerance, threads
+        *(_pointer, _integer, _pointer),  # sampled, samples, found
     ],
     "nearest_pair": [
         *(_pointer, _integer),  # queries, batch

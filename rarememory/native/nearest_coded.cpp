@@ -23,6 +23,21 @@ constexpr int BLOCK = 8192;                   // bounds for a query alone that a
 // Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
 // half the time; beyond, to look at more keys takes longer than that.
 constexpr int FEW = 128;
+constexpr int64_t STALE = -1;
+
+/// Whether a code is of its key: who changed the key, and not the code, has moved it farther than
+/// the code is off.
+bool is_of_key(const Codes& codes, Rows keys, int64_t slot) {
+    if (codes.off[slot] >= FAR) return true;
+    const uint8_t* bytes = codes.from(slot / LANES * LANES) + slot % LANES * 4;
+    double squares = 0;
+    for (int64_t d = 0; d < keys.dim; ++d) {
+        const int code = bytes[d / 4 * 4 * LANES + d % 4] - ZERO;
+        const double difference = keys[slot][d] - double(codes.steps[slot]) * code;
+        squares += difference * difference;
+    }
+    return std::sqrt(squares) <= codes.off[slot];
+}
 
 /// The k-th highest of some numbers; with fewer than k of them, the lowest.
 float kth_highest(const std::vector<float>& numbers, int64_t count, int64_t k) {
@@ -210,13 +225,17 @@ struct CodedSearch {
 
 }  // namespace
 
-/// Returns how many queries codes were of no use for.
+/// Returns how many queries codes were of no use for; or STALE, and no slots, where the code of one
+/// of the slots `sampled` is not of its key.
 extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
                                             int64_t slots, int64_t dim, const uint8_t* bytes,
                                             const float* steps, const float* off,
                                             const bool* occupied, int64_t k, float tolerance,
-                                            int threads, int64_t* found) {
+                                            int threads, const int64_t* sampled, int64_t samples,
+                                            int64_t* found) {
     const Codes codes{bytes, steps, off, slots, dim};
+    for (int64_t i = 0; i < samples; ++i)
+        if (!is_of_key(codes, {keys, slots, dim}, sampled[i])) return STALE;
     const bool in_bytes = BY_BYTES && batch > 1 && k <= FEW;
     CodedSearch search{{queries, batch, dim}, {keys, slots, dim}, codes, occupied, k, tolerance,
                        in_bytes, {}, {}};
