@@ -57,9 +57,14 @@ def write_examples(
         return Learnt.joined([])
     _check_features(examples.features)
     # A row is written into one slot: one example, or all those of a class.
-    labels = list(dict.fromkeys(examples.labels)) if average else examples.labels
-    row_of = {label: row for row, label in enumerate(labels)}
-    rows = [row_of[label] if average else row for row, label in enumerate(examples.labels)]
+    numbers = book.ids(examples.labels)
+    labels, rows = examples.labels, list(range(len(numbers)))
+    if average:
+        # By their integers, for to Python the labels 1 and True are equal.
+        first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+        row_of = {number: row for row, number in enumerate(dict.fromkeys(numbers))}
+        labels = [examples.labels[first[number]] for number in row_of]
+        rows = [row_of[number] for number in numbers]
     refs: list[list[Label]] = [[] for _ in labels]
     for row, ref in zip(rows, examples.refs, strict=True):
         refs[row].append(ref)

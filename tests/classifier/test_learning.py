@@ -253,3 +253,14 @@ def test_a_mean_is_of_directions_and_over_all_batches_of_a_loader():
     loader = iter([(inputs[:1], ["kea"]), (inputs[1:], ["kea", "weka"])])
     loaded.learn(loader, average=True)
     torch.testing.assert_close(loaded.memory.keys, whole.memory.keys)
+
+
+def test_labels_that_python_calls_equal_are_averaged_apart():
+    classifier = bare()
+    classifier.learn(at(0, 90, 10, 180), [1, True, 1, 1.0], ["a", "b", "c", "d"], average=True)
+    assert [(one.label, one.refs) for one in classifier.examples()] == [
+        (1, ("a", "c")),
+        (True, ("b",)),
+        (1.0, ("d",)),
+    ]
+    assert [type(one.label) for one in classifier.examples()] == [int, bool, float]
