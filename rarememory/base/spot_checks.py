@@ -6,6 +6,7 @@ notice. To compare all of it at every use would cost as much as the cache saves.
 are compared at every use: a change of most rows is seen at once, that of one when its turn comes.
 """
 
+import ctypes
 import math
 import warnings
 
@@ -48,13 +49,25 @@ class SpotCheck:
 
     def next(self, tensor: Tensor) -> int | None:
         """The row whose turn it is; None where there is none, or the host would wait for it."""
-        if not host_may_read(tensor) or not len(tensor):
+        count = tensor.shape[0]
+        if not count or not host_may_read(tensor):
             return None
         order = self._order
-        if len(order) != len(tensor):
-            order = self._order = scattered(len(tensor)).tolist()
+        if len(order) != count:
+            order = self._order = scattered(count).tolist()
         self._turn = turn = (self._turn + 1) % len(order)
         return order[turn]
+
+
+def row_bytes(tensor: Tensor, row: int) -> bytes:
+    """A row of a contiguous tensor on a CPU, as bytes: quicker to compare than tensors of one row.
+
+    Example:
+        >>> row_bytes(torch.tensor([[1], [2]], dtype=torch.uint8), 1)
+        b'\\x02'
+    """
+    size = tensor.stride(0) * tensor.element_size()
+    return ctypes.string_at(tensor.data_ptr() + row * size, size)
 
 
 def record_uncounted_change(tensor: Tensor) -> None:

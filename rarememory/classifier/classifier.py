@@ -897,9 +897,12 @@ class MemoryClassifier(LockedModule):
         """The label of each row, or `unknown`."""
         with self.lock.reading():
             ids = self._class_ids()
-            columns = self.ensembler.decide(self._evidence(features, raw), ids)
-            numbers = nn.functional.pad(ids, (0, 1), value=EMPTY)[columns].tolist()
-            return [self.unknown if n == EMPTY else self._book.label(n) for n in numbers]
+            columns = self.ensembler.decide(self._evidence(features, raw), ids).tolist()
+            numbers = [*ids.tolist(), EMPTY]
+            return [
+                self.unknown if numbers[column] == EMPTY else self._book.label(numbers[column])
+                for column in columns
+            ]
 
     def _evidence(self, features: Tensor, raw: Tensor | None) -> Evidence:
         logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids

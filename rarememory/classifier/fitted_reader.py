@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from rarememory.base.spot_checks import SpotCheck, record_uncounted_change
-from rarememory.base.state import EMPTY
+from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_bytes
+from rarememory.base.state import EMPTY, host_may_read
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
@@ -124,7 +124,7 @@ class FittedReader(Reader):
         # A compiled program does not see that the memory has changed: it fits each time.
         kept = None if torch.compiler.is_compiling() else self._fitted
         if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
-            if kept[1].is_of(memory, self._rows.next(kept[1].keys)):
+            if kept[1].is_of(*tensors[:2], self._rows.next(kept[1].keys)):
                 return kept[1]
             record_uncounted_change(memory.keys)
         trackers = [VersionTracker() for _ in tensors]
@@ -149,7 +149,9 @@ class _Fitted:
     def __init__(
         self, slots: Tensor, keys: Tensor, values: Tensor, host_ids: Tensor, settings: Settings
     ) -> None:
-        self.slots, self.keys, self.values = slots, keys, values
+        self.keys, self.values = keys, values
+        # Where the host would have to wait for them, it never asks.
+        self.slots = slots.tolist() if host_may_read(slots) else []
         self.classes, self.places = values.unique(return_inverse=True)
         self.discriminant: Discriminant | None = None
         self.offsets = torch.zeros(len(self.classes), device=keys.device)
@@ -161,13 +163,13 @@ class _Fitted:
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER
 
-    def is_of(self, memory: Memory, row: int | None) -> bool:
-        """Whether one of the examples, if a row is given, is what the memory holds in its slot."""
-        if row is None:
+    def is_of(self, keys: Tensor, values: Tensor, row: int | None) -> bool:
+        """Whether one of the examples, if a row is given, is what a memory holds in its slot."""
+        if row is None or not keys.is_contiguous():
             return True
         slot = self.slots[row]
-        same = torch.equal(memory.keys[slot], self.keys[row])
-        return same and torch.equal(memory.values[slot], self.values[row])
+        same = row_bytes(keys, slot) == row_bytes(self.keys, row)
+        return same and row_bytes(values, slot) == row_bytes(self.values, row)
 
     def _host_score(self) -> float:
         if self.discriminant is not None:

@@ -39,8 +39,8 @@ class NativeLookup(Lookup):
     then only the keys that the codes cannot rule out: the result is the same. The codes are a cache
     of about a quarter of the keys' size. A write updates them; any other change of the keys that
     torch counts builds them again, and one that it does not count (`.data`, NumPy, a collective)
-    does so when a sample of the codes shows it: at once where most keys have changed, within 2048
-    searches where one has. Copies and pickles do not contain them.
+    does so when a sample of the codes shows it: at once where all keys have changed, and where one
+    has within as many searches as there are slots. Copies and pickles do not contain them.
 
     Args:
         codes: whether to keep codes of the keys.

@@ -19,8 +19,6 @@ _MISSES_ALLOWED = 64
 """Queries that codes did not answer, less those they did, after which codes are dropped."""
 _QUERIES_BEFORE_RETRY = 4096
 """Queries after which dropped codes are tried again."""
-_SAMPLES = 2048
-"""Of every so many codes one is compared with its key at each search."""
 _GROUP = 64
 """Slots are coded in groups: a multiple of the lanes of every processor."""
 
@@ -51,17 +49,13 @@ class Codes:
         for part, zero in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(zero)
         self.missed = 0
-        # The first ones again at the end, for a sample that begins there.
-        self._samples = 1 + slots // _SAMPLES
-        self._order = scattered(slots)
-        self._order = torch.cat([self._order, self._order[: self._samples]])
-        self._turn = 0
+        self._order, self._turn = scattered(slots), 0
         self._code(keys, None, slots)
 
     def sample(self) -> tuple[int, int]:
-        """The slots whose codes are to be compared this time: address and number."""
-        self._turn = turn = (self._turn + self._samples) % (len(self._order) - self._samples)
-        return self._order.data_ptr() + turn * self._order.element_size(), self._samples
+        """The slots whose codes are compared with their keys this time: address and number."""
+        self._turn = turn = (self._turn + 1) % self._order.shape[0]
+        return self._order.data_ptr() + 8 * turn, 1
 
     def update(self, keys: Keys, slots: SlotList) -> None:
         """Code the keys of these slots again; EMPTY stands for no slot."""
@@ -83,8 +77,8 @@ class CodeCache:
     """Codes of keys that are searched often; a change that is not reported discards them.
 
     Memory shared with other processes is never coded, since torch does not count what they write.
-    Other changes that it does not count are met by samples: each search compares a few codes with
-    their keys.
+    Other changes that it does not count are met by samples: each search compares one code with its
+    key, each time another.
     """
 
     def __init__(self) -> None:
