@@ -1,0 +1,1 @@
+"""Long campaigns of threads, written rows and sanitizers, whose outcomes are counted."""
