@@ -25,6 +25,7 @@ from rarememory.commands.babi import babi
 from rarememory.commands.encoders import Encoder, encoder_by_name
 from rarememory.commands.images import batches, labelled_files, read_image
 from rarememory.commands.info import info
+from rarememory.commands.language_model import language_model
 from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
 from rarememory.commands.play import play
@@ -226,6 +227,7 @@ app.command()(play)
 app.command()(omniglot)
 app.command()(babi)
 app.command("ask")(ask_command)
+app.command("lm")(language_model)
 app.command()(info)
 
 

@@ -13,6 +13,11 @@ from rarememory.readers.babi import Setup as Setup
 from rarememory.readers.babi import train_babi as train_babi
 from rarememory.readers.encoding import Bags as Bags
 from rarememory.readers.features import InputFeatures as InputFeatures
+from rarememory.readers.language_model import MemoryLanguageModel as MemoryLanguageModel
+from rarememory.readers.language_model import Perplexities as Perplexities
+from rarememory.readers.language_model import continued as continued
+from rarememory.readers.language_model import perplexity_of as perplexity_of
+from rarememory.readers.language_model import train_language_model as train_language_model
 from rarememory.readers.memn2n import MemN2N as MemN2N
 from rarememory.readers.memn2n import Reading as Reading
 from rarememory.readers.memnn import Answered as Answered
