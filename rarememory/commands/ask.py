@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from rarememory.base.progress import progress_bar
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
@@ -22,7 +22,7 @@ from rarememory.readers.stored import load_reader, save_reader
 
 STORIES = Path("runs/stories.safetensors")
 EXAMPLE = ("Mary took the apple.", "Mary went to the kitchen.", "John went to the garden.")
-_BAR = 12
+_BAR = 8
 
 
 def ask_command(
@@ -90,7 +90,7 @@ def _lines(stream: TextIO) -> Iterator[str]:
 
 def _print(answered: ReadAnswer) -> None:
     hops = len(answered.attention)
-    table = Table("", *(f"hop {hop}" for hop in range(1, hops + 1)))
+    table = Table("", *(Column(f"hop {hop}", no_wrap=True) for hop in range(1, hops + 1)))
     for place, sentence in enumerate(answered.sentences):
         weights = [hop[place] for hop in answered.attention]
         table.add_row(escape(sentence), *map(_bar, weights))
@@ -101,7 +101,7 @@ def _print(answered: ReadAnswer) -> None:
 
 
 def _bar(weight: float) -> str:
-    return f"{'█' * round(_BAR * weight):{_BAR}} {100 * weight:3.0f} %"
+    return f"{'█' * round(_BAR * weight):{_BAR}} {100 * weight:3.0f}%"
 
 
 def _of_stories() -> tuple[MemN2N, Vocabulary]:
