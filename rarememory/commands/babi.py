@@ -44,7 +44,7 @@ def babi(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="[memn2n 100, with --joint 60, after the start; memnn 20]"),
+        typer.Option(min=1, help="[memn2n 100, with --joint 60, after the start; memnn 40]"),
     ] = None,
     solved: Annotated[
         int,
@@ -71,7 +71,7 @@ def babi(
         torch.set_num_threads(1)
         tasks = read_babi(data, size, task or None)
         if model == "memnn":
-            recipe = SupportedRecipe(epochs=epochs or 20, seed=seed)
+            recipe = SupportedRecipe(epochs=epochs or SupportedRecipe.epochs, seed=seed)
             report = supported_report(tasks, recipe, size, runs, dim or 50, show=not as_json)
         elif model == "memn2n":
             if save is not None and not joint and len(tasks) > 1:

@@ -42,7 +42,7 @@ class SupportedRecipe:
         0.1
     """
 
-    epochs: int = 20
+    epochs: int = 40
     batch: int = 32
     learning_rate: float = 0.01
     margin: float = 0.1
@@ -78,7 +78,7 @@ class SupportedTraining:
         >>> training = SupportedTraining(MemNN.of([question]), [question] * 32)
         >>> training.train()
         >>> training.epoch
-        20
+        40
     """
 
     def __init__(
