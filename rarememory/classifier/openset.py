@@ -84,13 +84,14 @@ class Threshold(float):
             each other; None if it was fitted to unknown examples.
         known_accepted: the share of known examples that is accepted; None if there is nothing to
             measure it by.
-        interval: half of the 95 % interval of `known_accepted`; None where that is.
+        interval: half of the 95 % interval of `known_accepted` (Wilson 1927, not 0 where all are
+            accepted); None where that is.
         examples: how many examples it was fitted to.
 
     Example:
         >>> found = Threshold(0.5, unknown=torch.tensor([0.1, 0.9]), known=torch.tensor([0.8]))
         >>> print(found)
-        threshold 0.500: false accepts 50.0 %, known accepted 100.0 +- 0.0 %
+        threshold 0.500: false accepts 50.0 %, known accepted 100.0 +- 39.7 %
     """
 
     false_accept_rate: float
@@ -123,7 +124,7 @@ class Threshold(float):
         if known is not None and len(known):
             share = (known > threshold).double().mean().item()
             self.known_accepted = share
-            self.interval = 1.96 * math.sqrt(share * (1 - share) / len(known))
+            self.interval = _wilson(share, len(known))
         self.examples = len(unknown)
         return self
 
@@ -136,6 +137,12 @@ class Threshold(float):
             share, half = 100 * self.known_accepted, 100 * self.interval
             parts.append(f"known accepted {share:.1f} +- {half:.1f} %")
         return ", ".join(parts)
+
+
+def _wilson(share: float, count: int) -> float:
+    """Half of the interval z / (1 + z^2/n) sqrt(p (1 - p)/n + z^2/(4 n^2)) of a share p of n."""
+    z = 1.96
+    return z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + (z / count / 2) ** 2)
 
 
 def typical_threshold(
