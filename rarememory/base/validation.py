@@ -11,8 +11,8 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_count(name: str, number: Any) -> None:
-    """An integer of at least 1."""
-    if not _is_a(Integral, number) or int(number) < 1:
+    """An integer of at least 1, of at most 64 bits."""
+    if not _is_a(Integral, number) or not 1 <= int(number) < 2**63:
         raise ValueError(f"{name} must be an integer of at least 1, not {number}")
 
 
@@ -62,6 +62,15 @@ def check_key_dtype(dtype: object) -> None:
 _FLOAT32 = torch.finfo(torch.float32)
 
 
-def _is_a(kind: type, number: Any) -> bool:
-    """Whether this is a number of the kind; True and False are integers to Python, not to us."""
-    return isinstance(number, kind) and not isinstance(number, bool)
+def _is_a(kind: Any, number: Any) -> bool:
+    """Whether this is a number of the kind; True and False are integers to Python, not to us.
+
+    An integer that no float holds is too great for whatever is counted or measured here.
+    """
+    if not isinstance(number, kind) or isinstance(number, bool):
+        return False
+    try:
+        float(number)
+    except OverflowError:
+        return False
+    return True

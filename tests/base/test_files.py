@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rarememory.base import files
 from rarememory.base.files import write_atomically
 
 
@@ -84,3 +85,99 @@ def test_missing_folders_are_created_only_if_asked_for(tmp_path):
         write_atomically(path, lambda temporary: temporary.touch())
     write_atomically(path, lambda temporary: temporary.touch(), parents=True)
     assert path.exists()
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="locks and links as POSIX has them")
+
+
+@posix
+def test_a_save_removes_what_killed_ones_have_left_and_nothing_else(tmp_path):
+    path = tmp_path / "a"
+    others = [tmp_path / ".a.backup", tmp_path / ".b.12345678.draft", tmp_path / ".a.draft.txt"]
+    for left in (tmp_path / ".a.12345678.draft", tmp_path / ".a.87654321.draft", *others):
+        left.mkdir()
+        (left / "a").write_text("half")
+    file = tmp_path / ".a.kea.draft"
+    file.touch()
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert {*tmp_path.iterdir()} == {path, file, *others}
+
+
+@posix
+def test_a_save_leaves_alone_what_another_is_writing(tmp_path):
+    path, drafts = tmp_path / "a", []
+
+    def write(temporary):
+        temporary.write_text("first")
+        write_atomically(path, lambda other: drafts.append(other) or other.write_text("second"))
+        assert temporary.read_text() == "first" and path.read_text() == "second"
+        drafts.append(temporary)
+
+    write_atomically(path, write)
+    assert path.read_text() == "first" and len({*drafts}) == 2
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@posix
+def test_a_draft_that_another_takes_for_abandoned_is_made_again(tmp_path, monkeypatch):
+    made, mkdtemp = [], files.mkdtemp
+
+    def gone(**options):
+        made.append(mkdtemp(**options))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(files, "mkdtemp", gone)
+    write_atomically(tmp_path / "a", lambda temporary: temporary.write_text("new"))
+    assert len(made) == 2 and os.listdir(tmp_path) == ["a"]
+
+
+@posix
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_one_and_its_target_is_replaced(tmp_path, there):
+    for folder in ("disk", "links"):
+        (tmp_path / folder).mkdir()
+    target, link = tmp_path / "disk" / "a", tmp_path / "links" / "b"
+    second = tmp_path / "links" / "c"
+    link.symlink_to("../disk/a")
+    second.symlink_to(link)
+    if there:
+        target.write_text("old")
+        target.chmod(0o600)
+    write_atomically(second, lambda temporary: temporary.write_text("new"))
+    assert link.is_symlink() and second.is_symlink() and not target.is_symlink()
+    assert target.read_text() == second.read_text() == "new"
+    assert not there or stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert os.listdir(target.parent) == ["a"]
+
+
+@posix
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_atomically(tmp_path / "a", lambda temporary: temporary.write_text("new"))
+    assert (tmp_path / "a").is_symlink()
+
+
+@posix
+def test_a_folder_that_cannot_be_read_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    path, opened = tmp_path / "a", os.open
+    path.write_text("old")
+
+    def refuse(name, flags, *rest):
+        if os.fspath(name) == os.fspath(tmp_path):
+            raise PermissionError(13, "Permission denied", os.fspath(name))
+        return opened(name, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_long_name_has_room_for_its_draft(tmp_path):
+    path = tmp_path / ("é" * 127)
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
