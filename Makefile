@@ -21,7 +21,7 @@ endif
 native wheel: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence babi generalised worlds bench lookup summary damage clean
+.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence babi generalised worlds bench lookup soak summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -132,6 +132,9 @@ bench: $(READY) ## what a read, a write and a training step cost
 
 lookup: $(READY) ## every search beside its rivals, checked first (about ten minutes on a CPU)
 	$(RUN) benchmarks.lookup $(LOOKUP)
+
+soak: $(READY) ## try to break a memory, and count what comes of it (MINUTES=30; CAMPAIGNS=names)
+	$(RUN) benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CAMPAIGNS),--campaigns $(CAMPAIGNS))
 
 summary: $(READY) ## gather benchmarks/results into summary.json and the tables of README and docs
 	$(RUN) benchmarks.summary

@@ -1,0 +1,85 @@
+"""A few tries of every campaign of the soak, and that a fault of each kind is seen."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.soak import __main__ as soak
+from benchmarks.soak.campaign import Campaign
+from benchmarks.soak.watching import watched
+from tests.sources import ROOT
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="campaigns fork and kill, as POSIX can"),
+    # Python warns of it since 3.12; the forked processes here only count.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
+
+
+def test_a_few_tries_of_every_campaign_find_no_fault(tmp_path):
+    options = ["--tries", "24", "--minutes", "5"]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.soak", *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    written = {path.stem for path in (tmp_path / "runs").iterdir()}
+    assert written == {f"soak_{name}" for name in soak.CAMPAIGNS}
+
+
+def _right(folder, seed):
+    while True:
+        yield "right"
+
+
+def _wrong_once(folder, seed):
+    yield "right"
+    yield "wrong: slot 7"
+    yield from _right(folder, seed)
+
+
+def _killed(folder, seed):
+    yield "right"
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _failing(folder, seed):
+    yield "right"
+    raise KeyError("kea")
+
+
+def _silent(folder, seed):
+    yield "right"
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("tries", "outcomes", "fault"),
+    [
+        (_right, {"right": 5}, None),
+        (_wrong_once, {"right": 4, "wrong": 1}, "wrong: slot 7"),
+        (_killed, {"right": 1, "crash": 1}, "crash: exit code -11"),
+        (_failing, {"right": 1, "error": 1}, "KeyError: 'kea'"),
+        (_silent, {"right": 1, "hang": 1}, "hang"),
+    ],
+)
+def test_every_kind_of_fault_is_counted(monkeypatch, tries, outcomes, fault):
+    campaign = Campaign("birds", 5, frozenset({"right"}), tries, patience=0.5)
+    monkeypatch.setattr("benchmarks.soak.watching.STARTING", 0.5)
+    counts = watched(campaign, 30.0, 5, 0, method="fork")
+    assert counts.outcomes == outcomes
+    assert (fault is None and counts.faults == []) or fault in counts.faults[0]
+
+
+def test_a_campaign_ends_with_its_time(monkeypatch):
+    campaign = Campaign("birds", 5, frozenset({"right"}), _right)
+    counts = watched(campaign, 0.2, None, 0, method="fork")
+    assert counts.tries > 5 and counts.seconds < 5
