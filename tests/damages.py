@@ -172,19 +172,31 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Recall.weights": [operator("/", "*"), only("left", "*")],
     },
     "base/validation.py": {
-        "check_count": [drop_raise(), operator("<", "<=")],
+        "check_count": [drop_raise(), number(1, 2)],
         "check_not_negative": [operator(">=", ">")],
         "check_positive": [operator(">", ">=")],
         "check_key_dtype": [drop_raise()],
     },
     "base/files.py": {
-        "write_atomically": [drop("fsync"), drop("chmod"), drop("_flush_folder")],
+        "write_atomically": [
+            drop("fsync", 0),
+            drop("fsync", 1),
+            drop("chmod"),
+            drop("_remove_abandoned_drafts"),
+        ],
+        "_target": [condition(False), returns("path"), drop_raise()],
+        "_draft_folder": [drop("flock")],
+        "_remove_if_abandoned": [drop("flock"), drop("rmtree")],
+    },
+    "base/tensor_files.py": {
+        "read_tensors": [drop_raise(0), drop_raise(2), condition(False, 1)],
+        "_canonical": [without("sort_keys")],
     },
     "base/progress.py": {"progress_bar": [without("initial"), condition(False, 0), drop_raise()]},
     "memory/updates.py": {
         "slot_noise": [operator("-", "+", 1), number(27, 28)],
         "ByAgeAndNoise.eviction": [operator("+", "-")],
-        "AverageOrReplace.__post_init__": [drop_raise()],
+        "AverageOrReplace.__post_init__": [drop("check_finite")],
         "AverageOrReplace.weights": [returns("(1.0, 1.0)")],
         "AverageOrReplace.averages": [returns("~hits")],
         "FirstInFirstOut.averages": [returns("hits")],
@@ -223,6 +235,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory.read_only": [number(1, 0)],
         "Memory.__bool__": [returns("len(self) > 0")],
         "Memory.__getstate__": [returns("self.__dict__")],
+    },
+    "memory/invariants.py": {
+        "check_state": [*(drop("_refuse", nth) for nth in range(4)), drop_raise(1), drop_raise(2)],
+        "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
     },
     "memory/forgetting.py": {
         "meets": [operator(">", ">="), drop_raise(0), drop_raise(1)],

@@ -9,6 +9,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def _file(tensors: dict[str, Tensor], header: Any) -> bytes:
 def _spoil(rng: random.Random, node: Any) -> Any:
     """The JSON with something else at one place of it, or without that place."""
     if not isinstance(node, dict | list) or not node or rng.random() < 0.15:
-        return rng.choice(JUNK)
+        return deepcopy(rng.choice(JUNK))
     place = rng.choice([*node] if isinstance(node, dict) else range(len(node)))
     if rng.random() < 0.1:
         del node[place]

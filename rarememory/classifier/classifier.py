@@ -25,6 +25,13 @@ from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder
 from rarememory.classifier.guesses import Guesses, adopt_widths, corrected
+from rarememory.classifier.invariants import (
+    check_book,
+    check_complete,
+    check_ensembler,
+    check_fingerprint,
+    check_header,
+)
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import (
     Label,
@@ -42,12 +49,17 @@ from rarememory.classifier.persistence import read_file, write_file
 from rarememory.classifier.reader import Reader
 from rarememory.classifier.readers import reader_of
 from rarememory.classifier.saving import (
+    check_shapes,
+    checked_book,
     copy_own_state,
     copy_tensors,
     empty_memory,
+    keep_own,
     memory_settings,
     missing_model,
     own_tensors,
+    part_of,
+    refusals_of,
     rename_old,
 )
 from rarememory.classifier.tuning import best_reader
@@ -782,18 +794,20 @@ class MemoryClassifier(LockedModule):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is truncated, of another format or newer, or fits another model.
+            OSError: it cannot be read.
+            ValueError: it is truncated, damaged, of another format or newer, holds what no
+                classifier has, or fits another model.
 
         Warns:
             UserWarning: the model's features of a made-up input differ from those in the file.
         """
         tensors, header = read_file(path)
         rename_old(tensors)
-        of_memory = {
-            name.removeprefix("memory."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("memory.")
-        }
+        of_memory, of_ensembler = part_of(tensors, "memory."), part_of(tensors, "ensembler.")
+        with refusals_of(path):
+            check_header(header)
+            check_complete(of_memory, of_ensembler)
+            empty = empty_memory(header, of_memory, update, lookup, memory_class)
         host = header["host"]
         at, has_logits = host["at"], host["answers"]
         # Nobody has seen yet whether a guess is right: guess again.
@@ -803,13 +817,21 @@ class MemoryClassifier(LockedModule):
             at=None if guessed else at,
             host=has_logits,
             output=stored_output(host, output),
-            classes=range(len(tensors["ensembler.host_ids"])) if has_logits else None,
-            memory=empty_memory(header, of_memory, update, lookup, memory_class),
-            unknown=label_from_json(header["unknown"]),
+            classes=range(len(of_ensembler["host_ids"])) if has_logits else None,
+            memory=empty,
             batch_size=header["batch_size"],
         )
-        copy_tensors(own_tensors(classifier.memory, classifier.ensembler), tensors, path)
-        classifier._from_json(header["book"])
+        own = own_tensors(classifier.memory, classifier.ensembler)
+        check_shapes(own, tensors, path)
+        with refusals_of(path):
+            empty.check_stored(of_memory)
+            check_ensembler(of_ensembler)
+            check_book(header["book"], of_memory["values"], of_ensembler["host_ids"])
+            check_fingerprint(tensors.get("fingerprint"))
+            copy_tensors(own, tensors)
+            classifier._from_json(header["book"])
+            classifier.unknown = label_from_json(header["unknown"])
+            check_labels(classifier._book, classifier.unknown)
         classifier._guesses = Guesses(*header.get("guesses", ()))
         classifier._fingerprint = Fingerprint(header.get("example"), tensors.get("fingerprint"))
         if model is not None:
@@ -848,7 +870,19 @@ class MemoryClassifier(LockedModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rename_old(state_dict, prefix)
         rename_wrapped(state_dict, f"{prefix}extractor.model.", self.model)
-        adopt_widths(self._guesses, self.memory, self.ensembler.host_ids, state_dict, prefix)
+        try:
+            book = checked_book(self.memory, self.ensembler, state_dict, prefix, self._to_json)
+            if book is not None:
+                reader_of(book.get("reader", "nearest"))
+                check_labels(LabelBook.from_json(book), self.unknown)
+                host_ids = self.ensembler.host_ids
+                adopt_widths(self._guesses, self.memory, host_ids, state_dict, prefix)
+                self.memory.fit_checkpoint(dict(state_dict), f"{prefix}memory.")
+        except (ValueError, RuntimeError) as error:
+            args[-1].append(str(error))
+            # Torch goes on to the parts: memory and labels are loaded whole or not at all.
+            keep_own(state_dict, prefix, own_tensors(self.memory, self.ensembler))
+            return
         super()._load_from_state_dict(state_dict, prefix, *args)
         names = [f"{prefix}memory.{name}" for name in MemoryState._fields]
         size = len(self.memory.values)

@@ -170,8 +170,10 @@ class LabelBook:
 
     def to_json(self) -> dict[str, Any]:
         """The book as JSON, for `from_json`."""
-        labels = [[number, label_to_json(label)] for number, label in self._labels.items()]
-        refs = [[slot, [label_to_json(ref) for ref in refs]] for slot, refs in self._refs.items()]
+        # In the order of numbers and slots: equal books are equal in a file too.
+        labels = [[number, label_to_json(self._labels[number])] for number in sorted(self._labels)]
+        slots = sorted(self._refs)
+        refs = [[slot, [label_to_json(ref) for ref in self._refs[slot]]] for slot in slots]
         return {"names": {"next": self._next_id, "labels": labels}, "refs": refs}
 
     @classmethod

@@ -4,26 +4,26 @@ Tensors are tensors; everything else is JSON in the file's header.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from rarememory.base.files import StrPath, write_atomically
+from rarememory.base.tensor_files import encoded, read_tensors
 
 FORMAT = "rarememory.classifier"
+TEXTS = {"format", "version", "header"}
 VERSION = 2
 """Version 1 had other names for some tensors, and did not name the class of the memory."""
 
 
 def write_file(path: StrPath, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write a file whole or not at all: a crash leaves the old file unchanged."""
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": FORMAT, "version": str(VERSION), "header": json.dumps(header)}
-    content = save(stored, metadata)
-    # Not `save_file`, which gives a new file no permissions but its owner's.
+    """Write a file whole or not at all: a crash leaves the old file unchanged.
+
+    Equal tensors and equal headers give equal bytes.
+    """
+    text = json.dumps(header, sort_keys=True)
+    content = encoded(tensors, {"format": FORMAT, "version": str(VERSION), "header": text})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -32,25 +32,29 @@ def read_file(path: StrPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is truncated, of another format, or of a newer version.
+        OSError: it cannot be read.
+        ValueError: it is truncated, damaged, of another format, or of a newer version.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no safetensors file, or only a part of one ({error}): restore it"
-        ) from error
+    tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{str(path)!r} is a safetensors file, but no memory of a classifier")
-    version = int(metadata["version"])
-    if version > VERSION:
+    if metadata.keys() - TEXTS:
+        more = sorted(name[:40] for name in metadata.keys() - TEXTS)
+        raise ValueError(f"{str(path)!r} is damaged: its header has {more}, which no version has")
+    version = metadata.get("version", "")
+    # Digits that nobody has seen yet would be of a version far above.
+    if not (version.isascii() and version.isdecimal() and len(version) < 10):
+        raise ValueError(f"{str(path)!r} is damaged: its version is {version[:40]!r}, no number")
+    if int(version) > VERSION:
         raise ValueError(
             f"{str(path)!r} is of version {version}, and this rarememory reads up to {VERSION}: "
             "upgrade rarememory"
         )
-    header: dict[str, Any] = json.loads(metadata["header"])
+    try:
+        header = json.loads(metadata.get("header", ""))
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deep"
+        raise ValueError(f"{str(path)!r} is damaged: its header is no JSON ({reason})") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{str(path)!r} is damaged: its header is no JSON object")
     return tensors, header

@@ -1,11 +1,20 @@
 """What a memory, and a model that is not there, are in a file; and tensors by their older names."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rarememory.base.files import StrPath
+from rarememory.classifier.invariants import (
+    book_of,
+    check_book,
+    check_ensembler,
+    check_settings,
+)
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import (
@@ -71,25 +80,51 @@ def empty_memory(
     Raises:
         ValueError: the class of the memory or its policy is not of this package, and not given.
     """
+    settings = _present(settings)
+    check_settings(settings)
     # Version 1 did not name the class; only a memory of means has lengths.
     kind = settings.get("memory_class", "MeanMemory" if "lengths" in tensors else "Memory")
     memory_class = MEMORIES.get(kind) if memory_class is None else memory_class
     if memory_class is None:
         raise ValueError(f"the memory is a {kind}, which is not ours: give memory_class=")
-    policy = settings["update"]
-    if update is None and policy["name"] not in POLICIES:
-        raise ValueError(f"it was learnt by a {policy['name']}, which is not ours: give update=")
-    update = POLICIES[policy["name"]](**policy["fields"]) if update is None else update
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-    key_dtype = dtypes.get("keys", torch.float32)
-    own = dict(settings["memory"])
-    if "shadow" in own:
-        # Files of an older version say it so.
-        own["half_precision_copy"] = own.pop("shadow")
-    memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
-    if memory.projection is not None:
-        memory.projection.to(dtypes.get("projection.weight"))
+    update = _policy(settings["update"]) if update is None else update
+    own, keys = settings["memory"], tensors.get("keys")
+    # Before there is room for as many keys as the settings say.
+    if keys is not None and list(keys.shape) != [own["memory_size"], own["key_dim"]]:
+        raise ValueError(
+            f"it has {list(keys.shape)} for keys, and it must be "
+            f"{[own['memory_size'], own['key_dim']]}, as its header says"
+        )
+    key_dtype = torch.float32 if keys is None else keys.dtype
+    try:
+        memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
+    except TypeError as error:
+        raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
+    weight = tensors.get("projection.weight")
+    if memory.projection is not None and weight is not None and weight.is_floating_point():
+        memory.projection.to(weight.dtype)
     return memory
+
+
+def _present(settings: Any) -> Any:
+    """Settings by their present names; files of an older version call one otherwise."""
+    own = settings.get("memory") if isinstance(settings, dict) else None
+    if not isinstance(own, dict) or "shadow" not in own:
+        return settings
+    rest = {name: value for name, value in own.items() if name != "shadow"}
+    return {**settings, "memory": {**rest, "half_precision_copy": own["shadow"]}}
+
+
+def _policy(stored: dict[str, Any]) -> Update:
+    """The policy of writing that a file names."""
+    policy = POLICIES.get(stored["name"])
+    if policy is None:
+        raise ValueError(f"it was learnt by a {stored['name']}, which is not ours: give update=")
+    names = {field.name for field in fields(policy)}
+    if stored["fields"].keys() - names:
+        raise ValueError(f"{stored['name']} has {names or 'no options'}, not {stored['fields']}")
+    update: Update = policy(**stored["fields"])
+    return update
 
 
 def own_tensors(memory: nn.Module, ensembler: nn.Module) -> dict[str, Tensor]:
@@ -108,8 +143,8 @@ def copy_own_state(_: nn.Module, state: dict[str, Any], prefix: str, *rest: Any)
             state[name] = tensor.clone()
 
 
-def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
-    """Copy what was stored into our own tensors, all of it or nothing.
+def check_shapes(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
+    """Refuse what was stored if it does not fit our own tensors.
 
     Raises:
         ValueError: a tensor is missing, or has another shape.
@@ -121,9 +156,66 @@ def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPat
                 f"{str(path)!r} has {there} for {name}, and it must be {list(tensor.shape)}: the "
                 "file is damaged, or belongs to another model"
             )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored[name])
+
+
+@torch.no_grad()
+def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    """Copy what was stored, and has been checked, into our own tensors."""
+    for name, tensor in own.items():
+        tensor.copy_(stored[name])
+
+
+@contextmanager
+def refusals_of(path: StrPath) -> Iterator[None]:
+    """Say of whatever is refused in the block which file it is of."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+
+
+def part_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def checked_book(
+    memory: Memory,
+    ensembler: nn.Module,
+    state_dict: Mapping[str, Any],
+    prefix: str,
+    own: Callable[[], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """Labels and refs of a checkpoint, as JSON, after all of it was checked.
+
+    What the checkpoint lacks is ours: `own` gives our labels and refs. None if it has no part of a
+    classifier but the model.
+
+    Raises:
+        ValueError: what no classifier has, or what does not fit each other.
+    """
+    of_memory = part_of(state_dict, f"{prefix}memory.")
+    of_ensembler = part_of(state_dict, f"{prefix}ensembler.")
+    state = state_dict.get(f"{prefix}_extra_state")
+    if not of_memory and not of_ensembler and state is None:
+        return None
+    of_memory = {**memory.state_dict(), **of_memory}
+    of_ensembler = {**ensembler.state_dict(), **of_ensembler}
+    memory.check_stored(of_memory)
+    check_ensembler(of_ensembler)
+    book: dict[str, Any] = own() if state is None else book_of(state)
+    check_book(book, of_memory["values"], of_ensembler["host_ids"])
+    return book
+
+
+def keep_own(state_dict: dict[str, Any], prefix: str, own: Mapping[str, Tensor]) -> None:
+    """Put our own tensors in place of those of a state_dict, so that loading it changes nothing."""
+    for name in own.keys() & {name.removeprefix(prefix) for name in state_dict}:
+        state_dict[prefix + name] = own[name]
 
 
 class _MissingModel(nn.Module):

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rarememory.base.files import write_atomically
+from rarememory.base.tensor_files import encoded, read_tensors
 from rarememory.classifier import MemoryClassifier
-from rarememory.classifier.saving import copy_tensors, empty_memory, memory_settings
+from rarememory.classifier.saving import (
+    check_shapes,
+    copy_tensors,
+    empty_memory,
+    memory_settings,
+    refusals_of,
+)
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import Update
@@ -61,7 +67,9 @@ class _OnHub(
             **self._save_tensors(save_directory / TENSORS),
         }
         text = json.dumps({"rarememory": ours}, indent=2)
-        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        write_atomically(
+            save_directory / CONFIG, lambda path: path.write_text(text + "\n", encoding="utf-8")
+        )
 
     @classmethod
     def _from_pretrained(
@@ -128,8 +136,8 @@ class HubMemory(Memory, _OnHub):
     kind = "memory"
 
     def _save_tensors(self, path: Path) -> dict[str, Any]:
-        tensors = {name: part.cpu().contiguous() for name, part in self.state_dict().items()}
-        save_file(tensors, path)
+        content = encoded(self.state_dict(), {"format": "pt"})
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
         return memory_settings(self)
 
     @classmethod
@@ -141,15 +149,13 @@ class HubMemory(Memory, _OnHub):
         update: Update | None = None,
         lookup: str | Lookup = "auto",
     ) -> "HubMemory":
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{str(path)!r} is no safetensors file, or only a part of one ({error}): restore it"
-            ) from error
-        memory = empty_memory(config, tensors, update, lookup, cls)
-        assert isinstance(memory, cls)
-        copy_tensors(memory.state_dict(), tensors, path)
+        tensors, _ = read_tensors(path)
+        with refusals_of(path):
+            memory = empty_memory(config, tensors, update, lookup, cls)
+            assert isinstance(memory, cls)
+            check_shapes(memory.state_dict(), tensors, path)
+            memory.check_stored(tensors)
+        copy_tensors(memory.state_dict(), tensors)
         return memory
 
     def _card_fields(self) -> dict[str, str]:
@@ -230,6 +236,8 @@ def _ours(config: Any, kind: str, model_id: str) -> dict[str, Any]:
             f"{model_id!r} has no {CONFIG} of rarememory: give a folder or a repository that "
             "`save_pretrained` or `push_to_hub` made"
         )
+    if not isinstance(ours["kind"], str) or type(ours["version"]) is not int:
+        raise ValueError(f"{model_id!r} has a {CONFIG} whose kind or version is damaged")
     if ours["kind"] != kind:
         right = {each.kind: each.__name__ for each in (HubMemory, HubClassifier)}
         name = right.get(ours["kind"], "a newer rarememory")

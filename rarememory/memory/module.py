@@ -1,11 +1,11 @@
 """The memory: a module that holds keys, values and ages, and reads and writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor, nn
 
 from rarememory.base.deprecation import renamed_keywords
@@ -23,6 +23,7 @@ from rarememory.lookup.exact import score
 from rarememory.memory import updates, writing
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
+from rarememory.memory.invariants import check_state
 from rarememory.memory.losses import margin_loss
 from rarememory.memory.queries import (
     Rows,
@@ -443,6 +444,29 @@ class Memory(nn.Module):
             self._half_keys()
             return old_slots
 
+    def check_stored(self, stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+        """Refuse tensors, by their names in `state_dict`, that no such memory has; for variants.
+
+        Whatever is loaded is checked by this before any of it is taken: `rarememory.memory`'s
+        `check_state` has the rules.
+
+        Raises:
+            ValueError: what is wrong, and what it must be.
+        """
+        check_state(stored)
+
+    def fit_checkpoint(self, state_dict: dict[str, Any], prefix: str = "") -> None:
+        """Resize, in a state_dict, the memory under `prefix` to as many slots as there are here.
+
+        Raises:
+            ValueError: it is no such memory, or one of another width.
+            RuntimeError: inside `read_only()`.
+        """
+        self.require_writable("load")
+        others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
+        buffers, fills = self._slot_buffers(), self._slot_fills
+        resize_checkpoint(state_dict, prefix, buffers, fills, others, self.check_stored)
+
     def __getstate__(self) -> dict[str, Any]:
         with self.lock.reading():
             # Copies, for another thread may write before they are looked at. What processes share
@@ -464,10 +488,7 @@ class Memory(nn.Module):
         error_msgs: list[str] = args[-1]
         with self.lock.writing():
             try:
-                self.require_writable("load")
-                others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
-                buffers, fills = self._slot_buffers(), self._slot_fills
-                resize_checkpoint(state_dict, prefix, buffers, fills, others)
+                self.fit_checkpoint(state_dict, prefix)
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
                 return

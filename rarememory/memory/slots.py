@@ -4,7 +4,7 @@ They come as a mapping of names to tensors with one entry for each slot, and a m
 names to what an empty slot holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -66,14 +66,17 @@ def resize_checkpoint(
     buffers: Mapping[str, Tensor],
     fills: Fills,
     others: list[str],
+    check: Callable[[Mapping[str, Tensor]], None],
 ) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as our buffers have.
 
-    A state_dict without any part of the memory is not changed: torch reports what is missing.
+    A state_dict without any part of the memory is not changed: torch reports what is missing. The
+    stored tensors go through `check` first, which may refuse them.
 
     Raises:
         ValueError: a buffer or one of the `others` is missing, or a buffer has another width than
-            ours. Torch would load the rest: a memory is loaded whole or not at all.
+            ours, or `check` refuses them. Torch would load the rest: a memory is loaded whole or
+            not at all.
     """
     names = [*buffers, *others]
     missing = [name for name in names if prefix + name not in state_dict]
@@ -88,6 +91,7 @@ def resize_checkpoint(
             raise ValueError(
                 f"the checkpoint's {name} have width {width}, and this memory's {wanted}"
             )
+    check(stored)
     memory_size = len(buffers["values"])
     if len(stored["values"]) != memory_size:
         state = MemoryState(*(stored[name] for name in MemoryState._fields))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from rarememory import native
+from rarememory.base.validation import check_finite
 
 
 @runtime_checkable
@@ -101,8 +102,7 @@ class AverageOrReplace(ByAgeAndNoise):
     age_noise: float = 8.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.age_noise < float("inf"):
-            raise ValueError(f"age_noise must be 0 or a positive number, not {self.age_noise}")
+        check_finite("age_noise", self.age_noise)
 
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         """All that hit."""

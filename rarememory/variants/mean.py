@@ -1,9 +1,10 @@
 """A memory of means: of each class one key, the mean of all its examples."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from rarememory.base.state import EMPTY, Recall, Write
@@ -86,6 +87,17 @@ class MeanMemory(Memory):
             for field, new in zip(done, write, strict=True):
                 field[part] = new
         return Write(*(field.view(rows.shape) for field in done))
+
+    def check_stored(self, stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+        """As in `Memory`; and every key stands for a sum of some length.
+
+        Raises:
+            ValueError: what is wrong, and what it must be.
+        """
+        super().check_stored(stored)
+        lengths = stored["lengths"]
+        if not lengths.is_meta and not ((lengths > 0) == (stored["values"] != EMPTY)).all():
+            raise ValueError("lengths must be positive, and 0 where a slot is empty")
 
     def _averaged(self, units: Tensor, labels: Tensor) -> Write:
         """Write rows of at most as many classes as there are slots."""

@@ -1,0 +1,89 @@
+"""What holds of the state of every memory, checked before a stored one is taken.
+
+Whatever is loaded comes by here: a file, a checkpoint, a repository of the Hub.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.validation import FLOATS
+
+UNIT = 0.01
+"""Lengths of keys may differ from 1 by so much: bfloat16, the coarsest type of keys, needs it."""
+LAST = 2**62
+"""The clock of a memory is below this."""
+
+
+def check_state(stored: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not the state of a memory.
+
+    Keys are floats of unit length, and zero where the slot is empty; values are integers, EMPTY or
+    at least 0; no slot was written before the first write or after the last. All other tensors of
+    floats are finite. Tensors of the device "meta" have no numbers to check.
+
+    Args:
+        stored: those of `MemoryState`, and whatever the memory has beside them, by their names.
+
+    Raises:
+        ValueError: the slots that are wrong, and what they must be.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> state = Memory(key_dim=2, memory_size=3).state_dict()
+        >>> check_state(state)
+        >>> check_state({**state, "values": torch.tensor([7, -1, -1])})
+        Traceback (most recent call last):
+            ...
+        ValueError: keys must be of length 1; those of slots [0] are not
+    """
+    for name, tensor in stored.items():
+        _check_type(name, tensor)
+    state = MemoryState(*(stored[name] for name in MemoryState._fields))
+    slots = len(state.values)
+    for name, dims in _DIMS.items():
+        shape = list(stored[name].shape)
+        if len(shape) != dims or (dims and shape[0] != slots):
+            raise ValueError(f"{name} have the shape {shape}, which does not fit {slots} slots")
+    if any(tensor.is_meta for tensor in stored.values()):
+        return
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite, and some are infinite or NaN")
+    _refuse(state.values < EMPTY, f"values must be at least 0, or {EMPTY} for none")
+    lengths = torch.linalg.vector_norm(state.keys, dim=1, dtype=_wide(state.keys))
+    off = state.occupied & ((lengths - 1).abs() > UNIT)
+    _refuse(off, "keys must be of length 1")
+    _refuse(~state.occupied & (state.keys != 0).any(1), "keys of empty slots must be zero")
+    clock = int(state.clock)
+    if not 0 <= clock < LAST:
+        raise ValueError(f"the clock must be from 0 to 2^62, not {clock}")
+    late = (state.written < 0) | (state.written > clock)
+    _refuse(late, f"writes must be from 0 to {clock}, the last")
+
+
+_DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}
+
+
+def _check_type(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense tensor")
+    whole = name in MemoryState._fields and name != "keys"
+    if whole and tensor.dtype != torch.int64:
+        raise ValueError(f"{name} must be int64, not {tensor.dtype}")
+    if name == "keys" and tensor.dtype not in FLOATS:
+        raise ValueError(f"keys must be of a float type, not {tensor.dtype}")
+
+
+def _wide(keys: Tensor) -> torch.dtype:
+    return torch.float64 if keys.dtype == torch.float64 else torch.float32
+
+
+def _refuse(wrong: Bool[Tensor, " slots"], rule: str) -> None:
+    slots = wrong.nonzero().squeeze(1).tolist()
+    if slots:
+        more = f" and {len(slots) - 8} more" if len(slots) > 8 else ""
+        raise ValueError(f"{rule}; those of slots {slots[:8]}{more} are not")
