@@ -30,15 +30,14 @@ ARGUMENTS = (
 def serving(file):
     """A server of a session with this file, on any free port."""
     server = Server(Session(Path(file)))
-    # Shutting down waits for the end of a poll.
-    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield server
     finally:
         server.shutdown()
-        server.server_close()
         thread.join()
+        server.close()
 
 
 @contextmanager

@@ -59,6 +59,8 @@ OUTSIDE = (
     "tqdm",
     "rich",
     "typer",
+    "starlette",
+    "uvicorn",
     "huggingface_hub",
     "pytorch_metric_learning",
     "learn2learn",

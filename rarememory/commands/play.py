@@ -1,14 +1,18 @@
 """`rarememory play`: a web page to try a memory with drawings."""
 
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rarememory.commands.output import errors_as_text, print_text
-from rarememory.play.server import Server
 from rarememory.play.session import Session
+
+if TYPE_CHECKING:
+    from rarememory.play.server import Server
 
 
 def play(
@@ -22,12 +26,13 @@ def play(
 ) -> None:
     """Draw a character on a web page and name it: it is recognised when you draw it again.
 
-    The page is served to this computer only, and needs no network.
+    The page is served to this computer only, and needs no network. Its address has a token, so that
+    no other user of this computer can open it: keep it to yourself.
     """
-    with errors_as_text(), _server(Session(memory), port) as server:
+    with errors_as_text(), _server(memory, port) as server:
         print_text(f"draw at {server.url} (Ctrl-C ends it)")
         if browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.opening_url)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -35,8 +40,20 @@ def play(
             print_text(f"\nended{lost}")
 
 
-def _server(session: Session, port: int) -> Server:
+@contextmanager
+def _server(memory: Path, port: int) -> "Iterator[Server]":
     try:
-        return Server(session, port)
+        from rarememory.play.server import Server
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'the page needs {error.name}: pip install "rarememory[play]"'
+        ) from error
+    session = Session(memory)
+    try:
+        server = Server(session, port)
     except OSError as error:
         raise OSError(f"port {port} cannot be opened ({error}): choose another --port") from error
+    try:
+        yield server
+    finally:
+        server.close()

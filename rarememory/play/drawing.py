@@ -11,8 +11,10 @@ from rarememory.data.pen import rasterize
 
 SIDE = 256
 """Coordinates are integers from 0 to SIDE - 1."""
-LONGEST = 100_000
+LONGEST = 20_000
 """Most characters of a path; a long scribble has some thousands."""
+FARTHEST = 20_000
+"""Most units that a pen may go, near eighty times across the paper: that much is rendered fast."""
 _STROKE = re.compile(r"M(\d{1,3} \d{1,3}(?:L\d{1,3} \d{1,3})*)")
 
 # Medians of Omniglot at 28 x 28 pixels: the longer side of a character, and half the pen's width.
@@ -26,7 +28,8 @@ def strokes(path: str) -> list[Float[np.ndarray, "points xy"]]:
     """The points of every stroke of a path such as "M10 20L30 40M5 5".
 
     Raises:
-        ValueError: the path is empty, too long, or not made of such strokes.
+        ValueError: the path is empty, too long, or not made of such strokes, or the pen goes too
+            far.
 
     Example:
         >>> [stroke.tolist() for stroke in strokes("M10 20L30 40M5 5")]
@@ -43,6 +46,11 @@ def strokes(path: str) -> list[Float[np.ndarray, "points xy"]]:
     points = [np.array(re.findall(r"\d+", one), dtype=np.float64).reshape(-1, 2) for one in found]
     if path != "".join("M" + one for one in found) or max(p.max() for p in points) >= SIDE:
         raise ValueError(f"{path[:40]!r} is no drawing as M1 2L3 4, from 0 to {SIDE - 1}")
+    far = sum(np.hypot(*np.diff(stroke, axis=0).T).sum() for stroke in points)
+    if far > FARTHEST:
+        raise ValueError(
+            f"the pen goes {far:,.0f} units, and {FARTHEST:,} are allowed: draw a simpler one"
+        )
     return points
 
 

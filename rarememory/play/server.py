@@ -1,141 +1,130 @@
-"""An HTTP server for a session: the page, and its actions as JSON requests.
+"""Serves the page to this computer by uvicorn, with limits on connections and their time."""
 
-It listens on 127.0.0.1 and accepts requests of its own page only: another Host, another Origin or
-another Content-Type is refused, so that no other web page can send one. A Content-Security-Policy
-keeps the page from loading anything else and from running any script but its own.
-"""
-
-import json
-from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
-from threading import Lock
+import asyncio
+import socket
 from typing import Any
 
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rarememory.play.page import PATIENCE, Page
 from rarememory.play.session import Session
 
 ADDRESS = "127.0.0.1"
-MAX_BYTES = 1 << 18
-"""Largest body of a request."""
-PAGE = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
-ACTIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
-    "ask": lambda session, body: session.ask(body["drawing"]),
-    "state": lambda session, body: session.state(),
-    "learn": lambda session, body: session.learn(body["drawing"], body["name"]),
-    "forget": lambda session, body: session.forget(body["name"]),
-    "undo": lambda session, body: session.undo(),
-    "save": lambda session, body: session.save(),
-    "load": lambda session, body: session.load(),
-}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+MAX_CONNECTIONS = 200
+"""One more takes the place of that which has waited longest without sending a request."""
+BACKLOG = 1024
+"""Connections that the system may hold until the server takes them."""
 
 
-class Server(ThreadingHTTPServer):
+class Server:
     """Serves a session on 127.0.0.1; port 0 takes any that is free.
+
+    Attributes:
+        session: what is served.
+        page: what answers.
 
     Raises:
         OSError: the port is taken.
     """
 
-    daemon_threads = True
-
     def __init__(self, session: Session, port: int = 0) -> None:
-        super().__init__((ADDRESS, port), _Handler)
+        self._socket = socket.socket()
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((ADDRESS, port))
+            # At once: the browser may come before the server is ready, and waits then.
+            self._socket.listen(BACKLOG)
+        except OSError:
+            self._socket.close()
+            raise
         self.session = session
-        self.lock = Lock()
+        self.page = Page(session, f"{ADDRESS}:{self.port}")
+        config = uvicorn.Config(
+            self.page.application,
+            http=_Connection,
+            ws="none",
+            lifespan="off",
+            # It would print addresses, and so the token.
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=int(PATIENCE),
+            # Ctrl-C waits no longer for clients.
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+
+    @property
+    def port(self) -> int:
+        """It listens on this port."""
+        port: int = self._socket.getsockname()[1]
+        return port
 
     @property
     def url(self) -> str:
-        """The address of the page."""
-        return f"http://{ADDRESS}:{self.server_address[1]}/"
+        """The address of the page, with its token."""
+        return f"http://{self.page.address}/{self.page.token}/"
+
+    @property
+    def opening_url(self) -> str:
+        """An address that leads to the page once."""
+        return f"http://{self.page.address}/open/{self.page.key}"
+
+    def serve_forever(self) -> None:
+        """Serve until Ctrl-C, which is raised here, or `shutdown`."""
+        self._server.run(sockets=[self._socket])
+
+    def shutdown(self) -> None:
+        """Let `serve_forever` return, soon; for another thread."""
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Free the port."""
+        self._socket.close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
+class _Connection(H11Protocol):
+    """A connection that is closed if its client sends no request in time, or others need room."""
 
-    def do_GET(self) -> None:
-        if not self._is_own_page():
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        # The request that was the last when the timer began; none at first.
+        self._last: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        there = [one for one in self.connections if not one.transport.is_closing()]
+        waiting = [one for one in there if isinstance(one, _Connection) and one.waits]
+        if len(there) > MAX_CONNECTIONS and waiting:
+            # The timers end in the order in which the connections began to wait.
+            min(waiting, key=lambda one: one.deadline).transport.abort()
+        self._start()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def deadline(self) -> float:
+        """When the timer ends."""
+        return self._timer.when() if self._timer is not None else float("inf")
+
+    def _start(self) -> None:
+        self._timer = self.loop.call_later(PATIENCE, self._look)
+
+    def _look(self) -> None:
+        if self.waits and self.cycle is self._last:
+            self.transport.abort()
             return
-        if self.path not in PAGE:
-            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {self.path[:80]} here")
-            return
-        name, kind = PAGE[self.path]
-        self._send(HTTPStatus.OK, kind, (files("rarememory.play") / name).read_bytes())
-
-    def do_POST(self) -> None:
-        body = self._body() if self._is_own_page() else None
-        if body is None:
-            return
-        action = ACTIONS.get(self.path.removeprefix("/api/"))
-        if action is None:
-            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {self.path[:80]} here")
-            return
-        try:
-            with self.server.lock:
-                answer = action(self.server.session, body)
-        except (ValueError, OSError) as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
-        except KeyError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"the request has no {error}")
-        else:
-            self._send_json(HTTPStatus.OK, {"answer": answer})
-
-    def _is_own_page(self) -> bool:
-        """Whether the request comes from this page; if not, it is refused here."""
-        _, port = self.server.server_address[:2]
-        own = {f"{ADDRESS}:{port}", f"localhost:{port}"}
-        host, origin = self.headers.get("Host"), self.headers.get("Origin")
-        if host in own and (origin is None or origin.removeprefix("http://") in own):
-            return True
-        self._refuse(HTTPStatus.FORBIDDEN, f"only requests of {self.server.url} are accepted")
-        return False
-
-    def _body(self) -> dict[str, str] | None:
-        """The JSON object of the request, or None if it was refused."""
-        length = self.headers.get("Content-Length", "")
-        # The browser does not receive the response while the body of its request is unread.
-        read = self.rfile.read(min(int(length), MAX_BYTES + 1)) if length.isdecimal() else b""
-        if self.headers.get_content_type() != "application/json":
-            self._refuse(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a request must be JSON")
-        elif len(read) > MAX_BYTES:
-            too_much = (
-                f"a request has at most {MAX_BYTES:,} bytes, and this one has {int(length):,}"
-            )
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_much)
-        else:
-            try:
-                body = json.loads(read)
-            except ValueError:
-                body = None
-            if isinstance(body, dict) and all(isinstance(one, str) for one in body.values()):
-                return body
-            self._refuse(HTTPStatus.BAD_REQUEST, "a request must be a JSON object of strings")
-        return None
-
-    def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        self._send_json(status, {"error": sentence})
-
-    def _send_json(self, status: HTTPStatus, content: dict[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(content).encode())
-
-    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        sizes = {"Content-Type": kind, "Content-Length": str(len(content))}
-        for name, value in (HEADERS | sizes).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing: the page shows what happens."""
+        self._last = self.cycle
+        self._start()

@@ -272,7 +272,8 @@ def test_play_prints_its_address_opens_a_browser_and_ends_with_ctrl_c(shapes, mo
 
     monkeypatch.setattr("rarememory.play.server.Server.serve_forever", draw_and_interrupt)
     output = run("play", "--port", 0)
-    assert f"draw at {opened[0]} (Ctrl-C ends it)" in output and "unsaved" in output
+    assert re.search(r"draw at http://127\.0\.0\.1:\d+/[\w-]{32}/ \(Ctrl-C ends it\)", output)
+    assert "/open/" in opened[0] and opened[0] not in output and "unsaved" in output
     output = run("play", "--port", 0, "-m", "saved.safetensors", "--no-browser")
     assert len(opened) == 1 and "unsaved" not in output
     assert run_json("inspect", "saved.safetensors")["classes"] == [{"label": "L", "slots": 1}]

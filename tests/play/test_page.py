@@ -161,7 +161,7 @@ def test_a_bad_name_is_refused_and_markup_is_shown_as_text(page):
 
 
 def test_drawing_on_while_the_server_is_busy_loses_nothing(page):
-    with page.server.lock:
+    with page.server.page.lock:
         for name in ("T", "sun"):
             draw(page.driver, character(name))
             page.name(name)
