@@ -873,7 +873,8 @@ class MemoryClassifier(LockedModule):
         try:
             book = checked_book(self.memory, self.ensembler, state_dict, prefix, self._to_json)
             if book is not None:
-                reader_of(book.get("reader", "nearest"))
+                reader = reader_of(book.get("reader", "nearest"))
+                reader.having(**book.get("reader_settings", {}))
                 check_labels(LabelBook.from_json(book), self.unknown)
                 host_ids = self.ensembler.host_ids
                 adopt_widths(self._guesses, self.memory, host_ids, state_dict, prefix)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_bytes
 from rarememory.base.state import EMPTY, host_may_read
+from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
+from rarememory.classifier.refinement import PENALTY
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
@@ -25,6 +27,8 @@ NEAREST_SCALE = 16.0
 """Of the cosine of the nearest example, where there is nothing to fit a scale by."""
 PENALTIES = (3e-5, 1e-4, 1e-3)
 """That are tried, beside the one that is there, by held-out examples."""
+MAX_PENALTY = 1e6
+"""Beyond it nothing would be refined, nor computed."""
 LONE_COSINE = 0.5
 """Of an example that is alone: how alike others of its class are cannot be found out."""
 _NEVER = -50.0
@@ -67,7 +71,22 @@ class FittedReader(Reader):
         return self._settings._asdict()
 
     def having(self, **settings: float | None) -> "FittedReader":
-        """A reader with other settings."""
+        """A reader with other settings.
+
+        Raises:
+            ValueError: there is no such setting, or a number cannot be one.
+        """
+        if settings.keys() - self.settings.keys():
+            raise ValueError(f"the reader {self.name!r} has {[*self.settings]}, not {[*settings]}")
+        shrinkage, penalty = settings.get("shrinkage"), settings.get("penalty", PENALTY)
+        if shrinkage is not None:
+            check_positive("shrinkage", shrinkage)
+        check_finite("penalty", penalty)
+        if (shrinkage or 0) > 1 or float(penalty or 0) > MAX_PENALTY:
+            raise ValueError(
+                f"shrinkage must be at most 1 and penalty {MAX_PENALTY:g}, not {shrinkage} and "
+                f"{penalty}"
+            )
         return FittedReader(Settings(**{**self.settings, **settings}))  # type: ignore[arg-type]
 
     def evidence(

@@ -150,6 +150,8 @@ def check_book(book: Any, values: Tensor, host_ids: Tensor) -> None:
         raise ValueError("its remarks must be texts")
     if "reader" in book:
         _part(book, "reader", str, "a text")
+    if "reader_settings" in book:
+        _part(book, "reader_settings", dict, "an object")
 
 
 def check_ensembler(stored: Mapping[str, Tensor]) -> None:

@@ -119,8 +119,9 @@ class Memory(nn.Module):
         if update is not None and not isinstance(update, updates.Update):
             raise ValueError(f"update must be a policy such as AverageOrReplace(), not {update!r}")
         self.k = k
-        self.margin = margin
-        self.temperature = temperature
+        # Torch takes no integer of more than 64 bits.
+        self.margin = float(margin)
+        self.temperature = float(temperature)
         self.update = updates.AverageOrReplace() if update is None else update
         self.lookup = choose_lookup(lookup)
         self.subtract_margin = subtract_margin

@@ -110,7 +110,7 @@ class AverageOrReplace(ByAgeAndNoise):
 
     @property
     def weights(self) -> tuple[float, float]:
-        return 1.0, self.age_noise
+        return 1.0, float(self.age_noise)
 
 
 @dataclass(frozen=True)
