@@ -8,6 +8,7 @@ learnt) or if `doctor` found a problem; 2 if the arguments are wrong; 130 after 
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt
@@ -25,6 +27,7 @@ from rarememory.commands.babi import babi
 from rarememory.commands.encoders import Encoder, encoder_by_name
 from rarememory.commands.images import batches, labelled_files, read_image
 from rarememory.commands.info import info
+from rarememory.commands.known import Known
 from rarememory.commands.language_model import language_model
 from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
@@ -64,23 +67,26 @@ def learn(
 ) -> None:
     """Learn the images of a folder; FOLDER/kea/1.jpg is a kea. One image per class is enough.
 
-    If the memory file exists already, the images are added to it.
+    If the memory file exists already, the images are added to it, but for those that it knows.
     """
     with errors_as_text():
         images, skipped = labelled_files(folder)
         classifier, used_encoder = _load_or_create(memory, encoder, slots)
         failed: dict[Path, str] = {}
-        learnt = classifier.learn(batches(images, used_encoder, failed))
+        learnt, known = _learnt(classifier, batches(images, used_encoder, failed))
         _print_left_out(skipped, failed)
         if len(failed) == len(images):
             raise ValueError(f"nothing is learnt: none of the {len(images)} images can be used")
         if len(classifier.classes) > 1:
             classifier.fit_threshold(false_accept_rate=far)
         classifier.save(memory)
-    counts = Counter(label for path, label in images if path not in failed)
+    counts = Counter(
+        label for path, label in images if path not in failed and path.as_posix() not in known
+    )
     if as_json:
         report = {
             "learnt": counts,
+            "known": len(known),
             "classes": [label_to_json(label) for label in classifier.classes],
             "lost": len(learnt.lost),
             "failed": {path.as_posix(): sentence for path, sentence in failed.items()},
@@ -88,9 +94,24 @@ def learn(
         }
         print(json.dumps(report))
     else:
-        _print_learnt(classifier, learnt, counts, memory)
+        _print_learnt(classifier, learnt, counts, len(known), memory)
     if failed:
         raise typer.Exit(1)
+
+
+def _learnt(
+    classifier: MemoryClassifier, parts: Iterator[tuple[Tensor, list[str], list[str]]]
+) -> tuple[Learnt, set[str]]:
+    """What was learnt, and the paths of what was known before."""
+    before, learnt, known = Known(classifier), [], set()
+    for images, labels, paths in parts:
+        rows = before.rows(images, labels, paths)
+        known |= {path for path, old in zip(paths, rows, strict=True) if old}
+        new = [row for row, old in enumerate(rows) if not old]
+        if new:
+            part = ([labels[row] for row in new], [paths[row] for row in new])
+            learnt.append(classifier.learn(images[new], *part))
+    return Learnt.joined(learnt), known
 
 
 def _print_left_out(skipped: list[Path], failed: dict[Path, str]) -> None:
@@ -103,8 +124,10 @@ def _print_left_out(skipped: list[Path], failed: dict[Path, str]) -> None:
 
 
 def _print_learnt(
-    classifier: MemoryClassifier, learnt: Learnt, counts: Counter[str], memory: Path
+    classifier: MemoryClassifier, learnt: Learnt, counts: Counter[str], known: int, memory: Path
 ) -> None:
+    if known:
+        print_text(f"{known} images were known already, and are not learnt again")
     print_text(f"learnt {counts.total()} images of {len(counts)} classes into {memory}")
     print_text(f"it has {len(classifier.memory)} examples of {len(classifier.classes)} classes now")
     if learnt.lost:

@@ -182,7 +182,7 @@ def test_a_broken_or_blank_image_is_named_and_the_others_are_learnt(shapes):
     assert result.stderr.splitlines()[:-1] == [*report["failed"].values()]
     assert "'shapes/bar/2.png' cannot be read as an image" in result.stderr
     assert "'shapes/ring/2.png' is blank (all of one colour)" in result.stderr
-    assert "learnt 3 images of 3 classes" in run(*LEARN, code=1)
+    assert "learnt 0 images of 0 classes" in run(*LEARN, code=1)
     assert run_json("predict", "bar.png", "-m", "m.safetensors")[0]["label"] == "bar"
 
 
@@ -258,6 +258,35 @@ def test_a_memory_from_python_can_be_inspected_but_not_queried(shapes):
     )
     with pytest.raises(ValueError, match="loaded without its model"):
         MemoryClassifier.load("p.safetensors", None).predict(torch.eye(3))
+
+
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+def test_a_folder_that_is_learnt_again_is_stored_once(shapes, monkeypatch, reader):
+    changed = partial(encoder_by_name("omniglot")._replace, reader=reader)
+    monkeypatch.setattr("rarememory.commands.cli.encoder_by_name", lambda _: changed())
+    drawing("ring", turn=9).save(shapes / "shapes" / "ring" / "2.png")
+    assert run_json(*LEARN)["known"] == 0
+    before = MemoryClassifier.load("m.safetensors", None).examples()
+    (shapes / "shapes").rename(shapes / "moved")
+    for folder in ("moved", "shapes"):
+        if folder == "shapes":
+            (shapes / "moved").rename(shapes / "shapes")
+        elif reader == "nearest":
+            # A mean of two rings is known by the paths alone.
+            continue
+        found = run_json("learn", folder, "-m", "m.safetensors")
+        assert found["known"] == 4 and found["learnt"] == {}
+        assert MemoryClassifier.load("m.safetensors", None).examples() == before
+    drawing("bar", turn=3).save(shapes / "shapes" / "bar" / "2.png")
+    said = run("learn", "shapes", "-m", "m.safetensors")
+    assert "4 images were known already, and are not learnt again learnt 1 images of 1" in said
+    # The same picture under another class is another example.
+    (shapes / "shapes" / "kea").mkdir()
+    drawing("ring").save(shapes / "shapes" / "kea" / "1.png")
+    assert run_json("learn", "shapes", "-m", "m.safetensors")["learnt"] == {"kea": 1}
+    # A file with another picture is another example too.
+    drawing("cross", turn=20).save(shapes / "shapes" / "cross" / "1.png")
+    assert run_json("learn", "shapes", "-m", "m.safetensors")["learnt"] == {"cross": 1}
 
 
 def test_play_prints_its_address_opens_a_browser_and_ends_with_ctrl_c(shapes, monkeypatch):
