@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml
 
 native: $(READY) ## build the library in C++ in place, after a change of rarememory/native
 	cmake -S rarememory/native -B build/native
-	cmake --build build/native --parallel
+	cmake --build build/native --parallel $$(getconf _NPROCESSORS_ONLN)
 	cmake --install build/native --prefix .
 	@test ! -e rarememory/native/librarememory.so || touch rarememory/native/librarememory.so
 

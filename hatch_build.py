@@ -3,6 +3,7 @@
 An editable install gets it in the folder of the sources, where `make native` builds it too.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -28,7 +29,7 @@ class NativeHook(ScikitBuildHook):
         with tempfile.TemporaryDirectory() as folder:
             for command in (
                 ["cmake", "-S", "rarememory/native", "-B", folder, *generator],
-                ["cmake", "--build", folder],
+                ["cmake", "--build", folder, "--parallel", str(os.cpu_count() or 1)],
                 ["cmake", "--install", folder, "--prefix", "."],
             ):
                 subprocess.run(command, cwd=self.root, check=True)
