@@ -93,7 +93,9 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
     Example:
         >>> from rarememory import Memory
         >>> memory = Memory(key_dim=2, memory_size=8)
-        >>> broadcast_state(memory)
+        >>> broadcast_state(memory)  # the others of a group would have its state now
+        >>> len(memory)
+        0
     """
     if not _is_started():
         return

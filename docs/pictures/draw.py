@@ -239,7 +239,7 @@ def hops() -> Figure:
     weights = torch.tensor(answered.attention).T
 
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in torch.cartesian_prod(*map(torch.arange, weights.shape)).tolist():
         weight = float(weights[row, column])
         colour = "white" if weight > 0.5 else "black"

@@ -53,12 +53,14 @@ class Evidence(NamedTuple):
         values: their integers; EMPTY where there is none.
         logits: of the host's classes; EXCLUDED for a forgotten one; None without a host.
         host_score: that which the reader of the memory finds, where the weights have FOUND.
+        follows: whether that follows the memory, so that calibration leaves it to the reader.
     """
 
     scores: Float[Tensor, "batch k"]
     values: Int64[Tensor, "batch k"]
     logits: Float[Tensor, "batch n_host"] | None
     host_score: float = 0.8
+    follows: bool = False
 
 
 class Classes(NamedTuple):

@@ -128,7 +128,8 @@ class Ensembler(nn.Module):
         probabilities = self._probabilities_of(evidence, ids)
         labels = Classes(ids, self.host_ids).columns(label_ids)
         start = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
-        weights, report = calibration.fit_weights(probabilities, labels, start, self._follows)
+        follows = self._follows(evidence)
+        weights, report = calibration.fit_weights(probabilities, labels, start, follows)
         logits = evidence.logits
         of_host = torch.isin(label_ids, self.host_ids)
         if logits is not None and of_host.any():
@@ -152,7 +153,7 @@ class Ensembler(nn.Module):
         if logits is None:
             # Without a host nothing was found of it.
             weights = BlendWeights(weights.temperature, *self.weights[1:].double())
-        elif self._follows:
+        elif follows:
             weights = weights._replace(host_score=self.weights[1].double())
         return torch.stack(weights), report
 
@@ -168,7 +169,8 @@ class Ensembler(nn.Module):
         labels = Classes(ids, self.host_ids).columns(label_ids)
         weights = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
         if objective == "likelihood":
-            return -calibration.fit_weights(probabilities, labels, weights, self._follows)[1].loss
+            follows = self._follows(evidence)
+            return -calibration.fit_weights(probabilities, labels, weights, follows)[1].loss
         return calibration.merit(
             probabilities,
             labels,
@@ -178,10 +180,9 @@ class Ensembler(nn.Module):
             objective,
         )
 
-    @property
-    def _follows(self) -> bool:
-        """Whether the host score is the one that the reader finds: then it follows the memory."""
-        return bool(self.weights[1] == blend.FOUND)
+    def _follows(self, evidence: Evidence) -> bool:
+        """Whether the host score is one that the reader finds, and that follows the memory."""
+        return evidence.follows and bool(self.weights[1] == blend.FOUND)
 
     def _probabilities_of(self, evidence: Evidence, ids: Tensor) -> calibration.ProbabilitiesOf:
         logits = None if evidence.logits is None else evidence.logits.double()

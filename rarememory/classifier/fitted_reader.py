@@ -212,7 +212,7 @@ class _Fitted:
                 scores.masked_fill(nothing, -torch.inf),
                 values.masked_fill(nothing, EMPTY),
             )
-        return Evidence(scores, values, logits, self.host_score)
+        return Evidence(scores, values, logits, self.host_score, follows=True)
 
     def logits(self, queries: Tensor) -> Tensor:
         """The logit of every class."""
