@@ -494,7 +494,7 @@ class MemoryClassifier(LockedModule):
         if not batches:
             raise ValueError("this needs labelled examples, and the loader yields none")
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
-        with torch.inference_mode(False), self.lock.reading():
+        with torch.inference_mode(False), torch.no_grad(), self.lock.reading():
             features, raw, label_ids = zip(*batches, strict=True)
             outputs = None if raw[0] is None else torch.cat(raw).clone()
             logits = self.ensembler.host_logits(outputs)

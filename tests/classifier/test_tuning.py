@@ -135,3 +135,13 @@ def test_the_model_is_called_once_for_inputs_without_labels() -> None:
     calls.clear()
     assert classifier.fit_threshold(keys, false_accept_rate=0.1) == pytest.approx(float(given))
     assert calls == [36]
+
+
+def test_a_memory_that_projects_is_calibrated() -> None:
+    keys, labels = world([8] * 4, spread=0.6)
+    for reader in ("nearest", "fitted"):
+        classifier = rarememory.wrap(nn.Identity(), host=False, reader=reader)
+        classifier.whiten(keys, labels.tolist())
+        classifier.learn(keys, labels.tolist())
+        report = classifier.calibrate(keys + 0.05, labels.tolist())
+        assert report.loss <= report.loss_before
