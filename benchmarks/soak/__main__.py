@@ -22,7 +22,7 @@ from benchmarks.runner import Benchmark, Run, print_table
 from benchmarks.soak.campaign import Campaign
 from benchmarks.soak.watching import Counts, watched
 
-CAMPAIGNS = ("kills", "loads", "damaged", "page")
+CAMPAIGNS = ("kills", "loads", "damaged", "page", "threads", "rows", "sanitizers")
 """A file of this folder each, with its CAMPAIGN."""
 
 command = Benchmark("benchmarks.soak", __doc__)

@@ -65,7 +65,9 @@ def watched(
     """
     counts = Counts(Counter(), [], 0.0)
     begin = time.perf_counter()
-    with TemporaryDirectory(prefix=f"soak-{campaign.name}-") as folder:
+    # A process that the campaign made may write a little longer than the campaign lives.
+    prefix = f"soak-{campaign.name}-"
+    with TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         context: Any = multiprocessing.get_context(method)
         # Processes are forked from one that has torch, so that none imports it again.
         context.set_forkserver_preload(["benchmarks.soak.birds"])

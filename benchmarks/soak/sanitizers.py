@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import rarememory.native
-from benchmarks.thread_soak.campaign import Campaign, Tries
+from benchmarks.soak.campaign import Campaign, Tries
 
 SOURCES = Path(rarememory.native.__file__).parent
 DRIVER = Path(__file__).with_name("sanitized.cpp")

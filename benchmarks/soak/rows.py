@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.thread_soak.campaign import Campaign, Tries
+from benchmarks.soak.campaign import Campaign, Tries
 from rarememory import FirstInFirstOut, Memory, MemoryClassifier
 
 KEY_DIM, SLOTS, ROWS, BATCH = 64, 4096, 1000, 50

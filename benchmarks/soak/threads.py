@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.thread_soak.campaign import Campaign, Tries
+from benchmarks.soak.campaign import Campaign, Tries
 from rarememory import Memory, MemoryClassifier
 
 LOOKUPS = ("native", "torch", "faiss")

@@ -1,1 +1,0 @@
-"""Long campaigns of threads, written rows and sanitizers, whose outcomes are counted."""
