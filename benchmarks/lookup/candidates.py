@@ -8,7 +8,7 @@ from typing import Any, TypedDict, cast
 
 from benchmarks.lookup.cells import Cell, Inputs
 from rarememory.lookup import LOOKUPS, Lookup, choose_lookup
-from rarememory.lookup.exact import order, score
+from rarememory.lookup.exact import ranked
 
 Answer = tuple[Any, Any]
 """Slots and scores, or None for scores; for the nearest pair the positives and the negatives."""
@@ -17,7 +17,7 @@ Call = Callable[[], Answer]
 OURS = "ours"
 PAIR_SLOTS = "the slots of the nearest pair"
 ANY_ORDER = "k slots in any order, of equal scores the lower slots"
-IN_ORDER = "as auto, then float32 scores of the slots, and both in the one order"
+IN_ORDER = "as auto, then scores and values of the slots, all in the one order"
 
 
 class Refused(Exception):
@@ -86,11 +86,7 @@ def _nearest_in_order(name: str, inputs: Inputs, cell: Cell) -> Call:
 
     def read() -> Answer:
         slots = search(inputs.queries, inputs.keys, inputs.occupied, cell.k)
-        scores = score(inputs.queries, inputs.keys, slots)
-        if cell.k == 1:
-            return slots, scores
-        places = order(scores, slots)
-        return slots.gather(1, places), scores.gather(1, places)
+        return ranked(inputs.queries, inputs.keys, inputs.values, slots)[:2]
 
     return read
 

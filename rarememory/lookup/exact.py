@@ -13,13 +13,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory import native
-from rarememory.base.shapes import Keys, Queries
+from rarememory.base.shapes import Keys, Queries, Values
 from rarememory.base.state import EMPTY
 
 SCORE_OFFSET = 4
 """Added to scores, which lie in [-1, 1], it puts a group of them above or below all others."""
 
 _PAIRS_AT_ONCE = 2**18
+_MOST_RANKED = 2**31
 
 
 def tolerance(keys: Tensor) -> float:
@@ -132,6 +133,44 @@ _order = torch.library.custom_op("rarememory::order", _sorted, mutates_args=())
 @_order.register_fake
 def _(scores: Tensor, slots: Tensor) -> Tensor:
     return torch.empty_like(slots)
+
+
+def ranked(
+    queries: Queries, keys: Keys, values: Values, slots: Int64[Tensor, "batch k"]
+) -> tuple[Int64[Tensor, "batch k"], Float[Tensor, "batch k"], Int64[Tensor, "batch k"]]:
+    """The slots of each query in the one order, their scores, with gradient, and their values.
+
+    Example:
+        >>> keys, values = torch.eye(3), torch.tensor([7, 8, 9])
+        >>> slots, scores, found = ranked(keys[:1], keys, values, torch.tensor([[2, 1, 0]]))
+        >>> slots.tolist(), scores.tolist(), found.tolist()
+        ([[0, 1, 2]], [[1.0, 0.0, 0.0]], [[7, 8, 9]])
+    """
+    queries = queries.contiguous()
+    if len(keys) < _MOST_RANKED and native.is_supported(queries, keys, values, slots):
+        # Sorted in place, and whoever found them may still hold them.
+        slots = slots.clone()
+        scores = native.empty_output(*slots.shape, dtype=torch.float32)
+        found = torch.empty_like(slots)
+        native.library().rarememory_rank(
+            *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
+            *(values.data_ptr(), slots.data_ptr(), slots.shape[1], torch.get_num_threads()),
+            *(scores.data_ptr(), found.data_ptr()),
+        )
+        if queries.requires_grad and torch.is_grad_enabled():
+            scores = score(queries, keys, slots)
+        return slots, scores, found
+    scores = score(queries, keys, slots)
+    if slots.shape[1] > 1:
+        in_order = order(scores.detach(), slots)
+        slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
+    return slots, scores, values_of(slots, values)
+
+
+def values_of(slots: Int64[Tensor, "batch k"], values: Values) -> Int64[Tensor, "batch k"]:
+    """The values of these slots; that of slot EMPTY is EMPTY."""
+    # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
+    return values[slots].masked_fill_(slots == EMPTY, EMPTY)
 
 
 def k_nearest(

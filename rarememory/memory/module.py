@@ -167,7 +167,7 @@ class Memory(nn.Module):
         """
         with self.lock.reading():
             rows, state = self._rows(queries, labels, mask), self.state
-            loss = None
+            scores = loss = None
             if rows.labels is not None:
                 slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
                 scores = score(rows.queries, state.keys, slots)
@@ -175,8 +175,7 @@ class Memory(nn.Module):
             if rows.labels is None or k is not None:
                 if k is not None:
                     check_count("k", k)
-                slots = self._nearest(rows, self.k if k is None else k)
-                scores = score(rows.queries, state.keys, slots)
+                slots, scores = self._nearest(rows, self.k if k is None else k), None
             return recalled(rows, state, slots, scores, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:

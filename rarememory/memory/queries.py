@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
 from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
-from rarememory.lookup.exact import order
+from rarememory.lookup.exact import order, ranked, values_of
 from rarememory.lookup.ops import nearest, nearest_pair
 
 # Between these a squared length neither overflows nor loses digits in float32.
@@ -126,16 +126,20 @@ def recalled(
     rows: Rows,
     state: MemoryState,
     slots: Tensor,
-    scores: Tensor,
+    scores: Tensor | None,
     temperature: float,
     loss: Tensor | None,
 ) -> Recall:
-    """The neighbours in the one order, in the shape that the queries came in."""
-    if slots.shape[1] > 1:
+    """The neighbours in the one order, in the shape that the queries came in.
+
+    Scores that are known already, for a loss of them, are not computed again.
+    """
+    if scores is None:
+        slots, scores, values = ranked(rows.queries, state.keys, state.values, slots)
+    else:
         in_order = order(scores.detach(), slots)
         slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
-    # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
-    values = state.values[slots].masked_fill_(slots == EMPTY, EMPTY)
+        values = values_of(slots, state.values)
     slots, scores, values, queries = (
         part.view(*rows.shape, part.shape[1]) for part in (slots, scores, values, rows.queries)
     )

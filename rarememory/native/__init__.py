@@ -71,6 +71,12 @@ _SIGNATURES = {
         *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
         *(_pointer, _pointer),  # slots, overwritten
     ],
+    "rank": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer),  # keys, key_dim
+        *(_pointer, _pointer, _integer),  # values, slots, k
+        *(_count, _pointer, _pointer),  # threads, scores, found_values
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim

@@ -12,6 +12,7 @@
 #define rarememory_nearest_coded RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_coded)
 #define rarememory_nearest_pair RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair)
 #define rarememory_noise RAREMEMORY_NAMED(INSTRUCTION_SET, noise)
+#define rarememory_rank RAREMEMORY_NAMED(INSTRUCTION_SET, rank)
 #define rarememory_score RAREMEMORY_NAMED(INSTRUCTION_SET, score)
 #define rarememory_write RAREMEMORY_NAMED(INSTRUCTION_SET, write)
 #endif

@@ -75,6 +75,23 @@ inline Ints ascending(int32_t first) {
     return places;
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/// For each mask of eight lanes the lanes that are in it, a byte each, then the others.
+struct Packing {
+    uint64_t order[256];
+
+    constexpr Packing() : order() {
+        for (int mask = 0; mask < 256; ++mask) {
+            int place = 0;
+            for (int is_in = 1; is_in >= 0; --is_in)
+                for (uint64_t lane = 0; lane < 8; ++lane)
+                    if ((mask >> lane & 1) == is_in) order[mask] |= lane << 8 * place++;
+        }
+    }
+};
+constexpr Packing PACKING;
+#endif
+
 /// Writes the numbers that are wanted, and their places, one after the other; returns how many.
 /// A whole vector is written each time, so there has to be room for one.
 inline int pack(Floats numbers, Ints wanted, Ints places, float* to, int32_t* places_to) {
@@ -82,6 +99,12 @@ inline int pack(Floats numbers, Ints wanted, Ints places, float* to, int32_t* pl
     const __mmask16 mask = _mm512_movepi32_mask((__m512i)wanted);
     _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, (__m512)numbers));
     _mm512_storeu_si512(places_to, _mm512_maskz_compress_epi32(mask, (__m512i)places));
+    return __builtin_popcount(mask);
+#elif defined(__AVX2__)
+    const uint32_t mask = bits(wanted);
+    const __m256i order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(PACKING.order[mask])));
+    _mm256_storeu_ps(to, _mm256_permutevar8x32_ps((__m256)numbers, order));
+    _mm256_storeu_si256((__m256i*)places_to, _mm256_permutevar8x32_epi32((__m256i)places, order));
     return __builtin_popcount(mask);
 #else
     int count = 0;
@@ -105,13 +128,43 @@ struct Rows {
     const float* operator[](int64_t row) const { return numbers + row * dim; }
 };
 
-/// The score that decides where rounding could: a sum in doubles, rounded once.
+#if defined(__AVX2__)
+inline __m256d four(const float* numbers) { return _mm256_cvtps_pd(_mm_loadu_ps(numbers)); }
+inline __m256d four(const double* numbers) { return _mm256_loadu_pd(numbers); }
+#endif
+
+/// The scores that decide where rounding could, of N keys: sums in doubles, rounded once. A product
+/// of two floats is exact in doubles, and there are eight sums everywhere, so these are the same
+/// everywhere. `Query` is of floats, or of doubles where it is asked for many keys.
+template <int N, class Query>
+inline void exact_scores(const Query* query, const float* const* keys, int64_t dim, float* scores) {
+    double sums[N][8] = {};
+    int64_t d = 0;
+#if defined(__AVX2__)
+    __m256d low[N] = {}, high[N] = {};
+    for (; d + 8 <= dim; d += 8)
+        for (int i = 0; i < N; ++i) {
+            low[i] += four(query + d) * four(keys[i] + d);
+            high[i] += four(query + d + 4) * four(keys[i] + d + 4);
+        }
+    for (int i = 0; i < N; ++i) {
+        _mm256_storeu_pd(sums[i], low[i]);
+        _mm256_storeu_pd(sums[i] + 4, high[i]);
+    }
+#endif
+    for (; d < dim; ++d)
+        for (int i = 0; i < N; ++i) sums[i][d % 8] += double(query[d]) * keys[i][d];
+    for (int i = 0; i < N; ++i) {
+        double sum = 0;
+        for (double part : sums[i]) sum += part;
+        scores[i] = float(sum);
+    }
+}
+
 inline float exact_score(const float* query, const float* key, int64_t dim) {
-    double sums[8] = {};
-    for (int64_t d = 0; d < dim; ++d) sums[d % 8] += double(query[d]) * key[d];
-    double sum = 0;
-    for (double part : sums) sum += part;
-    return float(sum);
+    float score;
+    exact_scores<1>(query, &key, dim, &score);
+    return score;
 }
 
 inline bool finite(const float* numbers, int64_t count) {

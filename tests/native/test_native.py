@@ -19,6 +19,7 @@ from rarememory import (
 )
 from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
 from rarememory.lookup import native as native_file
+from rarememory.lookup.exact import ranked
 from rarememory.memory import writing
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
@@ -132,6 +133,31 @@ def test_blocks_and_threads_change_nothing(kind, batch):
                 assert torch.equal(mine, theirs)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("key_dim", [1, 7, 8, 33])
+@pytest.mark.parametrize("k", [0, 1, 2, 9, 300])
+def test_neighbours_are_ranked_as_torch_ranks_them(k, key_dim, monkeypatch):
+    # Equal keys tie, opposite ones score below zero, and some slots are none.
+    keys = units(40, key_dim).repeat(20, 1)
+    keys[::3] *= -1
+    values = torch.arange(len(keys))
+    for batch in (1, 5):
+        queries = units(batch, key_dim).requires_grad_()
+        slots = torch.stack([torch.randperm(len(keys))[:k] for _ in range(batch)])
+        slots[:, ::4] = EMPTY
+        given = slots.clone()
+        mine = ranked(queries, keys, values, slots)
+        assert torch.equal(slots, given)
+        mine[1].square().masked_fill(mine[0] == EMPTY, 0.0).sum().backward()
+        gradient, queries.grad = queries.grad, None
+        with monkeypatch.context() as torch_only:
+            torch_only.setattr(native, "is_supported", lambda *tensors: False)
+            theirs = ranked(queries, keys, values, slots)
+            theirs[1].square().masked_fill(theirs[0] == EMPTY, 0.0).sum().backward()
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        assert torch.allclose(gradient, queries.grad, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
