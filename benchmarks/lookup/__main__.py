@@ -25,7 +25,7 @@ from benchmarks.lookup.cache import CellCache
 from benchmarks.lookup.cells import DATA, MILLION, Cell
 from benchmarks.lookup.comparison import Comparison, remote_benches
 from benchmarks.lookup.figures import figures
-from benchmarks.lookup.machine import machine
+from benchmarks.lookup.machine import instruction_set, machine
 from benchmarks.lookup.outcome import Outcome
 from benchmarks.lookup.plot import draw
 from benchmarks.lookup.remote import RemoteBench
@@ -189,7 +189,9 @@ def _report(
     waiting = [cell.name for cell in cells if cell.name not in by_name]
     if waiting:
         print(f"{len(waiting)} cells are still to run; the same command resumes")
-    found = figures(outcomes, device, ceilings, whole=not waiting)
+    found = figures(
+        outcomes, device, ceilings, whole=not waiting, instruction_set=instruction_set()
+    )
     if not found:
         raise RuntimeError("no cell was timed, so there is no result to write")
     for key in sorted(key for key in found if "worst" in key or "ratio_to_matmul" in key):

@@ -16,6 +16,8 @@ Call = Callable[[], Answer]
 
 OURS = "ours"
 PAIR_SLOTS = "the slots of the nearest pair"
+SORTED = "k sorted slots and their scores"
+UNSORTED = "k slots and their scores, unsorted"
 ANY_ORDER = "k slots in any order, of equal scores the lower slots"
 IN_ORDER = "as auto, then scores and values of the slots, all in the one order"
 

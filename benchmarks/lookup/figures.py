@@ -1,7 +1,9 @@
 """The figures that are published of finished cells, by dotted key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from benchmarks.lookup.candidates import SORTED
 from benchmarks.lookup.outcome import HEADLINE, SECOND, Outcome, Spread
 from benchmarks.lookup.roofline import Ceilings
 
@@ -9,9 +11,17 @@ PREFIX = {"cpu": "lookup.cpu", "cuda": "lookup.gpu"}
 
 
 def figures(
-    outcomes: Sequence[Outcome], device: str, ceilings: Ceilings, *, whole: bool
+    outcomes: Sequence[Outcome],
+    device: str,
+    ceilings: Ceilings,
+    *,
+    whole: bool,
+    instruction_set: str | None = None,
 ) -> dict[str, float]:
-    """The figures of all cells, and those of the worst one if the grid is `whole`."""
+    """The figures of all cells, and those of the worst one if the grid is `whole`.
+
+    Those of the worst cell on a CPU are named after its instruction set too.
+    """
     found: dict[str, float] = {}
     for outcome in outcomes:
         found |= _of_cell(outcome, device, ceilings)
@@ -20,6 +30,8 @@ def figures(
             worst = _worst(outcomes, label)
             if worst is not None:
                 found[f"lookup.cpu.auto.{key}_ratio_to_best_stock"] = worst
+        if instruction_set is not None:
+            found |= _worst_by_order(outcomes, f"lookup.cpu.{instruction_set}")
     return found
 
 
@@ -69,8 +81,34 @@ def _of_gpu(key: str, outcome: Outcome, ours: str, ceilings: Ceilings) -> dict[s
     return found
 
 
-def _worst(outcomes: Sequence[Outcome], label: str) -> float | None:
+def _worst_by_order(outcomes: Sequence[Outcome], prefix: str) -> dict[str, float]:
+    """The worst cell of the search, and of the read with scores in order.
+
+    The read stands beside the best rival that sorts and scores, and beside the best of all.
+    """
+
+    def sorts(outcome: Outcome, name: str) -> bool:
+        return outcome.candidates[name]["returns"] == SORTED
+
+    every = {
+        "auto.worst_ratio_to_best_stock": _worst(outcomes, "shared"),
+        "ordered.worst_ratio": _worst(outcomes, "shared", "auto.ordered", sorts),
+        "ordered.worst_ratio_to_unsorted": _worst(outcomes, "shared", "auto.ordered"),
+    }
+    return {f"{prefix}.{name}": ratio for name, ratio in every.items() if ratio is not None}
+
+
+def _worst(
+    outcomes: Sequence[Outcome],
+    label: str,
+    name: str = "auto",
+    fits: Callable[[Outcome, str], bool] | None = None,
+) -> float | None:
     """The lowest speedup of the cells that ask for the k nearest, None unless each has one."""
-    speedups = [one.speedup(label, "auto") for one in outcomes if not one.cell.pair]
+    speedups = [
+        one.speedup(label, name, partial(fits, one) if fits else None)
+        for one in outcomes
+        if not one.cell.pair
+    ]
     medians = [speedup.median for speedup in speedups if speedup is not None]
     return min(medians, default=None) if len(medians) == len(speedups) else None

@@ -8,6 +8,8 @@ import torch
 from threadpoolctl import threadpool_info
 from torch.utils import collect_env
 
+from rarememory import native
+
 
 def machine(device: str) -> dict[str, Any]:
     """Facts that decide how fast a matrix product is here."""
@@ -34,3 +36,11 @@ def machine(device: str) -> dict[str, Any]:
             for pool in threadpool_info()
         ],
     }
+
+
+def instruction_set() -> str | None:
+    """That of the library in C++, or None where there is none."""
+    try:
+        return native.library().instruction_set
+    except ImportError:
+        return None

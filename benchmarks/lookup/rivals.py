@@ -12,13 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.lookup.candidates import PAIR_SLOTS, Answer, Call, Candidate, Refused
+from benchmarks.lookup.candidates import (
+    PAIR_SLOTS,
+    SORTED,
+    UNSORTED,
+    Answer,
+    Call,
+    Candidate,
+    Refused,
+)
 from benchmarks.lookup.cells import Cell, Inputs
 from benchmarks.lookup.clock import changed
 
 KEYS_AT_ONCE = 2**16
-SORTED = "k sorted slots and their scores"
-UNSORTED = "k slots and their scores, unsorted"
+
+
+def _topk_sorted(queries: Tensor, keys: Tensor, k: int) -> Answer:
+    scores, slots = (queries @ keys.T).topk(min(k, len(keys)), dim=1)
+    return slots, scores
 
 
 def _bfloat16(inputs: Inputs, cell: Cell) -> Call:
@@ -152,6 +163,7 @@ def _torch(search: Callable[[Tensor, Tensor, int], Answer]) -> Callable[[Inputs,
 
 NEAREST = [
     Candidate("torch.topk", "torch", UNSORTED, _torch(topk)),
+    Candidate("torch.topk.sorted", "torch", SORTED, _torch(_topk_sorted), in_order=True),
     Candidate("torch.chunked", "torch", UNSORTED, _torch(chunked_topk)),
     Candidate("numpy", "numpy", "k slots, unsorted", _argpartition),
     Candidate("faiss.knn", "faiss", SORTED, _faiss_knn(None), in_order=True),

@@ -10,11 +10,11 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from benchmarks.lookup.candidates import Answer, Call, Candidate, Refused
+from benchmarks.lookup.candidates import SORTED, UNSORTED, Answer, Call, Candidate, Refused
 from benchmarks.lookup.cells import Cell, Inputs
 from benchmarks.lookup.clock import changed
 from benchmarks.lookup.rivals import PAIR as PAIR
-from benchmarks.lookup.rivals import SORTED, UNSORTED, chunked_topk, package, topk
+from benchmarks.lookup.rivals import chunked_topk, package, topk
 
 Search = Callable[[Tensor, Tensor, int], Answer]
 

@@ -11,7 +11,7 @@ from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.comparison import Comparison
 from benchmarks.lookup.remote import Gone
-from rarememory import EMPTY
+from rarememory import EMPTY, native
 from rarememory.lookup import LOOKUPS, TorchLookup
 
 TINY = ("--device", "cpu", "--batch", "2", "--slots", "300", "--k", "3", "--seconds", "0.01")
@@ -84,6 +84,9 @@ def test_it_writes_what_is_published_under_keys_of_cells_and_where_it_came_from(
     for cell in ("b2_m300_k3", "b2_m300"):
         wanted |= {f"{cell}.auto.microseconds", f"{cell}.auto.fraction_of_roofline"}
     wanted |= {f"auto.{n}worst_ratio_to_best_stock" for n in ("", "alone_")}
+    of_set = native.library().instruction_set
+    wanted |= {f"{of_set}.auto.worst_ratio_to_best_stock", f"{of_set}.ordered.worst_ratio"}
+    wanted |= {f"{of_set}.ordered.worst_ratio_to_unsorted"}
     assert set(result["figures"]) == {f"lookup.cpu.{key}" for key in wanted}
     assert all(figure > 0 for figure in result["figures"].values())
     assert (run.runs / "lookup_cpu.png").stat().st_size > 1000

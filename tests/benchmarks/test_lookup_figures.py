@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.lookup import clock, interleaved, roofline, tables
+from benchmarks.lookup.candidates import SORTED
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.figures import figures
 from benchmarks.lookup.outcome import Outcome, Spread, ratio, spread
@@ -94,6 +95,19 @@ def test_the_worst_cell_is_the_lowest_ratio_and_needs_all_cells():
     for outcomes, whole in (([good, bad], False), ([good, bad, missing], True)):
         some = figures(outcomes, "cpu", CEILINGS, whole=whole)
         assert not any("worst" in key for key in some)
+
+
+def test_a_read_in_order_stands_beside_who_sorts_and_scores_and_beside_the_best():
+    cells = [
+        outcome({"auto": [1.0], "auto.ordered": [2.0], "numpy": [one], "torch.topk": [4.0]}, k=k)
+        for k, one in ((1, 3.0), (10, 1.0))
+    ]
+    for cell in cells:
+        cell.candidates["torch.topk"]["returns"] = SORTED
+    found = figures(cells, "cpu", CEILINGS, whole=True, instruction_set="avx2")
+    assert found["lookup.cpu.avx2.auto.worst_ratio_to_best_stock"] == 1.0
+    assert found["lookup.cpu.avx2.ordered.worst_ratio"] == 2.0
+    assert found["lookup.cpu.avx2.ordered.worst_ratio_to_unsorted"] == 0.5
 
 
 def test_the_nearest_pair_stands_beside_the_bare_product():
