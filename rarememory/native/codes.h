@@ -51,14 +51,23 @@ constexpr bool BY_BYTES = true;
 constexpr bool BY_BYTES = false;
 #endif
 
+/// Whether pairs of bytes are multiplied with pairs of bytes at once, and summed in 16 bits: a query
+/// in one byte a number then has to do with 7 bits of it.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
+constexpr bool BY_PAIRS_OF_BYTES = true;
+#else
+constexpr bool BY_PAIRS_OF_BYTES = false;
+#endif
+
+constexpr int ONE_BYTE = BY_PAIRS_OF_BYTES ? 63 : CODES;  // 2 * 255 * 63 is less than 2^15
 constexpr int TWO_BYTES = 32639;  // 256 * 127 + 127, the most that two signed bytes hold
 
 /// The two halves of four whole numbers of a query.
-inline void halve(const int* four, int32_t* halves) {
+inline void halve(const int* four, bool in_bytes, int32_t* halves) {
     uint32_t first = 0, second = 0;
     for (int i = 0; i < 4; ++i) {
         const int low = int8_t(four[i] & 255), high = (four[i] - low) / 256;
-        if (BY_BYTES) {
+        if (in_bytes) {
             first |= uint32_t(uint8_t(high)) << 8 * i;
             second |= uint32_t(uint8_t(low)) << 8 * i;
         } else (i % 2 ? second : first) |= uint32_t(uint16_t(four[i])) << i / 2 * 16;
@@ -93,7 +102,7 @@ inline CodedQuery coded(const float* query, int64_t dim, int most) {
             squares_off += difference * difference;
             made.zeros += uint32_t(ZERO * code);
         }
-        halve(four, &made.halves[2 * quad]);
+        halve(four, BY_BYTES || most == ONE_BYTE, &made.halves[2 * quad]);
     }
     // A score and its bounds are rounded a few times, each time by less than 2^-22 of their parts.
     made.off = LONGEST * float(std::sqrt(squares_off)) + 0x1p-19f * made.length;
@@ -126,6 +135,16 @@ inline Words add_products(Words sums, Words codes, int32_t numbers, bool second)
 #endif
 }
 
+/// Adds to each lane the products of its four codes with four numbers of a byte.
+inline Words add_bytes(Words sums, Words codes, int32_t numbers) {
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, _mm256_set1_epi32(numbers));
+    return sums + (Words)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+    return add_products(sums, codes, numbers, true);
+#endif
+}
+
 /// Products of GROUPS groups of keys with QUERIES queries, whose halves lie side by side; with only
 /// the second halves of them where the first are zero. Sums wrap around, but what they are in the
 /// end, without the zeros, does not.
@@ -140,8 +159,10 @@ inline void multiply(const Codes& codes, int64_t slot, const int32_t* halves, Wo
             const Words four = *(const UnalignedWords*)here;
             for (int query = 0; query < QUERIES; ++query) {
                 Words &one = first[query][group], &other = second[query][group];
+                const int32_t second_half = halves[QUERIES + query];
                 if (BOTH) one = add_products(one, four, halves[query], false);
-                other = add_products(other, four, halves[QUERIES + query], true);
+                other = BOTH ? add_products(other, four, second_half, true)
+                             : add_bytes(other, four, second_half);
             }
         }
     for (int query = 0; query < QUERIES; ++query)

@@ -64,7 +64,7 @@ struct CodedSearch {
         for (int64_t row = 0; row < int64_t(coded_queries.size()); ++row) {
             if (row % tile() == 0) tiles.emplace_back(halves * tile());
             if (row >= queries.count) continue;
-            coded_queries[row] = coded(queries[row], keys.dim, in_bytes ? CODES : TWO_BYTES);
+            coded_queries[row] = coded(queries[row], keys.dim, in_bytes ? ONE_BYTE : TWO_BYTES);
             for (int64_t i = 0; i < halves; ++i)
                 tiles.back()[i * tile() + row % tile()] = coded_queries[row].halves[i];
         }
@@ -105,7 +105,8 @@ struct CodedSearch {
     }
 
     void bound_tile(int64_t at, int64_t count, int64_t first, int64_t size, float* upper) const {
-        if (alone()) bound<1, 4, true>(at, count, first, size, upper);
+        if (alone() && in_bytes) bound<1, 4, false>(at, count, first, size, upper);
+        else if (alone()) bound<1, 4, true>(at, count, first, size, upper);
         else if (in_bytes) bound<AT_ONCE, 2, false>(at, count, first, size, upper);
         else bound<AT_ONCE, 1, true>(at, count, first, size, upper);
     }
@@ -236,14 +237,15 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
     const Codes codes{bytes, steps, off, slots, dim};
     for (int64_t i = 0; i < samples; ++i)
         if (!is_of_key(codes, {keys, slots, dim}, sampled[i])) return STALE;
-    const bool in_bytes = BY_BYTES && batch > 1 && k <= FEW;
+    const bool in_bytes = k <= FEW && (BY_PAIRS_OF_BYTES || (BY_BYTES && batch > 1));
     CodedSearch search{{queries, batch, dim}, {keys, slots, dim}, codes, occupied, k, tolerance,
                        in_bytes, {}, {}};
     search.code_queries();
     // Threads share the slots, and where those are few for that, the queries.
-    const int team = worth(threads, batch, slots, codes.quads());
+    const int team = worth(threads, batch, slots, (BY_BYTES ? 1 : 2) * codes.quads());
     const int64_t rows = (slots + ROW - 1) / ROW;
-    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, slots / search.block_size()));
+    const int64_t enough = search.alone() ? 2048 : search.block_size();
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, slots / enough));
     const int64_t shares = team / parts;
     std::vector<Candidates> candidates(parts * batch);
 #pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
