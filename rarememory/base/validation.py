@@ -16,6 +16,12 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, not {number}")
 
 
+def check_real(name: str, number: Any) -> None:
+    """A finite number, of either sign."""
+    if not _is_a(Real, number) or not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, not {number}")
+
+
 def check_not_negative(name: str, number: Any) -> None:
     """A number, 0 or greater."""
     if not _is_a(Real, number) or not float(number) >= 0:

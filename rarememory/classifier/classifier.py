@@ -15,7 +15,7 @@ from rarememory.backbones.whitening import whitening
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
 from rarememory.base.state import EMPTY, MemoryState
-from rarememory.base.validation import check_count
+from rarememory.base.validation import check_count, check_real
 from rarememory.classifier import doctor, examples, refreshing
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
 from rarememory.classifier.blend import FOUND, BlendWeights, Evidence, resolved
@@ -154,6 +154,8 @@ class MemoryClassifier(LockedModule):
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
+        if host_score is not None:
+            check_real("host_score", host_score)
         key_dim = None if memory is None else memory.keys.shape[1]
         self.extractor, width, n_host = feature_extractor(model, at, host, key_dim, output)
         self.reader = reader_of(reader)

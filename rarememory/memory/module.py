@@ -454,6 +454,9 @@ class Memory(nn.Module):
             ValueError: what is wrong, and what it must be.
         """
         check_state(stored)
+        for name, own in self.state_dict().items():
+            if name in stored and stored[name].is_floating_point() != own.is_floating_point():
+                raise ValueError(f"{name} must be like {own.dtype}, not {stored[name].dtype}")
 
     def fit_checkpoint(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Resize, in a state_dict, the memory under `prefix` to as many slots as there are here.

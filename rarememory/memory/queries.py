@@ -213,6 +213,12 @@ def _check_floats(name: str, tensor: Tensor) -> None:
             f"{name} must be float32, float64, float16 or bfloat16, not {tensor.dtype}: convert "
             "them by .float()"
         )
+    _check_dense(name, tensor)
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise ValueError(f"{name} must be dense, not nested: give .to_padded_tensor() and a mask")
     if tensor.layout != torch.strided:
         raise ValueError(f"{name} must be dense, not {tensor.layout}: give .to_dense()")
 
@@ -237,6 +243,7 @@ def _kind(thing: object) -> str:
 
 
 def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:
+    _check_dense(name, rows)
     if rows.shape != queries.shape[:-1]:
         raise ValueError(
             f"{name} of shape {list(rows.shape)} for queries that ask for "

@@ -112,7 +112,7 @@ class MeanMemory(Memory):
         # A row is added to a key of unit length, so it is shorter by the sum the key stands for.
         scale = before.where(before > 0, lengths.unsqueeze(1)).clamp(min=_SHORTEST)
         write = self.write_rows(Rows(sums / scale, classes, None, classes.shape), own)
-        self.lengths[write.slots] = lengths.clamp(min=_SHORTEST)
+        self.lengths[write.slots] = lengths.clamp(min=_SHORTEST).to(self.lengths.dtype)
         return Write(*(field[place] for field in write))
 
     def _slots_of(self, classes: Int64[Tensor, " classes"]) -> Int64[Tensor, " classes"]:

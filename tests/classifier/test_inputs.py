@@ -267,6 +267,13 @@ def test_counts_that_are_none_are_refused(number):
         reader(batch_size=number)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, True, "0.5"])
+def test_a_host_score_that_is_no_number_is_refused(score):
+    with pytest.raises(ValueError, match="host_score must be a finite number, not"):
+        MemoryClassifier(nn.Linear(4, 2), host_score=score)
+
+
 def test_a_generator_of_examples_is_read_once_and_of_pairs_not_with_labels():
     classifier = reader()
     assert math.isfinite(classifier.fit_threshold((text for text in TEXTS), NAMES))

@@ -44,6 +44,10 @@ BAD_QUERIES = {
         "queries must be float32, float64, float16 or bfloat16, not torch.float8_e4m3fn: convert",
     ),
     "sparse": (ROWS.to_sparse(), "queries must be dense, not torch.sparse_coo: give .to_dense()"),
+    "nested": (
+        torch.nested.as_nested_tensor([*ROWS], layout=torch.jagged),
+        "queries must be dense, not nested: give",
+    ),
     "NaN": (spoilt(torch.nan, (1, 2)), "finite and not zero, and these rows are not: 1 "),
     "inf": (spoilt(torch.inf, (0, 0)), "finite and not zero, and these rows are not: 0 "),
     "-inf": (spoilt(-torch.inf, (2, 3)), "finite and not zero, and these rows are not: 2 "),
@@ -59,6 +63,11 @@ BAD_LABELS = {
     "too few": (torch.tensor([0, 1]), "labels of shape [2] for queries that ask for [3]"),
     "too many": (torch.arange(4), "labels of shape [4] for queries that ask for [3]"),
     "a matrix": (LABELS.unsqueeze(1), "labels of shape [3, 1] for queries that ask for [3]"),
+    "sparse": (LABELS.to_sparse(), "labels must be dense, not torch.sparse_coo: give .to_dense()"),
+    "nested": (
+        torch.nested.as_nested_tensor([*LABELS.view(3, 1)], layout=torch.jagged),
+        "labels must be dense, not nes",
+    ),
     "one for all": (torch.tensor(1), "labels of shape [] for queries that ask for [3]"),
 }
 
@@ -66,6 +75,7 @@ BAD_LABELS = {
 BAD_MASKS = {
     "integers": (torch.tensor([1, 0, 1]), "mask must be torch.bool, True for rows that count"),
     "too short": (torch.tensor([True]), "mask of shape [1] for queries that ask for [3]"),
+    "sparse": ((LABELS > 0).to_sparse(), "mask must be dense, not torch.sparse_coo: give .to_d"),
     "a matrix": (torch.ones(3, 4) > 0, "mask of shape [3, 4] for queries that ask for [3]"),
 }
 
@@ -84,7 +94,7 @@ def refused(filled: Memory, call, sentence: str, error: type[Exception] = ValueE
 def test_bad_queries_are_refused(name):
     queries, sentence = BAD_QUERIES[name]
     filled = memory()
-    labels = torch.zeros(queries.shape[:-1], dtype=torch.int64)
+    labels = torch.zeros(3, dtype=torch.int64)
     refused(filled, lambda: filled(queries), sentence)
     refused(filled, lambda: filled(queries, labels), sentence)
     refused(filled, lambda: filled.write(queries, labels), sentence)

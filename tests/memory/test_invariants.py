@@ -101,5 +101,15 @@ def test_a_projection_must_be_finite():
         used(projection=True).load_state_dict(state)
 
 
+@pytest.mark.parametrize("name, memory", [("projection.weight", Memory), ("lengths", MeanMemory)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_a_part_of_another_kind_of_number_is_refused(name, memory, dtype):
+    own = used(memory, **({"projection": True} if memory is Memory else {}))
+    state = own.state_dict()
+    state[name] = state[name].to(dtype)
+    with pytest.raises(RuntimeError, match=f"{name} must be like torch.float32, not {dtype}"):
+        own.load_state_dict(state)
+
+
 def test_a_state_without_numbers_is_not_checked():
     check_state({name: part.to("meta") for name, part in used().state_dict().items()})

@@ -170,3 +170,13 @@ def test_the_checkpoint_of_another_kind_of_memory_is_refused_whole():
 def test_a_policy_that_does_not_average_is_refused():
     with pytest.raises(ValueError, match="means take a policy that averages"):
         MeanMemory(4, 8, update=FirstInFirstOut())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("converted", [False, True])
+def test_means_in_every_dtype_of_keys(dtype, converted):
+    memory = MeanMemory(2, 4).to(dtype) if converted else MeanMemory(2, 4, key_dtype=dtype)
+    memory.write(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([7, 7, 7]))
+    wanted = torch.tensor([2.0, 1.0]) / 5**0.5
+    torch.testing.assert_close(memory.keys[0].float(), wanted, atol=0.005, rtol=0)
+    assert memory.lengths[0].item() == pytest.approx(5**0.5, abs=0.01)
