@@ -3,6 +3,7 @@
     python -m benchmarks.soak                      every campaign, each for its share of 30 minutes
     python -m benchmarks.soak --minutes 300        longer
     python -m benchmarks.soak --campaigns kills    one of them
+    python -m benchmarks.soak --minutes 600 --goal each until its goal, and no longer
     python -m benchmarks.soak --tries 20           a few tries each, as the tests do
 
 The exit status is 1 if any try had an outcome that breaks a promise of docs/promises.md. A result
@@ -30,6 +31,7 @@ add = command.add
 add("--minutes", decisive=False, type=float, default=30.0, help="for all campaigns together")
 add("--campaigns", decisive=False, nargs="+", choices=CAMPAIGNS, default=list(CAMPAIGNS))
 add("--tries", type=int, help="at most, of each campaign; without it as many as there is time for")
+add("--goal", decisive=False, action="store_true", help="end each campaign at its goal")
 add("--seed", type=int, default=0, help="of what is tried")
 
 
@@ -42,7 +44,8 @@ def main(run: Run) -> None:
         share = 60 * options.minutes / len(options.campaigns)
         with tqdm(desc=name, unit="try", leave=False, disable=None) as progress:
             show = partial(_show, progress)
-            counts = watched(campaign(name), share, options.tries, options.seed, show)
+            tries = campaign(name).goal if options.goal else options.tries
+            counts = watched(campaign(name), share, tries, options.seed, show)
         found[name] = counts
         if counts.tries >= campaign(name).goal or not run.published:
             minutes = f"--minutes {options.minutes:g}"
