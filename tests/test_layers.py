@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"base", "data", "memory"},
     "classifier": CORE | {"variants", "backbones"},
     "integrations": CORE | {"data", "evaluation", "classifier"},
+    "store": {"base", "memory", "classifier"},
     "play": {"data", "backbones", "memory", "classifier"},
     "commands": (
         CORE
@@ -64,6 +65,8 @@ OUTSIDE = (
     "huggingface_hub",
     "pytorch_metric_learning",
     "learn2learn",
+    "psycopg",
+    "sqlite3",
 )
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
 

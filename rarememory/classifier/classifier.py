@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -333,14 +334,15 @@ class MemoryClassifier(LockedModule):
         if average:
             parts = list(batches)
             batches = [LabelledFeatures.joined(parts)] if parts else []
-        learnt = []
-        for batch in batches:
-            with self.lock.writing():
-                learnt.append(write_examples(self.memory, self._book, batch, average))
-                self._example_dims = batch.example_dims
-                if learnt[-1].lost:
-                    self._book = self._remembered_book()
-        return Learnt.joined(learnt)
+
+        def write(batch: LabelledFeatures) -> Learnt:
+            learnt = write_examples(self.memory, self._book, batch, average)
+            self._example_dims = batch.example_dims
+            if learnt.lost:
+                self._book = self._remembered_book()
+            return learnt
+
+        return Learnt.joined([self.change(partial(write, batch)) for batch in batches])
 
     def _to_learn(
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None
@@ -393,8 +395,7 @@ class MemoryClassifier(LockedModule):
         matrix = whitening(known.features, known.labels, shrinkage)
         projection = nn.Linear(len(matrix), len(matrix), bias=False, device=matrix.device)
         projection.weight.copy_(matrix)
-        with self.lock.writing():
-            self.memory.projection = projection
+        self.change(partial(setattr, self.memory, "projection", projection), whole=True)
 
     # Fitting threshold and weights
 
@@ -441,17 +442,16 @@ class MemoryClassifier(LockedModule):
         if unknown is not None:
             found = self.familiarity(unknown, progress=progress).reshape(-1)
             known = None if inputs is None else self.familiarity(inputs).reshape(-1)
-            with self.lock.writing():
-                return self.ensembler.fit_threshold(found, false_accept_rate, known=known)
+            fit = partial(self.ensembler.fit_threshold, found, false_accept_rate, known=known)
+            return self.change(fit)
         rows = examples.begun(self._left_out(inputs, labels, progress))
         none = self.threshold.new_zeros(0)
         parts = list(zip(*rows, strict=True)) or [(none,), (none,), (none.long(),)]
         with_own, without_own, own_ids = (torch.cat(part) for part in parts)
         known = with_own[~with_own.isnan()]
-        with self.lock.writing():
-            return self.ensembler.fit_threshold(
-                without_own, false_accept_rate, own_ids, known, typical=not alike
-            )
+        rate, typical = false_accept_rate, not alike
+        fit = partial(self.ensembler.fit_threshold, without_own, rate, own_ids, known, typical)
+        return self.change(fit)
 
     @torch.no_grad()
     def calibrate(
@@ -513,9 +513,12 @@ class MemoryClassifier(LockedModule):
             weights, report = self.ensembler.calibrated(
                 evidence(reader), own_ids, ids, objective, keep
             )
-        with self.lock.writing():
+
+        def take() -> None:
             self.reader = reader
             self.ensembler.weights.copy_(weights)
+
+        self.change(take)
         return report
 
     def _labelled(
@@ -626,7 +629,8 @@ class MemoryClassifier(LockedModule):
         """
         self.memory.require_writable("refresh")
         encoded = self._encoded(loader, progress)
-        with self.lock.writing():
+
+        def replace() -> refreshing.Drift:
             self.memory.require_writable("refresh")
             slots_by_ref = self._remembered_book().slots_by_ref()
             new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
@@ -635,6 +639,8 @@ class MemoryClassifier(LockedModule):
             # The keys are of the present encoder now.
             self._fingerprint.features = None
             return drift
+
+        return self.change(replace, whole=True)
 
     def _encoded(
         self, loader: Iterable[Any], progress: bool | None
@@ -654,12 +660,15 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label is not known; then nothing is forgotten.
         """
-        with self.lock.writing():
+
+        def empty() -> int:
             ids = self._remembered_book().known_ids(labels)
             count = self.memory.forget(labels=ids)
             self.ensembler.forget_classes(ids)
             self._book = self._remembered_book()
             return count
+
+        return self.change(empty)
 
     def forget_refs(self, *refs: Any) -> Forgotten:
         """Forget the slots that these examples were written to.
@@ -672,7 +681,8 @@ class MemoryClassifier(LockedModule):
             ValueError: a ref is not known; then nothing is forgotten.
         """
         wanted = [python_ref(ref) for ref in refs]
-        with self.lock.writing():
+
+        def empty() -> Forgotten:
             slots_by_ref = self._remembered_book().slots_by_ref()
             for ref in wanted:
                 if ref not in slots_by_ref:
@@ -682,6 +692,8 @@ class MemoryClassifier(LockedModule):
             count = self.memory.forget(slots=slots)
             self._book = self._remembered_book()
             return Forgotten(count, beside)
+
+        return self.change(empty)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -711,10 +723,13 @@ class MemoryClassifier(LockedModule):
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""
-        with self.lock.writing():
+
+        def move() -> None:
             old_slots = self.memory.resize(memory_size)
             self._book.move_refs(old_slots.tolist())
             self._book = self._remembered_book()
+
+        self.change(move, whole=True)
 
     def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:
         """Find what makes answers bad; print the report to read it.
@@ -856,13 +871,14 @@ class MemoryClassifier(LockedModule):
         """Set what `get_extra_state` returned."""
         self._from_json(json.loads(state.cpu().numpy().tobytes()))
 
-    def _to_json(self) -> dict[str, Any]:
-        book = self._remembered_book().to_json()
+    def _to_json(self, with_book: bool = True) -> dict[str, Any]:
+        book = self._remembered_book().to_json() if with_book else {}
         reader = {"reader": self.reader.name, "reader_settings": self.reader.settings}
         return {**book, **reader, "example_dims": self._example_dims, "about": self.about}
 
     def _from_json(self, stored: dict[str, Any]) -> None:
-        self._book = LabelBook.from_json(stored)
+        if "names" in stored:
+            self._book = LabelBook.from_json(stored)
         # What was saved by version 0.1 does not say it.
         reader = reader_of(stored.get("reader", "nearest"))
         self.reader = reader.having(**stored.get("reader_settings", {}))

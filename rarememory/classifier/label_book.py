@@ -1,6 +1,7 @@
 """The label book: labels and their integers, and the refs of the examples in each slot."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -48,6 +49,8 @@ class LabelBook:
         self._labels: dict[int, Label] = {}
         self._refs: dict[int, tuple[Label, ...]] = {}
         self._next_id = 0
+        # In a draft: what slots had before.
+        self._before: dict[int, tuple[Label, ...]] | None = None
         self.add(labels)
 
     # Labels
@@ -90,6 +93,15 @@ class LabelBook:
                 raise ValueError(f"{label!r} is not known here; known: {some or 'nothing'}{more}")
         return ids
 
+    @property
+    def next_id(self) -> int:
+        """The integer of the next new label."""
+        return self._next_id
+
+    def numbers(self) -> Set[int]:
+        """The integers of all labels."""
+        return self._labels.keys()
+
     def add(self, labels: Iterable[Label]) -> list[int]:
         """The integers of these labels; new labels are added."""
         labels = [python_label(label) for label in labels]
@@ -103,7 +115,41 @@ class LabelBook:
         self._labels.setdefault(number, label)
         self._next_id = max(self._next_id, number + 1)
 
+    def put_labels(self, labels: Mapping[int, Any], next_id: int) -> None:
+        """Let these integers stand for these labels, in JSON, or for none where that is None."""
+        for number, label in labels.items():
+            if label is None:
+                self._drop(number)
+            else:
+                self._set(label_from_json(label[0]), number)
+        self._next_id = next_id
+
+    def _drop(self, number: int) -> None:
+        if number in self._labels:
+            key = typed_label(self._labels.pop(number))
+            if self._ids.get(key) == number:
+                del self._ids[key]
+
+    @contextmanager
+    def draft(self) -> Iterator[None]:
+        """Undo at the end of the block what was added and noted in it, at the cost of just that."""
+        following, self._before = self._next_id, {}
+        try:
+            yield
+        finally:
+            for slot, refs in self._before.items():
+                self.put_refs(slot, refs)
+            for number in range(following, self._next_id):
+                self._drop(number)
+            self._next_id, self._before = following, None
+
     # Refs
+
+    def put_refs(self, slot: int, refs: tuple[Label, ...]) -> None:
+        """Let a slot have these refs and no others."""
+        self._refs[slot] = refs
+        if not refs:
+            del self._refs[slot]
 
     def refs(self, slot: int) -> tuple[Label, ...]:
         """The refs of a slot, the latest last."""
@@ -127,6 +173,9 @@ class LabelBook:
             replaced: whether the row replaced what was in its slot; otherwise it was averaged in.
             refs: of the examples of each row.
         """
+        if self._before is not None:
+            for slot in slots:
+                self._before.setdefault(slot, self.refs(slot))
         for slot in {slot for slot, new in zip(slots, replaced, strict=True) if new}:
             self._refs.pop(slot, None)
         for slot, some in zip(slots, refs, strict=True):
@@ -158,6 +207,7 @@ class LabelBook:
     ) -> "LabelBook":
         """A copy with the labels that are present, and the refs of occupied slots."""
         book = copy(self)
+        book._before = None
         book._ids, book._labels = dict(self._ids), dict(self._labels)
         for number in self._labels.keys() - self.present(values, host_ids).tolist():
             book._ids.pop(typed_label(book._labels.pop(number)), None)

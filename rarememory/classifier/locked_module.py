@@ -1,14 +1,16 @@
 """A module that is copied, pickled, saved and loaded at one moment, while other threads use it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from rarememory.base.locks import ReadersWriterLock
 from rarememory.memory import Memory
+
+Changed = TypeVar("Changed")
 
 OWN_MODULES = ("memory", "ensembler")
 """Modules with state that learning and forgetting change; the others belong to the model."""
@@ -37,6 +39,16 @@ class LockedModule(nn.Module):
     def lock(self) -> ReadersWriterLock:
         """The lock of the memory: take it to look at several parts of the state at one moment."""
         return self.memory.lock
+
+    def change(self, change: Callable[[], Changed], whole: bool = False) -> Changed:
+        """Change the state: each verb that does comes by here, and a store takes it from here.
+
+        Args:
+            change: changes it; it may be undone, and called again on another state.
+            whole: whether more than some slots, labels, refs and weights change.
+        """
+        with self.lock.writing():
+            return change()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The state, as of any module."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from rarememory.base.validation import (
 from rarememory.lookup import Lookup, choose_lookup
 from rarememory.lookup.exact import score
 from rarememory.memory import updates, writing
+from rarememory.memory.drafts import Draft
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
@@ -138,6 +140,7 @@ class Memory(nn.Module):
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self.lock = ReadersWriterLock()
         self._read_only_blocks = 0
+        self._draft: Draft | None = None
 
     # Reading
 
@@ -220,6 +223,9 @@ class Memory(nn.Module):
             rows = self.rows_to_write(queries, labels, mask)
             if isinstance(queries, Recall):
                 nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
+            elif self._draft is not None:
+                search = partial(self._nearest, rows, 1)
+                nearest = self._draft.nearest(rows, self.state, search)
             else:
                 nearest = self._nearest(rows, 1).squeeze(1)
             return self.write_rows(rows, nearest)
@@ -255,8 +261,9 @@ class Memory(nn.Module):
     def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
         self._before_write()
+        before = None if self._draft is None else self._draft.keep
         write, inserted = writing.write(
-            self.state, self.update, rows.queries, rows.labels, nearest, rows.mask
+            self.state, self.update, rows.queries, rows.labels, nearest, rows.mask, before
         )
         for name, fill in self._slot_fills.items():
             if name not in MemoryState._fields:
@@ -299,10 +306,13 @@ class Memory(nn.Module):
         with self.lock.writing():
             self.require_writable("forget")
             gone = meets(self.state, labels=labels, slots=slots, older_than=older_than)
+            slots = gone.nonzero().squeeze(1)
+            if self._draft is not None:
+                self._draft.keep(slots)
             self._before_write()
             empty(self._slot_buffers(), self._slot_fills, gone)
-            self._after_write(gone.nonzero().squeeze(1))
-            return int(gone.sum())
+            self._after_write(slots)
+            return len(slots)
 
     @torch.no_grad()
     def clear(self) -> None:
@@ -313,8 +323,8 @@ class Memory(nn.Module):
             self._half_keys()
 
     def require_writable(self, verb: str) -> None:
-        """Refuse this verb inside `read_only()`, by a RuntimeError."""
-        if self._read_only_blocks:
+        """Refuse this verb inside `read_only()`, by a RuntimeError; a draft is undone anyway."""
+        if self._read_only_blocks and self._draft is None:
             raise RuntimeError(f"this memory is read-only here: {verb} outside of `read_only()`")
 
     # The state as a whole
@@ -380,6 +390,13 @@ class Memory(nn.Module):
         self.register_buffer(name, full)
         self._slot_fills[name] = fill
 
+    def empty_slots(self, count: int) -> dict[str, Shaped[Tensor, "..."]]:
+        """What each per-slot buffer holds in so many empty slots."""
+        return {
+            name: torch.full((count, *buffer.shape[1:]), self._slot_fills[name]).to(buffer)
+            for name, buffer in self._slot_buffers().items()
+        }
+
     def _slot_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name) for name in self._slot_fills}
 
@@ -426,6 +443,66 @@ class Memory(nn.Module):
             finally:
                 copy_into(everything, before)
                 self._half_keys()
+
+    @contextmanager
+    def draft(
+        self, earlier: Draft | None = None, changed: Int64[Tensor, " changed"] | None = None
+    ) -> Iterator[Draft]:
+        """Undo at the end of the block what was written or forgotten in it, and say what it was.
+
+        It is a `snapshot` at the cost of the slots that change, for writes and `forget` only, and
+        it may be made inside `read_only()`. Other threads wait until the block ends.
+
+        Args:
+            earlier: a draft of the same write, on an older state: its search is used again.
+            changed: the slots that have changed since then.
+
+        Example:
+            >>> memory = Memory(key_dim=2, memory_size=3)
+            >>> with memory.draft() as draft:
+            ...     write = memory.write(torch.ones(2), torch.tensor(7))
+            >>> len(memory), draft.slots, draft.rows["values"]
+            (0, tensor([0]), tensor([7]))
+        """
+        with self.lock.writing():
+            search = None if earlier is None else earlier.search
+            draft = self._draft = Draft(self._slot_buffers(), search, changed)
+            clock = self.clock.clone()
+            try:
+                yield draft
+                draft.close()
+            finally:
+                self._draft = None
+                self.put_slots(draft.slots, draft.before, clock)
+
+    @torch.no_grad()
+    def put_slots(
+        self,
+        slots: Int64[Tensor, " slots"],
+        rows: Mapping[str, Shaped[Tensor, "..."]],
+        clock: Int64[Tensor, ""],
+    ) -> None:
+        """Let these slots hold what those of another memory hold, and set the clock.
+
+        Args:
+            slots: each once.
+            rows: for each per-slot buffer, by its name, an entry for each of the slots.
+            clock: writes so far.
+        """
+        with self.lock.writing():
+            self._before_write()
+            for name, part in rows.items():
+                self.get_buffer(name)[slots] = part
+            self._after_write(slots)
+            self.clock.copy_(clock)
+
+    @torch.no_grad()
+    def put_state(self, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+        """Hold what another memory holds, whatever its number of slots: its buffers, by name."""
+        with self.lock.writing():
+            own = self.state_dict(keep_vars=True)
+            copy_into({name: own[name] for name in tensors}, tensors)
+            self._half_keys()
 
     @torch.no_grad()
     def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:

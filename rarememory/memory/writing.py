@@ -6,6 +6,7 @@ the library of `native` does the same.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -32,6 +33,7 @@ def write(
     labels: Int64[Tensor, " batch"],
     nearest: Int64[Tensor, " batch"],
     mask: Bool[Tensor, " batch"] | None = None,
+    before: Callable[[Tensor], object] | None = None,
 ) -> tuple[Write, Bool[Tensor, " batch"]]:
     """Write rows of unit length into the state, in place, as one set: their order does not matter.
 
@@ -41,6 +43,7 @@ def write(
 
     Args:
         nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
+        before: called with the slots that are about to change, and perhaps others.
 
     Returns:
         What was done with each row, and the rows that were to take a slot of their own; those of
@@ -61,6 +64,8 @@ def write(
     if _any(inserted):
         keep = nearest.where(averaged, EMPTY)
         free = eviction_order(state, update, len(nearest), keep=keep)
+    if before is not None:
+        before(torch.cat([nearest[averaged], free]))
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
     supported = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
     insert = _insert_rows_natively if supported else _insert_rows

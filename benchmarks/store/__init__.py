@@ -1,0 +1,1 @@
+"""What a store costs, beside what its database does alone."""
