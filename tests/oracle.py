@@ -250,10 +250,10 @@ def class_attention_scores(
 # A discriminant, row by row: every example is left out by computing everything without it.
 
 
-def left_out_cosine(
+def _left_out(
     rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
-) -> float:
-    """Cosine of one example and the mean of a class, in the metric that has not seen the example.
+) -> tuple[Array, Array, Array]:
+    """An example, the mean of a class and the metric, both without the example.
 
     Means and scatter are computed without the example. What it is centred by, the level that the
     covariance is shrunken towards and the degrees of freedom stay those of all examples.
@@ -268,8 +268,23 @@ def left_out_cosine(
         if labels[i] == label and (i != place or _alone(labels, i))
     ]
     mean = np.mean(others, axis=0)
-    x = rows[place]
+    return rows[place], mean, metric
+
+
+def left_out_cosine(
+    rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
+) -> float:
+    """Cosine of one example and the mean of a class, in the metric without the example."""
+    x, mean, metric = _left_out(rows, labels, place, label, shrinkage, degrees)
     return float(x @ metric @ mean) / math.sqrt((x @ metric @ x) * (mean @ metric @ mean))
+
+
+def left_out_log_density(
+    rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
+) -> float:
+    """-|x - m|^2 / 2 of one example and the mean of a class, in the same metric."""
+    x, mean, metric = _left_out(rows, labels, place, label, shrinkage, degrees)
+    return -float((x - mean) @ metric @ (x - mean)) / 2
 
 
 def _alone(labels: list[int], place: int) -> bool:

@@ -44,6 +44,7 @@ from rarememory.classifier.labels import (
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
 from rarememory.classifier.locked_module import LockedModule
+from rarememory.classifier.norms import add_norms, adopt_norms, check_norms, put_norms
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
@@ -163,6 +164,8 @@ class MemoryClassifier(LockedModule):
         if memory is None:
             update = FirstInFirstOut() if reader == "fitted" else None
             memory, given = Memory(width or 1, memory_size, update=update), False
+            if reader == "fitted":
+                add_norms(memory)
         else:
             given = True
         self.memory = memory
@@ -636,6 +639,7 @@ class MemoryClassifier(LockedModule):
             new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
             drift = refreshing.drift_of(new, self.memory)
             self.memory.keys[new.slots] = new.keys
+            put_norms(self.memory, new.slots, new.norms)
             # The keys are of the present encoder now.
             self._fingerprint.features = None
             return drift
@@ -842,6 +846,7 @@ class MemoryClassifier(LockedModule):
         check_shapes(own, tensors, path)
         with refusals_of(path):
             empty.check_stored(of_memory)
+            check_norms(of_memory)
             check_ensembler(of_ensembler)
             check_book(header["book"], of_memory["values"], of_ensembler["host_ids"])
             check_fingerprint(tensors.get("fingerprint"))
@@ -888,6 +893,7 @@ class MemoryClassifier(LockedModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rename_old(state_dict, prefix)
         rename_wrapped(state_dict, f"{prefix}extractor.model.", self.model)
+        adopt_norms(self.memory, state_dict, f"{prefix}memory.")
         try:
             book = checked_book(self.memory, self.ensembler, state_dict, prefix, self._to_json)
             if book is not None:

@@ -22,11 +22,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rarememory.classifier.leave_class_out import foreign_scores
-from rarememory.classifier.metric import CosineMetric, Spread, fitted_metric
+from rarememory.classifier.metric import (
+    Examples,
+    FittedMetric,
+    Spread,
+    fitted_metric,
+    fitting,
+    squares_outside,
+)
 from rarememory.classifier.refinement import PENALTY, refined
 
-_CELLS = 2**24
-"""Leave-one-out logits at once: those of so many examples and all classes are 64 MiB."""
 _REFINED = 2**30
 """Multiplications of a refinement's step; beyond them the class means alone answer."""
 
@@ -101,7 +106,7 @@ class Discriminant:
     mean: Float[Tensor, " key_dim"]
     center: Float[Tensor, " key_dim"]
     metric: Float[Tensor, "key_dim axes"]
-    found: CosineMetric
+    found: FittedMetric
     means: Float[Tensor, "classes axes"]
     weights: Float[Tensor, "axes classes"]
     bias: Float[Tensor, " classes"]
@@ -113,7 +118,7 @@ class Discriminant:
         """Features along the axes, scaled by the metric, to unit length in it."""
         x = normalize(self._centred(features), dim=1) - self.center
         rows = x @ self.metric
-        squares = rows.square().sum(1) + self._outside(x, rows)
+        squares = rows.square().sum(1) + squares_outside(x, rows, self.found)
         return rows * squares.clamp(min=1e-12).rsqrt().unsqueeze(1)
 
     def logits(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch classes"]:
@@ -130,19 +135,12 @@ class Discriminant:
         """The z of every class, if the class in this place had never been learnt; -inf for that."""
         x = self._centred(features)
         rows = x @ self.metric
-        outside = self._outside(x, rows)
+        outside = squares_outside(x, rows, self.found)
         scores = foreign_scores(rows, places, self.means, self.found.shares, outside)
         return self.found.scale * scores
 
     def _centred(self, features: Tensor) -> Tensor:
         return normalize(features.to(self.mean.dtype), dim=1) - self.mean
-
-    def _outside(self, x: Tensor, rows: Tensor) -> Tensor | float:
-        """The squared length, in the metric, of the part of x that no axis covers."""
-        if self.metric.shape[1] == self.metric.shape[0]:
-            return 0.0
-        along = rows.square() @ (1 / self.found.precision)
-        return self.found.outside * (x.square().sum(1) - along).clamp(min=0)
 
 
 def fit_discriminant(
@@ -157,35 +155,20 @@ def fit_discriminant(
         values: integers of their classes, of at least two different ones.
         settings: that are not found from the examples.
     """
-    # The first coordinate orders the examples of a class, so that sums are rounded alike wherever
-    # their slots are. Outside inference mode, because the refinement changes a tensor in place.
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(keys.device.type, enabled=False),
-    ):
-        order = keys[:, 0].argsort(stable=True)
-        order = order[values[order].argsort(stable=True)].clone()
-        rows = keys[order].to(torch.promote_types(keys.dtype, torch.float32))
-        classes, places, counts = values[order].unique(return_inverse=True, return_counts=True)
-        return _fitted(rows, order, places, classes, counts.to(rows.dtype), settings)
+    # Outside inference mode, because the refinement changes a tensor in place.
+    with fitting(keys.device):
+        return _fitted(Examples.of(keys, values), settings)
 
 
-def _fitted(
-    keys: Tensor,
-    samples: Tensor,
-    places: Tensor,
-    classes: Tensor,
-    counts: Tensor,
-    settings: Settings,
-) -> Discriminant:
-    key_means = _class_means(keys, places, counts)
+def _fitted(examples: Examples, settings: Settings) -> Discriminant:
+    keys, samples, places, classes, counts = examples
+    key_means = examples.class_means(keys)
     mean = key_means.mean(0)
     rows = normalize(keys - mean, dim=1)
-    means = _class_means(rows, places, counts)
+    means = examples.class_means(rows)
     center = means.mean(0)
     spread = Spread.of(rows - center, places, means - center, counts)
-    some = _evenly_spaced(len(rows), max(1, _CELLS // len(counts)), rows.device)
+    some = examples.some()
     found = fitted_metric(spread, some, settings.shrinkage)
     roots = found.precision.sqrt()
     units = normalize(spread.rows * roots, dim=1)
@@ -227,11 +210,6 @@ def _levelled(base: Tensor, refined_logits: Tensor) -> Tensor:
     return refined_logits + (base.amax(1, keepdim=True) - refined_logits.amax(1, keepdim=True))
 
 
-def _class_means(rows: Tensor, places: Tensor, counts: Tensor) -> Tensor:
-    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, places, rows)
-    return sums / counts.unsqueeze(1)
-
-
 def _prototypes(
     means: Tensor, shares: Tensor | None
 ) -> tuple[Float[Tensor, "axes classes"], Float[Tensor, " classes"]]:
@@ -240,10 +218,3 @@ def _prototypes(
         return normalize(means, dim=1).T, means.new_zeros(len(means))
     prototypes = means / means.norm(dim=1).mean().clamp(min=1e-6)
     return prototypes.T, -(prototypes.square() @ shares) / 2
-
-
-def _evenly_spaced(count: int, most: int, device: torch.device) -> Tensor:
-    """At most so many places among `count`."""
-    if count <= most:
-        return torch.arange(count, device=device)
-    return torch.linspace(0, count - 1, most, device=device).long()

@@ -16,7 +16,9 @@ from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
+from rarememory.classifier.gaussian import GaussianDiscriminant, answers_more, fit_gaussian
 from rarememory.classifier.metric import SHRINKAGES
+from rarememory.classifier.norms import has_norms, norms_of, remembered_features
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
@@ -93,7 +95,8 @@ class FittedReader(Reader):
         self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
     ) -> Evidence:
         """The logit of every remembered class."""
-        fitted, rows = self._of(memory, host_ids), _rows(memory, features)
+        fitted = self._of(memory, host_ids)
+        rows = _rows(memory, features, fitted.by_length)
         return fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
 
     def without_own_class(
@@ -105,7 +108,8 @@ class FittedReader(Reader):
         own_ids: Int64[Tensor, " batch"],
     ) -> Evidence:
         """The logit of every other class, where the own one is left out of what was fitted too."""
-        fitted, rows = self._of(memory, host_ids), _rows(memory, features)
+        fitted = self._of(memory, host_ids)
+        rows = _rows(memory, features, fitted.by_length)
         scores = fitted.foreign(rows.queries, own_ids)
         return _without(fitted.evidence(scores, logits, rows.mask), own_ids, host_ids)
 
@@ -122,12 +126,12 @@ class FittedReader(Reader):
     ) -> Carriers:
         """All examples: a class's logit is a sum over its examples, of which each has a share."""
         fitted = self._of(memory, host_ids)
-        queries = _rows(memory, features).queries
+        queries = _rows(memory, features, fitted.by_length).queries
         evidence = self.evidence(memory, host_ids, features, logits)
         slots = memory.state.occupied.nonzero().squeeze(1)
-        keys = memory.keys[slots]
+        keys, features = memory.keys[slots], remembered_features(memory, slots)
         columns = torch.searchsorted(fitted.classes, memory.values[slots])
-        parts = fitted.similarities(queries, keys).float().clamp(min=1e-6)
+        parts = fitted.similarities(queries, features).float().clamp(min=1e-6)
         sums = torch.zeros_like(evidence.scores).index_add_(1, columns, parts)
         cosines = normalized(queries, memory.keys.dtype)[0] @ keys.T
         return Carriers(
@@ -152,7 +156,8 @@ class FittedReader(Reader):
             tracker.record(tensor)
         slots = memory.state.occupied.nonzero().squeeze(1)
         examples = slots, memory.keys[slots], memory.values[slots]
-        fitted = _Fitted(*examples, host_ids, self._settings)
+        features = remembered_features(memory, slots)
+        fitted = _Fitted(*examples, features, host_ids, self._settings)
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
@@ -166,21 +171,37 @@ class _Fitted:
     """
 
     def __init__(
-        self, slots: Tensor, keys: Tensor, values: Tensor, host_ids: Tensor, settings: Settings
+        self,
+        slots: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        features: Tensor,
+        host_ids: Tensor,
+        settings: Settings,
     ) -> None:
         self.keys, self.values = keys, values
         # Where the host would have to wait for them, it never asks.
         self.slots = slots.tolist() if host_may_read(slots) else []
-        self.classes, self.places = values.unique(return_inverse=True)
-        self.discriminant: Discriminant | None = None
+        self.classes, self.places, counts = values.unique(return_inverse=True, return_counts=True)
+        self.discriminant: Discriminant | GaussianDiscriminant | None = None
         self.offsets = torch.zeros(len(self.classes), device=keys.device)
         of_host = torch.isin(self.classes, host_ids)
         foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
         if len(self.classes) > 1 + foreign_host:
             self.discriminant = fit_discriminant(keys, values, settings)
+            # A single example is farther from its class than a mean is: distances are not alike.
+            if counts.min() > 1:
+                gaussian, cosine = fit_gaussian(features, values, settings), self.discriminant
+                if gaussian and answers_more(gaussian.left_out, cosine.left_out, counts.float()):
+                    self.discriminant = gaussian
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER
+
+    @property
+    def by_length(self) -> bool:
+        """Whether it compares features by their distance, and not by their direction alone."""
+        return isinstance(self.discriminant, GaussianDiscriminant)
 
     def is_of(self, keys: Tensor, values: Tensor, row: int | None) -> bool:
         """Whether one of the examples, if a row is given, is what a memory holds in its slot."""
@@ -253,19 +274,23 @@ class _Fitted:
         without_own = _without(self.evidence(foreign, None), own, host_ids)
         return LeftOutEvidence(self.evidence(logits, None), without_own, own, several)
 
-    def similarities(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def similarities(self, queries: Tensor, features: Tensor) -> Tensor:
         """Products whose mean over the examples of a class is its cosine, but for a factor."""
         if self.discriminant is None:
             return self._cosines(queries)
-        return self.discriminant.rows(queries) @ self.discriminant.rows(keys).T
+        return self.discriminant.rows(queries) @ self.discriminant.rows(features).T
 
 
-def _rows(memory: Memory, features: Tensor) -> Rows:
-    """Queries as the memory itself checks, projects and normalises them; float32 at least."""
+def _rows(memory: Memory, features: Tensor, by_length: bool) -> Rows:
+    """Queries as the memory itself checks, projects and normalises them; float32 at least.
+
+    They have their own length where distances are compared, if the memory has that of examples.
+    """
     rows = rows_of(features, None, None, memory.keys, memory.projection, memory.validate)
-    return rows._replace(
-        queries=rows.queries.to(torch.promote_types(rows.queries.dtype, torch.float32))
-    )
+    queries = rows.queries.to(torch.promote_types(rows.queries.dtype, torch.float32))
+    if by_length and has_norms(memory):
+        queries = queries * norms_of(features).unsqueeze(1)
+    return rows._replace(queries=queries)
 
 
 def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:

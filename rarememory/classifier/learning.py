@@ -11,6 +11,7 @@ from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
+from rarememory.classifier.norms import norms_of, put_norms
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
@@ -69,13 +70,15 @@ def write_examples(
     for row, ref in zip(rows, examples.refs, strict=True):
         refs[row].append(ref)
     places = torch.tensor(rows, device=examples.features.device)
-    features = _mean_directions(examples.features, places) if average else examples.features
+    features, norms = examples.features, norms_of(examples.features)
+    if average:
+        features, norms = _mean_directions(features, places), _means(norms, places)
     ids = torch.tensor(book.ids(labels), device=features.device)
     size = len(memory.values)
-    parts = [
-        _write(memory, book, features[i : i + size], ids[i : i + size], refs[i : i + size])
-        for i in range(0, len(labels), size)
-    ]
+    parts = []
+    for begin in range(0, len(labels), size):
+        some = slice(begin, begin + size)
+        parts.append(_write(memory, book, features[some], norms[some], ids[some], refs[some]))
     book.add(labels)
     slots, hits, lost = zip(*parts, strict=True)
     labels_lost = [book.label(number) for numbers in lost for number in numbers]
@@ -83,11 +86,17 @@ def write_examples(
 
 
 def _write(
-    memory: Memory, book: LabelBook, features: Tensor, ids: Tensor, refs: list[list[Label]]
+    memory: Memory,
+    book: LabelBook,
+    features: Tensor,
+    norms: Tensor,
+    ids: Tensor,
+    refs: list[list[Label]],
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Write at most as many rows as there are slots: slots, hits, and overwritten integers."""
     occupied = memory.state.occupied
     write = memory.write(features, ids)
+    put_norms(memory, write.slots, norms)
     averaged = occupied[write.slots] & (write.overwritten == EMPTY)
     book.note_refs(write.slots.tolist(), averaged.logical_not().tolist(), refs)
     lost: list[int] = write.overwritten[write.overwritten != EMPTY].tolist()
@@ -98,6 +107,11 @@ def _mean_directions(features: Tensor, rows: Tensor) -> Tensor:
     """The mean of the unit vectors of each row."""
     units, _ = normalized(features, features.dtype)
     return units.new_zeros(int(rows.max()) + 1, units.shape[1]).index_add_(0, rows, units)
+
+
+def _means(norms: Tensor, rows: Tensor) -> Tensor:
+    counts = rows.bincount().to(norms.dtype)
+    return torch.zeros_like(counts).index_add_(0, rows, norms) / counts
 
 
 def _check_features(features: Tensor) -> None:

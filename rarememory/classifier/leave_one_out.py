@@ -7,9 +7,11 @@ rank too (Sherman and Morrison 1950):
     m' = m - r / (n - 1),   P' = P + k (P r)(P r)^T,   r = x - m
     k = k0 / (1 - k0 r^T P r),   k0 = (1 - shrinkage) n / ((n - 1) degrees)
 
-Everything that a cosine in the metric P' needs is then a product of rows that are there already,
-and no covariance is inverted twice.
+Everything that a cosine or a distance in the metric P' needs is then a product of rows that are
+there already, and no covariance is inverted twice.
 """
+
+from typing import NamedTuple
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -17,7 +19,30 @@ from torch import Tensor
 _SMALLEST = 1e-9
 
 
-def leave_one_out_cosines(
+class LeftOutProducts(NamedTuple):
+    """Products in P' of examples x and class means m', each example left out of both.
+
+    Attributes:
+        products: x.P' m' of each example and every class.
+        means: m'.P' m', for each example and every class.
+        rows: x.P' x of each example.
+    """
+
+    products: Float[Tensor, "examples classes"]
+    means: Float[Tensor, "examples classes"]
+    rows: Float[Tensor, "examples 1"]
+
+    def cosines(self) -> Float[Tensor, "examples classes"]:
+        """cos_P'(x, m')."""
+        squares = self.means.clamp(min=_SMALLEST) * self.rows.clamp(min=_SMALLEST)
+        return self.products / squares.sqrt()
+
+    def log_densities(self) -> Float[Tensor, "examples classes"]:
+        """-|x - m'|^2 / 2 in P': the logarithm of a normal density, but for a constant."""
+        return self.products - (self.means + self.rows) / 2
+
+
+def left_out_products(
     rows: Float[Tensor, "examples dim"],
     classes: Int64[Tensor, " examples"],
     means: Float[Tensor, "classes dim"],
@@ -25,8 +50,8 @@ def leave_one_out_cosines(
     precision: Float[Tensor, " dim"],
     shrinkage: float,
     degrees: int,
-) -> Float[Tensor, "examples classes"]:
-    """cos_P'(x, m_c) of each example with the mean of every class, itself left out of both.
+) -> LeftOutProducts:
+    """What compares each example with the mean of every class, itself left out of mean and metric.
 
     Args:
         rows: examples, in the axes of the within-class covariance.
@@ -43,7 +68,8 @@ def leave_one_out_cosines(
         >>> rows = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
         >>> classes, means = torch.tensor([0, 0, 1, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> counts = torch.tensor([2.0, 2.0])
-        >>> found = leave_one_out_cosines(rows, classes, means, counts, torch.ones(2), 1.0, 2)
+        >>> products = left_out_products(rows, classes, means, counts, torch.ones(2), 1.0, 2)
+        >>> found = products.cosines()
         >>> bool((found[:2, 0] > found[:2, 1]).all())
         True
     """
@@ -57,10 +83,12 @@ def leave_one_out_cosines(
     x_x = (weighted * rows).sum(1)
     x_m = by_mean.gather(1, own).squeeze(1)
     r_m = residual_by_mean.gather(1, own).squeeze(1)
-    x_r, r_r = x_x - x_m, x_x - 2 * x_m + squares[classes]
+    x_r, residuals = x_x - x_m, rows - means[classes]
+    # By itself and not as a difference: of few examples 1 - k0 r_r is close to 0.
+    r_r = (residuals.square() * precision).sum(1)
     others = (n - 1).clamp(min=1)
     start = (1 - shrinkage) * n / (others * max(1, degrees))
-    k = (start / (1 - start * r_r).clamp(min=1e-3)).where(n > 1, 0.0)
+    k = (start / (1 - start * r_r).clamp(min=1e-5)).where(n > 1, 0.0)
 
     products = by_mean + (k * x_r).unsqueeze(1) * residual_by_mean
     lengths = squares + k.unsqueeze(1) * residual_by_mean.square()
@@ -69,8 +97,4 @@ def leave_one_out_cosines(
     own_length = squares[classes] - 2 * r_m / others + r_r / others.square() + k * r_own.square()
     products = products.scatter(1, own, own_product.where(n > 1, x_m).unsqueeze(1))
     lengths = lengths.scatter(1, own, own_length.where(n > 1, squares[classes]).unsqueeze(1))
-    of_rows = (x_x + k * x_r.square()).unsqueeze(1)
-    cosines: Tensor = (
-        products / (lengths.clamp(min=_SMALLEST) * of_rows.clamp(min=_SMALLEST)).sqrt()
-    )
-    return cosines
+    return LeftOutProducts(products, lengths, (x_x + k * x_r.square()).unsqueeze(1))

@@ -8,6 +8,8 @@ a class in probabilistic linear discriminant analysis, Ioffe 2006), with an orac
 shrinkage (Chen et al. 2010).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
@@ -16,12 +18,69 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rarememory.classifier.leave_one_out import leave_one_out_cosines
+from rarememory.classifier.leave_one_out import LeftOutProducts, left_out_products
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.97)
 SCALES = tuple(2.0 ** (i / 2) for i in range(2, 14))
+"""Of cosines."""
+DENSITY_SCALES = tuple(2.0 ** (i / 2) for i in range(-14, 4))
+"""Of the logarithms of densities; with many dimensions they are overconfident."""
 ONE_SHOT_SCALE = 16.0
 """The scale that is found for classes of few examples, for where there is nothing to find it by."""
+
+_CELLS = 2**24
+"""Leave-one-out scores at once: those of so many examples and all classes are 64 MiB."""
+
+
+class Examples(NamedTuple):
+    """Examples class by class, in an order that does not depend on where they are remembered.
+
+    Attributes:
+        rows: features, in float32 at least.
+        samples: which of the keys each is.
+        places: the place of each one's class.
+        classes: integers of the classes, ascending.
+        counts: examples of each class.
+    """
+
+    rows: Float[Tensor, "examples key_dim"]
+    samples: Int64[Tensor, " examples"]
+    places: Int64[Tensor, " examples"]
+    classes: Int64[Tensor, " classes"]
+    counts: Float[Tensor, " classes"]
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Int64[Tensor, " examples"]) -> "Examples":
+        """The same of keys in any order and float dtype."""
+        # The first coordinate orders the examples of a class, so that sums are rounded alike.
+        samples = keys[:, 0].argsort(stable=True)
+        samples = samples[values[samples].argsort(stable=True)].clone()
+        rows = keys[samples].to(torch.promote_types(keys.dtype, torch.float32))
+        classes, places, counts = values[samples].unique(return_inverse=True, return_counts=True)
+        return cls(rows, samples, places, classes, counts.to(rows.dtype))
+
+    def class_means(self, rows: Float[Tensor, "examples dim"]) -> Float[Tensor, "classes dim"]:
+        """The mean of each class of rows that belong to the examples."""
+        sums = rows.new_zeros(len(self.counts), rows.shape[1]).index_add_(0, self.places, rows)
+        return sums / self.counts.unsqueeze(1)
+
+    def some(self) -> Int64[Tensor, " some"]:
+        """Places of the examples that are left out: all, or as many as can be, evenly spaced."""
+        most, count = max(1, _CELLS // len(self.counts)), len(self.rows)
+        if count <= most:
+            return torch.arange(count, device=self.rows.device)
+        return torch.linspace(0, count - 1, most, device=self.rows.device).long()
+
+
+@contextmanager
+def fitting(device: torch.device) -> Iterator[None]:
+    """Without gradient and autocast; outside inference mode, where tensors are not changed."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
 
 
 class Spread(NamedTuple):
@@ -65,8 +124,8 @@ class Spread(NamedTuple):
         return self.variances.sum() / len(self.basis)
 
 
-class CosineMetric(NamedTuple):
-    """What a cosine is measured in.
+class FittedMetric(NamedTuple):
+    """What examples are compared in with the means of classes.
 
     Attributes:
         precision: along the axes of a `Spread`.
@@ -74,9 +133,9 @@ class CosineMetric(NamedTuple):
         shares: of the variance along the axes that is left for the classes; None where the
             covariance within classes is known.
         shrinkage: of that covariance; None where it is not known.
-        scale: what a cosine is multiplied with.
-        left_out: cosines of examples with the mean of every class, without themselves; None where
-            no class has two examples.
+        scale: what a score (a cosine, or the logarithm of a density) is multiplied with.
+        left_out: scores of examples for every class, without themselves; None where no class has
+            two examples.
     """
 
     precision: Float[Tensor, " axes"]
@@ -88,8 +147,12 @@ class CosineMetric(NamedTuple):
 
 
 def fitted_metric(
-    spread: Spread, some: Int64[Tensor, " some"], shrinkage: float | None = None
-) -> CosineMetric:
+    spread: Spread,
+    some: Int64[Tensor, " some"],
+    shrinkage: float | None = None,
+    *,
+    densities: bool = False,
+) -> FittedMetric:
     """The metric with which the examples, each left out once, are answered best.
 
     Every class has the same weight. Accuracy decides, and the likelihood among those that are about
@@ -99,58 +162,86 @@ def fitted_metric(
         spread: of the examples.
         some: the examples that are left out.
         shrinkage: of the covariance, in (0, 1]; one of `SHRINKAGES` is chosen if None.
+        densities: whether scores are logarithms of densities, and not cosines.
     """
+    score, scales = LeftOutProducts.cosines, SCALES
+    if densities:
+        score, scales = LeftOutProducts.log_densities, DENSITY_SCALES
     level = spread.level
     if not spread.degrees or not level > 0:
         return _one_shot_metric(spread)
     rows, places, counts = spread.rows[some], spread.places[some], spread.counts
     judged = counts[places] > 1
     labels = places[judged]
-    weights = 1 / counts[labels]
-    weights = weights / weights.sum()
+    weights = class_weights(labels, counts)
 
-    def tried(one: float) -> tuple[float, CosineMetric]:
+    def tried(one: float) -> tuple[float, FittedMetric]:
         precision = 1 / ((1 - one) * spread.variances + one * level)
-        cosines = leave_one_out_cosines(
-            rows, places, spread.means, counts, precision, one, spread.degrees
+        scores = score(
+            left_out_products(rows, places, spread.means, counts, precision, one, spread.degrees)
         )
-        found = cosines[judged]
-        loss, scale = _best_scale(found, labels, weights)
+        found = scores[judged]
+        loss, scale = _best_scale(found, labels, weights, scales)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
-        return round(accuracy, 3) - 0.02 * loss, CosineMetric(
-            precision, outside, None, one, scale, cosines
+        return round(accuracy, 3) - 0.02 * loss, FittedMetric(
+            precision, outside, None, one, scale, scores
         )
 
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)
     return max(map(tried, candidates), key=lambda one: one[0])[1]
 
 
+def class_weights(
+    places: Int64[Tensor, " examples"], counts: Float[Tensor, " classes"]
+) -> Float[Tensor, " examples"]:
+    """What each example counts, so that all classes count the same; the sum is 1."""
+    weights = 1 / counts[places]
+    return weights / weights.sum()
+
+
+def squares_outside(
+    x: Float[Tensor, "batch key_dim"], rows: Float[Tensor, "batch axes"], found: FittedMetric
+) -> Float[Tensor, " batch"] | float:
+    """The squared length, in the metric, of the part of x that no axis covers.
+
+    Args:
+        x: centred features.
+        rows: the same along the axes, each times the root of its precision.
+        found: the metric.
+    """
+    if x.shape[1] == rows.shape[1]:
+        return 0.0
+    along = rows.square() @ (1 / found.precision)
+    return found.outside * (x.square().sum(1) - along).clamp(min=0)
+
+
 def _best_scale(
-    cosines: Float[Tensor, "examples classes"],
+    scores: Float[Tensor, "examples classes"],
     labels: Int64[Tensor, " examples"],
     weights: Float[Tensor, " examples"],
+    scales: tuple[float, ...],
 ) -> tuple[float, float]:
     """The least loss of the scales, and its scale: the loss is convex, so bisection finds it."""
 
     @cache
     def loss(place: int) -> float:
-        losses = cross_entropy(SCALES[place] * cosines, labels, reduction="none")
+        losses = cross_entropy(scales[place] * scores, labels, reduction="none")
         return (weights * losses).sum().item()
 
-    low, high = 0, len(SCALES) - 1
+    low, high = 0, len(scales) - 1
     while low < high:
         middle = (low + high) // 2
         if loss(middle + 1) < loss(middle):
             low = middle + 1
         else:
             high = middle
-    return loss(low), SCALES[low]
+    return loss(low), scales[low]
 
 
-def _one_shot_metric(spread: Spread) -> CosineMetric:
+def _one_shot_metric(spread: Spread) -> FittedMetric:
     shares, outside = _one_shot_shares(spread.variances, len(spread.basis), len(spread.counts))
-    return CosineMetric(shares / (1 + shares), outside, shares, None, ONE_SHOT_SCALE, None)
+    return FittedMetric(shares / (1 + shares), outside, shares, None, ONE_SHOT_SCALE, None)
 
 
 def _one_shot_shares(variances: Tensor, dim: int, n_classes: int) -> tuple[Tensor, float]:

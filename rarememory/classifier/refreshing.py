@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.classifier.labels import Label
+from rarememory.classifier.norms import norms_of
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
@@ -40,10 +41,11 @@ class Drift(NamedTuple):
 
 
 class NewKeys(NamedTuple):
-    """New keys, and their slots."""
+    """New keys, their slots, and the mean length of the features that they are of."""
 
     slots: Int64[Tensor, " met"]
     keys: Float[Tensor, "met key_dim"]
+    norms: Float[Tensor, " met"]
 
 
 @torch.no_grad()
@@ -65,21 +67,24 @@ def new_keys(
         ValueError: no slot has any of the refs.
     """
     sums = torch.zeros_like(memory.keys)
-    met = torch.zeros_like(memory.values, dtype=torch.bool)
+    counts, lengths = sums.new_zeros(len(sums)), sums.new_zeros(len(sums))
     for features, refs in batches:
         projected = features if memory.projection is None else memory.projection(features)
         rows, _ = normalized(projected, sums.dtype)
-        for row, ref in zip(rows, refs, strict=True):
+        norms = norms_of(features).to(sums.dtype)
+        for row, norm, ref in zip(rows, norms, refs, strict=True):
             slots = slots_by_ref.get(ref, [])
             sums[slots] += row
-            met[slots] = True
-    found = met.nonzero().squeeze(1)
+            lengths[slots] += norm
+            counts[slots] += 1
+    found = counts.nonzero().squeeze(1)
     if not len(found):
         raise ValueError(
             "no remembered example has a ref of this loader: it must yield (inputs, refs), with "
             "the refs that were given to learn"
         )
-    return NewKeys(found, normalized(sums[found], sums.dtype)[0])
+    keys, _ = normalized(sums[found], sums.dtype)
+    return NewKeys(found, keys, lengths[found] / counts[found])
 
 
 def drift_of(new: NewKeys, memory: Memory) -> Drift:

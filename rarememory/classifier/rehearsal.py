@@ -19,10 +19,14 @@ def host_level(left_out: LeftOut) -> float:
     """The logit of a host's class of which nothing is remembered.
 
     Examples of such a class are as foreign to the remembered classes as these are to each other:
-    it is a high quantile of the best logit that another class gives to an example. There must be
-    three classes, so that leaving one out leaves several.
+    it is a high quantile of the best logit that another class gives to an example. Where some of a
+    few classes are alike that says little, and most of their own examples would be lost to the
+    host: it is at most the median of their logits. There must be three classes, so that leaving one
+    out leaves several.
     """
-    return left_out.foreign.amax(1).quantile(FOREIGN_QUANTILE).item()
+    level = left_out.foreign.amax(1).quantile(FOREIGN_QUANTILE).item()
+    own = left_out.logits.amax(1)[left_out.several]
+    return min(level, own.median().item()) if len(own) else level
 
 
 def new_class_offset(left_out: LeftOut, of_host: Bool[Tensor, " classes"]) -> float:

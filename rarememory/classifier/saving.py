@@ -15,6 +15,7 @@ from rarememory.classifier.invariants import (
     check_ensembler,
     check_settings,
 )
+from rarememory.classifier.norms import NORMS, add_norms, check_norms
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import (
@@ -100,6 +101,8 @@ def empty_memory(
         memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
     except TypeError as error:
         raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
+    if NORMS in tensors and not hasattr(memory, NORMS):
+        add_norms(memory)
     weight = tensors.get("projection.weight")
     if memory.projection is not None and weight is not None and weight.is_floating_point():
         memory.projection.to(weight.dtype)
@@ -206,6 +209,7 @@ def checked_book(
     of_memory = {**memory.state_dict(), **of_memory}
     of_ensembler = {**ensembler.state_dict(), **of_ensembler}
     memory.check_stored(of_memory)
+    check_norms(of_memory)
     check_ensembler(of_ensembler)
     book: dict[str, Any] = own() if state is None else book_of(state)
     check_book(book, of_memory["values"], of_ensembler["host_ids"])

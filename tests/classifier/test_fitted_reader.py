@@ -14,7 +14,7 @@ from rarememory.classifier import discriminant as module
 from rarememory.classifier import fitted_reader
 from rarememory.classifier import metric as metric_module
 from rarememory.classifier.discriminant import LeftOut, Settings, fit_discriminant
-from rarememory.classifier.leave_one_out import leave_one_out_cosines
+from rarememory.classifier.leave_one_out import left_out_products
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
 from rarememory.memory import Memory
 from tests import oracle
@@ -50,15 +50,18 @@ def test_leaving_one_out_is_what_computing_all_without_it_gives(
     residuals = rows - means[labels]
     variances, axes = torch.linalg.eigh(residuals.T @ residuals / degrees)
     precision = 1 / ((1 - shrinkage) * variances + shrinkage * variances.mean())
-    found = leave_one_out_cosines(
+    products = left_out_products(
         rows @ axes, labels, means @ axes, n, precision, shrinkage, degrees
     )
+    found, densities = products.cosines(), products.log_densities()
     for place in range(len(rows)):
         for c in range(len(counts)):
-            wanted = oracle.left_out_cosine(
-                list(rows.numpy()), labels.tolist(), place, c, shrinkage, degrees
-            )
+            one = list(rows.numpy()), labels.tolist(), place, c, shrinkage, degrees
+            wanted = oracle.left_out_cosine(*one)
             assert found[place, c].item() == pytest.approx(wanted, abs=1e-6)
+            if counts[labels[place]] > 1:
+                wanted = oracle.left_out_log_density(*one)
+                assert densities[place, c].item() == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("dim", [6, 40])
@@ -224,6 +227,18 @@ def test_a_host_of_which_nothing_is_remembered_is_as_foreign_as_another_class() 
     assert (found.foreign.amax(1) <= level).double().mean().item() == pytest.approx(
         FOREIGN_QUANTILE, abs=0.05
     )
+
+
+def test_a_host_does_not_take_most_answers_where_two_of_few_classes_are_alike() -> None:
+    keys, labels = world([8] * 6, spread=0.2)
+    twins = keys[labels < 3] + 0.02 * torch.randn(
+        24, 12, generator=torch.Generator().manual_seed(3)
+    )
+    keys = torch.cat([keys[labels < 3], nn.functional.normalize(twins, dim=1)])
+    found = fit_discriminant(keys, labels).left_out
+    level, own = host_level(found), found.logits.amax(1)
+    assert found.foreign.amax(1).quantile(FOREIGN_QUANTILE) > own.median()
+    assert level == pytest.approx(own.median().item())
 
 
 def test_one_class_and_one_example_answer_too() -> None:

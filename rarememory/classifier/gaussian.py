@@ -1,0 +1,147 @@
+"""The fitted reader where distances tell classes apart: normal densities of one covariance.
+
+    z_c = -t / 2 |x - m_c|^2_P        x: features, each column divided by its deviation
+
+Linear discriminant analysis (Fisher 1936) as a density, with the metric P of
+`rarememory.classifier.metric`. The cosine of `rarememory.classifier.discriminant` compares
+directions alone, which serves features of neural networks best; columns of a table can have all
+they tell in how far an example is from the mean. Which of the two answers is found out by
+leave-one-out: `answers_more`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from rarememory.classifier.discriminant import LeftOut, Settings
+from rarememory.classifier.metric import (
+    Examples,
+    FittedMetric,
+    Spread,
+    class_weights,
+    fitted_metric,
+    fitting,
+    squares_outside,
+)
+
+
+@dataclass(frozen=True)
+class GaussianDiscriminant:
+    """A fitted reader of remembered examples; its interface is that of `Discriminant`.
+
+    Attributes:
+        classes: integers of the classes, ascending.
+        mean: of the class means.
+        metric: orthonormal axes of scaled columns, each times the root of its precision.
+        deviations: of the columns.
+        found: precision, shrinkage and scale.
+        means: of the classes, less their mean, in the metric.
+        left_out: what is said of the examples it was fitted to.
+
+    Example:
+        >>> rows = torch.tensor([[1.0, 0.1], [1.1, -0.1], [9.0, 0.1], [9.3, -0.1]])
+        >>> found = fit_gaussian(rows, torch.tensor([3, 3, 7, 7]))
+        >>> found.classes[found.logits(torch.tensor([[2.0, 0.0], [8.0, 0.0]])).argmax(1)]
+        tensor([3, 7])
+    """
+
+    classes: Int64[Tensor, " classes"]
+    mean: Float[Tensor, " key_dim"]
+    metric: Float[Tensor, "key_dim axes"]
+    deviations: Float[Tensor, " key_dim"]
+    found: FittedMetric
+    means: Float[Tensor, "classes axes"]
+    left_out: LeftOut
+
+    def rows(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch axes"]:
+        """Features along the axes, at unit length: products say how alike examples are."""
+        return normalize(self._scaled(features) @ self.metric, dim=1)
+
+    def logits(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch classes"]:
+        """The z of every class."""
+        x = self._scaled(features)
+        rows = x @ self.metric
+        squares = rows.square().sum(1) + squares_outside(x, rows, self.found)
+        distances = squares.unsqueeze(1) - 2 * rows @ self.means.T + self.means.square().sum(1)
+        return -self.found.scale / 2 * distances.clamp(min=0)
+
+    def foreign(
+        self, features: Float[Tensor, "batch key_dim"], places: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """The z of every class, if the class in this place had never been learnt; -inf for that.
+
+        The metric stays as it is, and distances to the other means do too.
+        """
+        return self.logits(features).scatter(1, places.unsqueeze(1), -torch.inf)
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        return (features.to(self.mean.dtype) - self.mean) / self.deviations
+
+
+def fit_gaussian(
+    features: Float[Tensor, "examples key_dim"],
+    values: Int64[Tensor, " examples"],
+    settings: Settings = Settings(),  # noqa: B008, a tuple
+) -> GaussianDiscriminant | None:
+    """The reader of these examples; the same for the same examples, in whatever order they are.
+
+    None where all examples of a class are equal: there is no metric then.
+
+    Args:
+        features: in any float dtype.
+        values: integers of their classes; every class has two examples at least.
+        settings: of which the shrinkage counts; there is no refinement.
+    """
+    with fitting(features.device):
+        examples = Examples.of(features, values)
+        mean = examples.class_means(examples.rows).mean(0)
+        rows = examples.rows - mean
+        deviations = rows.square().mean(0).sqrt()
+        # A column that is the same everywhere tells nothing.
+        deviations = deviations.where(deviations > 1e-6 * deviations.max(), torch.inf)
+        rows = rows / deviations
+        means = examples.class_means(rows)
+        spread = Spread.of(rows, examples.places, means, examples.counts)
+        some = examples.some()
+        found = fitted_metric(spread, some, settings.shrinkage, densities=True)
+        if found.left_out is None:
+            return None
+        roots, own = found.precision.sqrt(), examples.places[some]
+        logits = found.scale * found.left_out
+        left_out = LeftOut(
+            logits,
+            logits,
+            logits.scatter(1, own.unsqueeze(1), -torch.inf),
+            examples.samples[some],
+            own,
+            torch.ones_like(own, dtype=torch.bool),
+            normalize(spread.rows[some] * roots, dim=1),
+            found.scale,
+        )
+        metric, means = spread.basis * roots, spread.means * roots
+        return GaussianDiscriminant(
+            examples.classes, mean, metric, deviations, found, means, left_out
+        )
+
+
+def answers_more(one: LeftOut, other: LeftOut, counts: Float[Tensor, " classes"]) -> bool:
+    """Whether one reader answers more examples rightly than another, and not by chance.
+
+    The difference, in which all classes count the same, must be greater than its standard error.
+
+    Args:
+        one: said of the same examples, in the same order, as the other.
+        other: by which one has to be better.
+        counts: examples of each class.
+    """
+    weights = class_weights(one.classes, counts)
+    right, other_right = (
+        (found.unrefined.argmax(1) == found.classes).to(weights) for found in (one, other)
+    )
+    gains = right - other_right
+    mean = (weights * gains).sum()
+    error = (weights.square() * (gains - mean).square()).sum().sqrt()
+    return bool(mean > error)
