@@ -139,4 +139,4 @@ def host_may_read(tensor: Tensor) -> bool:
         >>> host_may_read(torch.ones(2)), host_may_read(torch.ones(2, device="meta"))
         (True, False)
     """
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    return tensor.is_cpu and not torch.compiler.is_compiling()

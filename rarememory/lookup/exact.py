@@ -160,17 +160,18 @@ def ranked(
         if queries.requires_grad and torch.is_grad_enabled():
             scores = score(queries, keys, slots)
         return slots, scores, found
-    scores = score(queries, keys, slots)
+    return in_order(slots, score(queries, keys, slots), values)
+
+
+def in_order(
+    slots: Int64[Tensor, "batch k"], scores: Float[Tensor, "batch k"], values: Values
+) -> tuple[Int64[Tensor, "batch k"], Float[Tensor, "batch k"], Int64[Tensor, "batch k"]]:
+    """Slots and scores in the one order, with the values of the slots; that of EMPTY is EMPTY."""
     if slots.shape[1] > 1:
-        in_order = order(scores.detach(), slots)
-        slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
-    return slots, scores, values_of(slots, values)
-
-
-def values_of(slots: Int64[Tensor, "batch k"], values: Values) -> Int64[Tensor, "batch k"]:
-    """The values of these slots; that of slot EMPTY is EMPTY."""
+        places = order(scores.detach(), slots)
+        slots, scores = slots.gather(1, places), scores.gather(1, places)
     # Nothing is at slot EMPTY, the last slot of all: there the value is put right.
-    return values[slots].masked_fill_(slots == EMPTY, EMPTY)
+    return slots, scores, values[slots].masked_fill_(slots == EMPTY, EMPTY)
 
 
 def k_nearest(

@@ -1,6 +1,7 @@
 """The searches in C++ (rarememory/native), the fastest on a CPU."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.shapes import (
@@ -18,10 +19,10 @@ from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native_codes import CodeCache
-from rarememory.native import empty_output, library
+from rarememory.native import empty_output, is_supported, library
 
 _MOST_SLOTS = 2**31
-_STALE = -1
+_STALE, _UNSAFE = -1, -2
 # Until the last key is read, a few times k candidates are held for each query.
 _ROWS_AT_ONCE = 1024
 # So many are worth a look whether there is anything to find: the first examples are learnt at once.
@@ -110,6 +111,38 @@ class NativeLookup(Lookup):
             if missed or codes.missed:
                 codes.count_misses(batch, missed)
         return slots
+
+    def read(
+        self, queries: Queries, keys: Keys, values: Values, k: int
+    ) -> tuple[Neighbors, Float[Tensor, "batch k"], Neighbors, Queries] | None:
+        """The k nearest slots of queries of any length, in the one order, with scores and values.
+
+        The last part are the queries, of unit length. All is done in one call. None where the
+        library cannot read these tensors, a query has no length to divide by, or there are so many
+        queries that one call or several make no difference.
+        """
+        batch, size = queries.shape[0], keys.shape[0]
+        if not 0 < batch < _MANY_ROWS or not is_supported(queries, keys, values):
+            return None
+        k = min(k, size)
+        slots, units = values.new_empty((batch, k)), keys.new_empty(queries.shape)
+        found, scores = torch.empty_like(slots), keys.new_empty((batch, k))
+        codes = None if self._codes is None else self._codes.codes_for(keys, batch, k)
+        missed = library().rarememory_read(
+            *(queries.data_ptr(), batch, keys.data_ptr(), size, keys.shape[1]),
+            *((None, None, None) if codes is None else codes.pointers),
+            *(values.data_ptr(), k, tolerance(keys), torch.get_num_threads()),
+            *((None, 0) if codes is None else codes.sample()),
+            *(units.data_ptr(), slots.data_ptr(), scores.data_ptr(), found.data_ptr()),
+        )
+        if missed == _UNSAFE:
+            return None
+        if missed == _STALE:
+            record_uncounted_change(keys)
+            return self.read(queries, keys, values, k)
+        if codes is not None and (missed or codes.missed):
+            codes.count_misses(batch, missed)
+        return slots, scores, found, units
 
     def before_write(self, keys: Keys) -> None:
         if self._codes is not None:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.shapes import (
@@ -22,7 +23,7 @@ from rarememory.base.shapes import (
     Values,
 )
 from rarememory.base.state import EMPTY, host_may_read
-from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, choose_lookup
+from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, NativeLookup, choose_lookup
 from rarememory.lookup.exact import dot
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -45,6 +46,20 @@ def nearest(
         slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, half_keys)
         return slots
     return _search(lookup, queries, keys, occupied, k, half_keys)
+
+
+def read(
+    lookup: Lookup, queries: Queries, keys: Keys, values: Values, k: int
+) -> tuple[Neighbors, Float[Tensor, "batch k"], Neighbors, Queries] | None:
+    """As `NativeLookup.read`; None where this lookup has no such call, or a program is compiled.
+
+    Raises:
+        ValueError: why the lookup does not support the call.
+    """
+    if torch.compiler.is_compiling() or not isinstance(lookup, AutoLookup | NativeLookup):
+        return None
+    search, _ = _search_for(lookup, queries, keys, k, None)
+    return search.read(queries, keys, values, k) if type(search) is NativeLookup else None
 
 
 def nearest_pair(

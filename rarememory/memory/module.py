@@ -20,7 +20,7 @@ from rarememory.base.validation import (
     check_temperature,
 )
 from rarememory.lookup import Lookup, choose_lookup
-from rarememory.lookup.exact import score
+from rarememory.lookup.exact import in_order, score
 from rarememory.memory import updates, writing
 from rarememory.memory.drafts import Draft
 from rarememory.memory.forgetting import Integers, meets
@@ -30,8 +30,10 @@ from rarememory.memory.losses import margin_loss
 from rarememory.memory.queries import (
     Rows,
     nearest_slots,
+    neighbours,
     pair_of_slots,
     recalled,
+    recalled_at_once,
     recalled_rows,
     rows_of,
 )
@@ -169,8 +171,13 @@ class Memory(nn.Module):
             ValueError: the number that was wrong and the choice that is right.
         """
         with self.lock.reading():
+            if labels is None and mask is None and self.projection is None:
+                at_once = (self.keys, self.values, self.lookup, self.k if k is None else k)
+                recall = recalled_at_once(queries, *at_once, self.temperature)
+                if recall is not None:
+                    return recall
             rows, state = self._rows(queries, labels, mask), self.state
-            scores = loss = None
+            loss = None
             if rows.labels is not None:
                 slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
                 scores = score(rows.queries, state.keys, slots)
@@ -178,8 +185,11 @@ class Memory(nn.Module):
             if rows.labels is None or k is not None:
                 if k is not None:
                     check_count("k", k)
-                slots, scores = self._nearest(rows, self.k if k is None else k), None
-            return recalled(rows, state, slots, scores, self.temperature, loss)
+                k = self.k if k is None else k
+                found = neighbours(rows, state, self._half_keys(), self.lookup, k)
+            else:
+                found = in_order(slots, scores, state.values)
+            return recalled(rows, found, self.temperature, loss)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
 from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
-from rarememory.lookup.exact import order, ranked, values_of
-from rarememory.lookup.ops import nearest, nearest_pair
+from rarememory.lookup.exact import ranked
+from rarememory.lookup.ops import nearest, nearest_pair, read
 
 # Between these a squared length neither overflows nor loses digits in float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
@@ -112,6 +112,32 @@ def nearest_slots(
         return rows.masked(nearest(lookup, rows.asked(), state.keys, state.occupied, k, half_keys))
 
 
+def recalled_at_once(
+    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup, k: int, temperature: float
+) -> Recall | None:
+    """What plain queries without gradient recall, in one call; None where that takes several."""
+    plain = type(queries) is Tensor and queries.dtype == torch.float32 and queries.dim() > 0
+    if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[1]:
+        return None
+    if type(k) is not int or k < 1 or (queries.requires_grad and torch.is_grad_enabled()):
+        return None
+    flat = queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[1])
+    found = read(lookup, flat, keys, values, k)
+    if found is None:
+        return None
+    slots, scores, values, units = found
+    rows = Rows(units, None, None, queries.shape[:-1])
+    return recalled(rows, (slots, scores, values), temperature, None)
+
+
+def neighbours(
+    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k nearest slots of each row in the one order, their scores and their values."""
+    slots = nearest_slots(rows, state, half_keys, lookup, k)
+    return ranked(rows.queries, state.keys, state.values, slots)
+
+
 def pair_of_slots(
     rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup
 ) -> Tensor:
@@ -123,25 +149,12 @@ def pair_of_slots(
 
 
 def recalled(
-    rows: Rows,
-    state: MemoryState,
-    slots: Tensor,
-    scores: Tensor | None,
-    temperature: float,
-    loss: Tensor | None,
+    rows: Rows, found: tuple[Tensor, Tensor, Tensor], temperature: float, loss: Tensor | None
 ) -> Recall:
-    """The neighbours in the one order, in the shape that the queries came in.
-
-    Scores that are known already, for a loss of them, are not computed again.
-    """
-    if scores is None:
-        slots, scores, values = ranked(rows.queries, state.keys, state.values, slots)
-    else:
-        in_order = order(scores.detach(), slots)
-        slots, scores = slots.gather(1, in_order), scores.gather(1, in_order)
-        values = values_of(slots, state.values)
+    """Slots, scores and values, in the shape that the queries came in."""
     slots, scores, values, queries = (
-        part.view(*rows.shape, part.shape[1]) for part in (slots, scores, values, rows.queries)
+        part if len(rows.shape) == 1 else part.view(*rows.shape, part.shape[1])
+        for part in (*found, rows.queries)
     )
     return Recall(slots, scores, values, queries, temperature, loss)
 
@@ -159,15 +172,21 @@ def normalized(
     The other rows become zero.
     """
     wide = queries.to(torch.promote_types(queries.dtype, torch.float32))
-    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+    lengths = _lengths(wide)
     if _all_between(lengths, *_SAFE_LENGTHS):
         return (wide / lengths).to(dtype), None
     # Scaled by its greatest number first, any finite row has a length that can be squared.
     greatest = wide.detach().abs().amax(1, keepdim=True)
     good = (greatest > 0) & (greatest < torch.inf)
     wide = wide.where(good, 0.0) / greatest.where(good, 1.0)
-    lengths = torch.linalg.vector_norm(wide, dim=1, keepdim=True).where(good, 1.0)
-    return (wide / lengths).to(dtype), good.squeeze(1)
+    return (wide / _lengths(wide).where(good, 1.0)).to(dtype), good.squeeze(1)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """|q|, summed in float64 where the device has it and rounded once, as scores are."""
+    wide = rows.dtype if rows.device.type == "mps" else torch.float64
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=wide)
+    return lengths.to(rows.dtype)
 
 
 def _wide(keys: Tensor) -> torch.dtype:

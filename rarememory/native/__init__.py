@@ -77,6 +77,15 @@ _SIGNATURES = {
         *(_pointer, _pointer, _integer),  # values, slots, k
         *(_count, _pointer, _pointer),  # threads, scores, found_values
     ],
+    "read": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer, _pointer),  # bytes, steps, off; or none
+        *(_pointer, _integer),  # values, k
+        *(ctypes.c_float, _count),  # tolerance, threads
+        *(_pointer, _integer),  # sampled, samples
+        *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -84,7 +93,7 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
-_RETURNS = {"nearest_coded": _integer}
+_RETURNS = {"nearest_coded": _integer, "read": _integer}
 
 
 def is_supported(*tensors: Tensor) -> bool:
@@ -97,8 +106,7 @@ def is_supported(*tensors: Tensor) -> bool:
     if isinstance(_made(), str):
         return False
     return all(
-        tensor.device.type == "cpu" and tensor.dtype in _DTYPES and tensor.is_contiguous()
-        for tensor in tensors
+        tensor.is_cpu and tensor.dtype in _DTYPES and tensor.is_contiguous() for tensor in tensors
     )
 
 

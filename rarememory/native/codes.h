@@ -157,6 +157,7 @@ inline void multiply(const Codes& codes, int64_t slot, const int32_t* halves, Wo
         for (int group = 0; group < GROUPS; ++group) {
             const uint8_t* here = bytes + (group * quads + quad) * 4 * LANES;
             const Words four = *(const UnalignedWords*)here;
+            if (QUERIES == 1) __builtin_prefetch(here + GROUPS * quads * 4 * LANES);
             for (int query = 0; query < QUERIES; ++query) {
                 Words &one = first[query][group], &other = second[query][group];
                 const int32_t second_half = halves[QUERIES + query];

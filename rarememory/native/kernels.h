@@ -13,6 +13,7 @@
 #define rarememory_nearest_pair RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair)
 #define rarememory_noise RAREMEMORY_NAMED(INSTRUCTION_SET, noise)
 #define rarememory_rank RAREMEMORY_NAMED(INSTRUCTION_SET, rank)
+#define rarememory_read RAREMEMORY_NAMED(INSTRUCTION_SET, read)
 #define rarememory_score RAREMEMORY_NAMED(INSTRUCTION_SET, score)
 #define rarememory_write RAREMEMORY_NAMED(INSTRUCTION_SET, write)
 #endif

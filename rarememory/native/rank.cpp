@@ -68,7 +68,7 @@ extern "C" void rarememory_rank(const float* queries, int64_t batch, const float
                                 const int64_t* values, int64_t* slots, int64_t k, int threads,
                                 float* scores, int64_t* found_values) {
     if (k == 0) return;
-    threads = worth(threads, batch, k, 2 * dim);
+    threads = worth(threads, batch, k, 8 * dim);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Sorter sorter(k);

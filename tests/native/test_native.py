@@ -21,6 +21,7 @@ from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
 from rarememory.lookup import native as native_file
 from rarememory.lookup.exact import ranked
 from rarememory.memory import writing
+from rarememory.memory.queries import normalized
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
 
@@ -158,6 +159,39 @@ def test_neighbours_are_ranked_as_torch_ranks_them(k, key_dim, monkeypatch):
             theirs[1].square().masked_fill(theirs[0] == EMPTY, 0.0).sum().backward()
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
         assert torch.allclose(gradient, queries.grad, atol=1e-6)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("codes", [True, False])
+def test_one_call_reads_what_a_search_and_a_ranking_do(codes):
+    # Rounded keys tie. After some queries there are codes of so many keys.
+    keys, queries = units(2000, 24), units(5, 24)
+    keys, values = (keys * 8).round() / 8, torch.randint(-1, 30, (len(keys),))
+    lookup = NativeLookup(codes=codes)
+    for k in (1, 9, 40, 300) * 4:
+        *found, rows = lookup.read(3 * queries, keys, values, k)
+        assert torch.equal(rows, normalized(3 * queries, torch.float32)[0])
+        slots = TorchLookup().nearest(rows, keys, values != EMPTY, k)
+        for one, other in zip(found, ranked(rows, keys, values, slots), strict=True):
+            assert torch.equal(one, other)
+    assert lookup.read(torch.zeros(1, 24), keys, values, 1) is None
+    assert codes == (lookup._codes is not None and lookup._codes.codes_for(keys, 5, 1) is not None)
+
+
+def test_a_memory_reads_in_one_call(monkeypatch):
+    memory, calls = Memory(8, 16), []
+    memory.write(units(9, 8), torch.arange(9))
+    kernel = native.library().rarememory_read
+    monkeypatch.setattr(
+        native.library(), "rarememory_read", lambda *given: calls.append(given) or kernel(*given)
+    )
+    queries = 3 * torch.randn(2, 3, 8)
+    recall = memory(queries, k=4)
+    assert len(calls) == 1 and recall.scores.shape == (2, 3, 4)
+    with_gradient = memory(queries.requires_grad_(), k=4)
+    assert len(calls) == 1 and with_gradient.scores.requires_grad
+    for one, other in zip(recall[:4], with_gradient[:4], strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
