@@ -274,6 +274,18 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "foreign_scores": [operator("-", "+"), operator("+", "-"), unwrap("fill_diagonal_")],
         "_shifted": [operator("/", "*"), operator("+", "-")],
     },
+    "classifier/leave_one_out.py": {"left_out_products": [number(1e-5, 1e-2)]},
+    "classifier/gaussian.py": {
+        "answers_more": [operator(">", "<"), unwrap("argsort")],
+        "GaussianDiscriminant.logits": [operator("/", "*"), operator("+", "-")],
+    },
+    "classifier/norms.py": {
+        "put_norms": [condition(False)],
+        "has_norms": [returns("False")],
+        "adopt_norms": [condition(False), condition(False, 1)],
+        "check_norms": [drop_raise(0), drop_raise(1)],
+    },
+    "classifier/rehearsal.py": {"host_level": [returns("level")]},
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
     "classifier/metric.py": {"_best_scale": [operator("<", ">")]},
     "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},

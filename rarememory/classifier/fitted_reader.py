@@ -16,7 +16,7 @@ from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import EXCLUDED, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
-from rarememory.classifier.gaussian import GaussianDiscriminant, answers_more, fit_gaussian
+from rarememory.classifier.gaussian import GaussianDiscriminant, better_gaussian
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.norms import has_norms, norms_of, remembered_features
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
@@ -191,9 +191,8 @@ class _Fitted:
             self.discriminant = fit_discriminant(keys, values, settings)
             # A single example is farther from its class than a mean is: distances are not alike.
             if counts.min() > 1:
-                gaussian, cosine = fit_gaussian(features, values, settings), self.discriminant
-                if gaussian and answers_more(gaussian.left_out, cosine.left_out, counts.float()):
-                    self.discriminant = gaussian
+                gaussian = better_gaussian(self.discriminant, features, values, settings)
+                self.discriminant = gaussian or self.discriminant
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER

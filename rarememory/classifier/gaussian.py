@@ -16,8 +16,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rarememory.classifier.discriminant import LeftOut, Settings
+from rarememory.classifier.discriminant import Discriminant, LeftOut, Settings
 from rarememory.classifier.metric import (
+    CELLS,
     Examples,
     FittedMetric,
     Spread,
@@ -26,6 +27,9 @@ from rarememory.classifier.metric import (
     fitting,
     squares_outside,
 )
+
+_TRIED = 2**17
+"""Leave-one-out scores that show which form of the reader answers more."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,27 @@ class GaussianDiscriminant:
         return (features.to(self.mean.dtype) - self.mean) / self.deviations
 
 
+def better_gaussian(
+    cosine: Discriminant,
+    features: Float[Tensor, "examples key_dim"],
+    values: Int64[Tensor, " examples"],
+    settings: Settings,
+) -> GaussianDiscriminant | None:
+    """The reader by distances, if it answers more examples than that by cosines; otherwise None.
+
+    A part of the examples shows which it is, so that the other costs little.
+    """
+    tried = fit_gaussian(features, values, settings, _TRIED)
+    if tried is None or not answers_more(tried.left_out, cosine.left_out):
+        return None
+    return fit_gaussian(features, values, settings._replace(shrinkage=tried.found.shrinkage))
+
+
 def fit_gaussian(
     features: Float[Tensor, "examples key_dim"],
     values: Int64[Tensor, " examples"],
     settings: Settings = Settings(),  # noqa: B008, a tuple
+    cells: int = CELLS,
 ) -> GaussianDiscriminant | None:
     """The reader of these examples; the same for the same examples, in whatever order they are.
 
@@ -94,6 +115,7 @@ def fit_gaussian(
         features: in any float dtype.
         values: integers of their classes; every class has two examples at least.
         settings: of which the shrinkage counts; there is no refinement.
+        cells: leave-one-out scores, of so many examples and all classes.
     """
     with fitting(features.device):
         examples = Examples.of(features, values)
@@ -105,7 +127,7 @@ def fit_gaussian(
         rows = rows / deviations
         means = examples.class_means(rows)
         spread = Spread.of(rows, examples.places, means, examples.counts)
-        some = examples.some()
+        some = examples.some(cells)
         found = fitted_metric(spread, some, settings.shrinkage, densities=True)
         if found.left_out is None:
             return None
@@ -127,21 +149,22 @@ def fit_gaussian(
         )
 
 
-def answers_more(one: LeftOut, other: LeftOut, counts: Float[Tensor, " classes"]) -> bool:
+def answers_more(one: LeftOut, other: LeftOut) -> bool:
     """Whether one reader answers more examples rightly than another, and not by chance.
 
     The difference, in which all classes count the same, must be greater than its standard error.
 
     Args:
-        one: said of the same examples, in the same order, as the other.
-        other: by which one has to be better.
-        counts: examples of each class.
+        one: said of some examples.
+        other: said of these and perhaps more, in any order.
     """
-    weights = class_weights(one.classes, counts)
-    right, other_right = (
-        (found.unrefined.argmax(1) == found.classes).to(weights) for found in (one, other)
-    )
-    gains = right - other_right
+    known = torch.isin(one.samples, other.samples)
+    place = other.samples.argsort()
+    place = place[torch.searchsorted(other.samples, one.samples[known], sorter=place)]
+    classes = one.classes[known]
+    weights = class_weights(classes, torch.bincount(classes).to(one.logits))
+    right = (one.unrefined.argmax(1) == one.classes)[known]
+    gains = right.to(weights) - (other.unrefined.argmax(1) == other.classes)[place].to(weights)
     mean = (weights * gains).sum()
     error = (weights.square() * (gains - mean).square()).sum().sqrt()
     return bool(mean > error)

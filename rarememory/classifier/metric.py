@@ -28,7 +28,7 @@ DENSITY_SCALES = tuple(2.0 ** (i / 2) for i in range(-14, 4))
 ONE_SHOT_SCALE = 16.0
 """The scale that is found for classes of few examples, for where there is nothing to find it by."""
 
-_CELLS = 2**24
+CELLS = 2**24
 """Leave-one-out scores at once: those of so many examples and all classes are 64 MiB."""
 
 
@@ -64,9 +64,9 @@ class Examples(NamedTuple):
         sums = rows.new_zeros(len(self.counts), rows.shape[1]).index_add_(0, self.places, rows)
         return sums / self.counts.unsqueeze(1)
 
-    def some(self) -> Int64[Tensor, " some"]:
+    def some(self, cells: int = CELLS) -> Int64[Tensor, " some"]:
         """Places of the examples that are left out: all, or as many as can be, evenly spaced."""
-        most, count = max(1, _CELLS // len(self.counts)), len(self.rows)
+        most, count = max(1, cells // len(self.counts)), len(self.rows)
         if count <= most:
             return torch.arange(count, device=self.rows.device)
         return torch.linspace(0, count - 1, most, device=self.rows.device).long()

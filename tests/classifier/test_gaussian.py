@@ -7,7 +7,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
 import rarememory
-from rarememory.classifier.discriminant import Settings, fit_discriminant
+from rarememory.classifier.discriminant import LeftOut, Settings, fit_discriminant
 from rarememory.classifier.gaussian import GaussianDiscriminant, answers_more, fit_gaussian
 from rarememory.classifier.leave_one_out import left_out_products
 from rarememory.classifier.metric import Spread
@@ -100,14 +100,36 @@ def test_few_examples_of_many_dimensions_are_left_out_exactly() -> None:
 def test_distances_are_chosen_where_they_answer_more_and_cosines_elsewhere() -> None:
     features, labels = drawn(0)
     unit = nn.functional.normalize(features, dim=1)
-    counts = torch.bincount(labels).float()
     by_cosine = fit_discriminant(unit, labels).left_out
-    by_length = fit_gaussian(features, labels).left_out
-    assert answers_more(by_length, by_cosine, counts)
-    assert not answers_more(by_cosine, by_length, counts)
-    assert not answers_more(by_length, by_length, counts)
-    without = fit_gaussian(unit, labels).left_out
-    assert not answers_more(without, by_cosine, counts)
+    by_length, without = (fit_gaussian(rows, labels) for rows in (features, unit))
+    assert by_length and without
+    assert answers_more(by_length.left_out, by_cosine)
+    assert not answers_more(by_cosine, by_length.left_out)
+    assert not answers_more(by_length.left_out, by_length.left_out)
+    assert not answers_more(without.left_out, by_cosine)
+
+
+def test_readers_are_compared_example_by_example() -> None:
+    """Every example of which the better one is wrong is one of which the other is right."""
+    right = torch.tensor([True, True, False, True, False, True, True, True])
+    one = said_of(torch.arange(8), right)
+    order = torch.tensor([5, 0, 3, 7, 1, 6, 2, 4])
+    same = said_of(order, right[order])
+    assert not answers_more(one, same) and not answers_more(same, one)
+    worse = right.clone()
+    worse[[0, 5]] = False
+    # The difference of two examples of eight is beyond its standard error: no example is lost.
+    assert answers_more(one, said_of(order, worse[order]))
+    few = order[:5].sort().values
+    assert answers_more(said_of(few, right[few]), said_of(order, worse[order]))
+
+
+def said_of(samples: Tensor, right: Tensor) -> LeftOut:
+    """Of examples of the classes 0, 0, 0, 0, 1, 1, 1, 1."""
+    classes = (samples >= 4).long()
+    logits = nn.functional.one_hot(torch.where(right, classes, 1 - classes), 2).float()
+    several = torch.ones_like(right)
+    return LeftOut(logits, logits, logits, samples, classes, several, logits, 1.0)
 
 
 def discriminant(classifier: rarememory.MemoryClassifier) -> object:
@@ -191,6 +213,15 @@ def test_lengths_that_no_features_have_are_refused(norm: float) -> None:
     state = classifier.state_dict()
     state["memory.norms"][2] = norm
     with pytest.raises(RuntimeError, match="norms must be"):
+        classifier.load_state_dict(state)
+    assert accuracy(classifier) > 0.9
+
+
+def test_there_is_a_length_for_every_slot() -> None:
+    classifier = taught()
+    state = classifier.state_dict()
+    state["memory.norms"] = state["memory.norms"][:3]
+    with pytest.raises(RuntimeError, match="its norms must be a float for each slot"):
         classifier.load_state_dict(state)
     assert accuracy(classifier) > 0.9
 
