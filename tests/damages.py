@@ -203,6 +203,21 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "FirstInFirstOut.weights": [returns("(0.0, 1.0)")],
         "AverageOrReplaceRandom.weights": [returns("(1.0, 0.0)")],
     },
+    "memory/drafts.py": {
+        "Draft.keep": [operator(">=", ">")],
+        "Draft._adjusted": [condition(False), returns("slots")],
+    },
+    "store/log.py": {
+        "transaction": [drop("_roll_back")],
+        "_since": [operator("!=", "==")],
+        "_write": [operator("+", "-"), drop("execute", 1)],
+    },
+    "store/replica.py": {"Replica.leave": [drop("leave")]},
+    "store/classifier.py": {
+        "StoredClassifier._settle": [condition(False, 0), drop("_check_encoder")],
+        "StoredClassifier._take_change": [condition(False, 0), drop("_check_encoder")],
+        "StoredClassifier._take_part": [drop("put_refs"), drop("put_labels")],
+    },
     "memory/losses.py": {
         "margin_loss": [operator("+", "-"), unwrap("relu"), unwrap("masked_fill")],
         "vote_loss": [operator("/", "*"), only("left", "&"), unwrap("where")],

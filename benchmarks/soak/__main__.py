@@ -23,7 +23,10 @@ from benchmarks.runner import Benchmark, Run, print_table
 from benchmarks.soak.campaign import Campaign
 from benchmarks.soak.watching import Counts, watched
 
-CAMPAIGNS = ("kills", "loads", "damaged", "page", "threads", "rows", "sanitizers")
+CAMPAIGNS = (
+    *("kills", "loads", "damaged", "page", "threads", "rows", "sanitizers"),
+    *("store_sqlite", "store_postgresql"),
+)
 """A file of this folder each, with its CAMPAIGN."""
 
 command = Benchmark("benchmarks.soak", __doc__)

@@ -22,6 +22,8 @@ from benchmarks.store.postgres import Server
 from rarememory.store.log import session_of
 
 WORKERS, ACTS = (2, 4, 8), 200
+TRIED = 3
+"""Exit code of a worker whose server did not answer for long."""
 SERVER = 0.1
 """Share of the kills that are of the server, where there is one."""
 
@@ -72,7 +74,7 @@ def outcome(
         if processes[number].exitcode != 0:
             processes[number].kill()
             processes[number].join()
-            if processes[number].exitcode not in (0, -signal.SIGKILL):
+            if processes[number].exitcode not in (0, TRIED, -signal.SIGKILL):
                 return f"failed: {(folder / str(number)).read_text()[-300:]}"
             if processes[number].exitcode != 0:
                 processes[number] = started(number)
@@ -85,7 +87,11 @@ def work(url: str, notes: Path, number: int, acts: int, policy: int) -> None:
         file.seek(0)
         for turn in range(len([line for line in file if line.endswith("\n")]), acts):
             name = f"{number}-{turn}"
-            done = act(one, number * ACTS + turn, once=name)
+            try:
+                done = act(one, number * ACTS + turn, once=name)
+            except ConnectionError:
+                # Of the learn nothing is known; the next process does it again.
+                os._exit(TRIED)
             file.write(f"{name}/0 {one.version} {digest(one)} {done}\n")
             file.flush()
     os._exit(0)
@@ -120,4 +126,4 @@ def fault(url: str, folder: Path, workers: int, policy: int) -> str | None:
 
 def campaign_of(kind: str) -> Campaign:
     """Rounds in this kind of database."""
-    return Campaign(f"store_{kind}", 100, frozenset({"agreed"}), partial(rounds, kind), 300.0)
+    return Campaign(f"store_{kind}", 100, frozenset({"agreed"}), partial(rounds, kind), 900.0)

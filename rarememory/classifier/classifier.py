@@ -630,7 +630,6 @@ class MemoryClassifier(LockedModule):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        self.memory.require_writable("refresh")
         encoded = self._encoded(loader, progress)
 
         def replace() -> refreshing.Drift:

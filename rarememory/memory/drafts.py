@@ -61,7 +61,8 @@ class Draft:
         self.rows = self._copies()
         changed = torch.zeros_like(self.slots, dtype=torch.bool)
         for name, rows in self.rows.items():
-            changed |= (rows != self.before[name]).view(len(changed), -1).any(1)
+            differ = rows != self.before[name]
+            changed |= differ.flatten(1).any(1) if differ.dim() > 1 else differ
         self.slots = self.slots[changed]
         for parts in (self.rows, self.before):
             parts.update({name: rows[changed] for name, rows in parts.items()})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -77,8 +78,12 @@ def rows_of_slots(stored: Sequence[SlotRow], empty: Rows) -> dict[str, Tensor]:
     parts = table.view(len(stored), width).split(
         [part.numel() * part.element_size() for part in empty.values()], dim=1
     )
+    dense = torch.contiguous_format
     return {
-        name: part.clone().view(like.dtype).view(len(stored), *like.shape[1:]).to(like.device)
+        name: part.clone(memory_format=dense)
+        .view(like.dtype)
+        .view(len(stored), *like.shape[1:])
+        .to(like.device)
         for (name, like), part in zip(empty.items(), parts, strict=True)
     }
 
@@ -86,7 +91,8 @@ def rows_of_slots(stored: Sequence[SlotRow], empty: Rows) -> dict[str, Tensor]:
 def _bytes_of(rows: Rows) -> UInt8[Tensor, "slots bytes"]:
     """The bytes of all buffers side by side, a row for each slot."""
     columns = [part.detach().cpu().contiguous() for part in rows.values()]
-    return torch.cat([c.view(len(c), -1).view(torch.uint8) for c in columns], dim=1)
+    table = [part.view(len(part), prod(part.shape[1:])).view(torch.uint8) for part in columns]
+    return torch.cat(table, dim=1)
 
 
 def tensor_bytes(tensor: Shaped[Tensor, "..."]) -> bytes:

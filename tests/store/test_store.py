@@ -1,9 +1,11 @@
 """Workers of one store agree to the bit, and with one memory that is fed the log in order."""
 
+import random
 from contextlib import ExitStack, closing
 
 import pytest
 
+from benchmarks.soak.stores import fault, outcome
 from benchmarks.store.history import POLICIES, act, digest, opened, plain, rows
 
 
@@ -12,9 +14,32 @@ def test_workers_in_turn_are_one_memory(url, update):
     alone = plain(update)
     with ExitStack() as stack:
         workers = [stack.enter_context(closing(opened(url, update))) for _ in range(3)]
-        for seed in range(40):
+        for seed in range(24):
             assert act(workers[seed % 3], seed) == act(alone, seed)
         late = stack.enter_context(closing(opened(url, update)))
         assert {worker.catch_up() for worker in [*workers, late]} == {late.version}
         assert {digest(worker) for worker in [*workers, late]} == {digest(alone)}
         assert workers[0].predict(rows(5)) == alone.predict(rows(5))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_workers_that_are_killed_lose_nothing_that_was_acknowledged(kind, request, tmp_path):
+    """The short form of `python -m benchmarks.soak --campaigns store_sqlite store_postgresql`."""
+    server = request.getfixturevalue("server") if kind == "postgresql" else None
+    url = server.database() if server else f"sqlite:///{tmp_path}/birds.db"
+    (notes := tmp_path / "notes").mkdir()
+    assert outcome(url, notes, random.Random(1), 2, 12, server) == "agreed"
+
+
+def test_what_the_log_does_not_say_is_seen(tmp_path):
+    url = f"sqlite:///{tmp_path}/birds.db"
+    work_alone = {"workers": 1, "policy": 0}
+    with closing(opened(url)) as one:
+        assert all(act(one, turn, once=f"0-{turn}") for turn in range(3))
+        noted, note = digest(one), tmp_path / "0"
+    note.write_text(f"0-1/0 2 {digest(plain())} True\n")
+    assert "other_bits: worker 0 at version 2" in fault(url, tmp_path, **work_alone)
+    note.write_text(f"0-9/0 3 {noted} True\n")
+    assert "lost: 0-9/0 was acknowledged at 3" in fault(url, tmp_path, **work_alone)
+    note.write_text(f"0-2/0 3 {noted} True\n")
+    assert fault(url, tmp_path, **work_alone) is None

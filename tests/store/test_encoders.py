@@ -1,0 +1,94 @@
+"""One store is of one encoder: another is refused until it has encoded the memory again."""
+
+from contextlib import closing
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from rarememory import FirstInFirstOut, Memory
+from rarememory.store import wrap
+
+IMAGES, REFS = torch.eye(4), [f"{n}.png" for n in range(4)]
+
+
+def encoder(scale: float = 1.0, width: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Linear(4, width)
+    model.weight.data *= scale
+    return model
+
+
+@pytest.fixture
+def store(tmp_path):
+    return f"sqlite:///{tmp_path}/birds.db"
+
+
+def opened(model, store, **options):
+    return closing(wrap(model, host=False, store=store, poll=None, patience=0.5, **options))
+
+
+def test_another_encoder_is_refused(store):
+    with opened(encoder(), store) as one:
+        one.learn(IMAGES, ["kea", "weka", "kea", "weka"], REFS)
+        for model, check, sentence in (
+            (encoder(2.0), True, "weights have the hash"),
+            (encoder(width=5), True, "weights have the hash"),
+            (encoder(width=5), False, "features of width 3, and this model's have 5"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                opened(model, store, check_encoder=check, memory=Memory(len(model.weight), 8))
+        options = {"memory": Memory(3, 8, update=FirstInFirstOut(), temperature=0.5)}
+        with pytest.raises(ValueError, match=r"was made with .*open it with those"):
+            opened(encoder(), store, **options)
+        with opened(nn.Sequential(encoder(), nn.Identity())[0], store) as other:
+            assert other.predict(IMAGES) == one.predict(IMAGES)
+
+
+def test_a_model_that_is_trained_on_may_not_learn_before_it_refreshes(store):
+    model = encoder()
+    with opened(model, store) as one:
+        one.learn(IMAGES[:2], ["kea", "weka"], REFS[:2])
+        with torch.no_grad():
+            model.weight.mul_(2.0)
+        with pytest.raises(ValueError, match=r"or refresh\(\) it with this one"):
+            one.learn(IMAGES[2:], ["kea", "weka"])
+        assert len(one.memory) == 2
+
+
+def test_a_refresh_is_a_generation_that_copies_take_whole(store):
+    old = encoder()
+    new = deepcopy(old)
+    with torch.no_grad():
+        new.weight.add_(torch.eye(3, 4))
+    with opened(old, store) as one, opened(new, store, check_encoder=False) as other:
+        one.learn(IMAGES, ["kea", "weka", "kea", "weka"], REFS)
+        other.catch_up()
+        with pytest.raises(ValueError, match="weights have the hash"):
+            other.learn(IMAGES[:1], ["kea"])
+        drift = other.refresh([(IMAGES, REFS)])
+        assert drift.slots == 4 and (other.generation, one.generation) == (1, 0)
+        before = one.memory.keys.clone()
+        # What was encoded before the refresh is not written after it.
+        with pytest.raises(ValueError, match="weights have the hash"):
+            one.learn(IMAGES[:1], ["kea"])
+        one.look()
+        assert "weights have the hash" in one.trouble and one.version == 1
+        assert torch.equal(one.memory.keys, before) and one.predict(IMAGES[:1]) == ["kea"]
+        old.load_state_dict(new.state_dict())
+        one.catch_up()
+        assert (one.version, one.generation) == (2, 1)
+        assert torch.equal(one.memory.keys, other.memory.keys)
+
+
+def test_a_classifier_with_classes_of_its_own_is_shared_whole(store):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    made = [wrap(model, classes=["sparrow", "finch"], store=store, poll=None) for _ in range(2)]
+    with closing(made[0]) as one, closing(made[1]) as other:
+        one.learn(IMAGES[:1], ["kea"])
+        other.forget("sparrow")
+        one.catch_up()
+        assert one.classes == other.classes == ["finch", "kea"]
+        assert torch.equal(one(IMAGES), other(IMAGES))
