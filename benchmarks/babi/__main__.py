@@ -32,6 +32,7 @@ BENCHMARK.add("--tasks", type=int, nargs="+", help="only these tasks; nothing is
 BENCHMARK.add("--epochs", type=int, help="of every training; nothing is published")
 BENCHMARK.add("--restarts", type=int, default=10, help="of each task")
 BENCHMARK.add("--large-restarts", type=int, default=3, help="of each task of 10,000 questions")
+BENCHMARK.add("--hop-restarts", type=int, default=3, help="of each number of hops")
 BENCHMARK.add("--runs", decisive=False, type=Path, default=Path("runs"), help="checkpoints")
 
 
@@ -87,7 +88,8 @@ def _by_hops(tasks: Sequence[BabiTask], run: Run) -> tuple[dict[str, float], dic
     reports = {}
     for hops in (1, 2, 3):
         setup = Setup.joint(hops=hops)
-        setup = replace(setup, recipe=replace(setup.recipe, noise=0.0))
+        recipe = replace(setup.recipe, noise=0.0)
+        setup = replace(setup, recipe=recipe, restarts=run.options.hop_restarts)
         reports[hops] = _report(setup, tasks, "en", run, joint=True)
         figures |= _figures(f"babi.memn2n.en.hops{hops}", reports[hops])
     return figures, {"reports": reports}
