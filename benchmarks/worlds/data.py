@@ -147,6 +147,18 @@ def dry_bean(files: list[Path]) -> Raw:
     return Raw(columns, [row[-1] for row in rows], split.tolist())
 
 
+def segmentation(files: list[Path]) -> Raw:
+    """UCI: what an outdoor photo shows, then 19 measures; segmentation.data, and .test."""
+    rows = [
+        (line.split(","), "test" if path.suffix == ".test" else "train")
+        for path in files
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.count(",") == 19
+    ]
+    columns = np.array([row[1:] for row, _ in rows], dtype=np.float32)
+    return Raw(columns, [row[0] for row, _ in rows], [part for _, part in rows])
+
+
 def cifar100(files: list[Path]) -> Raw:
     """The official pickles; of each class 100 photos of the train part and 50 of the test part."""
     from torchvision.datasets import CIFAR100
@@ -250,6 +262,12 @@ SOURCES = {
     # UCI's tables are CC BY 4.0.
     "satimage": Source(
         satimage, "columns", "sat.t[rs][nt]", (f"{_UCI}/146/statlog+landsat+satellite.zip",)
+    ),
+    "segmentation": Source(
+        segmentation,
+        "columns",
+        "segmentation.[dt]*[at]",
+        (f"{_UCI}/50/image+segmentation.zip",),
     ),
     "dry_bean": Source(
         dry_bean, "columns", "Dry_Bean_Dataset.arff", (f"{_UCI}/602/dry+bean+dataset.zip",)

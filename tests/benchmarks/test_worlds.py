@@ -117,6 +117,16 @@ def test_columns_of_soils_and_beans_are_read(tmp_path):
     assert raw("dry_bean", tmp_path).split == beans.split
 
 
+def test_columns_of_image_segments_are_read(tmp_path):
+    head = f";;; an edit\n\n{','.join(['COLUMN'] * 19)}\n\n"
+    for part, name in (("data", "SKY"), ("test", "PATH")):
+        write(tmp_path / f"segmentation.{part}", f"{head}{name},{','.join(['0.5'] * 19)}\n")
+    write(tmp_path / "segmentation.names", "about")
+    segments = raw("segmentation", tmp_path)
+    assert segments.names == ["SKY", "PATH"] and segments.split == ["train", "test"]
+    assert segments.inputs.tolist() == [[0.5] * 19] * 2
+
+
 def test_photos_are_named_by_their_folders(tmp_path, monkeypatch):
     for place in ("emu/image_0001", "emu/image_0002", "BACKGROUND_Google/image_0001"):
         write(tmp_path / "101_ObjectCategories" / f"{place}.jpg", "")
