@@ -229,6 +229,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "recalled_rows": [drop_raise(), operator(">=", ">"), only("left", "or", 1)],
         "_check_queries": [drop_raise(0), drop_raise(1), drop_raise(2)],
         "_with_good_labels": [operator(">=", ">")],
+        "nearest_slots": [unwrap("masked")],
     },
     "memory/writing.py": {
         "write": [only("right", "&"), only("left", "&", 1)],
@@ -241,6 +242,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "memory/module.py": {
         "Memory.forward": [only("left", "or")],
+        "Memory.write": [only("left", "and")],
         "Memory._loss": [operator("-", "+")],
         "Memory.rows_to_write": [drop("require_writable")],
         "Memory._write_once": [operator("not in", "in"), operator("!=", "==")],
@@ -254,6 +256,22 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/invariants.py": {
         "check_state": [*(drop("_refuse", nth) for nth in range(4)), drop_raise(1), drop_raise(2)],
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
+    },
+    "memory/filters.py": {
+        "Filter.parts": [condition(True)],
+        "Filter._of_some": [only("left", "&"), only("right", "|")],
+        "Filter.of_each_row": [only("left", "or"), only("right", "or")],
+        "_one_a_row": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "filter_of": [drop_raise(0), condition(True, 0)],
+        "_among": [only("left", "&"), unwrap("masked_fill"), *map(drop_raise, range(3))],
+    },
+    "memory/searching.py": {
+        "FilteredSearch.pair": [unwrap("masked_fill"), condition(False)],
+        "FilteredSearch._without_one": [
+            *(operator("+", "-"), operator("+", "-", 1)),
+            *(unwrap("masked_fill"), without("stable")),
+        ],
+        "FilteredSearch._pair_of_some": [only("left", "&"), only("right", "&")],
     },
     "memory/forgetting.py": {
         "meets": [operator(">", ">="), drop_raise(0), drop_raise(1)],
@@ -270,7 +288,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "k_nearest": [without("descending"), operator("<", "<=")],
         "nearest_slot": [condition(False), unwrap("masked_fill")],
     },
-    "lookup/ops.py": {"nearest": [condition(True)]},
+    "lookup/ops.py": {
+        "nearest": [condition(True)],
+        "_asked_in_turn": [operator("==", "!=")],
+        "_search": [condition(False, 2)],
+    },
     "base/locks.py": {
         "ReadersWriterLock.reading": [condition(True)],
         "ReadersWriterLock.writing": [condition(True)],

@@ -76,14 +76,18 @@ class PaperMemory:
         """q . K[slot], both of length 1 (section 2)."""
         return dot(unit(query), self.key(slot))
 
-    def nearest(self, query: Vector, k: int) -> list[int]:
-        """n_1, ..., n_k, decreasing in q . K[n] (section 2). Ours: ties lower slot, empty never."""
+    def nearest(self, query: Vector, k: int, among: Some = None) -> list[int]:
+        """n_1, ..., n_k, decreasing in q . K[n] (section 2). Ours: ties lower slot, empty never.
+
+        Ours: among some slots only, if they are given.
+        """
         occupied = [slot for slot, value in enumerate(self.values) if value != EMPTY]
+        occupied = [slot for slot in occupied if among is None or slot in among]
         return sorted(occupied, key=lambda slot: (-self.score(query, slot), slot))[:k]
 
-    def read(self, query: Vector, k: int) -> Recall:
+    def read(self, query: Vector, k: int, among: Some = None) -> Recall:
         """V[n_1]; softmax(d_1 t, ..., d_k t), d_i = q . K[n_i], t = 1 / temperature (section 2)."""
-        slots = self.nearest(query, k)
+        slots = self.nearest(query, k, among)
         if not slots:
             return Recall([], [], [], [], EMPTY, 0.0)
         scores = [self.score(query, slot) for slot in slots]
@@ -93,19 +97,21 @@ class PaperMemory:
         weights = [power / math.fsum(powers) for power in powers]
         return Recall(slots, scores, values, weights, values[0], weights[0])
 
-    def nearest_pair(self, query: Vector, label: int) -> tuple[int | None, int | None]:
+    def nearest_pair(
+        self, query: Vector, label: int, among: Some = None
+    ) -> tuple[int | None, int | None]:
         """n_p, n_b: the nearest with V[n] = v, with V[n] != v (section 2). Ours: of all slots."""
-        ranking = self.nearest(query, len(self.keys))
+        ranking = self.nearest(query, len(self.keys), among)
         positives = [slot for slot in ranking if self.values[slot] == label]
         negatives = [slot for slot in ranking if self.values[slot] != label]
         return positives[0] if positives else None, negatives[0] if negatives else None
 
-    def row_loss(self, query: Vector, label: int) -> float:
+    def row_loss(self, query: Vector, label: int, among: Some = None) -> float:
         """[q . K[n_b] - q . K[n_p] + alpha]_+ (section 2), alpha = margin.
 
         Ours: without n_b it is 0; without n_p the positive score is 0, as in the authors' code.
         """
-        positive, negative = self.nearest_pair(query, label)
+        positive, negative = self.nearest_pair(query, label, among)
         if negative is None:
             return 0.0
         positive_score = 0.0 if positive is None else self.score(query, positive)

@@ -10,6 +10,8 @@ Queries = Float[Tensor, "batch key_dim"]
 Keys = Float[Tensor, "slots key_dim"]
 HalfPrecisionKeys = Float16[Tensor, "slots key_dim"]
 Occupied = Bool[Tensor, " slots"]
+Among = Bool[Tensor, "batch slots"] | Bool[Tensor, " slots"]
+"""The occupied slots that may be found: of all queries, or of each."""
 Values = Int64[Tensor, " slots"]
 Labels = Int64[Tensor, " batch"]
 Neighbors = Int64[Tensor, "batch found"]

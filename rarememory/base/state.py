@@ -67,6 +67,7 @@ class Recall(NamedTuple):
         queries: as the memory sees them, projected and of unit length; zero where left out.
         temperature: of the weights.
         loss: with labels, the memory loss.
+        filtered: whether the read was among some slots only.
 
     Example:
         >>> from rarememory import Memory
@@ -85,6 +86,7 @@ class Recall(NamedTuple):
     queries: Float[Tensor, "*batch key_dim"]
     temperature: float
     loss: Float[Tensor, ""] | None = None
+    filtered: bool = False
 
     @property
     def weights(self) -> Float[Tensor, "*batch k"]:

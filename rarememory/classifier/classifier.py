@@ -235,7 +235,13 @@ class MemoryClassifier(LockedModule):
         return torch.cat(found) if found else nothing
 
     @torch.no_grad()
-    def predict(self, inputs: Any, *, progress: bool | None = None) -> Any:
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        among: Iterable[Any] | None = None,
+        progress: bool | None = None,
+    ) -> Any:
         """The likeliest class of each example, or `unknown` at or below the threshold.
 
         A list of labels for a batch, a label for a single example (one with as many dimensions as
@@ -246,24 +252,38 @@ class MemoryClassifier(LockedModule):
             inputs: a batch (a tensor, an array, a column of a table, a list), a single example, or
                 a loader of batches; it yields inputs, or tuples whose first part are inputs. A
                 loader is read one batch at a time. If it yields examples, they are one batch.
+            among: answer with one of these classes, as if no others were known; of the model's own
+                classes too.
             progress: whether to show a progress bar over the batches of a loader, as in `learn`.
+
+        Raises:
+            ValueError: one of `among` is not known.
         """
         single, batches = self._batches(inputs, progress)
-        labels = [label for batch in batches for label in self._decide(*batch)]
+        labels = [label for batch in batches for label in self._decide(*batch, among)]
         return labels[0] if single else labels
 
     @torch.no_grad()
-    def predict_proba(self, inputs: Any, *, progress: bool | None = None) -> Probabilities:
+    def predict_proba(
+        self,
+        inputs: Any,
+        *,
+        among: Iterable[Any] | None = None,
+        progress: bool | None = None,
+    ) -> Probabilities:
         """The probability of every class; `unknown` is not among them.
 
-        Arguments are as in `predict`.
+        Arguments are as in `predict`. Among some classes their probabilities sum to 1.
         """
         single, batches = self._batches(inputs, progress)
         # The model first: the classes must be the same for all batches.
         outputs = list(batches)
         with self.lock.reading():
-            ids = self._class_ids()
-            rows = [self.ensembler.probabilities(self._evidence(*batch), ids) for batch in outputs]
+            ids = self._class_ids(among)
+            some = None if among is None else ids
+            rows = [
+                self.ensembler.probabilities(self._evidence(*batch, some), ids) for batch in outputs
+            ]
             values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
             return Probabilities(self._book.labels(ids), values[0] if single else values)
 
@@ -951,24 +971,36 @@ class MemoryClassifier(LockedModule):
         # At once, because the first batch may show that the classes are others.
         return single, examples.begun(map(self._extract, batches))
 
-    def _decide(self, features: Tensor, raw: Tensor | None) -> list[Label]:
-        """The label of each row, or `unknown`."""
+    def _decide(
+        self, features: Tensor, raw: Tensor | None, among: Iterable[Any] | None = None
+    ) -> list[Label]:
+        """The label of each row, one of those asked about, or `unknown`."""
         with self.lock.reading():
-            ids = self._class_ids()
-            columns = self.ensembler.decide(self._evidence(features, raw), ids).tolist()
+            ids = self._class_ids(among)
+            evidence = self._evidence(features, raw, None if among is None else ids)
+            columns = self.ensembler.decide(evidence, ids).tolist()
             numbers = [*ids.tolist(), EMPTY]
             return [
                 self.unknown if numbers[column] == EMPTY else self._book.label(numbers[column])
                 for column in columns
             ]
 
-    def _evidence(self, features: Tensor, raw: Tensor | None) -> Evidence:
+    def _evidence(
+        self, features: Tensor, raw: Tensor | None, among: Tensor | None = None
+    ) -> Evidence:
         logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids
-        return self.reader.evidence(self.memory, host_ids, features, logits)
+        if among is not None:
+            logits = self.ensembler.logits_among(logits, among)
+        return self.reader.evidence(self.memory, host_ids, features, logits, among)
 
-    def _class_ids(self) -> Tensor:
-        """The integers of `classes`, ascending."""
-        return self._book.present(self.memory.values, self.ensembler.host_ids)
+    def _class_ids(self, among: Iterable[Any] | None = None) -> Tensor:
+        """The integers of `classes`, or of those of them that are given, ascending."""
+        ids = self._book.present(self.memory.values, self.ensembler.host_ids)
+        if among is None:
+            return ids
+        if isinstance(among, str):
+            raise ValueError(f"among must be a list of classes, not the text {among!r}")
+        return ids[torch.isin(ids, ids.new_tensor(self._remembered_book().known_ids(among)))]
 
     def _remembered_book(self) -> LabelBook:
         """The part of the label book that memory and host still use."""

@@ -62,21 +62,31 @@ class Ensembler(nn.Module):
             )
         return logits.float().masked_fill(forgotten, EXCLUDED)
 
+    def logits_among(self, logits: Tensor | None, ids: Int64[Tensor, " classes"]) -> Tensor | None:
+        """The host's logits, EXCLUDED for classes that are not among the ids; None if none is."""
+        asked = torch.isin(self.host_ids, ids)
+        if logits is None or not asked.any():
+            return None
+        return logits.masked_fill(~asked, EXCLUDED)
+
+    def _classes(self, ids: Tensor) -> Classes:
+        return Classes(ids, self.host_ids.where(torch.isin(self.host_ids, ids), EMPTY))
+
     def probabilities(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, "batch classes"]:
         """The probability of every class; `ids` are the integers of all classes, ascending."""
-        return blend.probabilities(evidence, self.blend_weights, Classes(ids, self.host_ids))
+        return blend.probabilities(evidence, self.blend_weights, self._classes(ids))
 
     def example_weights(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, "batch k"]:
         """Each neighbour's share of the answer."""
-        return blend.example_weights(evidence, self.blend_weights, Classes(ids, self.host_ids))
+        return blend.example_weights(evidence, self.blend_weights, self._classes(ids))
 
     def familiarity(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, " batch"]:
         """The evidence for the best class, as a cosine."""
-        return openset.familiarity(evidence, self.blend_weights, Classes(ids, self.host_ids))
+        return openset.familiarity(evidence, self.blend_weights, self._classes(ids))
 
     def decide(self, evidence: Evidence, ids: Tensor) -> Int64[Tensor, " batch"]:
         """The index of the likeliest class among `ids`; len(ids) for an unknown example."""
-        classes = Classes(ids, self.host_ids)
+        classes = self._classes(ids)
         z = blend.class_logits(evidence, self.blend_weights, classes)
         # One more column, which is the best where no class has any evidence.
         best = nn.functional.pad(z, (0, 1), value=EXCLUDED / 2).argmax(1)

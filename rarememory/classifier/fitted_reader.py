@@ -14,11 +14,12 @@ from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
-from rarememory.classifier.blend import EXCLUDED, Evidence
+from rarememory.classifier.blend import Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
 from rarememory.classifier.gaussian import GaussianDiscriminant, better_gaussian
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.norms import has_norms, norms_of, remembered_features
+from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
@@ -92,12 +93,20 @@ class FittedReader(Reader):
         return FittedReader(Settings(**{**self.settings, **settings}))  # type: ignore[arg-type]
 
     def evidence(
-        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        among: Int64[Tensor, " classes"] | None = None,
     ) -> Evidence:
-        """The logit of every remembered class."""
+        """The logit of every remembered class, or of those of them that are asked about."""
         fitted = self._of(memory, host_ids)
         rows = _rows(memory, features, fitted.by_length)
-        return fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
+        evidence = fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
+        if among is not None:
+            evidence = _with_nothing(evidence, ~torch.isin(evidence.values, among))
+        return evidence
 
     def without_own_class(
         self,
@@ -111,7 +120,7 @@ class FittedReader(Reader):
         fitted = self._of(memory, host_ids)
         rows = _rows(memory, features, fitted.by_length)
         scores = fitted.foreign(rows.queries, own_ids)
-        return _without(fitted.evidence(scores, logits, rows.mask), own_ids, host_ids)
+        return without_own_class(fitted.evidence(scores, logits, rows.mask), own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
         """The logits of each remembered example, itself left out."""
@@ -161,6 +170,13 @@ class FittedReader(Reader):
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
+
+
+def _with_nothing(evidence: Evidence, where: Tensor) -> Evidence:
+    return evidence._replace(
+        scores=evidence.scores.masked_fill(where, -torch.inf),
+        values=evidence.values.masked_fill(where, EMPTY),
+    )
 
 
 class _Fitted:
@@ -270,7 +286,7 @@ class _Fitted:
                 found.several,
             )
             foreign = logits if len(self.classes) == 2 else found.foreign + self.offsets
-        without_own = _without(self.evidence(foreign, None), own, host_ids)
+        without_own = without_own_class(self.evidence(foreign, None), own, host_ids)
         return LeftOutEvidence(self.evidence(logits, None), without_own, own, several)
 
     def similarities(self, queries: Tensor, features: Tensor) -> Tensor:
@@ -290,14 +306,3 @@ def _rows(memory: Memory, features: Tensor, by_length: bool) -> Rows:
     if by_length and has_norms(memory):
         queries = queries * norms_of(features).unsqueeze(1)
     return rows._replace(queries=queries)
-
-
-def _without(evidence: Evidence, own_ids: Tensor, host_ids: Tensor) -> Evidence:
-    own = own_ids.unsqueeze(1)
-    is_own = evidence.values == own
-    logits = evidence.logits
-    return evidence._replace(
-        scores=evidence.scores.masked_fill(is_own, -torch.inf),
-        values=evidence.values.masked_fill(is_own, EMPTY),
-        logits=None if logits is None else logits.masked_fill(host_ids == own, EXCLUDED),
-    )

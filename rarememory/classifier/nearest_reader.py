@@ -24,10 +24,15 @@ class NearestReader(Reader):
     temperature = None
 
     def evidence(
-        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        among: Int64[Tensor, " classes"] | None = None,
     ) -> Evidence:
-        """The nearest examples and their cosines."""
-        recall = memory(features)
+        """The nearest examples, perhaps of some classes, and their cosines."""
+        recall = memory(features, among=among)
         return Evidence(recall.scores.float(), recall.values, logits)
 
     def without_own_class(
@@ -39,21 +44,24 @@ class NearestReader(Reader):
         own_ids: Int64[Tensor, " batch"],
     ) -> Evidence:
         """The nearest examples of other classes."""
-        pair = memory(features, own_ids)
-        return openset.leave_one_class_out(memory(features), pair, logits, own_ids, host_ids)
+        recall = memory(features, exclude_labels=own_ids)
+        evidence = Evidence(recall.scores.float(), recall.values, logits)
+        return openset.without_own_class(evidence, own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
-        """The nearest examples of other classes to each remembered one."""
+        """The nearest other examples to each remembered one, and the nearest of other classes."""
         if memory.projection is not None:
             raise ValueError(
                 "the memory projects its queries, and its keys are projected already: give "
                 "inputs, or unknown="
             )
-        occupied = memory.state.occupied
-        keys, own = memory.keys[occupied], memory.values[occupied]
+        slots = memory.state.occupied.nonzero().squeeze(1)
+        keys, own = memory.keys[slots], memory.values[slots]
         without_own = self.without_own_class(memory, host_ids, keys, None, own)
-        several = torch.zeros_like(own, dtype=torch.bool)
-        return LeftOutEvidence(None, without_own, own, several)
+        others = memory(keys, exclude=slots)
+        with_own = Evidence(others.scores.float(), others.values, None)
+        _, place, counts = own.unique(return_inverse=True, return_counts=True)
+        return LeftOutEvidence(with_own, without_own, own, counts[place] > 1)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """0.8."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, Recall
+from rarememory.base.state import EMPTY
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits
 
 SEVERAL = 5
@@ -45,33 +45,23 @@ def _log_of_others(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, "batc
     return of_rest.where(~likeliest, of_likeliest)
 
 
-def leave_one_class_out(
-    nearest: Recall,
-    pair: Recall,
-    logits: Float[Tensor, "batch n_host"] | None,
-    own_ids: Int64[Tensor, " batch"],
-    host_ids: Int64[Tensor, " n_host"],
+def without_own_class(
+    evidence: Evidence, own_ids: Int64[Tensor, " batch"], host_ids: Int64[Tensor, " n_host"]
 ) -> Evidence:
-    """The evidence for each example as if its own class had never been learnt.
+    """The evidence for each example less that for its own class.
 
     Args:
-        nearest: the k nearest neighbours of each example.
-        pair: the nearest neighbour of its own class, and the nearest of another class.
-        logits: of the host's classes, if there is a host.
+        evidence: of memory and host.
         own_ids: the integer of each example's own class.
         host_ids: the integers of the host's classes.
     """
-    scores = torch.cat([nearest.scores, pair.scores], 1).float()
-    values = torch.cat([nearest.values, pair.values], 1)
-    own, k = values == own_ids.unsqueeze(1), nearest.values.shape[1]
-    # The pair is needed only where all k neighbours are of the example's own class.
-    enough = ((nearest.values != EMPTY) & ~own[:, :k]).any(1)
-    own[:, k:] |= enough.unsqueeze(1)
-    scores, order = scores.masked_fill(own, -torch.inf).sort(1, descending=True)
-    values = values.masked_fill(own, EMPTY).gather(1, order)
-    if logits is not None:
-        logits = logits.masked_fill(host_ids == own_ids.unsqueeze(1), EXCLUDED)
-    return Evidence(scores, values, logits)
+    own, logits = own_ids.unsqueeze(1), evidence.logits
+    is_own = evidence.values == own
+    return evidence._replace(
+        scores=evidence.scores.masked_fill(is_own, -torch.inf),
+        values=evidence.values.masked_fill(is_own, EMPTY),
+        logits=None if logits is None else logits.masked_fill(host_ids == own, EXCLUDED),
+    )
 
 
 class Threshold(float):

@@ -41,9 +41,14 @@ class Reader(ABC):
 
     @abstractmethod
     def evidence(
-        self, memory: Memory, host_ids: Tensor, features: Tensor, logits: Tensor | None
+        self,
+        memory: Memory,
+        host_ids: Tensor,
+        features: Tensor,
+        logits: Tensor | None,
+        among: Int64[Tensor, " classes"] | None = None,
     ) -> Evidence:
-        """What the memory says of every row of features."""
+        """What the memory says of every row of features, perhaps only of some classes."""
 
     @abstractmethod
     def without_own_class(

@@ -1,10 +1,12 @@
 """The interface of a search: it finds slots, or says why it cannot."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from rarememory.base.shapes import (
+    Among,
     Keys,
     Labels,
     Neighbors,
@@ -39,6 +41,10 @@ class Lookup(ABC):
     """What errors and `repr` call it."""
     reads_half_keys = False
     """Whether both searches take a keyword `half_keys`, the keys in float16, to read instead."""
+    reads_among = False
+    """Whether `nearest` takes a keyword `among`: the occupied slots that may be found, [slots] for
+    all queries or [batch, slots] for each. If not, they are passed as the `occupied` ones, and
+    queries that may find others are asked after one another."""
 
     @abstractmethod
     def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
@@ -74,3 +80,12 @@ class Lookup(ABC):
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         """One sentence that says why this call is not supported, or None if it is."""
         return None
+
+
+def with_their_marks(
+    queries: Queries, marks: Among, at_once: int
+) -> Iterator[tuple[Queries, Among]]:
+    """Some queries at a time, with the marks of what they may find."""
+    for first in range(0, max(1, len(queries)), at_once):
+        rows = slice(first, first + at_once)
+        yield queries[rows], marks[rows] if marks.dim() == 2 else marks

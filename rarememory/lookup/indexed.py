@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rarememory.base.shapes import Keys, Neighbors, Occupied, Queries, SlotList
+from rarememory.base.shapes import Among, Keys, Neighbors, Occupied, Queries, SlotList
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup
 from rarememory.lookup.changes import Changes
@@ -52,6 +52,7 @@ class IndexedLookup(Lookup):
         tensor(2)
     """
 
+    reads_among = True
     exact_below: int = 512
     rebuild_after: float = 0.0
     _cache: "_Cache | None" = None
@@ -75,7 +76,18 @@ class IndexedLookup(Lookup):
         All queries are finite, and the index holds at least k slots.
         """
 
-    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
+    def nearest(
+        self,
+        queries: Queries,
+        keys: Keys,
+        occupied: Occupied,
+        k: int,
+        *,
+        among: Among | None = None,
+    ) -> Neighbors:
+        """As `Lookup.nearest`; among some of the slots the search is exact, without the index."""
+        if among is not None:
+            return TorchLookup().nearest(queries, keys, occupied, k, among=among)
         count = int(occupied.sum())
         if count < max(1, self.exact_below):
             return TorchLookup().nearest(queries, keys, occupied, k)

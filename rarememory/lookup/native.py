@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.shapes import (
+    Among,
     Keys,
     Labels,
     Neighbors,
@@ -16,7 +17,7 @@ from rarememory.base.shapes import (
 )
 from rarememory.base.spot_checks import record_uncounted_change
 from rarememory.base.state import EMPTY
-from rarememory.lookup.base import Lookup
+from rarememory.lookup.base import Lookup, with_their_marks
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native_codes import CodeCache
 from rarememory.native import empty_output, is_supported, library
@@ -60,6 +61,7 @@ class NativeLookup(Lookup):
     """
 
     name = "native"
+    reads_among = True
 
     def __init__(self, *, codes: bool = True) -> None:
         library()
@@ -87,27 +89,44 @@ class NativeLookup(Lookup):
             return str(error)
         return None
 
-    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
+    def nearest(
+        self,
+        queries: Queries,
+        keys: Keys,
+        occupied: Occupied,
+        k: int,
+        *,
+        among: Among | None = None,
+    ) -> Neighbors:
+        """As `Lookup.nearest`; with `among` the keys of other slots are not read."""
         (batch, key_dim), size = queries.shape, keys.shape[0]
+        marks = occupied if among is None else among
+        each = marks.dim() == 2
         if batch > _ROWS_AT_ONCE:
-            parts = queries.split(_ROWS_AT_ONCE)
-            return torch.cat([self.nearest(some, keys, occupied, k) for some in parts])
+            parts = [
+                self.nearest(some, keys, occupied, k, among=of_some)
+                for some, of_some in with_their_marks(queries, marks, _ROWS_AT_ONCE)
+            ]
+            return torch.cat(parts)
         queries, keys = _contiguous(queries, keys)
-        occupied, k = occupied.bool().contiguous(), min(k, size)
-        if batch >= _MANY_ROWS and not occupied.any():
+        marks, k = marks.bool().contiguous(), min(k, size)
+        if batch >= _MANY_ROWS and not marks.any():
             return torch.full((batch, k), EMPTY)
         slots = empty_output(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
-        limits = (occupied.data_ptr(), k, tolerance(keys), torch.get_num_threads())
-        codes = None if self._codes is None else self._codes.codes_for(keys, batch, k)
+        limits = (k, tolerance(keys), torch.get_num_threads())
+        codes = None
+        if self._codes is not None and not each:
+            codes = self._codes.codes_for(keys, batch, k)
         if codes is None:
-            library().rarememory_nearest(*rows, *limits, slots.data_ptr())
+            marked = (marks.data_ptr(), size if each else 0)
+            library().rarememory_nearest(*rows, *marked, *limits, slots.data_ptr())
         else:
-            coded = (*rows, *codes.pointers, *limits, *codes.sample())
+            coded = (*rows, *codes.pointers, marks.data_ptr(), *limits, *codes.sample())
             missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
             if missed == _STALE:
                 record_uncounted_change(keys)
-                return self.nearest(queries, keys, occupied, k)
+                return self.nearest(queries, keys, occupied, k, among=among)
             if missed or codes.missed:
                 codes.count_misses(batch, missed)
         return slots

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.shapes import (
+    Among,
     HalfPrecisionKeys,
     Keys,
     Labels,
@@ -36,16 +37,26 @@ def nearest(
     occupied: Occupied,
     k: int,
     half_keys: HalfPrecisionKeys | None = None,
+    among: Among | None = None,
 ) -> Neighbors:
     """The k nearest slots by this lookup, in any order, [batch, min(k, slots)], filled with EMPTY.
+
+    Args:
+        lookup: the search.
+        queries: of unit length; one that is not finite finds nothing.
+        keys: of the memory.
+        occupied: slots that hold something.
+        k: neighbours.
+        half_keys: the keys in float16, for a search that reads them.
+        among: slots that may be found, occupied ones all of them; of all queries or of each.
 
     Raises:
         ValueError: why the lookup does not support the call.
     """
     if _use_operator(lookup):
-        slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, half_keys)
+        slots: Tensor = _nearest(queries, keys, occupied, k, lookup.name, half_keys, among)
         return slots
-    return _search(lookup, queries, keys, occupied, k, half_keys)
+    return _search(lookup, queries, keys, occupied, k, half_keys, among)
 
 
 def read(
@@ -83,9 +94,15 @@ def nearest_pair(
 
 @torch.library.custom_op("rarememory::nearest", mutates_args=())
 def _nearest(
-    queries: Tensor, keys: Tensor, occupied: Tensor, k: int, lookup: str, half_keys: Tensor | None
+    queries: Tensor,
+    keys: Tensor,
+    occupied: Tensor,
+    k: int,
+    lookup: str,
+    half_keys: Tensor | None,
+    among: Tensor | None = None,
 ) -> Tensor:
-    return _search(_lookup_named(lookup), queries, keys, occupied, k, half_keys)
+    return _search(_lookup_named(lookup), queries, keys, occupied, k, half_keys, among)
 
 
 @_nearest.register_fake
@@ -134,8 +151,17 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def _decomposed_nearest(queries: Tensor, keys: Tensor, occupied: Tensor, k: int, *_: Any) -> Tensor:
-    scores = (queries @ keys.T.to(queries.dtype)).masked_fill(~occupied, -torch.inf)
+def _decomposed_nearest(
+    queries: Tensor,
+    keys: Tensor,
+    occupied: Tensor,
+    k: int,
+    lookup: str,
+    half_keys: Tensor | None,
+    among: Tensor | None = None,
+) -> Tensor:
+    marks = occupied if among is None else among
+    scores = (queries @ keys.T.to(queries.dtype)).masked_fill(~marks, -torch.inf)
     best, slots = scores.topk(min(k, len(keys)), dim=1)
     return slots.masked_fill(~(best > -torch.inf), EMPTY)
 
@@ -171,12 +197,36 @@ def _search(
     occupied: Tensor,
     k: int,
     half_keys: Tensor | None,
+    among: Tensor | None,
 ) -> Tensor:
     search, extra = _search_for(lookup, queries, keys, k, half_keys)
-    slots = search.nearest(queries, keys, occupied, k, **extra)
-    slots = _checked(search, slots, occupied, len(queries), k)
+    if among is None:
+        found = search.nearest(queries, keys, occupied, k, **extra)
+    elif search.reads_among:
+        found = search.nearest(queries, keys, occupied, k, **{**extra, "among": among})
+    elif among.dim() == 1:
+        found = search.nearest(queries, keys, among, k, **extra)
+    else:
+        found = _asked_in_turn(search, queries, keys, among, k, extra)
+    slots = _checked(search, found, occupied, len(queries), k)
     missing = min(k, len(keys)) - slots.shape[1]
     return torch.nn.functional.pad(slots, (0, missing), value=EMPTY) if missing else slots
+
+
+def _asked_in_turn(
+    search: Lookup, queries: Tensor, keys: Tensor, among: Tensor, k: int, extra: dict[str, Any]
+) -> Tensor:
+    """By a search that has one set of slots for all queries: those with equal sets at a time."""
+    slots = torch.full(
+        (len(queries), min(k, len(keys))), EMPTY, dtype=torch.int64, device=keys.device
+    )
+    if len(queries):
+        sets, number_of_set = among.unique(dim=0, return_inverse=True)
+        for number, marks in enumerate(sets):
+            rows = (number_of_set == number).nonzero().squeeze(1)
+            found = search.nearest(queries[rows], keys, marks, k, **extra)
+            slots[rows, : found.shape[1]] = found.long()
+    return slots
 
 
 def _search_pair(

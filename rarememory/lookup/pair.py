@@ -45,11 +45,14 @@ def _pair_of_chunk(
 
 
 def occupied_scores(queries: Tensor, keys: Tensor, occupied: Tensor) -> Tensor:
-    """Rounded cosines [batch, slots], below -2 where a slot is empty or a query is not finite."""
+    """Rounded cosines [batch, slots], below -2 where a slot is empty or a query is not finite.
+
+    What counts as occupied may differ from row to row, [batch, slots].
+    """
     # Products in half precision would be rounded to it, and are slow on a CPU.
     wide = torch.promote_types(keys.dtype, torch.float32)
     queries, keys = queries.to(wide), keys.to(wide)
-    offset = torch.empty(len(keys), dtype=wide, device=keys.device)
+    offset = torch.empty(occupied.shape, dtype=wide, device=keys.device)
     torch.logical_not(occupied, out=offset).mul_(-2 * SCORE_OFFSET)
     scores = torch.addmm(offset, queries, keys.T)
     if queries.device.type != "cpu" or not queries.sum().isfinite():

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rarememory.base.shapes import Keys, Neighbors, Occupied, Queries
+from rarememory.base.shapes import Among, Keys, Neighbors, Occupied, Queries
 from rarememory.base.state import EMPTY
-from rarememory.lookup.base import Lookup
+from rarememory.lookup.base import Lookup, with_their_marks
 from rarememory.lookup.exact import k_nearest, nearest_slot, numpy_can_read, tolerance
 from rarememory.lookup.pair import SCORES_AT_ONCE, occupied_scores
 
@@ -24,13 +24,21 @@ class TorchLookup(Lookup):
     """
 
     name = "torch"
+    reads_among = True
 
-    def nearest(self, queries: Queries, keys: Keys, occupied: Occupied, k: int) -> Neighbors:
+    def nearest(
+        self,
+        queries: Queries,
+        keys: Keys,
+        occupied: Occupied,
+        k: int,
+        *,
+        among: Among | None = None,
+    ) -> Neighbors:
         k = min(k, len(keys))
         at_once = max(1, SCORES_AT_ONCE // max(1, len(keys)))
-        return torch.cat(
-            [_nearest_of_chunk(some, keys, occupied, k) for some in queries.split(at_once)]
-        )
+        parts = with_their_marks(queries, occupied if among is None else among, at_once)
+        return torch.cat([_nearest_of_chunk(some, keys, marks, k) for some, marks in parts])
 
 
 def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -> Tensor:

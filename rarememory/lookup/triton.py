@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
-from rarememory.lookup.base import Lookup
+from rarememory.base.shapes import Among
+from rarememory.lookup.base import Lookup, with_their_marks
 from rarememory.lookup.triton_plan import (
     BLOCK_CANDIDATES,
     H200,
@@ -47,6 +48,7 @@ class TritonLookup(Lookup):
 
     name = "triton"
     reads_half_keys = True
+    reads_among = True
 
     def __init__(self, *, interpret: bool = False) -> None:
         if not _installed():
@@ -75,13 +77,22 @@ class TritonLookup(Lookup):
         k: int,
         *,
         half_keys: Float16[Tensor, "slots key_dim"] | None = None,
+        among: Among | None = None,
     ) -> Int64[Tensor, "batch found"]:
-        """As `Lookup.nearest`; a float16 copy of the keys, if given, is streamed in their place."""
+        """As `Lookup.nearest`; a float16 copy of the keys, if given, is streamed in their place.
+
+        With `among` the keys of other slots are not read.
+        """
         k = min(k, len(keys))
-        queries, occupied = queries.contiguous(), occupied.contiguous()
+        queries = queries.contiguous()
+        marks = (occupied if among is None else among).contiguous()
         plan = _plan(queries, keys, half_keys, k)
-        search = partial(_first if k == 1 else _top, plan, keys, half_keys)
-        parts = [search(some, occupied) for some in queries.split(_rows_at_once(plan))]
+        search = partial(_first if k == 1 else _top, plan, keys, half_keys, few=among is not None)
+        at_once = _rows_at_once(plan)
+        parts = [
+            search(some, some_marks)
+            for some, some_marks in with_their_marks(queries, marks, at_once)
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def nearest_pair(
@@ -146,13 +157,14 @@ def _first(
     queries: Tensor,
     marks: Tensor,
     labels: Tensor | None = None,
+    few: bool = False,
 ) -> Tensor:
     """The nearest slot of every query, [rows, 1]; with labels the nearest pair, [rows, 2]."""
     from rarememory.lookup.triton_kernels import best_of_bins
 
     planes = 1 if labels is None else 2
     found = torch.empty(len(queries), planes, dtype=torch.int64, device=keys.device)
-    maxima = _maxima(plan, keys, half_keys, queries, marks, labels)
+    maxima = _maxima(plan, keys, half_keys, queries, marks, labels, few)
     _launch(
         best_of_bins,
         (len(queries), planes),
@@ -167,6 +179,7 @@ def _first(
         len(keys),
         plan.bins,
         plan.tiles,
+        _stride(marks),
         plan.window,
         KEY_DIM=keys.shape[1],
         PAIR=labels is not None,
@@ -179,19 +192,27 @@ def _first(
 
 
 def _top(
-    plan: Plan, keys: Tensor, half_keys: Tensor | None, queries: Tensor, occupied: Tensor
+    plan: Plan,
+    keys: Tensor,
+    half_keys: Tensor | None,
+    queries: Tensor,
+    marks: Tensor,
+    few: bool = False,
 ) -> Tensor:
     """The k nearest slots of every query, [rows, k], k > 1."""
     from rarememory.lookup import triton_topk
 
     rows = len(queries)
-    maxima = _maxima(plan, keys, half_keys, queries, occupied, None)
+    maxima = _maxima(plan, keys, half_keys, queries, marks, None, few)
     new = partial(torch.empty, dtype=torch.int32, device=keys.device)
     # A list of no elements would have no address.
     singles, wholes = new(rows, max(1, plan.singles)), new(rows, plan.wholes)
     counts, floors = new(rows, 2), new(rows, dtype=torch.float32)
     candidates = new(rows, plan.capacity, dtype=torch.int64)
-    layout = (len(keys), plan.bins, plan.tiles, plan.singles, plan.wholes, plan.capacity)
+    layout = (
+        *(len(keys), plan.bins, plan.tiles, _stride(marks)),
+        *(plan.singles, plan.wholes, plan.capacity),
+    )
     of_keys = {"KEY_DIM": keys.shape[1], "BLOCK_DIMS": _dims(keys)}
     _launch(
         triton_topk.choose_candidates,
@@ -206,7 +227,7 @@ def _top(
     _launch(
         triton_topk.score_candidates,
         (rows, -(-plan.capacity // BLOCK_CANDIDATES)),
-        *(queries, keys, occupied, singles, wholes, counts, candidates),
+        *(queries, keys, marks, singles, wholes, counts, candidates),
         *layout,
         BLOCK_CANDIDATES=BLOCK_CANDIDATES,
         **of_keys,
@@ -216,7 +237,7 @@ def _top(
         _launch(
             triton_topk.rescore,
             (rows, plan.parts),
-            *(queries, keys, occupied, maxima, counts, floors, candidates),
+            *(queries, keys, marks, maxima, counts, floors, candidates),
             *layout,
             BLOCK_K=plan.block_k,
             KEY_DIM=keys.shape[1],
@@ -235,6 +256,7 @@ def _maxima(
     queries: Tensor,
     marks: Tensor,
     labels: Tensor | None,
+    few: bool,
 ) -> Tensor:
     from rarememory.lookup.triton_kernels import bin_maxima
 
@@ -250,13 +272,21 @@ def _maxima(
         KEY_DIM=keys.shape[1],
         PAIR=labels is not None,
         SECOND=plan.second,
+        FEW=few,
+        EACH=marks.dim() == 2,
         BLOCK_ROWS=tile.rows,
         BLOCK_SLOTS=tile.slots,
         BLOCK_DIMS=tile.dims,
-        num_warps=tile.warps,
+        # What is marked takes registers too: twice as many threads have them.
+        num_warps=2 * tile.warps if few else tile.warps,
         num_stages=tile.stages,
     )
     return maxima
+
+
+def _stride(marks: Tensor) -> int:
+    """From the marks of one query to those of the next; 0 where they share them."""
+    return marks.shape[1] if marks.dim() == 2 else 0
 
 
 def _dims(keys: Tensor) -> int:

@@ -23,7 +23,7 @@ EMPTY = tl.constexpr(-1)
 def bin_maxima(
     queries_ptr,  # [rows, KEY_DIM]
     stream_ptr,  # [slots, KEY_DIM]
-    marks_ptr,  # [slots]
+    marks_ptr,  # [slots], or with EACH [rows, slots]
     labels_ptr,  # [rows]
     maxima_ptr,  # [planes, rows, bins]
     rows,
@@ -34,6 +34,8 @@ def bin_maxima(
     KEY_DIM: tl.constexpr,
     PAIR: tl.constexpr,
     SECOND: tl.constexpr,
+    FEW: tl.constexpr,
+    EACH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
@@ -42,7 +44,8 @@ def bin_maxima(
 
     With PAIR the marks are values, and there are two planes: slots with the row's label, and
     occupied slots with another. Otherwise the marks are `occupied`. With SECOND the low bits of a
-    score hold the number of the slot in its bin, and the second plane holds the runners-up.
+    score hold the number of the slot in its bin, and the second plane holds the runners-up. With
+    FEW the keys of slots without a mark are not loaded.
     """
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     bin = tl.program_id(1) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
@@ -52,30 +55,60 @@ def bin_maxima(
     query = _query(queries_ptr, stream_ptr, row, rows, 0, KEY_DIM, BLOCK_DIMS)
     first = tl.full([BLOCK_ROWS, BLOCK_SLOTS], NOTHING, tl.float32)
     second = first
-    mark = tl.load(marks_ptr + bin, mask=bin < slots, other=EMPTY if PAIR else 0)
+    mark = _marks(marks_ptr, row, rows, bin, slots, PAIR, EACH)
     for tile in range(0, tiles - 1):
         slot = tile * bins + bin
         # Loaded one tile ahead, to hide the latency.
         ahead = slot + bins
-        next_mark = tl.load(marks_ptr + ahead, mask=ahead < slots, other=EMPTY if PAIR else 0)
+        next_mark = _marks(marks_ptr, row, rows, ahead, slots, PAIR, EACH)
+        wanted = _wanted(mark, slot, slots, FEW, EACH)
         scores = _scores(
-            query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, False
+            query, queries_ptr, stream_ptr, row, rows, slot, wanted, KEY_DIM, BLOCK_DIMS, FEW
         )
-        first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+        first, second = _merge(
+            first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH
+        )
         mark = next_mark
     # Only the last tile may end beyond the last slot: the others need no mask.
     tile = tiles - 1
     slot = tile * bins + bin
+    wanted = _wanted(mark, slot, slots, FEW, EACH)
     scores = _scores(
-        query, queries_ptr, stream_ptr, row, rows, slot, slots, KEY_DIM, BLOCK_DIMS, True
+        query, queries_ptr, stream_ptr, row, rows, slot, wanted, KEY_DIM, BLOCK_DIMS, True
     )
-    first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND)
+    first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH)
 
     at = row.to(tl.int64)[:, None] * bins + bin[None, :]
     there = (row < rows)[:, None]
     tl.store(maxima_ptr + at, first, mask=there)
     if PAIR or SECOND:
         tl.store(maxima_ptr + rows.to(tl.int64) * bins + at, second, mask=there)
+
+
+@triton.jit
+@no_type_check
+def _marks(marks_ptr, row, rows, slot, slots, PAIR: tl.constexpr, EACH: tl.constexpr):
+    """The marks of a block of slots; with EACH those of every row, [rows, slots]."""
+    if EACH:
+        there = (row < rows)[:, None] & (slot < slots)[None, :]
+        at = row.to(tl.int64)[:, None] * slots + slot[None, :]
+        marks = tl.load(marks_ptr + at, mask=there, other=0)
+    else:
+        marks = tl.load(marks_ptr + slot, mask=slot < slots, other=EMPTY if PAIR else 0)
+    return marks
+
+
+@triton.jit
+@no_type_check
+def _wanted(mark, slot, slots, FEW: tl.constexpr, EACH: tl.constexpr):
+    """Whether the key of each slot is loaded; of use only where not all are."""
+    if not FEW:
+        wanted = slot < slots
+    elif EACH:
+        wanted = tl.max((mark != 0).to(tl.int32), 0) != 0
+    else:
+        wanted = mark != 0
+    return wanted
 
 
 @triton.jit
@@ -98,10 +131,10 @@ def _scores(
     row,
     rows,
     slot,
-    slots,
+    wanted,
     KEY_DIM: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
-    RAGGED: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """Rounded q.k of a block of rows and a block of slots.
 
@@ -109,11 +142,11 @@ def _scores(
     """
     scores = tl.zeros([row.shape[0], slot.shape[0]], tl.float32)
     if KEY_DIM <= BLOCK_DIMS:
-        key = _keys(stream_ptr, slot, slots, 0, KEY_DIM, BLOCK_DIMS, RAGGED)
+        key = _keys(stream_ptr, slot, wanted, 0, KEY_DIM, BLOCK_DIMS, MASKED)
         return tl.dot(query, tl.trans(key), scores, input_precision="tf32")
     for start in range(0, KEY_DIM, BLOCK_DIMS):
         query = _query(queries_ptr, stream_ptr, row, rows, start, KEY_DIM, BLOCK_DIMS)
-        key = _keys(stream_ptr, slot, slots, start, KEY_DIM, BLOCK_DIMS, RAGGED)
+        key = _keys(stream_ptr, slot, wanted, start, KEY_DIM, BLOCK_DIMS, MASKED)
         scores = tl.dot(query, tl.trans(key), scores, input_precision="tf32")
     return scores
 
@@ -123,17 +156,17 @@ def _scores(
 def _keys(
     stream_ptr,
     slot,
-    slots,
+    wanted,
     start,
     KEY_DIM: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
-    RAGGED: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     dim = start + tl.arange(0, BLOCK_DIMS)
     at = stream_ptr + slot.to(tl.int64)[:, None] * KEY_DIM + dim[None, :]
     within = (dim < KEY_DIM)[None, :]
-    if RAGGED:
-        return tl.load(at, mask=(slot < slots)[:, None] & within, other=0.0)
+    if MASKED:
+        return tl.load(at, mask=wanted[:, None] & within, other=0.0)
     if KEY_DIM % BLOCK_DIMS == 0:
         return tl.load(at)
     return tl.load(at, mask=within, other=0.0)
@@ -151,21 +184,24 @@ def _merge(
     low_bits,
     PAIR: tl.constexpr,
     SECOND: tl.constexpr,
+    EACH: tl.constexpr,
 ):
+    if not EACH:
+        mark = mark[None, :]
     if SECOND:
         # Bit operations put the tile into the score, or NOTHING if the slot does not count.
-        kept = tl.where(mark != 0, ~low_bits, 0)[None, :]
-        put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)[None, :]
+        kept = tl.where(mark != 0, ~low_bits, 0)
+        put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)
         scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
         second = tl.maximum(second, tl.minimum(first, scores))
         first = tl.maximum(first, scores)
     elif PAIR:
-        scores += tl.where(mark != EMPTY, 0.0, NOTHING)[None, :]
-        right = mark[None, :] == label[:, None]
+        scores += tl.where(mark != EMPTY, 0.0, NOTHING)
+        right = mark == label[:, None]
         first = tl.maximum(first, tl.where(right, scores, NOTHING))
         second = tl.maximum(second, tl.where(right, NOTHING, scores))
     else:
-        scores += tl.where(mark != 0, 0.0, NOTHING)[None, :]
+        scores += tl.where(mark != 0, 0.0, NOTHING)
         first = tl.maximum(first, scores)
     return first, second
 
@@ -203,7 +239,7 @@ def append_where(list_ptr, numbers, chosen, count, capacity):
 def best_of_bins(
     queries_ptr,  # [rows, KEY_DIM]
     keys_ptr,  # [slots, KEY_DIM]
-    marks_ptr,  # [slots]
+    marks_ptr,  # [slots] or [rows, slots]
     labels_ptr,  # [rows]
     maxima_ptr,  # [planes, rows, bins]
     near_ptr,  # [planes, rows, bins], for bins that come near
@@ -212,6 +248,7 @@ def best_of_bins(
     slots,
     bins,
     tiles,
+    stride,
     window,
     KEY_DIM: tl.constexpr,
     PAIR: tl.constexpr,
@@ -255,7 +292,8 @@ def best_of_bins(
             value = tl.load(marks_ptr + slot, mask=there, other=EMPTY)
             there = there & (value != EMPTY) & ((value == label) == (plane == 0))
         else:
-            there = there & (tl.load(marks_ptr + slot, mask=there, other=0) != 0)
+            marks = tl.load(marks_ptr + row * stride + slot, mask=there, other=0)
+            there = there & (marks != 0)
         scores = exact_scores(
             queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
         )

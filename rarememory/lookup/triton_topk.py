@@ -82,7 +82,7 @@ def choose_candidates(
 def score_candidates(
     queries_ptr,  # [rows, KEY_DIM]
     keys_ptr,  # [slots, KEY_DIM]
-    occupied_ptr,  # [slots]
+    marks_ptr,  # [slots] or [rows, slots]
     singles_ptr,  # [rows, max_singles]
     wholes_ptr,  # [rows, max_wholes]
     counts_ptr,  # [rows, 2]
@@ -90,6 +90,7 @@ def score_candidates(
     slots,
     bins,
     tiles,
+    stride,
     max_singles,
     max_wholes,
     capacity,
@@ -111,7 +112,7 @@ def score_candidates(
         single, tl.load(singles_ptr + row * max_singles + place, mask=single, other=0), slot
     )
     there = single | (in_bin & (slot < slots))
-    there = there & (tl.load(occupied_ptr + slot, mask=there, other=0) != 0)
+    there = there & (tl.load(marks_ptr + row * stride + slot, mask=there, other=0) != 0)
     packed = tl.full([BLOCK_CANDIDATES], NO_CANDIDATE, tl.int64)
     # Most blocks of most rows have no candidate.
     if tl.max(there.to(tl.int32), 0) > 0:
@@ -124,7 +125,7 @@ def score_candidates(
 def rescore(
     queries_ptr,  # [rows, KEY_DIM]
     keys_ptr,  # [slots, KEY_DIM]
-    occupied_ptr,  # [slots]
+    marks_ptr,  # [slots] or [rows, slots]
     maxima_ptr,  # [1 or 2, rows, bins]
     counts_ptr,  # [rows, 2]
     floors_ptr,  # [rows]
@@ -132,6 +133,7 @@ def rescore(
     slots,
     bins,
     tiles,
+    stride,
     max_singles,
     max_wholes,
     capacity,
@@ -159,7 +161,7 @@ def rescore(
             for tile in range(0, tiles):
                 slot = tile * bins + bin
                 there = near & (slot < slots)
-                there = there & (tl.load(occupied_ptr + slot, mask=there, other=0) != 0)
+                there = there & (tl.load(marks_ptr + row * stride + slot, mask=there, other=0) != 0)
                 packed = _pack(
                     queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
                 )

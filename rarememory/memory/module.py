@@ -20,9 +20,10 @@ from rarememory.base.validation import (
     check_temperature,
 )
 from rarememory.lookup import Lookup, choose_lookup
-from rarememory.lookup.exact import in_order, score
+from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import updates, writing
 from rarememory.memory.drafts import Draft
+from rarememory.memory.filters import Among, Filter, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
@@ -30,13 +31,13 @@ from rarememory.memory.losses import margin_loss
 from rarememory.memory.queries import (
     Rows,
     nearest_slots,
-    neighbours,
     pair_of_slots,
     recalled,
     recalled_at_once,
     recalled_rows,
     rows_of,
 )
+from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
 
 
@@ -153,6 +154,9 @@ class Memory(nn.Module):
         *,
         k: int | None = None,
         mask: Bool[Tensor, "*batch"] | None = None,
+        among: Among | None = None,
+        exclude: Int[Tensor, "*batch"] | None = None,
+        exclude_labels: Int[Tensor, "*batch"] | None = None,
     ) -> Recall:
         """Find the neighbours of the queries; with labels, the memory loss as well.
 
@@ -166,30 +170,39 @@ class Memory(nn.Module):
                 read without labels, and for one with labels only the nearest right and the nearest
                 wrong slot.
             mask: rows to look at; the others find nothing and add nothing to the loss.
+            among: find only these, as if there were no other slots: labels, in a list or a tensor
+                [n], or a mask [slots]. For each query of its own: [*batch, n], with EMPTY in places
+                left over, or [*batch, slots]. Exact on every lookup; an approximate one searches
+                exactly.
+            exclude: a slot that each query does not find, EMPTY for none: with `memory.keys` as the
+                queries and their slots, every key is asked about as if it were not there.
+            exclude_labels: a label that each query does not find, as if it had never been written.
 
         Raises:
             ValueError: the number that was wrong and the choice that is right.
         """
         with self.lock.reading():
-            if labels is None and mask is None and self.projection is None:
+            whole = among is None and exclude is None and exclude_labels is None
+            if whole and labels is None and mask is None and self.projection is None:
                 at_once = (self.keys, self.values, self.lookup, self.k if k is None else k)
                 recall = recalled_at_once(queries, *at_once, self.temperature)
                 if recall is not None:
                     return recall
             rows, state = self._rows(queries, labels, mask), self.state
+            only = None if whole else filter_of(among, exclude, exclude_labels, rows, state)
             loss = None
             if rows.labels is not None:
-                slots = pair_of_slots(rows, state, self._half_keys(), self.lookup)
+                slots = self._pair(rows, only)
                 scores = score(rows.queries, state.keys, slots)
                 loss = self._loss(scores, rows.mask)
             if rows.labels is None or k is not None:
                 if k is not None:
                     check_count("k", k)
-                k = self.k if k is None else k
-                found = neighbours(rows, state, self._half_keys(), self.lookup, k)
+                slots = self._nearest(rows, self.k if k is None else k, only)
+                found = ranked(rows.queries, state.keys, state.values, slots)
             else:
                 found = in_order(slots, scores, state.values)
-            return recalled(rows, found, self.temperature, loss)
+            return recalled(rows, found, self.temperature, loss, not whole)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -198,8 +211,17 @@ class Memory(nn.Module):
         loss = margin_loss(scores[:, 0], scores[:, 1], self.margin, mask=mask)
         return loss - self.margin if self.subtract_margin else loss
 
-    def _nearest(self, rows: Rows, k: int) -> Tensor:
-        return nearest_slots(rows, self.state, self._half_keys(), self.lookup, k)
+    def _nearest(self, rows: Rows, k: int, only: Filter | None = None) -> Tensor:
+        searched = (self.state, self._half_keys(), self.lookup)
+        if only is not None:
+            return FilteredSearch(only, *searched).nearest(rows, k)
+        return nearest_slots(rows, *searched, k)
+
+    def _pair(self, rows: Rows, only: Filter | None) -> Tensor:
+        searched = (self.state, self._half_keys(), self.lookup)
+        if only is not None:
+            return FilteredSearch(only, *searched).pair(rows)
+        return pair_of_slots(rows, *searched)
 
     def _half_keys(self) -> Tensor | None:
         return None if self.half_precision_copy is None else self.half_precision_copy.of(self.keys)
@@ -221,7 +243,8 @@ class Memory(nn.Module):
 
         Args:
             queries: any leading shape; or what `memory(queries, ...)` has just recalled, which
-                saves encoding and looking them up again. What that read left out is not written.
+                saves encoding and looking them up again (only encoding, if it was filtered). What
+                that read left out is not written.
             labels: integers >= 0, one a query.
             mask: rows to write.
 
@@ -231,7 +254,7 @@ class Memory(nn.Module):
         """
         with self.lock.writing():
             rows = self.rows_to_write(queries, labels, mask)
-            if isinstance(queries, Recall):
+            if isinstance(queries, Recall) and not queries.filtered:
                 nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
             elif self._draft is not None:
                 search = partial(self._nearest, rows, 1)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
 from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
-from rarememory.lookup.exact import ranked
 from rarememory.lookup.ops import nearest, nearest_pair, read
 
 # Between these a squared length neither overflows nor loses digits in float32.
@@ -31,6 +30,12 @@ class Rows(NamedTuple):
     labels: Int64[Tensor, " batch"] | None
     mask: Bool[Tensor, " batch"] | None
     shape: torch.Size
+
+    def some(self, which: slice) -> "Rows":
+        """These rows alone."""
+        labels, mask = (None if part is None else part[which] for part in (self.labels, self.mask))
+        queries = self.queries[which]
+        return Rows(queries, labels, mask, queries.shape[:1])
 
     def asked(self) -> Float[Tensor, "batch key_dim"]:
         """The queries for a lookup: those that do not count are NaN, which finds nothing."""
@@ -105,11 +110,22 @@ def recalled_rows(
 
 
 def nearest_slots(
-    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup, k: int
+    rows: Rows,
+    state: MemoryState,
+    half_keys: Tensor | None,
+    lookup: Lookup,
+    k: int,
+    among: Tensor | None = None,
 ) -> Tensor:
-    """The k nearest slots of each row, [batch, min(k, slots)]; EMPTY in rows that do not count."""
+    """The k nearest slots of each row, [batch, min(k, slots)]; EMPTY in rows that do not count.
+
+    Perhaps only of some occupied slots, for all rows, [slots], or for each, [batch, slots].
+    """
+    # To look for the occupied slots takes time: those of one filter for all are enough.
+    occupied = state.occupied if among is None or among.dim() == 2 else among
     with torch.no_grad(), _full_precision(state):
-        return rows.masked(nearest(lookup, rows.asked(), state.keys, state.occupied, k, half_keys))
+        found = nearest(lookup, rows.asked(), state.keys, occupied, k, half_keys, among)
+        return rows.masked(found)
 
 
 def recalled_at_once(
@@ -130,14 +146,6 @@ def recalled_at_once(
     return recalled(rows, (slots, scores, values), temperature, None)
 
 
-def neighbours(
-    rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup, k: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The k nearest slots of each row in the one order, their scores and their values."""
-    slots = nearest_slots(rows, state, half_keys, lookup, k)
-    return ranked(rows.queries, state.keys, state.values, slots)
-
-
 def pair_of_slots(
     rows: Rows, state: MemoryState, half_keys: Tensor | None, lookup: Lookup
 ) -> Tensor:
@@ -149,14 +157,18 @@ def pair_of_slots(
 
 
 def recalled(
-    rows: Rows, found: tuple[Tensor, Tensor, Tensor], temperature: float, loss: Tensor | None
+    rows: Rows,
+    found: tuple[Tensor, Tensor, Tensor],
+    temperature: float,
+    loss: Tensor | None,
+    filtered: bool = False,
 ) -> Recall:
     """Slots, scores and values, in the shape that the queries came in."""
     slots, scores, values, queries = (
         part if len(rows.shape) == 1 else part.view(*rows.shape, part.shape[1])
         for part in (*found, rows.queries)
     )
-    return Recall(slots, scores, values, queries, temperature, loss)
+    return Recall(slots, scores, values, queries, temperature, loss, filtered)
 
 
 def _full_precision(state: MemoryState) -> torch.autocast:

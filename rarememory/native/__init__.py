@@ -31,7 +31,7 @@ _SIGNATURES = {
     "nearest": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _integer),  # occupied, k
+        *(_pointer, _integer, _integer),  # marks, stride, k
         *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
     ],
     "code": [
@@ -52,6 +52,10 @@ _SIGNATURES = {
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, positive, negative
+    ],
+    "mark": [
+        *(_pointer, _integer),  # values, slots
+        *(_pointer, _integer, _pointer),  # labels, count, marks
     ],
     "noise": [_integer, _integer, _pointer],  # state, count, noise
     "evict": [

@@ -8,6 +8,13 @@ namespace rarememory {
 
 constexpr int64_t FEWEST = 64;  // numbers among which a k-th highest is worth finding
 
+/// How many slots are marked.
+inline int64_t count_marks(const bool* marks, int64_t count) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += marks[i];
+    return sum;
+}
+
 /// How many of the numbers are at least so high. They come in whole vectors, the last one padded.
 inline int64_t count_from(const float* numbers, int64_t count, float least) {
     Ints found = {};

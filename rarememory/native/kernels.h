@@ -8,6 +8,7 @@
 #define rarememory_code RAREMEMORY_NAMED(INSTRUCTION_SET, code)
 #define rarememory_evict RAREMEMORY_NAMED(INSTRUCTION_SET, evict)
 #define rarememory_evict_oldest RAREMEMORY_NAMED(INSTRUCTION_SET, evict_oldest)
+#define rarememory_mark RAREMEMORY_NAMED(INSTRUCTION_SET, mark)
 #define rarememory_nearest RAREMEMORY_NAMED(INSTRUCTION_SET, nearest)
 #define rarememory_nearest_coded RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_coded)
 #define rarememory_nearest_pair RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair)

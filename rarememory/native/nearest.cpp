@@ -1,5 +1,5 @@
 // The k nearest slots: scores of a block of keys, a threshold below which nothing can be among the k
-// best, and the few candidates above it.
+// best, and the few candidates above it. Where few slots may be found, only their keys are read.
 
 #include <cstring>
 
@@ -11,10 +11,15 @@ using namespace rarememory;
 namespace {
 
 constexpr int64_t SOON = 512;  // numbers ahead of those that are being read
+constexpr int64_t LATER = 8;   // keys ahead, where they do not lie in a row
+// Up to one in so many slots it is quicker to list those that are marked than to pass over the
+// others: where all queries have the same marks, and where each has its own and is asked alone.
+constexpr int64_t FEW_OF_ALL = 2, FEW_OF_EACH = 16;
 
 struct Search {
     Rows queries, keys;
-    const bool* occupied;
+    const bool* marks;  // of the slots that may be found; null where all keys may
+    int64_t stride;     // from the marks of one query to those of the next; 0 where they share them
     int64_t k;
     float tolerance;
 
@@ -38,7 +43,10 @@ struct Search {
     /// The same for a query alone: a vector holds LANES coordinates of a key, and nothing is idle.
     void score_one(int64_t at, int64_t count, const float* query, float* scores) const {
         auto key = [&](int64_t i) { return keys[at + i]; };
-        auto soon = [&](int64_t i) { return keys[at + i] + SOON; };
+        auto soon = [&](int64_t i) {
+            return keys.places ? keys[std::min(at + i + LATER, keys.count - 1)]
+                               : keys[at + i] + SOON;
+        };
         score_rows(query, keys.dim, count, key, soon, scores);
     }
 
@@ -52,7 +60,7 @@ struct Search {
         block.resize(std::max<size_t>(block.size(), size * LANES));
         for (int64_t at = begin; at < end; at += size) {
             const int64_t count = std::min(size, end - at);
-            const bool holes = std::memchr(occupied + at, 0, count) != nullptr;
+            const bool holes = marks && (stride || std::memchr(marks + at, 0, count));
             for (size_t group = share; group < lanes.size(); group += shares) {
                 if (alone) score_one(at, count, queries[0], block.data());
                 else score_group(at, count, lanes[group].data(), size, block.data());
@@ -61,7 +69,7 @@ struct Search {
                 for (int64_t query = first; query < last; ++query) {
                     float* scores = block.data() + (query - first) * size;
                     for (int64_t i = 0; holes && i < count; ++i)
-                        if (!occupied[at + i]) scores[i] = -INFINITE;
+                        if (!marks[query * stride + at + i]) scores[i] = -INFINITE;
                     for (int64_t i = count; i % LANES; ++i) scores[i] = -INFINITE;
                     candidates[query].offer(scores, count, int32_t(at), k, tolerance);
                     candidates[query].shrink(keys, queries[query], k, tolerance);
@@ -72,7 +80,8 @@ struct Search {
 
     void answer(int64_t query, Candidates& best, int64_t* slots) const {
         best.settle(keys, queries[query], k, tolerance);
-        std::copy_n(best.slots.begin(), best.count, slots + query * k);
+        for (int64_t i = 0; i < best.count; ++i)
+            slots[query * k + i] = keys.place(best.slots[i]);
         std::fill(slots + query * k + best.count, slots + (query + 1) * k, EMPTY);
     }
 
@@ -82,15 +91,12 @@ struct Search {
     }
 };
 
-}  // namespace
-
-extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const bool* occupied, int64_t k,
-                                   float tolerance, int threads, int64_t* found) {
-    const Search search{{queries, batch, dim}, {keys, slots, dim}, occupied, k, tolerance};
+/// The k nearest keys of every query, by so many threads.
+void search_all(const Search& search, int threads, int64_t* found) {
+    const int64_t batch = search.queries.count, slots = search.keys.count, k = search.k;
     const int64_t groups = (batch + LANES - 1) / LANES;
     // Threads share the slots, and where those are few for that, the queries.
-    threads = worth(threads, batch, slots, dim);
+    threads = worth(threads, batch, slots, search.keys.dim);
     const int64_t enough = batch == 1 ? 2048 : search.block_size();
     const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, slots / enough));
     const int64_t shares = threads / parts;
@@ -110,5 +116,42 @@ extern "C" void rarememory_nearest(const float* queries, int64_t batch, const fl
         Candidates& best = candidates[query];
         for (int64_t part = 1; part < parts; ++part) best.join(candidates[part * batch + query]);
         search.answer(query, best, found);
+    }
+}
+
+/// The same among the marked slots, whose places are listed first: no other key is read.
+void search_listed(Search search, int threads, int64_t* found) {
+    std::vector<int32_t> places(search.keys.count + 1);
+    int64_t marked = 0;
+    // Every slot is written down, and the next one in its place unless it is marked: no branch.
+    for (int64_t slot = 0; slot < search.keys.count; ++slot) {
+        places[marked] = int32_t(slot);
+        marked += search.marks[slot];
+    }
+    search.keys.count = marked;
+    search.keys.places = places.data();
+    search.marks = nullptr;
+    search_all(search, threads, found);
+}
+
+}  // namespace
+
+/// The marks are of all queries with a stride of 0, else of each query, so many apart.
+extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
+                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
+                                   int64_t k, float tolerance, int threads, int64_t* found) {
+    const Search search{{queries, batch, dim}, {keys, slots, dim}, marks, stride, k, tolerance};
+    const int64_t rows = stride ? batch : 1, marked = count_marks(marks, rows * slots);
+    if (marked * (stride ? FEW_OF_EACH : FEW_OF_ALL) > rows * slots)
+        return search_all(search, threads, found);
+    if (!stride) return search_listed(search, threads, found);
+    threads = worth(threads, 1, marked, dim);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t row = 0; row < batch; ++row) {
+        Search one = search;
+        one.queries = {search.queries[row], 1, dim};
+        one.marks += row * stride;
+        one.stride = 0;
+        search_listed(one, 1, found + row * k);
     }
 }

@@ -11,8 +11,8 @@
 using namespace rarememory;
 
 extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const bool* occupied, int64_t k,
-                                   float tolerance, int threads, int64_t* found);
+                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
+                                   int64_t k, float tolerance, int threads, int64_t* found);
 
 namespace {
 
@@ -23,6 +23,8 @@ constexpr int BLOCK = 8192;                   // bounds for a query alone that a
 // Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
 // half the time; beyond, to look at more keys takes longer than that.
 constexpr int FEW = 128;
+// Up to one in so many slots it is quicker to read the keys of those that may be found, and no codes.
+constexpr int64_t FEW_OF_ALL = 4;
 constexpr int64_t STALE = -1;
 
 /// Whether a code is of its key: who changed the key, and not the code, has moved it farther than
@@ -218,7 +220,7 @@ struct CodedSearch {
         for (size_t i = 0; i < rows.size(); ++i)
             std::copy_n(queries[rows[i]], keys.dim, &asked[i * keys.dim]);
         rarememory_nearest(asked.data(), rows.size(), keys.numbers, keys.count, keys.dim, occupied,
-                           k, tolerance, threads, slots.data());
+                           0, k, tolerance, threads, slots.data());
         for (size_t i = 0; i < rows.size(); ++i)
             std::copy_n(&slots[i * k], k, found + rows[i] * k);
     }
@@ -234,6 +236,11 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
                                             const bool* occupied, int64_t k, float tolerance,
                                             int threads, const int64_t* sampled, int64_t samples,
                                             int64_t* found) {
+    if (count_marks(occupied, slots) * FEW_OF_ALL <= slots) {
+        rarememory_nearest(queries, batch, keys, slots, dim, occupied, 0, k, tolerance, threads,
+                           found);
+        return 0;
+    }
     const Codes codes{bytes, steps, off, slots, dim};
     for (int64_t i = 0; i < samples; ++i)
         if (!is_of_key(codes, {keys, slots, dim}, sampled[i])) return STALE;

@@ -8,8 +8,8 @@
 using namespace rarememory;
 
 extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const bool* occupied, int64_t k,
-                                   float tolerance, int threads, int64_t* found);
+                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
+                                   int64_t k, float tolerance, int threads, int64_t* found);
 extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
                                             int64_t slots, int64_t dim, const uint8_t* bytes,
                                             const float* steps, const float* off,
@@ -61,8 +61,8 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
                                           occupied.get(), k, tolerance, threads, sampled, samples,
                                           found);
     else
-        rarememory_nearest(units, batch, keys, slots, dim, occupied.get(), k, tolerance, threads,
-                           found);
+        rarememory_nearest(units, batch, keys, slots, dim, occupied.get(), 0, k, tolerance,
+                           threads, found);
     if (missed >= 0)
         rarememory_rank(units, batch, keys, dim, values, found, k, threads, scores, found_values);
     return missed;

@@ -121,11 +121,13 @@ inline int pack(Floats numbers, Ints wanted, int32_t first, float* to, int32_t* 
     return pack(numbers, wanted, ascending(first), to, places_to);
 }
 
-/// Keys or queries, [count, dim], row by row.
+/// Keys or queries, [count, dim], row by row; or, where there are `places`, the rows at these.
 struct Rows {
     const float* numbers;
     int64_t count, dim;
-    const float* operator[](int64_t row) const { return numbers + row * dim; }
+    const int32_t* places = nullptr;
+    int64_t place(int64_t row) const { return places ? places[row] : row; }
+    const float* operator[](int64_t row) const { return numbers + place(row) * dim; }
 };
 
 #if defined(__AVX2__)
@@ -206,13 +208,32 @@ inline void score(const float* keys, int64_t dim, const float* lanes, Floats* sc
     for (int row = 0; row < N; ++row) scores[row] = sums[row];
 }
 
+/// The same of keys that do not lie in a row.
+template <int N>
+inline void score_places(Rows keys, int64_t first, const float* lanes, Floats* scores) {
+    const float *rows[N], *later[N];
+    for (int row = 0; row < N; ++row) {
+        rows[row] = keys[first + row];
+        later[row] = keys[std::min(first + row + N, keys.count - 1)];
+    }
+    Floats sums[N] = {};
+    for (int64_t d = 0; d < keys.dim; ++d) {
+        Floats query = load(lanes + d * LANES);
+        if (d % 16 == 0)
+            for (int row = 0; row < N; ++row) __builtin_prefetch(later[row] + d);
+        for (int row = 0; row < N; ++row) sums[row] += rows[row][d] * query;
+    }
+    for (int row = 0; row < N; ++row) scores[row] = sums[row];
+}
+
 /// Calls `visit(slot, scores, N)` for tile after tile of N keys, from one slot up to another.
 template <class Visit>
 inline void stream(Rows keys, int64_t begin, int64_t end, const float* lanes, Visit visit) {
     Floats scores[TILE];
     int64_t slot = begin;
     for (; slot + TILE <= end; slot += TILE) {
-        score<TILE>(keys[slot], keys.dim, lanes, scores);
+        if (keys.places) score_places<TILE>(keys, slot, lanes, scores);
+        else score<TILE>(keys[slot], keys.dim, lanes, scores);
         visit(slot, scores, std::integral_constant<int, TILE>());
     }
     for (; slot < end; ++slot) {

@@ -205,18 +205,28 @@ class StoredClassifier(MemoryClassifier, Follower):
     # Predicting
 
     def predict(
-        self, inputs: Any, *, progress: bool | None = None, at_least: int | None = None
+        self,
+        inputs: Any,
+        *,
+        among: Iterable[Any] | None = None,
+        progress: bool | None = None,
+        at_least: int | None = None,
     ) -> Any:
         """As in `MemoryClassifier`, after `wait_for(at_least)`."""
         self.wait_for(at_least)
-        return super().predict(inputs, progress=progress)
+        return super().predict(inputs, among=among, progress=progress)
 
     def predict_proba(
-        self, inputs: Any, *, progress: bool | None = None, at_least: int | None = None
+        self,
+        inputs: Any,
+        *,
+        among: Iterable[Any] | None = None,
+        progress: bool | None = None,
+        at_least: int | None = None,
     ) -> Probabilities:
         """As in `MemoryClassifier`, after `wait_for(at_least)`."""
         self.wait_for(at_least)
-        return super().predict_proba(inputs, progress=progress)
+        return super().predict_proba(inputs, among=among, progress=progress)
 
     def explain(
         self,

@@ -142,6 +142,24 @@ def test_a_class_left_out_is_as_if_it_had_never_been_learnt():
     assert threshold == pytest.approx(without.familiarity(at(5)).item(), abs=1e-6)
 
 
+def test_remembered_examples_that_are_left_out_tell_how_many_known_ones_are_accepted():
+    classifier = with_birds(0, 10, 90, 100, 200, names=("kea", "kea", "tui", "tui", "weka"))
+    found = classifier.fit_threshold(false_accept_rate=0.4)
+    # Four have another example of their class 10 degrees away; the fifth is alone, and not asked.
+    assert found.known_accepted == 1.0
+    classifier.learn(at(215), ["tui"])
+    assert classifier.fit_threshold(false_accept_rate=0.4).known_accepted == pytest.approx(4 / 5)
+
+
+def test_all_others_are_asked_where_many_neighbours_are_of_the_own_class():
+    classifier = bare(reader="nearest", k=2)
+    classifier.learn(at(0, 1, 2, 60, 70), ["kea", "kea", "kea", "weka", "tui"])
+    host_ids = torch.zeros(0, dtype=torch.long)
+    own = torch.tensor([0])
+    found = classifier.reader.without_own_class(classifier.memory, host_ids, at(1), None, own)
+    assert found.values.tolist() == [[1, 2]]
+
+
 def test_a_class_left_out_is_left_out_of_the_host_too():
     host = torch.tensor([[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
     classifier = hosted(host[:2], classes=["right", "up"], reader="nearest")

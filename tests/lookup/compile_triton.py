@@ -68,6 +68,9 @@ def launches(capability: int) -> dict[str, tuple]:
             if k:
                 occupied = torch.empty(SLOTS, dtype=torch.bool)
                 lookup.nearest(queries, keys, occupied, k, half_keys=half_keys)
+                if key_dim == 128 and batch == 64:
+                    for among in (occupied, occupied.expand(batch, -1)):
+                        lookup.nearest(queries, keys, occupied, k, half_keys=half_keys, among=among)
             else:
                 values, labels = (torch.empty(n, dtype=torch.int64) for n in (SLOTS, batch))
                 lookup.nearest_pair(queries, keys, values, labels, half_keys=half_keys)
