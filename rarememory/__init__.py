@@ -11,8 +11,11 @@ from rarememory.lookup import Lookup as Lookup
 from rarememory.memory import AverageOrReplace as AverageOrReplace
 from rarememory.memory import AverageOrReplaceRandom as AverageOrReplaceRandom
 from rarememory.memory import FirstInFirstOut as FirstInFirstOut
+from rarememory.memory import LeastRecentlyUsed as LeastRecentlyUsed
+from rarememory.memory import LeastUsed as LeastUsed
 from rarememory.memory import Memory as Memory
 from rarememory.memory import Update as Update
+from rarememory.memory import Usage as Usage
 from rarememory.memory import margin_loss as margin_loss
 from rarememory.memory import vote_loss as vote_loss
 from rarememory.variants import ClassScores as ClassScores

@@ -196,6 +196,9 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/updates.py": {
         "slot_noise": [operator("-", "+", 1), number(27, 28)],
         "ByAgeAndNoise.eviction": [operator("+", "-")],
+        "ByUsage.averages": [condition(True)],
+        "LeastRecentlyUsed.eviction_by_usage": [operator("+", "-")],
+        "LeastUsed.eviction_by_usage": [operator("-", "+")],
         "AverageOrReplace.__post_init__": [drop("check_finite")],
         "AverageOrReplace.weights": [returns("(1.0, 1.0)")],
         "AverageOrReplace.averages": [returns("~hits")],
@@ -246,6 +249,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._loss": [operator("-", "+")],
         "Memory.rows_to_write": [drop("require_writable")],
         "Memory._write_once": [operator("not in", "in"), operator("!=", "==")],
+        "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
+        "Memory._numbers": [condition(False)],
         "Memory.forget": [drop("require_writable"), drop("empty")],
         "Memory.clear": [drop("require_writable"), drop("empty")],
         "Memory.resize": [drop("require_writable"), drop("check_count")],
@@ -256,6 +261,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/invariants.py": {
         "check_state": [*(drop("_refuse", nth) for nth in range(4)), drop_raise(1), drop_raise(2)],
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
+    },
+    "memory/usage.py": {
+        "Usage.record": [drop_raise(), drop("add_"), drop("index_add_"), drop("scatter_reduce_")],
+        "Usage.idle": [operator("-", "+")],
     },
     "memory/filters.py": {
         "Filter.parts": [condition(True)],

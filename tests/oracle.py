@@ -66,6 +66,7 @@ class PaperMemory:
         self.key_dim, self.margin, self.temperature, self.clock = key_dim, margin, temperature, 0
         self.keys: list[Vector | None] = [None] * memory_size
         self.values, self.ages = [EMPTY] * memory_size, [0] * memory_size
+        self.uses, self.used, self.reads = [0] * memory_size, [0] * memory_size, 0
 
     def key(self, slot: int) -> Vector:
         key = self.keys[slot]
@@ -96,6 +97,13 @@ class PaperMemory:
         powers = [math.exp((score - scores[0]) / self.temperature) for score in scores]
         weights = [power / math.fsum(powers) for power in powers]
         return Recall(slots, scores, values, weights, values[0], weights[0])
+
+    def record(self, slots: list[int]) -> None:
+        """Ours: these slots, the nearest of the queries of one read, have answered."""
+        self.reads += 1
+        for slot in slots:
+            if slot != EMPTY:
+                self.uses[slot], self.used[slot] = self.uses[slot] + 1, self.reads
 
     def nearest_pair(
         self, query: Vector, label: int, among: Some = None
@@ -142,7 +150,7 @@ class PaperMemory:
         noise: Noise = None, average: bool = True, evict: str = "oldest",
     ) -> list[Written]:  # fmt: skip
         """Section 2's update. Ours: a batch is a set; rows that found no slot are written again."""
-        assert self.keys and evict in ("oldest", "random")
+        assert self.keys and evict in ("oldest", "random", "idle", "unused")
         written = [Written() for _ in queries]
         waiting = chosen(queries, mask)
         while waiting:
@@ -169,12 +177,17 @@ class PaperMemory:
             # Ours: no slot just averaged into; empty ones first; "random" is r alone; ties lower.
             free = [s for s, value in enumerate(self.values) if value == EMPTY]
             full = [s for s in range(len(self.keys)) if s not in free and s not in updated]
+            # Ours: by usage, "idle" the longest without an answer, "unused" the fewest; then age.
             full.sort(key=lambda s: (-((self.ages[s] if evict == "oldest" else 0) + r[s]), s))
+            if evict in ("idle", "unused"):
+                first = self.used if evict == "idle" else self.uses
+                full.sort(key=lambda s: (first[s], -self.ages[s], s))
             inserted.sort(key=lambda row: (labels[row], fingerprint(queries[row])))
             # K[n'] <- q, V[n'] <- v (section 2). Ours: each row its own slot.
             for row, slot in zip(inserted, free + full, strict=False):
                 written[row] = Written(slot, row in hits, self.values[slot])
                 self.keys[slot], self.values[slot] = unit(queries[row]), labels[row]
+                self.uses[slot], self.used[slot] = 0, self.reads
                 updated.add(slot)
 
             # A[updated] <- 0; all slots not updated grow older by 1 (section 2). Ours: if occupied.
@@ -192,6 +205,7 @@ class PaperMemory:
         gone = [s for s in gone if older_than is None or self.ages[s] > older_than]
         for slot in gone:
             self.keys[slot], self.values[slot], self.ages[slot] = None, EMPTY, 0
+            self.uses[slot], self.used[slot] = 0, 0
         return len(gone)
 
     def clear(self) -> None:
@@ -208,6 +222,8 @@ class PaperMemory:
         self.keys = [self.keys[slot] for slot in kept] + [None] * new
         self.values = [self.values[slot] for slot in kept] + [EMPTY] * new
         self.ages = [self.ages[slot] for slot in kept] + [0] * new
+        self.uses = [self.uses[slot] for slot in kept] + [0] * new
+        self.used = [self.used[slot] for slot in kept] + [0] * new
 
 
 def hubness(keys: Vectors, values: list[int], neighbors: int = 10) -> dict[int, float]:

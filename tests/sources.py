@@ -52,7 +52,7 @@ _TESTS = {
     "memory/searching.py": "memory/test_filters.py memory/test_rules.py",
     "lookup/native.py": "lookup/test_among.py lookup/test_nearest.py",
     "memory/forgetting.py": "memory/test_forgetting.py memory/test_bad_input.py",
-    "memory/updates.py": "memory/test_updates.py memory/test_bad_options.py",
+    "memory/updates.py": "memory/test_updates.py memory/test_usage.py memory/test_bad_options.py",
     "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",

@@ -47,6 +47,8 @@ class Report:
         dead: occupied slots whose key is not of unit length, so that its cosines are wrong.
         clashes: nearly equal keys of different labels, the nearest first.
         idle: occupied slots that are nearest to none of the given inputs; None without inputs.
+        unused: occupied slots that answered none of the recorded reads; None if the memory does not
+            count its usage, or no read was recorded.
         nameless: number of occupied slots without a ref; `refresh` and `forget_refs` need refs.
         confusions: classes of which at least half of the examples, left out one at a time, are
             answered by one other class; only by the fitted reader.
@@ -80,6 +82,7 @@ class Report:
     direction: float
     scales: float
     reader: str = "fitted"
+    unused: list[int] | None = None
 
     @property
     def well(self) -> bool:
@@ -130,6 +133,12 @@ class Report:
                 "slots that answered none of the inputs",
                 [str(slot) for slot in self.idle or []],
                 "keep them if the inputs were few; otherwise they can be forgotten",
+            ),
+            (
+                len(self.unused or []),
+                "slots that answered none of the recorded reads",
+                [str(slot) for slot in self.unused or []],
+                "memory.forget(slots=...) if these reads were many",
             ),
             (
                 self.nameless,
@@ -207,7 +216,15 @@ def examine(
         direction=memory.keys[slots].float().mean(0).norm().item() if len(slots) else 0.0,
         scales=_scales(memory.keys[slots].float()),
         reader=reader.name,
+        unused=_unused(memory, slots),
     )
+
+
+def _unused(memory: Memory, slots: Tensor) -> list[int] | None:
+    if memory.usage is None or not memory.usage.reads:
+        return None
+    unused: list[int] = slots[memory.usage.uses[slots] == 0].tolist()
+    return unused
 
 
 def _confusions(

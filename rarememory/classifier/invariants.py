@@ -44,7 +44,9 @@ def check_settings(stored: Any) -> None:
         _part(memory, name, int, "an integer")
     for name in ("margin", "temperature"):
         _part(memory, name, int | float, "a number")
-    for name in ("projection", "subtract_margin", "validate", "half_precision_copy"):
+    for name in (
+        *("projection", "subtract_margin", "validate", "half_precision_copy", "count_usage"),
+    ):
         if name in memory:
             _part(memory, name, bool, "true or false")
     update = _part(stored, "update", dict, "an object")

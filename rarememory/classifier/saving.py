@@ -22,11 +22,22 @@ from rarememory.memory.updates import (
     AverageOrReplace,
     AverageOrReplaceRandom,
     FirstInFirstOut,
+    LeastRecentlyUsed,
+    LeastUsed,
     Update,
 )
 from rarememory.variants.mean import MeanMemory
 
-POLICIES = {p.__name__: p for p in (AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut)}
+POLICIES = {
+    policy.__name__: policy
+    for policy in (
+        AverageOrReplace,
+        AverageOrReplaceRandom,
+        FirstInFirstOut,
+        LeastRecentlyUsed,
+        LeastUsed,
+    )
+}
 MEMORIES: dict[str, type[Memory]] = {kind.__name__: kind for kind in (Memory, MeanMemory)}
 
 OLD_NAMES = {
@@ -59,6 +70,7 @@ def memory_settings(memory: Memory) -> dict[str, Any]:
         "subtract_margin": memory.subtract_margin,
         "validate": memory.validate,
         "half_precision_copy": memory.half_precision_copy is not None,
+        "count_usage": memory.usage is not None,
     }
     policy = memory.update
     fields = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}

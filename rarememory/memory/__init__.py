@@ -6,4 +6,7 @@ from rarememory.memory.module import Memory as Memory
 from rarememory.memory.updates import AverageOrReplace as AverageOrReplace
 from rarememory.memory.updates import AverageOrReplaceRandom as AverageOrReplaceRandom
 from rarememory.memory.updates import FirstInFirstOut as FirstInFirstOut
+from rarememory.memory.updates import LeastRecentlyUsed as LeastRecentlyUsed
+from rarememory.memory.updates import LeastUsed as LeastUsed
 from rarememory.memory.updates import Update as Update
+from rarememory.memory.usage import Usage as Usage

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import FLOATS
+from rarememory.memory.usage import Usage
 
 UNIT = 0.01
 """Lengths of keys may differ from 1 by so much: bfloat16, the coarsest type of keys, needs it."""
@@ -22,8 +23,8 @@ def check_state(stored: Mapping[str, Tensor]) -> None:
     """Refuse tensors that are not the state of a memory.
 
     Keys are floats of unit length, and zero where the slot is empty; values are integers, EMPTY or
-    at least 0; no slot was written before the first write or after the last. All other tensors of
-    floats are finite. Tensors of the device "meta" have no numbers to check.
+    at least 0; no slot was written before the first write or after the last, and where usage is
+    counted, none answered after the last read. All other tensors of floats are finite. Tensors of the device "meta" have no numbers to check.
 
     Args:
         stored: those of `MemoryState`, and whatever the memory has beside them, by their names.
@@ -63,6 +64,10 @@ def check_state(stored: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the clock must be from 0 to 2^62, not {clock}")
     late = (state.written < 0) | (state.written > clock)
     _refuse(late, f"writes must be from 0 to {clock}, the last")
+    if set(Usage._fields) <= stored.keys():
+        uses, used, reads = (stored[name] for name in Usage._fields)
+        _refuse(uses < 0, "uses must be at least 0")
+        _refuse((used < 0) | (used > reads), f"used must be from 0 to {reads}, the last read")
 
 
 _DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}
@@ -71,7 +76,7 @@ _DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}
 def _check_type(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         raise ValueError(f"{name} must be a dense tensor")
-    whole = name in MemoryState._fields and name != "keys"
+    whole = name in (*MemoryState._fields, *Usage._fields) and name != "keys"
     if whole and tensor.dtype != torch.int64:
         raise ValueError(f"{name} must be int64, not {tensor.dtype}")
     if name == "keys" and tensor.dtype not in FLOATS:

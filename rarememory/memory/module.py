@@ -39,6 +39,7 @@ from rarememory.memory.queries import (
 )
 from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
+from rarememory.memory.usage import Usage
 
 
 class Memory(nn.Module):
@@ -74,6 +75,8 @@ class Memory(nn.Module):
         validate: refuse rows that are zero, not finite or wrongly labelled. Asking makes the host
             wait for a GPU; with False they are left out in silence, as if masked.
         seed: of the memory's own generator.
+        count_usage: keep what `record` is told: how often and when each slot answered, as buffers
+            `uses`, `used` and `reads`. Policies by usage count it without being asked.
 
     Raises:
         ValueError: the number that was wrong and the choice that is right.
@@ -113,6 +116,7 @@ class Memory(nn.Module):
         subtract_margin: bool = False,
         validate: bool = True,
         seed: int = 0,
+        count_usage: bool = False,
     ) -> None:
         super().__init__()
         for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
@@ -140,6 +144,10 @@ class Memory(nn.Module):
         self.register_buffer("clock", torch.tensor(0))
         self.register_buffer("seed", torch.tensor(seed))
         self._slot_fills: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
+        if count_usage or isinstance(self.update, updates.ByUsage):
+            self.register_slot_buffer("uses", dtype=torch.int64)
+            self.register_slot_buffer("used", dtype=torch.int64)
+            self.register_buffer("reads", torch.tensor(0))
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self.lock = ReadersWriterLock()
         self._read_only_blocks = 0
@@ -226,6 +234,31 @@ class Memory(nn.Module):
     def _half_keys(self) -> Tensor | None:
         return None if self.half_precision_copy is None else self.half_precision_copy.of(self.keys)
 
+    # Usage
+
+    @property
+    def usage(self) -> Usage | None:
+        """How often and when each slot answered; None if it is not counted."""
+        if "uses" not in self._slot_fills:
+            return None
+        return Usage(*(self.get_buffer(name) for name in Usage._fields))
+
+    @torch.no_grad()
+    def record(self, recall: Recall) -> None:
+        """Count that the nearest slot of each query of this read has answered.
+
+        Reading itself counts nothing: it changes no memory. Queries that found nothing add nothing.
+
+        Raises:
+            ValueError: this memory does not count usage, or the recall is of another.
+            RuntimeError: inside `read_only()`.
+        """
+        with self.lock.writing():
+            self.require_writable("record")
+            if self.usage is None:
+                raise ValueError("this memory does not count usage: Memory(..., count_usage=True)")
+            self.usage.record(recall)
+
     # Writing
 
     @torch.no_grad()
@@ -296,11 +329,16 @@ class Memory(nn.Module):
         self._before_write()
         before = None if self._draft is None else self._draft.keep
         write, inserted = writing.write(
-            self.state, self.update, rows.queries, rows.labels, nearest, rows.mask, before
+            *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
+            *(before, self.usage),
         )
-        for name, fill in self._slot_fills.items():
-            if name not in MemoryState._fields:
-                self.get_buffer(name)[write.slots[inserted & (write.slots != EMPTY)]] = fill
+        own = [name for name in self._slot_fills if name not in MemoryState._fields]
+        if own:
+            filled = write.slots[inserted & (write.slots != EMPTY)]
+            for name in own:
+                self.get_buffer(name)[filled] = self._slot_fills[name]
+            if self.usage is not None:
+                self.usage.fill(filled)
         self._after_write(write.slots)
         return write, inserted & (write.slots == EMPTY)
 
@@ -430,6 +468,10 @@ class Memory(nn.Module):
             for name, buffer in self._slot_buffers().items()
         }
 
+    def _numbers(self) -> list[str]:
+        """Names of the buffers of one number."""
+        return ["clock", "seed", *(["reads"] if "uses" in self._slot_fills else [])]
+
     def _slot_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name) for name in self._slot_fills}
 
@@ -469,7 +511,9 @@ class Memory(nn.Module):
         Other threads wait until the block ends.
         """
         with self.lock.writing():
-            everything = {**self._slot_buffers(), "clock": self.clock, "seed": self.seed}
+            everything = {
+                name: self.get_buffer(name) for name in [*self._slot_fills, *self._numbers()]
+            }
             before = {name: buffer.clone() for name, buffer in everything.items()}
             try:
                 yield
@@ -576,7 +620,7 @@ class Memory(nn.Module):
             RuntimeError: inside `read_only()`.
         """
         self.require_writable("load")
-        others = ["clock", "seed", *(["projection.weight"] if self.projection else [])]
+        others = [*self._numbers(), *(["projection.weight"] if self.projection else [])]
         buffers, fills = self._slot_buffers(), self._slot_fills
         resize_checkpoint(state_dict, prefix, buffers, fills, others, self.check_stored)
 

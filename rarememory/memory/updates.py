@@ -60,6 +60,86 @@ class Update(Protocol):
 
 
 @dataclass(frozen=True)
+class ByUsage:
+    """Policies that give up slots by how they were used, which the memory has to count for them.
+
+    Args:
+        average: average into the key that answered rightly, as in `AverageOrReplace`; else every
+            row gets a slot of its own.
+    """
+
+    average: bool = True
+
+    def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """All that hit, or none."""
+        return hits if self.average else torch.zeros_like(hits)
+
+    def eviction(
+        self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
+    ) -> Float64[Tensor, " slots"]:
+        """By age, where nothing is known of the use."""
+        return ages
+
+    def eviction_by_usage(
+        self,
+        ages: Float64[Tensor, " slots"],
+        uses: Float64[Tensor, " slots"],
+        idle: Float64[Tensor, " slots"],
+    ) -> Float64[Tensor, " slots"]:
+        """The eviction priority of each occupied slot, as `Update.eviction`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LeastRecentlyUsed(ByUsage):
+    """Give up the slot that has not answered for the longest; of several the oldest.
+
+    What counts as an answer is what `memory.record(recall)` is told; a slot that has just been
+    filled counts as used.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=2, update=LeastRecentlyUsed())
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> memory.record(memory(torch.eye(2)[0]))
+        >>> memory.write(-torch.eye(2)[0], torch.tensor(8)).overwritten
+        tensor(9)
+    """
+
+    def eviction_by_usage(
+        self,
+        ages: Float64[Tensor, " slots"],
+        uses: Float64[Tensor, " slots"],
+        idle: Float64[Tensor, " slots"],
+    ) -> Float64[Tensor, " slots"]:
+        """Reads since the last answer, then age."""
+        return idle + ages / (ages + 1)
+
+
+@dataclass(frozen=True)
+class LeastUsed(ByUsage):
+    """Give up the slot that has answered the fewest times; of several the oldest.
+
+    Example:
+        >>> from rarememory import Memory
+        >>> memory = Memory(key_dim=2, memory_size=2, update=LeastUsed())
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> memory.record(memory(torch.eye(2)[1]))
+        >>> memory.write(-torch.eye(2)[0], torch.tensor(8)).overwritten
+        tensor(7)
+    """
+
+    def eviction_by_usage(
+        self,
+        ages: Float64[Tensor, " slots"],
+        uses: Float64[Tensor, " slots"],
+        idle: Float64[Tensor, " slots"],
+    ) -> Float64[Tensor, " slots"]:
+        """The fewest answers, then age."""
+        return ages / (ages + 1) - uses
+
+
+@dataclass(frozen=True)
 class ByAgeAndNoise:
     """Policies that give up slots by a weighted sum of age and noise, which one pass can find."""
 

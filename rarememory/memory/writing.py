@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
-from rarememory.memory.updates import ByAgeAndNoise, Update, sequence_of, slot_noise
+from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of, slot_noise
+from rarememory.memory.usage import Usage
 
 _SHORTEST_SUM = 1e-12
 """A key and rows that cancel to less than this have no direction: the key stays as it is."""
@@ -34,6 +35,7 @@ def write(
     nearest: Int64[Tensor, " batch"],
     mask: Bool[Tensor, " batch"] | None = None,
     before: Callable[[Tensor], object] | None = None,
+    usage: Usage | None = None,
 ) -> tuple[Write, Bool[Tensor, " batch"]]:
     """Write rows of unit length into the state, in place, as one set: their order does not matter.
 
@@ -63,7 +65,7 @@ def write(
     free = nearest[:0]
     if _any(inserted):
         keep = nearest.where(averaged, EMPTY)
-        free = eviction_order(state, update, len(nearest), keep=keep)
+        free = eviction_order(state, update, len(nearest), keep, usage)
     if before is not None:
         before(torch.cat([nearest[averaged], free]))
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
@@ -74,7 +76,11 @@ def write(
 
 
 def eviction_order(
-    state: MemoryState, update: Update, count: int, keep: Int64[Tensor, " kept"] | None = None
+    state: MemoryState,
+    update: Update,
+    count: int,
+    keep: Int64[Tensor, " kept"] | None = None,
+    usage: Usage | None = None,
 ) -> Int64[Tensor, " count"]:
     """The slots to give up first: empty ones, then the policy's choice; never one of `keep`.
 
@@ -84,9 +90,9 @@ def eviction_order(
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
     if count <= _FEW and native.is_supported(*state, keep):
-        return _eviction_order_natively(state, update, count, keep)
+        return _eviction_order_natively(state, update, count, keep, usage)
     # One place more than there are slots: what `keep` holds for "none" lands there.
-    priority = _eviction_priority(state, update, 0, size).nan_to_num()
+    priority = _eviction_priority(state, update, 0, size, usage).nan_to_num()
     priority = torch.cat([priority, priority.new_zeros(1)])
     priority[:-1].masked_fill_(state.values == EMPTY, torch.inf)
     priority[-1] = -torch.inf
@@ -100,10 +106,18 @@ def eviction_order(
     return slots.masked_fill(priority[slots] == -torch.inf, EMPTY)
 
 
-def _eviction_priority(state: MemoryState, update: Update, first: int, count: int) -> Tensor:
+def _eviction_priority(
+    state: MemoryState, update: Update, first: int, count: int, usage: Usage | None
+) -> Tensor:
     """The eviction priority of these slots, by the policy."""
     noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
-    priority = update.eviction((state.clock - state.written[first : first + count]).double(), noise)
+    some = slice(first, first + count)
+    ages = (state.clock - state.written[some]).double()
+    if isinstance(update, ByUsage) and usage is not None:
+        uses, idle = usage.uses[some].double(), usage.idle[some].double()
+        priority = update.eviction_by_usage(ages, uses, idle)
+    else:
+        priority = update.eviction(ages, noise)
     numbers = isinstance(priority, Tensor) and priority.shape == noise.shape
     if not numbers or priority.device != noise.device:
         raise ValueError(
@@ -121,7 +135,7 @@ def _described(answer: object) -> str:
 
 
 def _eviction_order_natively(
-    state: MemoryState, update: Update, count: int, keep: Tensor
+    state: MemoryState, update: Update, count: int, keep: Tensor, usage: Usage | None
 ) -> Tensor:
     chosen = native.empty_output(count, dtype=torch.int64).fill_(EMPTY)
     size, weights = len(state.values), _weights(update)
@@ -135,7 +149,7 @@ def _eviction_order_natively(
     best = native.empty_output(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
-        priority = _eviction_priority(state, update, first, len(values)).contiguous()
+        priority = _eviction_priority(state, update, first, len(values), usage).contiguous()
         native.library().rarememory_evict(
             *(priority.data_ptr(), values.data_ptr(), first, len(values)),
             *(keep.data_ptr(), len(keep)),

@@ -5,7 +5,7 @@ import json
 import torch
 from classifiers import at, bare, everything, hosted
 
-from rarememory import FirstInFirstOut, wrap
+from rarememory import FirstInFirstOut, Memory, wrap
 
 
 def test_a_healthy_memory_has_nothing_to_mend():
@@ -118,3 +118,14 @@ def test_features_of_one_direction_and_of_unlike_scale_are_named():
     fitted = wrap(torch.nn.Identity(), host=False)
     fitted.learn(features * torch.tensor([1e4, 1, 1, 1, 1, 1]), labels.tolist())
     assert "divide each column by its standard deviation" in str(fitted.doctor())
+
+
+def test_slots_that_answered_no_recorded_read_are_named():
+    memory = Memory(2, 8, update=FirstInFirstOut(), count_usage=True)
+    birds = wrap(torch.nn.Identity(), host=False, memory=memory)
+    birds.learn(at(0, 90, 180), ["kea", "weka", "tui"])
+    assert birds.doctor().unused is None
+    memory.record(memory(at(1, 91)))
+    report = birds.doctor(few=1)
+    assert report.unused == [2]
+    assert "1  slots that answered none of the recorded reads: 2" in str(report)

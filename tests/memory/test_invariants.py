@@ -94,6 +94,27 @@ def test_lengths_of_means_are_of_slots_that_hold_something(slot, length):
         MeanMemory(4, 6).load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("uses", -1, r"uses must be at least 0; those of slots \[2\] are not"),
+        ("used", 3, r"used must be from 0 to 1, the last read; those of slots \[2\] are not"),
+        ("used", -1, "used must be from 0 to 1"),
+    ],
+)
+def test_nothing_was_used_less_than_never_or_after_the_last_read(name, value, said):
+    memory = used(count_usage=True)
+    memory.record(memory(EYE))
+    state = memory.state_dict()
+    memory.load_state_dict(state)
+    spoilt(name, 2, value)(state)
+    with pytest.raises(RuntimeError, match=said):
+        memory.load_state_dict(state)
+    state = {**state, name: state[name].int()}
+    with pytest.raises(RuntimeError, match=f"{name} must be int64"):
+        memory.load_state_dict(state)
+
+
 def test_a_projection_must_be_finite():
     state = used(projection=True).state_dict()
     spoilt("projection.weight", (0, 0), torch.inf)(state)
