@@ -251,6 +251,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_once": [operator("not in", "in"), operator("!=", "==")],
         "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
         "Memory._numbers": [condition(False)],
+        "Memory.merge": [drop_raise(), drop("require_writable")],
+        "Memory._merge": [
+            *map(drop_raise, range(2)),
+            *map(drop, ("add_", "copy_", "empty", "check_stored")),
+        ],
         "Memory.forget": [drop("require_writable"), drop("empty")],
         "Memory.clear": [drop("require_writable"), drop("empty")],
         "Memory.resize": [drop("require_writable"), drop("check_count")],
@@ -259,8 +264,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory.__getstate__": [returns("self.__dict__")],
     },
     "memory/invariants.py": {
-        "check_state": [*(drop("_refuse", nth) for nth in range(4)), drop_raise(1), drop_raise(2)],
+        "check_state": [*(drop("_refuse", nth) for nth in range(6)), drop_raise(1), drop_raise(2)],
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
+    },
+    "memory/merging.py": {
+        "places": [without("stable")],
+        "check_alike": [drop_raise(0), drop_raise(1)],
     },
     "memory/usage.py": {
         "Usage.record": [drop_raise(), drop("add_"), drop("index_add_"), drop("scatter_reduce_")],

@@ -208,6 +208,32 @@ class PaperMemory:
             self.uses[slot], self.used[slot] = 0, 0
         return len(gone)
 
+    def merge(self, other: "PaperMemory") -> list[int]:
+        """Ours: the youngest of both; of equal ages our own, then the lower slot.
+
+        Those of the other one go to the lowest free slots, in their order. Returns where they went.
+        """
+        size = len(self.keys)
+        ranking = [
+            (memory.ages[slot], number, slot)
+            for number, memory in enumerate((self, other))
+            for slot, value in enumerate(memory.values)
+            if value != EMPTY
+        ]
+        kept = sorted(ranking)[:size]
+        for age, number, slot in ranking:
+            if number == 0 and (age, number, slot) not in kept:
+                self.forget(slots=[slot])
+        went = [EMPTY] * len(other.keys)
+        for _, _, slot in sorted((age, n, slot) for age, n, slot in kept if n == 1):
+            went[slot] = 0
+        for slot in [slot for slot, place in enumerate(went) if place != EMPTY]:
+            free = self.values.index(EMPTY)
+            self.keys[free], self.values[free] = other.keys[slot], other.values[slot]
+            self.ages[free], went[slot] = other.ages[slot], free
+        self.clock = max(self.clock, other.clock)
+        return went
+
     def clear(self) -> None:
         """Ours: every slot becomes empty; the clock goes on."""
         self.forget()

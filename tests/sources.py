@@ -46,7 +46,10 @@ def babi_folder() -> Path:
 _TESTS = {
     "base/state.py": "memory/test_rules.py memory/test_queries.py memory/test_histories.py",
     "base/validation.py": "memory/test_bad_input.py memory/test_bad_options.py",
-    "memory/module.py": "memory/test_rules.py memory/test_state.py memory/test_losses.py",
+    "memory/module.py": (
+        "memory/test_rules.py memory/test_state.py memory/test_losses.py memory/test_usage.py "
+        "memory/test_merging.py"
+    ),
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py memory/test_rules.py",
     "memory/filters.py": "memory/test_filters.py",
     "memory/searching.py": "memory/test_filters.py memory/test_rules.py",

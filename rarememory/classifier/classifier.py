@@ -744,6 +744,41 @@ class MemoryClassifier(LockedModule):
             pairs = zip(slots.tolist(), state.values[slots].tolist(), strict=True)
             return [StoredExample(s, self._book.label(v), self._book.refs(s)) for s, v in pairs]
 
+    @torch.no_grad()
+    def merge(self, other: "MemoryClassifier") -> int:
+        """Take over the examples that another classifier remembers, and return how many.
+
+        Labels and refs are joined by name; the model's own classes of the other one are not taken,
+        and nor are its threshold and weights. Where there is no room for all, the youngest are kept
+        (`Memory.merge`). Both have to be learnt with the same model.
+
+        Raises:
+            ValueError: the memories do not fit, or a label is what `predict` says of unknown
+                examples; nothing is changed.
+        """
+        with other.lock.reading():
+            memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
+
+        def take() -> int:
+            numbers = memory.values.unique()
+            numbers = numbers[numbers != EMPTY]
+            labels = book.labels(numbers)
+            check_labels(labels, self.unknown)
+            ids = memory.values.new_tensor([*self._book.ids(labels), EMPTY])
+            values = ids[torch.searchsorted(numbers, memory.values).clamp(max=len(numbers))]
+            values = values.where(memory.values != EMPTY, EMPTY)
+            slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
+            self._book.add(labels)
+            for theirs, slot in enumerate(slots.tolist()):
+                if slot != EMPTY:
+                    self._book.put_refs(slot, book.refs(theirs))
+            self._book = self._remembered_book()
+            if self._example_dims is None:
+                self._example_dims = other._example_dims
+            return int((slots != EMPTY).sum())
+
+        return self.change(take, whole=True)
+
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""
 

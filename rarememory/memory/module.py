@@ -28,6 +28,7 @@ from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
 from rarememory.memory.losses import margin_loss
+from rarememory.memory.merging import check_alike, places, slot_of_each
 from rarememory.memory.queries import (
     Rows,
     nearest_slots,
@@ -392,6 +393,81 @@ class Memory(nn.Module):
             self.require_writable("clear")
             empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
             self._half_keys()
+
+    # Merging
+
+    @torch.no_grad()
+    def merge(
+        self, other: "Memory", *, values: Int64[Tensor, " slots"] | None = None
+    ) -> Int64[Tensor, " slots"]:
+        """Take over what another memory holds, with its ages; it is not changed.
+
+        Both keep their slots while there is room. If there is not, the youngest of both are kept;
+        of equal ages ours, then the lower slot. Nothing is averaged and nothing is drawn, so parts
+        of a data set that were learnt apart are joined the same way each time.
+
+        Args:
+            other: of the same key width and the same buffers, with keys of the same encoder.
+            values: labels of its slots in place of its own, where a class has another number here.
+
+        Returns:
+            Of each of its slots the one that it went to; EMPTY for one that was empty or too old.
+
+        Raises:
+            ValueError: the memories do not fit; nothing is changed.
+            RuntimeError: inside `read_only()`.
+
+        Example:
+            >>> one, other = Memory(key_dim=2, memory_size=4), Memory(key_dim=2, memory_size=4)
+            >>> write = one.write(torch.eye(2)[0], torch.tensor(7))
+            >>> write = other.write(torch.eye(2)[1], torch.tensor(9))
+            >>> one.merge(other), one.values
+            (tensor([ 1, -1, -1, -1]), tensor([ 7,  9, -1, -1]))
+        """
+        if other is self:
+            raise ValueError("a memory cannot be merged with itself")
+        with other.lock.reading():
+            theirs = {name: part.to(self.keys.device) for name, part in other.state_dict().items()}
+            theirs = {name: part.clone() for name, part in theirs.items()}
+        with self.lock.writing():
+            self.require_writable("merge")
+            return self._merge(theirs, list(other._slot_fills), values)
+
+    def _merge(self, theirs: dict[str, Tensor], names: list[str], values: Tensor | None) -> Tensor:
+        buffers = self._slot_buffers()
+        check_alike(buffers, {name: theirs[name] for name in names})
+        ours = None if self.projection is None else self.projection.weight
+        weight = theirs.get("projection.weight")
+        if (ours is None) != (weight is None) or not (
+            ours is None or weight is None or torch.equal(ours, weight)
+        ):
+            raise ValueError("the memories project queries differently, so their keys do not fit")
+        if values is not None:
+            if values.shape != theirs["values"].shape:
+                raise ValueError(
+                    f"values of shape {list(values.shape)} for {len(theirs['values'])} slots"
+                )
+            theirs["values"] = values.where(theirs["values"] != EMPTY, EMPTY)
+            self.check_stored(theirs)
+        their_state = MemoryState(*(theirs[name] for name in MemoryState._fields))
+        found = places(self.state, their_state)
+        self._before_write()
+        if self._draft is not None:
+            self._draft.keep(torch.arange(len(self.values), device=self.values.device))
+        gone = torch.zeros_like(self.values, dtype=torch.bool).index_fill_(0, found.gone, True)
+        empty(buffers, self._slot_fills, gone)
+        # Each counts from its own beginning: what is kept is how long ago it was.
+        for number, stamps in (("clock", "written"), ("reads", "used")):
+            if number in theirs:
+                mine, now = self.get_buffer(number), theirs[number]
+                later = torch.maximum(mine, now)
+                buffers[stamps].add_(later - mine)
+                theirs[stamps] += later - now
+                mine.copy_(later)
+        for name, buffer in buffers.items():
+            buffer[found.slots] = theirs[name][found.taken].to(buffer.dtype)
+        self._after_write(torch.cat([found.gone, found.slots]))
+        return slot_of_each(found, len(their_state.values))
 
     def require_writable(self, verb: str) -> None:
         """Refuse this verb inside `read_only()`, by a RuntimeError; a draft is undone anyway."""

@@ -1,0 +1,62 @@
+"""Merging: which slots of two memories are kept in one, and where those of the other one go."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from rarememory.base.state import EMPTY, MemoryState
+
+
+class Places(NamedTuple):
+    """Where slots go in a merge.
+
+    Attributes:
+        gone: slots of ours that are given up.
+        taken: slots of theirs that are kept, ascending.
+        slots: of ours that these go to.
+    """
+
+    gone: Int64[Tensor, " gone"]
+    taken: Int64[Tensor, " taken"]
+    slots: Int64[Tensor, " taken"]
+
+
+def places(ours: MemoryState, theirs: MemoryState) -> Places:
+    """The youngest slots of both that fit; of equal ages ours, then the lower slot.
+
+    Ours stay where they are, and theirs go to the lowest slots that are free, in their order.
+    """
+    mine, others = (state.occupied.nonzero().squeeze(1) for state in (ours, theirs))
+    ages = torch.cat([ours.ages[mine], theirs.ages[others]])
+    kept = torch.zeros_like(ages, dtype=torch.bool)
+    kept[ages.argsort(stable=True)[: len(ours.values)]] = True
+    gone = mine[~kept[: len(mine)]]
+    taken = others[kept[len(mine) :]]
+    free = ~ours.occupied
+    free[gone] = True
+    return Places(gone, taken, free.nonzero().squeeze(1)[: len(taken)])
+
+
+def check_alike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Refuse memories that do not keep the same of each slot.
+
+    Raises:
+        ValueError: one has a buffer that the other has not, or of another width.
+    """
+    for name in sorted(ours.keys() ^ theirs.keys()):
+        has, lacks = ("this", "the other") if name in ours else ("the other", "this")
+        raise ValueError(f"{has} memory keeps {name} of each slot, and {lacks} one does not")
+    for name, buffer in ours.items():
+        if buffer.shape[1:] != theirs[name].shape[1:]:
+            here, there = (list(part.shape[1:]) for part in (buffer, theirs[name]))
+            raise ValueError(f"{name} have width {here} in this memory, and {there} in the other")
+
+
+def slot_of_each(found: Places, size: int) -> Int64[Tensor, " slots"]:
+    """Of each of their slots the one of ours that it went to; EMPTY where there is none."""
+    slots = found.taken.new_full((size,), EMPTY)
+    slots[found.taken] = found.slots
+    return slots

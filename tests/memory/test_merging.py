@@ -1,0 +1,100 @@
+"""Merging: the youngest of both memories, by the oracle's loops, and what goes along with them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rarememory import EMPTY, FirstInFirstOut, LeastUsed, MeanMemory, Memory, VectorMemory
+from tests.memories import LOOKUPS, bits
+from tests.oracle import PaperMemory
+
+
+def fifo(size: int, key_dim: int = 3, **options: object) -> Memory:
+    return Memory(key_dim, size, update=FirstInFirstOut(), **options)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 12), st.integers(0, 12), st.booleans())
+def test_the_youngest_of_both_are_kept(size, their_size, writes, their_writes, forget):
+    torch.manual_seed(writes + 31 * their_writes)
+    pairs = [(fifo(n), PaperMemory(3, n)) for n in (size, their_size)]
+    for (memory, oracle), count in zip(pairs, (writes, their_writes), strict=True):
+        for _ in range(count):
+            row, label = torch.randn(1, 3), torch.randint(0, 5, (1,))
+            memory.write(row, label)
+            oracle.write(row.tolist(), label.tolist(), average=False)
+        if forget:
+            memory.forget(labels=[1, 2])
+            oracle.forget(labels=[1, 2])
+    (memory, oracle), (other, their_oracle) = pairs
+    before = bits(other)
+    assert memory.merge(other).tolist() == oracle.merge(their_oracle)
+    assert bits(other) == before
+    assert memory.values.tolist() == oracle.values
+    there = memory.values != EMPTY
+    assert memory.ages[there].tolist() == [a for a, t in zip(oracle.ages, there, strict=True) if t]
+    assert memory.clock == oracle.clock
+    for slot in there.nonzero().squeeze(1).tolist():
+        assert memory.keys[slot].tolist() == pytest.approx(oracle.key(slot), abs=1e-6)
+    # It goes on as the oracle does.
+    row, label = torch.randn(1, 3), torch.tensor([3])
+    told = oracle.write(row.tolist(), [3], average=False)
+    assert memory.write(row, label).slots.tolist() == [told[0].slot]
+
+
+@pytest.mark.parametrize("lookup", [*LOOKUPS, "auto"])
+def test_every_lookup_finds_what_was_taken_over(lookup):
+    one, other = fifo(2000, 8, lookup=lookup), fifo(1500, 8)
+    one.write(torch.randn(1200, 8), torch.arange(1200))
+    queries = torch.randn(20, 8)
+    for _ in range(2):
+        one(queries, k=3)
+    other.write(torch.randn(700, 8), torch.arange(2000, 2700))
+    slots = one.merge(other)
+    assert (one(other.keys[:700], k=1).slots[:, 0] == slots[:700]).all()
+
+
+def test_values_and_usage_and_buffers_of_a_variant_go_along():
+    one, other = (Memory(3, 4, update=LeastUsed()) for _ in range(2))
+    one.write(torch.eye(3)[:2], torch.tensor([7, 8]))
+    other.write(torch.eye(3)[2:], torch.tensor([0]))
+    other.record(other(torch.eye(3)[2:]))
+    other.record(other(-torch.eye(3)[2:]))
+    slots = one.merge(other, values=torch.tensor([9, 9, 9, 9]))
+    assert slots.tolist() == [2, EMPTY, EMPTY, EMPTY]
+    assert one.values.tolist() == [7, 8, 9, EMPTY]
+    assert one.usage.uses.tolist() == [0, 0, 2, 0] and one.usage.reads == 2
+    assert one.usage.idle[:3].tolist() == [0, 0, 0]
+    first, second = (VectorMemory(fifo(4), 2) for _ in range(2))
+    second.write(torch.eye(3)[:1], torch.tensor([[5.0, 6.0]]))
+    first.memory.merge(second.memory)
+    assert first.vectors[0].tolist() == [5.0, 6.0]
+
+
+def test_memories_that_do_not_fit_are_refused_and_nothing_is_changed():
+    one = fifo(4)
+    one.write(torch.eye(3), torch.tensor([7, 8, 9]))
+    before = bits(one)
+    refused = {
+        r"keys have width \[3\] in this memory, and \[5\]": fifo(4, 5),
+        "the other memory keeps lengths of each slot, and this one does not": MeanMemory(3, 4),
+        "project queries differently": fifo(4, projection=True),
+        "cannot be merged with itself": one,
+    }
+    for message, other in refused.items():
+        with pytest.raises(ValueError, match=message):
+            one.merge(other)
+    with pytest.raises(ValueError, match=r"values of shape \[2\] for 4 slots"):
+        one.merge(fifo(4), values=torch.tensor([1, 2]))
+    other = fifo(4)
+    other.write(torch.eye(3), torch.tensor([7, 8, 9]))
+    for label, message in ((-2, r"values must be at least 0, .* \[1\]"), (EMPTY, r"slots \[1\]")):
+        with pytest.raises(ValueError, match=message):
+            one.merge(other, values=torch.tensor([7, label, 9, 5]))
+    with one.read_only(), pytest.raises(RuntimeError, match="merge outside"):
+        one.merge(fifo(4))
+    assert bits(one) == before
+    projected, alike = (fifo(4, projection=True) for _ in range(2))
+    alike.load_state_dict(projected.state_dict())
+    assert projected.merge(alike).tolist() == [EMPTY] * 4
