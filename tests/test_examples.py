@@ -119,3 +119,10 @@ def test_lightning_stops_where_new_glyphs_are_known_best():
     never, once, _, thrice = map(int, re.findall(r"(\d+)%", printed.split("it was seen:")[1]))
     assert never == 0 and 50 < once < thrice
     assert float(re.search(r"AUROC (\d.\d+)", printed)[1]) > 0.8
+
+
+def test_text_values_puts_what_is_remembered_into_a_prompt():
+    printed = printed_by("text_values.py")
+    lines = printed.splitlines()
+    assert lines[2].startswith("- Kakapos cannot fly") and "Can a kakapo fly?" in lines[2]
+    assert lines[-1] == "Answer:"

@@ -11,6 +11,9 @@ from rarememory.evaluation.few_shot import FewShotAccuracies as FewShotAccuracie
 from rarememory.evaluation.few_shot import few_shot_accuracies as few_shot_accuracies
 from rarememory.evaluation.lifelong import lifelong_accuracy as lifelong_accuracy
 from rarememory.evaluation.lifelong import lifelong_forgetting as lifelong_forgetting
+from rarememory.evaluation.plots import plot_ages as plot_ages
+from rarememory.evaluation.plots import plot_confusions as plot_confusions
+from rarememory.evaluation.plots import plot_embedding as plot_embedding
 from rarememory.evaluation.runs import runs_accuracy as runs_accuracy
 from rarememory.evaluation.sighting import sighting_accuracy as sighting_accuracy
 from rarememory.evaluation.storage import Storage as Storage

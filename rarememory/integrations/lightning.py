@@ -59,6 +59,7 @@ class MemoryCallback(Callback):
         memory: returns an empty memory of a key_dim; `Memory` with a slot per example if None.
         prefix: of the logged name.
         prog_bar: whether the progress bar shows it.
+        stats: whether to log `memory.stats()` too, under the same prefix.
         save: whether checkpoints contain the memory.
         seed: of torch's random state while the support is loaded.
 
@@ -104,6 +105,7 @@ class MemoryCallback(Callback):
         memory: Callable[[int], Memory] | None = None,
         prefix: str = "memory",
         prog_bar: bool = False,
+        stats: bool = False,
         save: bool = False,
         seed: int = 0,
     ) -> None:
@@ -116,6 +118,7 @@ class MemoryCallback(Callback):
         self.make_memory = memory
         self.prefix = prefix
         self.prog_bar = prog_bar
+        self.stats = stats
         self.save = save
         self.seed = seed
         self.memory: Memory | None = None
@@ -130,6 +133,10 @@ class MemoryCallback(Callback):
         self._skips = loader is None
         if not self._skips:
             self.memory = self._filled(loader, trainer, pl_module)
+            if self.stats:
+                numbers = self.memory.stats().items()
+                found = {f"{self.prefix}/{name}": float(number) for name, number in numbers}
+                pl_module.log_dict(found, sync_dist=True, batch_size=1)
         elif not trainer.sanity_checking:
             rank_zero_warn(
                 "MemoryCallback logs nothing: no training data is loaded here, so give support="

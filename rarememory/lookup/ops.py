@@ -225,7 +225,8 @@ def _asked_in_turn(
         for number, marks in enumerate(sets):
             rows = (number_of_set == number).nonzero().squeeze(1)
             found = search.nearest(queries[rows], keys, marks, k, **extra)
-            slots[rows, : found.shape[1]] = found.long()
+            found = _checked(search, found, marks, len(rows), k)
+            slots[rows, : found.shape[1]] = found
     return slots
 
 

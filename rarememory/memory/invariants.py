@@ -24,7 +24,8 @@ def check_state(stored: Mapping[str, Tensor]) -> None:
 
     Keys are floats of unit length, and zero where the slot is empty; values are integers, EMPTY or
     at least 0; no slot was written before the first write or after the last, and where usage is
-    counted, none answered after the last read. All other tensors of floats are finite. Tensors of the device "meta" have no numbers to check.
+    counted, none answered after the last read. All other tensors of floats are finite. Tensors of
+    the device "meta" have no numbers to check.
 
     Args:
         stored: those of `MemoryState`, and whatever the memory has beside them, by their names.

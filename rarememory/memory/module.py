@@ -40,6 +40,7 @@ from rarememory.memory.queries import (
 )
 from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
+from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage
 
 
@@ -550,6 +551,19 @@ class Memory(nn.Module):
 
     def _slot_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name) for name in self._slot_fills}
+
+    def stats(self) -> dict[str, float]:
+        """What is in memory in numbers: a flat dict for any logger.
+
+        Example:
+            >>> memory = Memory(key_dim=2, memory_size=4)
+            >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+            >>> stats = memory.stats()
+            >>> stats["occupied"], stats["fill"], stats["classes"], stats["age_max"]
+            (2.0, 0.5, 2.0, 0.0)
+        """
+        with self.lock.reading():
+            return stats_of(self.state, self.usage)
 
     @property
     def ages(self) -> Int64[Tensor, " slots"]:

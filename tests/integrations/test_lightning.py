@@ -312,3 +312,11 @@ def test_a_trainer_of_pytorch_lightning_takes_it_too():
     )  # fmt: skip
     trainer.validate(Plain(), batches(6), verbose=False)
     assert 0 <= trainer.callback_metrics["memory/accuracy"] <= 1
+
+
+def test_the_numbers_of_the_memory_are_logged_when_asked_for():
+    support = batches(5, 2)
+    logged = validated(MemoryCallback(support, stats=True, prefix="few"))
+    assert logged["few/occupied"] == logged["few/slots"] == 7
+    assert logged["few/classes"] == len({int(y) for _, labels in support.batches for y in labels})
+    assert "few/fill" not in validated(MemoryCallback(support, prefix="few"))

@@ -236,7 +236,8 @@ def test_a_write_that_is_refused_half_way_leaves_the_state_to_the_bit():
 
 def test_the_nouns_are_plain_tuples():
     assert MemoryState._fields == ("keys", "values", "written", "clock", "seed")
-    assert Recall._fields == ("slots", "scores", "values", "queries", "temperature", "loss")
+    parts = ("slots", "scores", "values", "queries", "temperature", "loss", "filtered")
+    assert Recall._fields == parts
 
 
 def test_a_recall_of_slots_that_are_gone_is_refused():
