@@ -30,10 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "integrations": CORE | {"data", "evaluation", "classifier"},
     "store": {"base", "memory", "classifier"},
     "play": {"data", "backbones", "memory", "classifier"},
+    "serve": {"base", "classifier", "store", "play"},
     "commands": (
         CORE
         | {"data", "variants", "readers", "backbones", "evaluation", "training", "classifier"}
-        | {"play"}
+        | {"play", "store", "serve"}
     ),
     "__main__": {"commands"},
     "__init__": CORE | {"variants", "classifier"},
@@ -66,6 +67,9 @@ OUTSIDE = (
     "pytorch_metric_learning",
     "learn2learn",
     "psycopg",
+    "fastapi",
+    "pydantic",
+    "prometheus_client",
     "sqlite3",
 )
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")

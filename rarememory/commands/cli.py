@@ -32,6 +32,7 @@ from rarememory.commands.language_model import language_model
 from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
 from rarememory.commands.play import play
+from rarememory.commands.serve import serve
 from rarememory.play.drawing import is_drawing
 
 app = typer.Typer(
@@ -247,6 +248,7 @@ def forget(
 
 
 app.command()(play)
+app.command()(serve)
 app.command()(omniglot)
 app.command()(babi)
 app.command("ask")(ask_command)

@@ -42,7 +42,7 @@ class Server:
         self.page = Page(session, f"{ADDRESS}:{self.port}")
         config = uvicorn.Config(
             self.page.application,
-            http=_Connection,
+            http=Connection,
             ws="none",
             lifespan="off",
             # It would print addresses, and so the token.
@@ -86,11 +86,17 @@ class Server:
         self._socket.close()
 
 
-class _Connection(H11Protocol):
-    """A connection that is closed if its client sends no request in time, or others need room."""
+class Connection(H11Protocol):
+    """A connection that is closed if its client sends no request in time, or others need room.
+
+    Attributes:
+        most: connections; one more takes the place of that which has waited longest.
+        patience: seconds that a client has to send a request.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.most, self.patience = MAX_CONNECTIONS, PATIENCE
         self._timer: asyncio.TimerHandle | None = None
         # The request that was the last when the timer began; none at first.
         self._last: object = None
@@ -98,8 +104,8 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         there = [one for one in self.connections if not one.transport.is_closing()]
-        waiting = [one for one in there if isinstance(one, _Connection) and one.waits]
-        if len(there) > MAX_CONNECTIONS and waiting:
+        waiting = [one for one in there if isinstance(one, Connection) and one.waits]
+        if len(there) > self.most and waiting:
             # The timers end in the order in which the connections began to wait.
             min(waiting, key=lambda one: one.deadline).transport.abort()
         self._start()
@@ -120,7 +126,7 @@ class _Connection(H11Protocol):
         return self._timer.when() if self._timer is not None else float("inf")
 
     def _start(self) -> None:
-        self._timer = self.loop.call_later(PATIENCE, self._look)
+        self._timer = self.loop.call_later(self.patience, self._look)
 
     def _look(self) -> None:
         if self.waits and self.cycle is self._last:

@@ -1,0 +1,119 @@
+"""`rarememory serve`: learn, predict, explain and forget by HTTP, over a memory in a store."""
+
+import base64
+import io
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from rarememory.commands.encoders import encoder_by_name
+from rarememory.commands.output import errors_as_text, print_text
+
+
+@dataclass(frozen=True)
+class Service:
+    """What every worker makes its application of.
+
+    Attributes:
+        store: address of the store.
+        name: of the memory.
+        encoder: of images, by name; None where features are sent.
+        width: of the features.
+        slots: of a new memory.
+        token: of every request.
+    """
+
+    store: str
+    name: str
+    encoder: str | None
+    width: int
+    slots: int
+    token: str
+
+    def __call__(self) -> Any:
+        """The application, in a worker."""
+        from rarememory.memory import FirstInFirstOut, Memory
+        from rarememory.serve.bodies import Image, Vector
+        from rarememory.serve.service import application
+        from rarememory.store import wrap
+
+        if self.encoder is None:
+            memory = Memory(self.width, self.slots, update=FirstInFirstOut())
+            place: dict[str, Any] = {"store": self.store, "name": self.name}
+            classifier = wrap(nn.Identity(), host=False, memory=memory, **place)
+            return application(classifier, self.token, kind=Vector, read=torch.tensor)
+        used = encoder_by_name(self.encoder)
+        classifier = wrap(
+            used.model,
+            at=used.at,
+            host=False,
+            reader=used.reader,
+            memory_size=self.slots,
+            store=self.store,
+            name=self.name,
+        )
+
+        def read(files: list[str]) -> Tensor:
+            return torch.stack([used.prepare(_image(number, f)) for number, f in enumerate(files)])
+
+        return application(classifier, self.token, kind=Image, read=read)
+
+
+def _image(number: int, file: str) -> Any:
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(file, validate=True)))
+        if image.width * image.height > 50_000_000:
+            raise ValueError(
+                f"it has {image.width} x {image.height} pixels, and 50 million are most"
+            )
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"input {number} is no image in base64 ({error})") from error
+    return image
+
+
+def serve(
+    store: Annotated[
+        str, typer.Option(help="sqlite:///birds.db, or postgresql://user:password@host/database.")
+    ],
+    name: Annotated[str, typer.Option(help="Of the memory in the store.")] = "memory",
+    encoder: Annotated[
+        str | None, typer.Option(help="Of images: omniglot, or one of torchvision.")
+    ] = None,
+    width: Annotated[int, typer.Option(min=1, help="Of features, sent in place of images.")] = 0,
+    slots: Annotated[int, typer.Option(min=1, help="Size of a new memory.")] = 8192,
+    address: Annotated[str, typer.Option(help="To listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Has the token; without it one is made and printed.")
+    ] = None,
+) -> None:
+    """Serve a memory in a store by HTTP: /learn, /predict, /explain, /forget, /health, /metrics.
+
+    Every request but /health has the header `Authorization: Bearer TOKEN`. The workers hold nothing
+    that is not in the store: run as many as you like, on as many machines.
+    """
+    with errors_as_text():
+        if (encoder is None) == (width == 0):
+            raise ValueError("give either --encoder, for images, or --width, for features")
+        token = secrets.token_urlsafe(24) if token_file is None else token_file.read_text().strip()
+        if len(token) < 16 or not token.isascii():
+            raise ValueError("the token must have at least 16 characters, all of them ASCII")
+        try:
+            from rarememory.serve.processes import serve as serve_processes
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f'the service needs {error.name}: pip install "rarememory[serve]"'
+            ) from error
+        said = f"; the token is {token}" if token_file is None else ""
+        print_text(f"serving {name!r} at http://{address}:{port}/ with {workers} workers{said}")
+        service = Service(store, name, encoder, width, slots, token)
+        serve_processes(service, address, port, workers)
