@@ -267,6 +267,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "check_state": [*(drop("_refuse", nth) for nth in range(6)), drop_raise(1), drop_raise(2)],
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
     },
+    "integrations/tables.py": {
+        "write_table": [drop_raise()],
+        "_take": [drop_raise(0), drop_raise(1), drop("note_refs")],
+        "_memory_of": [drop_raise(), drop("clear"), operator("-", "+"), operator("-", "+", 1)],
+        "_numbers": [drop_raise(0), drop_raise(1), drop_raise(2)],
+    },
     "memory/stats.py": {"stats_of": [operator("/", "*"), operator(">", ">=")]},
     "memory/merging.py": {
         "places": [without("stable")],

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": (
         CORE
         | {"data", "variants", "readers", "backbones", "evaluation", "training", "classifier"}
-        | {"play", "store", "serve"}
+        | {"integrations", "play", "store", "serve"}
     ),
     "__main__": {"commands"},
     "__init__": CORE | {"variants", "classifier"},
@@ -71,6 +71,8 @@ OUTSIDE = (
     "pydantic",
     "prometheus_client",
     "sqlite3",
+    "pandas",
+    "pyarrow",
 )
 MACHINE_PATH = re.compile(r"(?<!\w)/(?:work|tmp|home|root)/|\.\./shared")
 

@@ -758,8 +758,17 @@ class MemoryClassifier(LockedModule):
         """
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
+        return self.take(memory, book, other._example_dims)
 
-        def take() -> int:
+    @torch.no_grad()
+    def take(self, memory: Memory, book: LabelBook, example_dims: int | None = None) -> int:
+        """Take over what a memory holds, whose values are integers of this book, as `merge` does.
+
+        Raises:
+            ValueError: as in `merge`; nothing is changed.
+        """
+
+        def change() -> int:
             numbers = memory.values.unique()
             numbers = numbers[numbers != EMPTY]
             labels = book.labels(numbers)
@@ -774,10 +783,10 @@ class MemoryClassifier(LockedModule):
                     self._book.put_refs(slot, book.refs(theirs))
             self._book = self._remembered_book()
             if self._example_dims is None:
-                self._example_dims = other._example_dims
+                self._example_dims = example_dims
             return int((slots != EMPTY).sum())
 
-        return self.change(take, whole=True)
+        return self.change(change, whole=True)
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""

@@ -33,6 +33,7 @@ from rarememory.commands.omniglot import omniglot
 from rarememory.commands.output import AsJson, errors_as_text, print_note, print_text
 from rarememory.commands.play import play
 from rarememory.commands.serve import serve
+from rarememory.commands.tables import export, import_table
 from rarememory.play.drawing import is_drawing
 
 app = typer.Typer(
@@ -254,6 +255,8 @@ app.command()(babi)
 app.command("ask")(ask_command)
 app.command("lm")(language_model)
 app.command()(info)
+app.command()(export)
+app.command("import")(import_table)
 
 
 @app.command()

@@ -1,0 +1,210 @@
+"""Tables: what is remembered as rows, and back to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from classifiers import at, bare, everything
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from rarememory import EMPTY, FirstInFirstOut, MeanMemory, Memory, MemoryClassifier, VectorMemory
+from rarememory.commands.cli import app
+from rarememory.integrations.tables import from_frame, read_table, to_frame, write_table
+from tests.memories import bits
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+
+def taken(there, table, path):
+    """What is remembered, by way of a table, in another one that was empty."""
+    other = bare(len(there.memory.values), update=FirstInFirstOut())
+    if table == "frame":
+        count = from_frame(other, to_frame(there))
+    else:
+        write_table(there, path / f"rows.{table}")
+        count = read_table(other, path / f"rows.{table}")
+    assert count == len(there.memory)
+    return other
+
+
+@pytest.mark.parametrize("table", ["frame", "parquet", "npz"])
+@pytest.mark.parametrize(
+    ("labels", "refs"),
+    [
+        (["kea", "weka", "kea"], ["1.png", None, "kea/ü.png"]),
+        ([7, 3, 7], [1, 2, None]),
+        ([1.5, 2.5, 2.5], None),
+        ([True, False, True], ["a", "b", "c"]),
+    ],
+)
+def test_a_table_brings_everything_back_to_the_bit(table, labels, refs, tmp_path):
+    there = bare(8, update=FirstInFirstOut())
+    for row, angle in enumerate((0, 77, 140)):
+        own = None if refs is None else [refs[row]]
+        there.learn(at(angle), [labels[row]], refs=own)
+    other = taken(there, table, tmp_path)
+    assert [(e.label, e.refs) for e in other.examples()] == [
+        (e.label, e.refs) for e in there.examples()
+    ]
+    assert [*map(type, other.classes)] == [*map(type, there.classes)]
+    for part in ("keys", "values", "ages"):
+        assert torch.equal(getattr(other.memory, part), getattr(there.memory, part))
+    assert other.predict(at(5, 80, 300)) == there.predict(at(5, 80, 300))
+
+
+def test_a_frame_has_the_rows_of_a_loop():
+    memory = Memory(3, 6, update=FirstInFirstOut(), count_usage=True)
+    memory.write(torch.eye(3), torch.tensor([7, 8, 9]))
+    memory.write(-torch.eye(3), torch.tensor([5, 6, 5]))
+    memory.forget(labels=8)
+    memory.record(memory(torch.eye(3)[2:]))
+    frame = to_frame(memory)
+    assert list(frame) == ["label", "age", "uses", "idle", "key"]
+    slots = [slot for slot in range(6) if memory.values[slot] != EMPTY]
+    assert frame.index.tolist() == slots
+    for slot, row in zip(slots, frame.itertuples(index=False), strict=True):
+        assert row.label == memory.values[slot] and row.age == memory.ages[slot]
+        assert (row.uses, row.idle) == (memory.usage.uses[slot], memory.usage.idle[slot])
+        assert row.key.tolist() == memory.keys[slot].tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from(["torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"]),
+    st.booleans(),
+    st.integers(1, 7),
+    st.integers(0, 12),
+    st.integers(0, 10**6),
+)
+def test_rows_join_what_is_there_as_a_merge_does(dtype, usage, size, writes, seed):
+    torch.manual_seed(seed)
+    one, merged, other = (
+        Memory(
+            3, n, update=FirstInFirstOut(), count_usage=usage, key_dtype=getattr(torch, dtype[6:])
+        )
+        for n in (size, size, 5)
+    )
+    for _ in range(writes):
+        row, label = torch.randn(1, 3), torch.randint(0, 5, (1,))
+        for memory in (one, merged) if torch.rand(()) < 0.5 else (other,):
+            memory.write(row, label)
+            if usage:
+                memory.record(memory(row))
+    assert from_frame(one, to_frame(other)) == int((merged.merge(other) != EMPTY).sum())
+    assert torch.equal(one.keys, merged.keys) and torch.equal(one.values, merged.values)
+    assert torch.equal(one.ages, merged.ages)
+    if usage:
+        assert torch.equal(one.usage.uses, merged.usage.uses)
+        there = one.values != EMPTY
+        assert torch.equal(one.usage.idle[there], merged.usage.idle[there])
+
+
+def test_other_memories_bring_what_they_keep_of_each_slot(tmp_path):
+    means, empty = (MeanMemory(3, 4) for _ in range(2))
+    means.write(torch.eye(3)[[0, 0, 1]], torch.tensor([7, 7, 8]))
+    write_table(means, tmp_path / "means.npz")
+    assert read_table(empty, tmp_path / "means.npz") == 2
+    assert torch.equal(empty.lengths, means.lengths) and empty.lengths[0] == 2
+    vectors, more = (VectorMemory(Memory(3, 4, update=FirstInFirstOut()), 2) for _ in range(2))
+    vectors.write(torch.eye(3)[:1], torch.tensor([[5.0, 6.0]]))
+    assert from_frame(more.memory, to_frame(vectors.memory)) == 1
+    assert more.memory.vectors[0].tolist() == [5.0, 6.0]
+
+
+@pytest.mark.parametrize("table", ["frame", "parquet", "npz"])
+def test_nothing_is_a_table_of_no_rows(table, tmp_path):
+    assert len(taken(bare(4), table, tmp_path).memory) == 0
+
+
+def test_a_table_of_ones_own_needs_labels_and_keys():
+    birds = bare(4, update=FirstInFirstOut())
+    frame = pd.DataFrame({"label": ["kea", "weka"], "key": list(at(0, 90).numpy())})
+    assert from_frame(birds, frame) == 2
+    assert birds.predict(at(10)) == ["kea"] and birds.memory.ages[:2].tolist() == [0, 0]
+
+
+def refused(change, message, kind=ValueError):
+    memory = Memory(2, 4, update=FirstInFirstOut())
+    memory.write(at(0, 90), torch.tensor([7, 8]))
+    before, frame = bits(memory), to_frame(memory)
+    with pytest.raises(kind, match=message):
+        from_frame(memory, change(frame))
+    assert bits(memory) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_no_memory_has_is_refused():
+    refused(lambda f: f.drop(columns="label"), "no column label")
+    refused(lambda f: f.drop(columns="key"), "no column key")
+    refused(lambda f: f.assign(weight=1), r"columns \['weight'\], and this memory keeps")
+    refused(lambda f: f.assign(label=["kea", "weka"]), "column label must be integers")
+    refused(lambda f: f.assign(label=[7, -2]), r"values must be at least 0, .* slots \[1\]")
+    refused(lambda f: f.assign(age=[0, -1]), "writes must be from 0 to 0")
+    refused(lambda f: f.assign(age=[0.5, 1]), "column age must be integers")
+    refused(lambda f: f.assign(key=[k * 2 for k in f.key]), "keys must be of length 1")
+    refused(
+        lambda f: f.assign(key=[[1.0, 0, 0], [0, 1.0, 0]]), r"keys have width \[3\], and .* \[2\]"
+    )
+    refused(
+        lambda f: f.assign(key=[[1.0, 0], [1.0]]),
+        "column key must have as many numbers in each row",
+    )
+
+
+@pytest.mark.parametrize("table", ["parquet", "npz"])
+def test_files_hold_labels_of_one_type(table, tmp_path):
+    for labels in (["kea", 7], [("kea", 1), ("kea", 2)]):
+        birds = bare(4)
+        birds.learn(at(0, 90), labels)
+        with pytest.raises(ValueError, match="holds labels of one type, text or number, and these"):
+            write_table(birds, tmp_path / f"rows.{table}")
+        assert not list(tmp_path.iterdir())
+        other = bare(4)
+        assert from_frame(other, to_frame(birds)) == 2 and other.classes == birds.classes
+
+
+def test_damaged_files_and_other_endings_are_refused(tmp_path):
+    birds = bare(4)
+    birds.learn(at(0, 90), ["kea", "weka"], refs=["1", "2"])
+    before = everything(birds)
+    for table in ("parquet", "npz"):
+        path = tmp_path / f"rows.{table}"
+        write_table(birds, path)
+        whole = path.read_bytes()
+        for damaged in (b"", whole[:40], whole[:-30], b"x" * 500):
+            path.write_bytes(damaged)
+            with pytest.raises((ValueError, OSError)):
+                read_table(birds, path)
+    np.savez(tmp_path / "rows.npz", label=np.array(["a"]), key=np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"cannot be taken over: .* 2 rows of key, and 1 of label"):
+        read_table(birds, tmp_path / "rows.npz")
+    np.savez(tmp_path / "rows.npz", label=np.array([["a"]], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        read_table(birds, tmp_path / "rows.npz")
+    with pytest.raises(ValueError, match=r"a file \.parquet or \.npz, not 'rows\.csv'"):
+        write_table(birds, "rows.csv")
+    assert everything(birds) == before
+
+
+def test_the_command_line_exports_and_imports(tmp_path):
+    birds = bare(8, update=FirstInFirstOut())
+    birds.learn(at(0, 90), ["kea", "weka"], refs=["1", "2"])
+    birds.save(tmp_path / "birds.safetensors")
+    bare(8, update=FirstInFirstOut()).save(tmp_path / "empty.safetensors")
+
+    def run(*words, code=0):
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    table = tmp_path / "birds.parquet"
+    assert json.loads(run("export", tmp_path / "birds.safetensors", table, "--json"))["rows"] == 2
+    said = run("import", table, tmp_path / "empty.safetensors")
+    assert "took over 2 examples" in said
+    loaded = MemoryClassifier.load(tmp_path / "empty.safetensors", None)
+    assert [(e.label, e.refs) for e in loaded.examples()] == [("kea", ("1",)), ("weka", ("2",))]
+    assert "a table is a file" in run("export", tmp_path / "birds.safetensors", "x.csv", code=1)
