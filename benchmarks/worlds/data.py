@@ -143,8 +143,7 @@ def dry_bean(files: list[Path]) -> Raw:
     text = files[0].read_text(encoding="utf-8")
     rows = [line.split(",") for line in re.split("@data", text, flags=re.I)[1].split()]
     columns = np.array([row[:-1] for row in rows], dtype=np.float32)
-    split = np.where(np.random.default_rng(0).random(len(rows)) < 0.7, "train", "test")
-    return Raw(columns, [row[-1] for row in rows], split.tolist())
+    return Raw(columns, [row[-1] for row in rows], _random_parts(len(rows)))
 
 
 def segmentation(files: list[Path]) -> Raw:
@@ -157,6 +156,23 @@ def segmentation(files: list[Path]) -> Raw:
     ]
     columns = np.array([row[1:] for row, _ in rows], dtype=np.float32)
     return Raw(columns, [row[0] for row, _ in rows], [part for _, part in rows])
+
+
+def yeast(files: list[Path]) -> Raw:
+    """UCI: a protein, 8 measures, where in the cell it is; a random 30 % are the test.
+
+    The 10 classes are of unequal size: 5 to 463 proteins.
+    """
+    rows = [line.split() for line in files[0].read_text(encoding="utf-8").splitlines()]
+    columns = np.array([row[1:9] for row in rows], dtype=np.float32)
+    return Raw(columns, [row[9] for row in rows], _random_parts(len(rows)))
+
+
+def _random_parts(count: int) -> list[str]:
+    parts: list[str] = np.where(
+        np.random.default_rng(0).random(count) < 0.7, "train", "test"
+    ).tolist()
+    return parts
 
 
 def cifar100(files: list[Path]) -> Raw:
@@ -263,6 +279,7 @@ SOURCES = {
     "satimage": Source(
         satimage, "columns", "sat.t[rs][nt]", (f"{_UCI}/146/statlog+landsat+satellite.zip",)
     ),
+    "yeast": Source(yeast, "columns", "yeast.data", (f"{_UCI}/110/yeast.zip",)),
     "segmentation": Source(
         segmentation,
         "columns",

@@ -16,7 +16,11 @@ from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
-from rarememory.classifier.gaussian import GaussianDiscriminant, better_gaussian
+from rarememory.classifier.gaussian import (
+    GaussianDiscriminant,
+    better_gaussian,
+    one_shot_gaussian,
+)
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.norms import has_norms, norms_of, remembered_features
 from rarememory.classifier.openset import without_own_class
@@ -209,6 +213,8 @@ class _Fitted:
             if counts.min() > 1:
                 gaussian = better_gaussian(self.discriminant, features, values, settings)
                 self.discriminant = gaussian or self.discriminant
+            elif counts.max() == 1:
+                self.discriminant = one_shot_gaussian(features, values) or self.discriminant
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER

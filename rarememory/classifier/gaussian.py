@@ -6,7 +6,9 @@ Linear discriminant analysis (Fisher 1936) as a density, with the metric P of
 `rarememory.classifier.metric`. The cosine of `rarememory.classifier.discriminant` compares
 directions alone, which serves features of neural networks best; columns of a table can have all
 they tell in how far an example is from the mean. Which of the two answers is found out by
-leave-one-out: `answers_more`.
+leave-one-out: `answers_more`. Where every class has one example there is nothing to leave out; then
+P is the identity, and distances are used if the examples lie along very few directions, of which
+cosines about their mean see little more than the sign.
 """
 
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ from rarememory.classifier.metric import (
     squares_outside,
 )
 
+_ONE_SHOT_SCALE = 16.0
+"""Of the mean squared difference of a column."""
+_FEW_DIRECTIONS = 2.5
+"""So few that cosines about a mean tell little; features of networks have at least five."""
 _TRIED = 2**17
 """Leave-one-out scores that show which form of the reader answers more."""
 
@@ -101,6 +107,36 @@ def better_gaussian(
     return fit_gaussian(features, values, settings._replace(shrinkage=tried.found.shrinkage))
 
 
+def one_shot_gaussian(
+    features: Float[Tensor, "examples key_dim"], values: Int64[Tensor, " examples"]
+) -> GaussianDiscriminant | None:
+    """The reader by distances of classes with one example each, if it serves them; otherwise None.
+
+    It does where their directions are few: (sum l)^2 / sum l^2, with the variances l of the unit
+    features along their principal axes, is at most 2.5, and at most half of what is possible.
+    """
+    with fitting(features.device):
+        examples = Examples.of(features, values)
+        rows = normalize(examples.rows, dim=1)
+        variances = torch.linalg.svdvals(rows - rows.mean(0)).square()
+        directions = variances.sum().square() / variances.square().sum()
+        # Of examples in one direction it is NaN, and greater than nothing.
+        if directions > min(_FEW_DIRECTIONS, (len(rows) - 1) / 2):
+            return None
+        rows, mean, deviations = _scaled_columns(examples)
+        columns = int(deviations.isfinite().sum())
+        if not columns:
+            return None
+        metric = torch.eye(rows.shape[1], device=rows.device, dtype=rows.dtype)
+        scale = _ONE_SHOT_SCALE / columns
+        found = FittedMetric(metric.new_ones(len(metric)), 0.0, None, None, scale, None)
+        logits = -scale / 2 * torch.cdist(rows, rows).square()
+        left_out = _left_out(examples, torch.arange(len(rows)), logits, rows, scale)
+        return GaussianDiscriminant(
+            examples.classes, mean, metric, deviations, found, rows, left_out
+        )
+
+
 def fit_gaussian(
     features: Float[Tensor, "examples key_dim"],
     values: Int64[Tensor, " examples"],
@@ -119,30 +155,15 @@ def fit_gaussian(
     """
     with fitting(features.device):
         examples = Examples.of(features, values)
-        mean = examples.class_means(examples.rows).mean(0)
-        rows = examples.rows - mean
-        deviations = rows.square().mean(0).sqrt()
-        # A column that is the same everywhere tells nothing.
-        deviations = deviations.where(deviations > 1e-6 * deviations.max(), torch.inf)
-        rows = rows / deviations
+        rows, mean, deviations = _scaled_columns(examples)
         means = examples.class_means(rows)
         spread = Spread.of(rows, examples.places, means, examples.counts)
         some = examples.some(cells)
         found = fitted_metric(spread, some, settings.shrinkage, densities=True)
         if found.left_out is None:
             return None
-        roots, own = found.precision.sqrt(), examples.places[some]
-        logits = found.scale * found.left_out
-        left_out = LeftOut(
-            logits,
-            logits,
-            logits.scatter(1, own.unsqueeze(1), -torch.inf),
-            examples.samples[some],
-            own,
-            torch.ones_like(own, dtype=torch.bool),
-            normalize(spread.rows[some] * roots, dim=1),
-            found.scale,
-        )
+        roots, logits = found.precision.sqrt(), found.scale * found.left_out
+        left_out = _left_out(examples, some, logits, spread.rows[some] * roots, found.scale)
         metric, means = spread.basis * roots, spread.means * roots
         return GaussianDiscriminant(
             examples.classes, mean, metric, deviations, found, means, left_out
@@ -168,3 +189,23 @@ def answers_more(one: LeftOut, other: LeftOut) -> bool:
     mean = (weights * gains).sum()
     error = (weights.square() * (gains - mean).square()).sum().sqrt()
     return bool(mean > error)
+
+
+def _scaled_columns(examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+    """Features less the mean of the class means, in deviations of each column; mean, deviations."""
+    mean = examples.class_means(examples.rows).mean(0)
+    rows = examples.rows - mean
+    deviations = rows.square().mean(0).sqrt()
+    # A column that is the same everywhere tells nothing.
+    deviations = deviations.where(deviations > 1e-6 * deviations.max(), torch.inf)
+    return rows / deviations, mean, deviations
+
+
+def _left_out(
+    examples: Examples, some: Tensor, logits: Tensor, rows: Tensor, scale: float
+) -> LeftOut:
+    own = examples.places[some]
+    foreign = logits.scatter(1, own.unsqueeze(1), -torch.inf)
+    several = examples.counts[own] > 1
+    units = normalize(rows, dim=1)
+    return LeftOut(logits, logits, foreign, examples.samples[some], own, several, units, scale)

@@ -127,6 +127,16 @@ def test_columns_of_image_segments_are_read(tmp_path):
     assert segments.inputs.tolist() == [[0.5] * 19] * 2
 
 
+def test_columns_of_proteins_are_read(tmp_path):
+    lines = "".join(
+        f"P{number}_YEAST  {'0.5  ' * 8}{'MIT' if number else 'POX'}\n" for number in range(9)
+    )
+    write(tmp_path / "yeast.data", lines)
+    proteins = raw("yeast", tmp_path)
+    assert proteins.names == ["POX"] + ["MIT"] * 8 and proteins.inputs.tolist() == [[0.5] * 8] * 9
+    assert {*proteins.split} == {"train", "test"}
+
+
 def test_photos_are_named_by_their_folders(tmp_path, monkeypatch):
     for place in ("emu/image_0001", "emu/image_0002", "BACKGROUND_Google/image_0001"):
         write(tmp_path / "101_ObjectCategories" / f"{place}.jpg", "")

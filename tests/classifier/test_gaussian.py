@@ -149,6 +149,29 @@ def test_a_classifier_tells_classes_by_their_lengths() -> None:
     assert classifier.predict(1000 * drawn(1)[0][:1]) == ["unknown"]
 
 
+def test_single_examples_along_few_directions_are_compared_by_distances() -> None:
+    classifier = rarememory.wrap(nn.Identity(), host=False)
+    features = torch.tensor([[1.0], [2.0], [4.0], [7.0], [11.0], [16.0]]) * torch.tensor(
+        [1.0, 90.0]
+    )
+    classifier.learn(features, list("abcdef"))
+    assert isinstance(discriminant(classifier), GaussianDiscriminant)
+    assert classifier.predict(features + torch.tensor([0.2, 9.0])) == list("abcdef")
+    best = classifier.explain(features[0])[0]
+    assert best.label == "a" and best.weight > 0.3
+    # A second example of a class: there is a covariance again.
+    classifier.learn(features[:1] * 1.01, ["a"])
+    assert not isinstance(discriminant(classifier), GaussianDiscriminant)
+
+
+def test_single_examples_in_many_directions_are_compared_by_cosines() -> None:
+    random = torch.Generator().manual_seed(0)
+    for count in (2, 3, 6):
+        classifier = rarememory.wrap(nn.Identity(), host=False)
+        classifier.learn(torch.randn(count, 64, generator=random), list("abcdef")[:count])
+        assert not isinstance(discriminant(classifier), GaussianDiscriminant)
+
+
 def test_a_class_of_one_example_is_compared_by_cosines() -> None:
     classifier = taught()
     classifier.learn(torch.tensor([[9.0, -1.0, 0.0]]), ["new"])
