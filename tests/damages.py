@@ -226,6 +226,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "vote_loss": [operator("/", "*"), only("left", "&"), unwrap("where")],
         "_mean_of": [unwrap("clamp"), condition(False)],
     },
+    "memory/at_once.py": {
+        "write_at_once": [drop("increment_version")],
+        "_PairWithGradient.backward": [operator("-", "+"), unwrap("masked_fill")],
+    },
     "memory/queries.py": {
         "normalized": [only("left", "&"), only("right", "&")],
         "rows_of": [only("left", "&"), unwrap("masked_fill")],

@@ -50,6 +50,7 @@ _TESTS = {
         "memory/test_rules.py memory/test_state.py memory/test_losses.py memory/test_usage.py "
         "memory/test_merging.py"
     ),
+    "memory/at_once.py": "native/test_native.py memory/test_rules.py",
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py memory/test_rules.py",
     "memory/filters.py": "memory/test_filters.py",
     "memory/searching.py": "memory/test_filters.py memory/test_rules.py",

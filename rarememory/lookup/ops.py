@@ -67,10 +67,20 @@ def read(
     Raises:
         ValueError: why the lookup does not support the call.
     """
+    search = native_search(lookup, queries, keys, k)
+    return None if search is None else search.read(queries, keys, values, k)
+
+
+def native_search(lookup: Lookup, queries: Queries, keys: Keys, k: int) -> NativeLookup | None:
+    """The search in C++, if this lookup would use it now, and None where a program is compiled.
+
+    Raises:
+        ValueError: why the lookup does not support the call.
+    """
     if torch.compiler.is_compiling() or not isinstance(lookup, AutoLookup | NativeLookup):
         return None
     search, _ = _search_for(lookup, queries, keys, k, None)
-    return search.read(queries, keys, values, k) if type(search) is NativeLookup else None
+    return search if type(search) is NativeLookup else None
 
 
 def nearest_pair(

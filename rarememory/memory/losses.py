@@ -75,4 +75,6 @@ def vote_loss(
 def _mean_of(losses: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-    return losses.mean() if losses.numel() else losses.sum()
+    # Summed in float64 where the device has it, so that every way of summing gives the same.
+    wide = losses.dtype if losses.device.type == "mps" else torch.float64
+    return losses.mean(dtype=wide).to(losses.dtype) if losses.numel() else losses.sum()

@@ -19,9 +19,9 @@ from rarememory.base.validation import (
     check_seed,
     check_temperature,
 )
-from rarememory.lookup import Lookup, choose_lookup
+from rarememory.lookup import AutoLookup, Lookup, NativeLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
-from rarememory.memory import updates, writing
+from rarememory.memory import at_once, updates, writing
 from rarememory.memory.drafts import Draft
 from rarememory.memory.filters import Among, Filter, filter_of
 from rarememory.memory.forgetting import Integers, meets
@@ -34,7 +34,6 @@ from rarememory.memory.queries import (
     nearest_slots,
     pair_of_slots,
     recalled,
-    recalled_at_once,
     recalled_rows,
     rows_of,
 )
@@ -42,6 +41,9 @@ from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage
+
+SLOT_BUFFERS: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
+"""The buffers of every memory with an entry for each slot, by what an empty slot holds."""
 
 
 class Memory(nn.Module):
@@ -145,7 +147,7 @@ class Memory(nn.Module):
         self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
         self.register_buffer("clock", torch.tensor(0))
         self.register_buffer("seed", torch.tensor(seed))
-        self._slot_fills: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
+        self._slot_fills = dict(SLOT_BUFFERS)
         if count_usage or isinstance(self.update, updates.ByUsage):
             self.register_slot_buffer("uses", dtype=torch.int64)
             self.register_slot_buffer("used", dtype=torch.int64)
@@ -193,9 +195,8 @@ class Memory(nn.Module):
         """
         with self.lock.reading():
             whole = among is None and exclude is None and exclude_labels is None
-            if whole and labels is None and mask is None and self.projection is None:
-                at_once = (self.keys, self.values, self.lookup, self.k if k is None else k)
-                recall = recalled_at_once(queries, *at_once, self.temperature)
+            if whole and mask is None:
+                recall = self._read_at_once(queries, labels, k)
                 if recall is not None:
                     return recall
             rows, state = self._rows(queries, labels, mask), self.state
@@ -213,6 +214,18 @@ class Memory(nn.Module):
             else:
                 found = in_order(slots, scores, state.values)
             return recalled(rows, found, self.temperature, loss, not whole)
+
+    def _read_at_once(self, queries: Tensor, labels: Tensor | None, k: int | None) -> Recall | None:
+        if self.projection is not None or not isinstance(self.lookup, AutoLookup | NativeLookup):
+            return None
+        searched = (self.keys, self.values, self.lookup)
+        if labels is None:
+            k = self.k if k is None else k
+            return at_once.read_at_once(queries, *searched, k, self.temperature)
+        if k is not None:
+            return None
+        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
+        return at_once.read_pair_at_once(queries, labels, *searched, *margins, self.temperature)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -288,6 +301,10 @@ class Memory(nn.Module):
             RuntimeError: inside `read_only()`.
         """
         with self.lock.writing():
+            if mask is None:
+                done = self._write_at_once(queries, labels)
+                if done is not None:
+                    return done
             rows = self.rows_to_write(queries, labels, mask)
             if isinstance(queries, Recall) and not queries.filtered:
                 nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
@@ -343,6 +360,19 @@ class Memory(nn.Module):
                 self.usage.fill(filled)
         self._after_write(write.slots)
         return write, inserted & (write.slots == EMPTY)
+
+    def _write_at_once(self, queries: Tensor | Recall, labels: Tensor) -> Write | None:
+        self.require_writable("write")
+        if self._draft is not None or len(self._slot_fills) > len(SLOT_BUFFERS):
+            return None
+        recall = queries if isinstance(queries, Recall) else self._read_at_once(queries, None, 1)
+        if recall is None or recall.filtered:
+            return None
+        self._before_write()
+        write = at_once.write_at_once(self.state, self.update, recall, labels)
+        if write is not None:
+            self._after_write(write.slots.reshape(-1))
+        return write
 
     def _before_write(self) -> None:
         for cache in self._caches():

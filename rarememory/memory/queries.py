@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
 from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
-from rarememory.lookup.ops import nearest, nearest_pair, read
+from rarememory.lookup.ops import nearest, nearest_pair
 
 # Between these a squared length neither overflows nor loses digits in float32.
 _SAFE_LENGTHS = (1e-15, 1e15)
@@ -126,24 +126,6 @@ def nearest_slots(
     with torch.no_grad(), _full_precision(state):
         found = nearest(lookup, rows.asked(), state.keys, occupied, k, half_keys, among)
         return rows.masked(found)
-
-
-def recalled_at_once(
-    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup, k: int, temperature: float
-) -> Recall | None:
-    """What plain queries without gradient recall, in one call; None where that takes several."""
-    plain = type(queries) is Tensor and queries.dtype == torch.float32 and queries.dim() > 0
-    if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[1]:
-        return None
-    if type(k) is not int or k < 1 or (queries.requires_grad and torch.is_grad_enabled()):
-        return None
-    flat = queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[1])
-    found = read(lookup, flat, keys, values, k)
-    if found is None:
-        return None
-    slots, scores, values, units = found
-    rows = Rows(units, None, None, queries.shape[:-1])
-    return recalled(rows, (slots, scores, values), temperature, None)
 
 
 def pair_of_slots(

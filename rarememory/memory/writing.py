@@ -17,7 +17,7 @@ from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
 from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of, slot_noise
 from rarememory.memory.usage import Usage
 
-_SHORTEST_SUM = 1e-12
+SHORTEST_SUM = 1e-12
 """A key and rows that cancel to less than this have no direction: the key stays as it is."""
 
 _FEW = 1024
@@ -205,7 +205,7 @@ def _insert_rows_natively(
         *(state.values.data_ptr(), state.written.data_ptr(), state.clock.data_ptr()),
         *(queries.data_ptr(), labels.data_ptr(), len(queries)),
         *(nearest.data_ptr(), averaged.data_ptr(), inserted.data_ptr()),
-        *(free.data_ptr(), len(free), _SHORTEST_SUM),
+        *(free.data_ptr(), len(free), SHORTEST_SUM),
         *(slots.data_ptr(), overwritten.data_ptr()),
     )
     # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
@@ -273,7 +273,7 @@ def _averaged(
     before = keys[slots]
     sums = before + sums[first]
     lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
-    means = (sums / lengths).where(lengths > _SHORTEST_SUM, before).to(queries.dtype)
+    means = (sums / lengths).where(lengths > SHORTEST_SUM, before).to(queries.dtype)
     return torch.where(averaged.unsqueeze(1), means, queries)
 
 

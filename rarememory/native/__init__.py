@@ -75,6 +75,14 @@ _SIGNATURES = {
         *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
         *(_pointer, _pointer),  # slots, overwritten
     ],
+    "write_at_once": [
+        *(_pointer, _integer, _integer),  # keys, slots, dim
+        *(_pointer, _pointer, _pointer, _pointer),  # values, written, clock, seed
+        *(_pointer, _pointer, _integer),  # queries, labels, batch
+        *(_pointer, _integer),  # nearest, step
+        *(_count, ctypes.c_double, ctypes.c_double),  # averages, age_weight, noise_weight
+        *(ctypes.c_double, _pointer, _pointer, _pointer),  # shortest, slots, hits, overwritten
+    ],
     "rank": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -90,6 +98,15 @@ _SIGNATURES = {
         *(_pointer, _integer),  # sampled, samples
         *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values
     ],
+    "read_pair": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer),  # values, labels
+        *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
+        *(_pointer, _pointer),  # units, lengths
+        *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
+        *(_pointer, _pointer),  # slopes, loss
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -97,7 +114,7 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
-_RETURNS = {"nearest_coded": _integer, "read": _integer}
+_RETURNS = dict.fromkeys(("nearest_coded", "read", "read_pair", "write_at_once"), _integer)
 
 
 def is_supported(*tensors: Tensor) -> bool:

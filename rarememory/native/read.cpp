@@ -1,4 +1,5 @@
-// A read in one call: the k nearest slots of each query in the one order, with scores and values.
+// A read in one call: the k nearest slots of each query, or with labels its nearest pair and the
+// memory loss; in the one order, with scores and values.
 
 #include <cmath>
 #include <memory>
@@ -19,6 +20,10 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
 extern "C" void rarememory_rank(const float* queries, int64_t batch, const float* keys, int64_t dim,
                                 const int64_t* values, int64_t* slots, int64_t k, int threads,
                                 float* scores, int64_t* found_values);
+extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
+                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        const int64_t* labels, float tolerance, int threads,
+                                        int64_t* positive, int64_t* negative);
 
 namespace {
 
@@ -27,7 +32,7 @@ constexpr int64_t UNSAFE = -2;
 constexpr float SHORTEST = 1e-15f, LONGEST = 1e15f;
 
 /// q / |q|, with a length that is summed in doubles and rounded once; whether all have a safe one.
-bool normalize(Rows queries, float* units) {
+bool normalize(Rows queries, float* units, float* lengths = nullptr) {
     for (int64_t row = 0; row < queries.count; ++row, units += queries.dim) {
         double sums[8] = {}, sum = 0;
         for (int64_t d = 0; d < queries.dim; ++d)
@@ -36,6 +41,7 @@ bool normalize(Rows queries, float* units) {
         const float length = float(std::sqrt(sum));
         if (!(length > SHORTEST && length < LONGEST)) return false;
         for (int64_t d = 0; d < queries.dim; ++d) units[d] = queries[row][d] / length;
+        if (lengths) lengths[row] = length;
     }
     return true;
 }
@@ -66,4 +72,37 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
     if (missed >= 0)
         rarememory_rank(units, batch, keys, dim, values, found, k, threads, scores, found_values);
     return missed;
+}
+
+/// The pair of each query, its keys (zero for EMPTY), the memory loss, and what a row's part of it
+/// gains with each of the two scores; UNSAFE also where a label is none.
+extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
+                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        const int64_t* labels, float margin, float tolerance,
+                                        int threads, float* units, float* lengths, int64_t* found,
+                                        float* scores, int64_t* found_values, float* found_keys,
+                                        float* slopes, float* loss) {
+    for (int64_t row = 0; row < batch; ++row)
+        if (labels[row] < 0) return UNSAFE;
+    if (!normalize({queries, batch, dim}, units, lengths)) return UNSAFE;
+    std::vector<int64_t> positive(batch), negative(batch);
+    rarememory_nearest_pair(units, batch, keys, slots, dim, values, labels, tolerance, threads,
+                            positive.data(), negative.data());
+    for (int64_t row = 0; row < batch; ++row)
+        found[2 * row] = positive[row], found[2 * row + 1] = negative[row];
+    rarememory_rank(units, batch, keys, dim, values, found, 2, threads, scores, found_values);
+    double sum = 0;
+    for (int64_t row = 0; row < batch; ++row) {
+        const int64_t right = 2 * row + (found[2 * row] != positive[row]), wrong = right ^ 1;
+        const bool known = found[right] != EMPTY;
+        const float lost = scores[wrong] - (known ? scores[right] : 0) + margin;
+        sum += lost <= 0 ? 0 : lost;
+        slopes[wrong] = lost > 0;
+        slopes[right] = -float(lost > 0 && known);
+        for (int64_t i = 2 * row; i < 2 * row + 2; ++i)
+            if (found[i] == EMPTY) std::fill_n(found_keys + i * dim, dim, 0.0f);
+            else std::copy_n(keys + found[i] * dim, dim, found_keys + i * dim);
+    }
+    *loss = float(sum / double(batch));
+    return 0;
 }

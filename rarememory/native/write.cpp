@@ -1,13 +1,16 @@
 // Writing: the slots to give up first, and the rows of a batch put into their slots.
 
 #include <cmath>
-#include <cstring>
+#include <memory>
 
 #include "vectors.h"
 
 using namespace rarememory;
 
 namespace {
+
+constexpr int64_t UNSAFE = -2;
+constexpr uint64_t GAMMA = 0x9E3779B97F4A7C15u;
 
 /// A slot and how gladly it is given up: the gladder goes first, then the lower slot.
 struct Candidate {
@@ -61,7 +64,7 @@ class EvictionList {
 
 /// Number `place` of the SplitMix64 sequence (noise.py) from a state on, as a double in [-1, 1).
 double noise(uint64_t state, int64_t place) {
-    uint64_t z = state + uint64_t(place) * 0x9E3779B97F4A7C15u;
+    uint64_t z = state + uint64_t(place) * GAMMA;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return double(int64_t((z ^ (z >> 31)) >> 11)) * 0x1p-52 - 1.0;
@@ -174,4 +177,40 @@ extern "C" void rarememory_write(float* keys, int64_t dim, int64_t* values, int6
         written[slots[row]] = now;
         *clock = now;
     }
+}
+
+/// A whole write of rows whose nearest slots are known, `step` apart, by a policy that averages all
+/// hits or none. Returns 0; or UNSAFE, and nothing is written, where a row has a label, a slot or
+/// numbers that are none.
+extern "C" int64_t rarememory_write_at_once(float* keys, int64_t size, int64_t dim,
+                                            int64_t* values, int64_t* written, int64_t* clock,
+                                            const int64_t* seed, const float* queries,
+                                            const int64_t* labels, int64_t batch,
+                                            const int64_t* nearest, int64_t step, int averages,
+                                            double age_weight, double noise_weight,
+                                            double shortest, int64_t* slots, bool* hits,
+                                            int64_t* overwritten) {
+    std::vector<int64_t> near(batch), keep, free;
+    std::unique_ptr<bool[]> averaged(new bool[batch]), inserted(new bool[batch]);
+    for (int64_t row = 0; row < batch; ++row) {
+        const float* query = queries + row * dim;
+        const int64_t slot = near[row] = nearest[row * step];
+        if (labels[row] < 0 || slot < EMPTY || slot >= size || !finite(query, dim) ||
+            std::all_of(query, query + dim, [](float x) { return x == 0; }))
+            return UNSAFE;
+        hits[row] = slot != EMPTY && values[slot] == labels[row];
+        averaged[row] = averages && hits[row];
+        inserted[row] = !averaged[row];
+        if (averaged[row]) keep.push_back(slot);
+    }
+    if (int64_t(keep.size()) < batch) {
+        free.assign(std::min(batch, size), EMPTY);
+        const uint64_t state = uint64_t(*seed) + (uint64_t(*clock) * size + 1) * GAMMA;
+        rarememory_evict_oldest(values, written, *clock, state, age_weight, noise_weight, size,
+                                keep.data(), keep.size(), free.size(), free.data());
+    }
+    rarememory_write(keys, dim, values, written, clock, queries, labels, batch, near.data(),
+                     averaged.get(), inserted.get(), free.data(), free.size(), shortest, slots,
+                     overwritten);
+    return 0;
 }

@@ -97,6 +97,8 @@ def test_every_instruction_set_gives_the_same_answers():
 
 @pytest.mark.usefixtures("instruction_set")
 def test_every_instruction_set_leaves_the_same_memory_and_recalls_the_same(monkeypatch):
+    gradients: list[Tensor] = []
+
     def history() -> list[Tensor]:
         torch.manual_seed(5)
         memory, recalls = Memory(24, 90, k=20, seed=3), []
@@ -105,6 +107,14 @@ def test_every_instruction_set_leaves_the_same_memory_and_recalls_the_same(monke
             rows = torch.randn(1 + turn % 21, 24).round(decimals=turn % 2)
             memory.write(rows + 1e-3, torch.randint(0, 12, (len(rows),)))
             recalls += memory(rows + 1e-3)[:4]
+            labels = torch.randint(0, 12, (len(rows),))
+            queries = (rows + 2e-3).requires_grad_()
+            recall = memory(queries, labels)
+            (
+                recall.loss + recall.queries.sum() + recall.scores.nan_to_num(neginf=0).sum()
+            ).backward()
+            gradients.append(queries.grad)
+            recalls += [*recall[:4], recall.loss, *memory.write(recall, labels)]
         return [*recalls, *memory.state_dict().values()]
 
     found = history()
@@ -112,6 +122,8 @@ def test_every_instruction_set_leaves_the_same_memory_and_recalls_the_same(monke
     assert NativeLookup not in [type(one) for one in Memory(3, 4).lookup.lookups]
     for one, other in zip(found, history(), strict=True):
         assert torch.equal(one, other)
+    for one, other in zip(gradients[:60], gradients[60:], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -176,6 +188,48 @@ def test_one_call_reads_what_a_search_and_a_ranking_do(codes):
             assert torch.equal(one, other)
     assert lookup.read(torch.zeros(1, 24), keys, values, 1) is None
     assert codes == (lookup._codes is not None and lookup._codes.codes_for(keys, 5, 1) is not None)
+
+
+def test_a_training_step_is_one_call_to_read_and_one_to_write(monkeypatch):
+    memory, calls = Memory(8, 64), []
+    memory.write(units(9, 8), torch.arange(9))
+    library = native.library()
+    for name, kernel in list(vars(library).items()):
+        if name.startswith("rarememory_"):
+
+            def called(*given, name=name, kernel=kernel):
+                calls.append(name.removeprefix("rarememory_"))
+                return kernel(*given)
+
+            monkeypatch.setattr(library, name, called)
+    recall = memory(units(3, 8).requires_grad_(), torch.tensor([3, 4, 77]))
+    recall.loss.backward()
+    versions = [buffer._version for buffer in memory.state[:4]]
+    memory.write(recall, torch.tensor([3, 4, 77]))
+    assert calls == ["read_pair", "write_at_once"]
+    assert all(a < b._version for a, b in zip(versions, memory.state[:4], strict=True))
+    memory.write(units(2, 8), torch.tensor([1, 2]))
+    assert calls[2:] == ["read", "write_at_once"]
+
+
+def test_a_gradient_read_in_one_call_has_a_gradient(monkeypatch):
+    memory = Memory(6, 64, margin=0.5)
+    memory.write(units(40, 6), torch.randint(0, 5, (40,)))
+    queries, labels = units(7, 6).mul(2).requires_grad_(), torch.randint(0, 6, (7,))
+
+    def seconds():
+        recall = memory(queries, labels)
+        total = recall.loss + (recall.scores.nan_to_num(neginf=0) * recall.queries[:, :2]).sum()
+        (first,) = torch.autograd.grad(total, queries, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), queries)[0]
+
+    mine = seconds()
+    # A neighbour that is not there has no gradient, whatever is done with its score of -inf.
+    one = units(1, 6).requires_grad_()
+    memory(one, torch.tensor([99])).scores.square().sum().backward()
+    assert one.grad.isfinite().all()
+    monkeypatch.setattr(native, "_made", lambda: "masked")
+    assert torch.allclose(mine, seconds(), atol=1e-5)
 
 
 def test_a_memory_reads_in_one_call(monkeypatch):

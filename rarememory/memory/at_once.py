@@ -1,0 +1,180 @@
+"""Plain reads and writes on a CPU, each in one call of the library in C++.
+
+Each answers None where it takes more than one call, and then nothing is done.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rarememory import native
+from rarememory.base.state import EMPTY, MemoryState, Recall, Write
+from rarememory.lookup import Lookup
+from rarememory.lookup.exact import tolerance
+from rarememory.lookup.ops import native_search, read
+from rarememory.memory.queries import Rows, recalled
+from rarememory.memory.updates import (
+    AverageOrReplace,
+    AverageOrReplaceRandom,
+    ByAgeAndNoise,
+    FirstInFirstOut,
+    Update,
+)
+from rarememory.memory.writing import SHORTEST_SUM
+
+_AVERAGES: dict[type[ByAgeAndNoise], bool] = {
+    AverageOrReplace: True,
+    AverageOrReplaceRandom: True,
+    FirstInFirstOut: False,
+}
+_MOST_ROWS = 1024
+
+
+class _Pair(NamedTuple):
+    """What a read with labels finds, and what its gradient needs."""
+
+    slots: Tensor
+    scores: Tensor
+    values: Tensor
+    units: Tensor
+    loss: Tensor
+    keys: Tensor
+    slopes: Tensor
+
+
+def read_at_once(
+    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup, k: int, temperature: float
+) -> Recall | None:
+    """What plain queries without gradient recall."""
+    flat = _plain(queries, keys)
+    if flat is None or type(k) is not int or k < 1:
+        return None
+    if queries.requires_grad and torch.is_grad_enabled():
+        return None
+    found = read(lookup, flat, keys, values, k)
+    if found is None:
+        return None
+    slots, scores, values, units = found
+    rows = Rows(units, None, None, queries.shape[:-1])
+    return recalled(rows, (slots, scores, values), temperature, None)
+
+
+def read_pair_at_once(
+    queries: Tensor,
+    labels: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lookup: Lookup,
+    margin: float,
+    offset: float,
+    temperature: float,
+) -> Recall | None:
+    """What plain queries recall with labels, with the loss less an offset, and its gradient."""
+    flat = _plain(queries, keys)
+    if flat is None or type(labels) is not Tensor or labels.dtype != torch.int64:
+        return None
+    if labels.shape != queries.shape[:-1] or not native.is_supported(flat, keys, values, labels):
+        return None
+    if native_search(lookup, flat, keys, 2) is None:
+        return None
+    pair = _pair(flat.detach(), labels, keys, values, margin)
+    if pair is None:
+        return None
+    if queries.requires_grad and torch.is_grad_enabled():
+        scores, units, loss = _PairWithGradient.apply(flat, pair)
+        pair = pair._replace(scores=scores, units=units, loss=loss)
+    loss = pair.loss - offset if offset else pair.loss
+    rows = Rows(pair.units, None, None, queries.shape[:-1])
+    return recalled(rows, (pair.slots, pair.scores, pair.values), temperature, loss)
+
+
+def write_at_once(
+    state: MemoryState, update: Update, recall: Recall, labels: Tensor
+) -> Write | None:
+    """Write queries that were just recalled, by a policy of this package."""
+    if not isinstance(update, ByAgeAndNoise) or type(update) not in _AVERAGES:
+        return None
+    averages = _AVERAGES[type(update)]
+    rows, slots = recall.queries, recall.slots
+    if type(labels) is not Tensor or labels.dtype != torch.int64 or labels.shape != rows.shape[:-1]:
+        return None
+    few = 0 < labels.numel() <= min(_MOST_ROWS, len(state.values)) and slots.shape[-1] > 0
+    plain = rows.dtype == torch.float32 == state.keys.dtype and slots.dtype == torch.int64
+    if not few or not plain or rows.shape[-1] != state.keys.shape[1]:
+        return None
+    if not native.is_supported(*state, rows, slots, labels):
+        return None
+    taken, hits = torch.empty_like(labels), torch.empty_like(labels, dtype=torch.bool)
+    overwritten = torch.empty_like(labels)
+    failed = native.library().rarememory_write_at_once(
+        *(state.keys.data_ptr(), *state.keys.shape),
+        *(part.data_ptr() for part in state[1:]),
+        *(rows.data_ptr(), labels.data_ptr(), labels.numel(), slots.data_ptr(), slots.shape[-1]),
+        *(averages, *map(float, update.weights), SHORTEST_SUM),
+        *(taken.data_ptr(), hits.data_ptr(), overwritten.data_ptr()),
+    )
+    if failed:
+        return None
+    # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
+    torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
+    return Write(taken, hits, overwritten)
+
+
+def _plain(queries: Tensor, keys: Tensor) -> Tensor | None:
+    """Float32 queries of the keys' width, [batch, key_dim]; None of any others."""
+    plain = type(queries) is Tensor and queries.dtype == torch.float32 and queries.dim() > 0
+    if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[1]:
+        return None
+    return queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[1])
+
+
+def _pair(
+    queries: Tensor, labels: Tensor, keys: Tensor, values: Tensor, margin: float
+) -> _Pair | None:
+    batch, key_dim = queries.shape
+    if not 0 < batch <= _MOST_ROWS:
+        return None
+    slots, scores = values.new_empty((batch, 2)), keys.new_empty((batch, 2))
+    units, found, loss = (
+        keys.new_empty((batch, key_dim)),
+        torch.empty_like(slots),
+        keys.new_empty(()),
+    )
+    lengths, slopes = keys.new_empty((batch, 1)), torch.empty_like(scores)
+    found_keys = keys.new_empty((batch, 2, key_dim))
+    failed = native.library().rarememory_read_pair(
+        *(queries.data_ptr(), batch, keys.data_ptr(), *keys.shape),
+        *(values.data_ptr(), labels.data_ptr()),
+        *(margin, tolerance(keys), torch.get_num_threads(), units.data_ptr(), lengths.data_ptr()),
+        *(slots.data_ptr(), scores.data_ptr(), found.data_ptr(), found_keys.data_ptr()),
+        *(slopes.data_ptr(), loss.data_ptr()),
+    )
+    return None if failed else _Pair(slots, scores, found, units, loss, found_keys, slopes)
+
+
+class _PairWithGradient(torch.autograd.Function):
+    """Scores, units and loss of a pair that was read natively, as functions of the queries."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, pair: _Pair) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes)
+        return pair.scores, pair.units, pair.loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+        """dq = (g - u (u . g)) / |q|, g = du + sum_i (ds_i + slope_i dloss / batch) K[slot_i]."""
+        of_scores, of_units, of_loss = gradients
+        queries, slots, keys, slopes = ctx.saved_tensors
+        weights = torch.zeros_like(slopes)
+        if of_loss is not None:
+            weights = slopes * (of_loss / len(slopes))
+        if of_scores is not None:
+            weights = weights + of_scores.masked_fill(slots == EMPTY, 0.0)
+        along = torch.bmm(weights.unsqueeze(1), keys).squeeze(1)
+        if of_units is not None:
+            along = along + of_units
+        lengths = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
+        units = queries / lengths
+        return (along - units * (units * along).sum(1, keepdim=True)) / lengths, None
