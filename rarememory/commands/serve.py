@@ -45,7 +45,7 @@ class Service:
         if self.encoder is None:
             memory = Memory(self.width, self.slots, update=FirstInFirstOut())
             place: dict[str, Any] = {"store": self.store, "name": self.name}
-            classifier = wrap(nn.Identity(), host=False, memory=memory, **place)
+            classifier = wrap(nn.Identity(), host=False, memory=memory, reader="nearest", **place)
             return application(classifier, self.token, kind=Vector, read=torch.tensor)
         used = encoder_by_name(self.encoder)
         classifier = wrap(

@@ -58,6 +58,8 @@ class Draft:
 
     def close(self) -> None:
         """Take what the slots hold now, of those that hold something else than before."""
+        if self.rows:
+            return
         self.rows = self._copies()
         changed = torch.zeros_like(self.slots, dtype=torch.bool)
         for name, rows in self.rows.items():

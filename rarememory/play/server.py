@@ -132,5 +132,6 @@ class Connection(H11Protocol):
         if self.waits and self.cycle is self._last:
             self.transport.abort()
             return
-        self._last = self.cycle
+        # An answer may take longer than that: its client has the whole time for the next request.
+        self._last = self.cycle if self.waits else None
         self._start()
