@@ -24,7 +24,7 @@ NARROW = 16
 
 def learn(url: str, quick: bool) -> dict[str, float]:
     """Rows a second of two writers, and of two that insert the same bytes without a memory."""
-    figures = {}
+    figures: dict[str, float] = {}
     for batch, count in ((1, 200), (64, 60)):
         count = count // 10 if quick else count
         rates: dict[str, list[float]] = {"insert": [], "learn": []}

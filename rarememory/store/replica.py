@@ -25,6 +25,7 @@ class Replica:
     def __init__(self, url: str, name: str, patience: float) -> None:
         self.url, self.name, self.patience = url, name, patience
         self._sessions: dict[str, Session] = {}
+        self._closed = False
         self._locks = {"read": threading.RLock(), "write": threading.RLock()}
         self.tried(self._make_tables)
 
@@ -83,6 +84,8 @@ class Replica:
     @contextmanager
     def _session(self, use: str) -> Iterator[Session]:
         with self._locks[use]:
+            if self._closed:
+                raise Lost("this worker has closed its store: open it again")
             if use not in self._sessions:
                 self._sessions[use] = log.session_of(self.url, self.patience)
             try:
@@ -92,7 +95,8 @@ class Replica:
                 raise
 
     def close(self) -> None:
-        """End the connections; the next use makes new ones."""
+        """End the connections, for good: a thread may be about to look."""
+        self._closed = True
         for use, lock in self._locks.items():
             with lock:
                 if use in self._sessions:
