@@ -2,7 +2,8 @@
 
     python -m benchmarks.memory
 
-How many bare matrix products is a training step worth? How much longer does a write take with a
+How many bare matrix products is a training step worth? How much longer than a resnet18 alone does a
+classifier take to predict one image, and to learn one? How much longer does a write take with a
 million slots than with 8,192? And the choice of the oldest slots, the part of a write that reads
 every slot? Run it on a quiet machine. The timing is interleaved, each piece of work runs twice and
 the first time is thrown away (the caches hold other data then), and a ratio is the median over the
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.runner import Benchmark, Run, print_figures
-from rarememory import Memory, Recall
+from rarememory import Memory, Recall, wrap
 from rarememory.memory import writing
 from rarememory.memory.writing import eviction_order
 
@@ -42,7 +43,9 @@ def main(run: Run) -> None:
     """Measure, write the result."""
     torch.manual_seed(0)
     figures: dict[str, float] = {}
-    for key, ratio in {**_training_step(), **_writing()}.items():
+    steps = _training_step()
+    steps["step.ratio_to_product"] = steps["memory.train_step.ratio_to_matmul"]
+    for key, ratio in {**steps, **_writing(), **_classifying()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
     print_figures(figures)
@@ -118,6 +121,36 @@ def _writing() -> dict[str, list[float]]:
     return ratios
 
 
+def _classifying() -> dict[str, list[float]]:
+    """What one prediction, and learning one image, take beyond the model, in percent of it."""
+    from torchvision.models import resnet18
+
+    net, images = resnet18().eval(), torch.randn(24, 3, 224, 224)
+    # What is learnt makes the next prediction fit its reader again: so each has its classifier.
+    first, second = wrap(net), wrap(resnet18().eval())
+    for classifier in (first, second):
+        classifier.learn(images[:20], [row % 5 for row in range(20)])
+    first.predict(images[20])
+    another = itertools.cycle(range(20, 24))
+
+    def alone() -> object:
+        with torch.inference_mode():
+            return net(images[20:21])
+
+    work: dict[str, Callable[[], Work]] = {
+        "model": lambda: alone,
+        "predict": lambda: partial(first.predict, images[20]),
+        "learn": lambda: partial(second.learn, images[next(another)], 3),
+    }
+    seconds = _interleaved(work, rounds=60)
+    return {
+        f"{name}.overhead_percent": [
+            100 * (ratio - 1) for ratio in _ratio(seconds[name], seconds["model"])
+        ]
+        for name in ("predict", "learn")
+    }
+
+
 def _filled(slots: int) -> Memory:
     memory = Memory(KEY_DIM, slots)
     # Straight into the buffers: a write would search for a million rows.
@@ -145,14 +178,16 @@ def _labels(values: Tensor, unknown: Tensor) -> Tensor:
 
 
 def _interleaved(
-    work: Mapping[str, Callable[[], Work]], apart: list[float] | None = None
+    work: Mapping[str, Callable[[], Work]],
+    apart: list[float] | None = None,
+    rounds: int | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every piece of work, all of them in each round.
 
     The work appends to `apart` the seconds of a part that does not count.
     """
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(-WARM_UP, ROUNDS):
+    for round_ in range(-WARM_UP, ROUNDS if rounds is None else rounds):
         for name, prepare in work.items():
             do = prepare()
             do()
