@@ -29,6 +29,13 @@ def plot_embedding(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: fewer than two slots are occupied.
+
+    Example:
+        >>> memory = Memory(key_dim=2, memory_size=4)
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> ax = plot_embedding(memory, {7: "kea", 9: "weka"})
+        >>> len(ax.collections)
+        2
     """
     occupied = memory.state.occupied
     keys, values = memory.keys[occupied].double(), memory.values[occupied]
@@ -54,6 +61,12 @@ def plot_ages(memory: Memory, bins: int = 30, ax: "Axes | None" = None) -> "Axes
 
     Raises:
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> memory = Memory(key_dim=2, memory_size=4)
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> int(sum(bar.get_height() for bar in plot_ages(memory).patches))
+        2
     """
     ax = _axes(ax)
     ax.hist(memory.ages[memory.state.occupied].cpu().numpy(), bins=bins)
@@ -74,6 +87,11 @@ def plot_confusions(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: there are not as many answers as labels.
+
+    Example:
+        >>> ax = plot_confusions(["kea", "kea"], ["kea", "weka"])
+        >>> ax.images[0].get_array().tolist()
+        [[1.0, 0.0], [1.0, 0.0]]
     """
     if len(answers) != len(labels):
         raise ValueError(f"{len(answers)} answers for {len(labels)} labels: give one of each")

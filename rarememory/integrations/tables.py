@@ -56,6 +56,12 @@ def from_frame(remembered: Memory | MemoryClassifier, frame: "pd.DataFrame") -> 
 
     Raises:
         ValueError: a column is missing, unknown or holds what no memory has; nothing is changed.
+
+    Example:
+        >>> one, other = Memory(key_dim=2, memory_size=4), Memory(key_dim=2, memory_size=4)
+        >>> write = one.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> from_frame(other, to_frame(one)), other.values
+        (2, tensor([ 7,  9, -1, -1]))
     """
     return _take(remembered, {str(name): frame[name].tolist() for name in frame})
 
@@ -69,6 +75,15 @@ def write_table(remembered: Memory | MemoryClassifier, path: StrPath) -> None:
         ValueError: the file has another ending, or labels or refs are not of one type each, text
             or number: a column holds one type. A frame takes any.
         ModuleNotFoundError: for Parquet, pandas or pyarrow is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> one = Memory(key_dim=2, memory_size=4)
+        >>> write = one.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> with TemporaryDirectory() as folder:
+        ...     write_table(one, f"{folder}/rows.npz")
+        ...     np.load(f"{folder}/rows.npz")["label"].tolist()
+        [7, 9]
     """
     write = {".parquet": _write_parquet, ".npz": _write_npz}[_ending(path)]
     _, columns = _columns(remembered)
@@ -92,6 +107,15 @@ def read_table(remembered: Memory | MemoryClassifier, path: StrPath) -> int:
     Raises:
         OSError: it cannot be read.
         ValueError: it is damaged, or as in `from_frame`; nothing is changed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> one, other = Memory(key_dim=2, memory_size=4), Memory(key_dim=2, memory_size=4)
+        >>> write = one.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> with TemporaryDirectory() as folder:
+        ...     write_table(one, f"{folder}/rows.npz")
+        ...     read_table(other, f"{folder}/rows.npz")
+        2
     """
     read = {".parquet": _read_parquet, ".npz": _read_npz}[_ending(path)]
     try:
