@@ -83,17 +83,20 @@ def outcome(
 
 def work(url: str, notes: Path, number: int, acts: int, policy: int) -> None:
     """A worker: go on after what was noted, and note each change when it has returned."""
-    with open(notes, "a+", encoding="utf-8") as file, closing(opened(url, POLICIES[policy])) as one:
-        file.seek(0)
-        for turn in range(len([line for line in file if line.endswith("\n")]), acts):
-            name = f"{number}-{turn}"
-            try:
+    try:
+        with (
+            open(notes, "a+", encoding="utf-8") as file,
+            closing(opened(url, POLICIES[policy])) as one,
+        ):
+            file.seek(0)
+            for turn in range(len([line for line in file if line.endswith("\n")]), acts):
+                name = f"{number}-{turn}"
                 done = act(one, number * ACTS + turn, once=name)
-            except ConnectionError:
-                # Of the learn nothing is known; the next process does it again.
-                os._exit(TRIED)
-            file.write(f"{name}/0 {one.version} {digest(one)} {done}\n")
-            file.flush()
+                file.write(f"{name}/0 {one.version} {digest(one)} {done}\n")
+                file.flush()
+    except ConnectionError:
+        # Of a learn nothing is known then; the next process does it again.
+        os._exit(TRIED)
     os._exit(0)
 
 
