@@ -93,8 +93,9 @@ class Memory(nn.Module):
         tensor([0, 1])
         >>> memory(queries + 0.1).prediction
         tensor([3, 5])
-        >>> memory(queries.requires_grad_(), labels).loss
-        tensor(0., grad_fn=<MeanBackward0>)
+        >>> loss = memory(queries.requires_grad_(), labels).loss
+        >>> loss.item(), loss.requires_grad
+        (0.0, True)
     """
 
     keys: Tensor
