@@ -210,7 +210,9 @@ class _Fitted:
         if len(self.classes) > 1 + foreign_host:
             self.discriminant = fit_discriminant(keys, values, settings)
             # A single example is farther from its class than a mean is: distances are not alike.
-            if counts.min() > 1:
+            # And the host's classes lie in directions that few examples say nothing of.
+            spans = len(keys) - len(self.classes) >= keys.shape[1]
+            if counts.min() > 1 and (spans or not foreign_host):
                 gaussian = better_gaussian(self.discriminant, features, values, settings)
                 self.discriminant = gaussian or self.discriminant
             elif counts.max() == 1:

@@ -149,6 +149,21 @@ def test_a_classifier_tells_classes_by_their_lengths() -> None:
     assert classifier.predict(1000 * drawn(1)[0][:1]) == ["unknown"]
 
 
+@pytest.mark.parametrize(("per_class", "by_distance"), [(3, False), (12, True)])
+def test_beside_a_host_distances_need_examples_in_all_directions(
+    per_class: int, by_distance: bool
+) -> None:
+    features, labels = drawn(0, per_class=per_class, dim=40)
+    names = [f"new {label}" for label in labels.tolist()]
+    torch.manual_seed(0)
+    alone = rarememory.wrap(nn.Identity(), host=False)
+    hosted = rarememory.wrap(nn.Linear(40, 3))
+    for classifier in (alone, hosted):
+        classifier.learn(features, names)
+    assert isinstance(discriminant(alone), GaussianDiscriminant)
+    assert isinstance(discriminant(hosted), GaussianDiscriminant) == by_distance
+
+
 def test_single_examples_along_few_directions_are_compared_by_distances() -> None:
     classifier = rarememory.wrap(nn.Identity(), host=False)
     features = torch.tensor([[1.0], [2.0], [4.0], [7.0], [11.0], [16.0]]) * torch.tensor(
