@@ -15,6 +15,8 @@ MAX_CONNECTIONS = 200
 """One more takes the place of that which has waited longest without sending a request."""
 BACKLOG = 1024
 """Connections that the system may hold until the server takes them."""
+_READING = 0.1
+"""Seconds in which a request that has come with its connection is read."""
 
 
 class Server:
@@ -103,12 +105,16 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Not at once: hundreds may be accepted before the first of them is read.
+        self.loop.call_later(_READING, self._make_room)
+        self._start()
+
+    def _make_room(self) -> None:
         there = [one for one in self.connections if not one.transport.is_closing()]
         waiting = [one for one in there if isinstance(one, Connection) and one.waits]
         if len(there) > self.most and waiting:
             # The timers end in the order in which the connections began to wait.
             min(waiting, key=lambda one: one.deadline).transport.abort()
-        self._start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
