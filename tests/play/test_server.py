@@ -4,6 +4,7 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from itertools import islice
 from threading import Event
 from urllib.parse import quote
@@ -236,6 +237,27 @@ def test_beyond_so_many_connections_the_one_that_waited_longest_is_closed(server
     assert time.perf_counter() - begin < 0.8 * page.PATIENCE
     for client in clients:
         client.close()
+
+
+def test_a_request_that_came_before_many_connections_is_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving_, "MAX_CONNECTIONS", 5)
+    server = Server(Session(tmp_path / "drawings.safetensors"))
+    with closing(server), ThreadPoolExecutor(1) as pool:
+        # Before it accepts any, so that it accepts all at once.
+        first = socket.create_connection(("127.0.0.1", server.port))
+        first.sendall(
+            f"GET /{server.page.token}/ HTTP/1.1\r\nHost: {server.page.address}\r\n\r\n".encode()
+        )
+        others = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+        running = pool.submit(server.serve_forever)
+        first.settimeout(20)
+        try:
+            assert first.recv(12) == b"HTTP/1.1 200"
+        finally:
+            server.shutdown()
+            for client in (first, *others):
+                client.close()
+            running.result()
 
 
 def test_of_many_requests_at_once_some_are_told_to_wait_and_the_others_are_answered(
