@@ -18,7 +18,7 @@ from rarememory.classifier.blend import Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
 from rarememory.classifier.gaussian import (
     GaussianDiscriminant,
-    better_gaussian,
+    fit_gaussian,
     one_shot_gaussian,
 )
 from rarememory.classifier.metric import SHRINKAGES
@@ -213,7 +213,8 @@ class _Fitted:
             # And the host's classes lie in directions that few examples say nothing of.
             spans = len(keys) - len(self.classes) >= keys.shape[1]
             if counts.min() > 1 and (spans or not foreign_host):
-                gaussian = better_gaussian(self.discriminant, features, values, settings)
+                left_out = self.discriminant.left_out
+                gaussian = fit_gaussian(features, values, settings, than=left_out)
                 self.discriminant = gaussian or self.discriminant
             elif counts.max() == 1:
                 self.discriminant = one_shot_gaussian(features, values) or self.discriminant

@@ -18,9 +18,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rarememory.classifier.discriminant import Discriminant, LeftOut, Settings
+from rarememory.classifier.discriminant import LeftOut, Settings
 from rarememory.classifier.metric import (
-    CELLS,
     Examples,
     FittedMetric,
     Spread,
@@ -91,22 +90,6 @@ class GaussianDiscriminant:
         return (features.to(self.mean.dtype) - self.mean) / self.deviations
 
 
-def better_gaussian(
-    cosine: Discriminant,
-    features: Float[Tensor, "examples key_dim"],
-    values: Int64[Tensor, " examples"],
-    settings: Settings,
-) -> GaussianDiscriminant | None:
-    """The reader by distances, if it answers more examples than that by cosines; otherwise None.
-
-    A part of the examples shows which it is, so that the other costs little.
-    """
-    tried = fit_gaussian(features, values, settings, _TRIED)
-    if tried is None or not answers_more(tried.left_out, cosine.left_out):
-        return None
-    return fit_gaussian(features, values, settings._replace(shrinkage=tried.found.shrinkage))
-
-
 def one_shot_gaussian(
     features: Float[Tensor, "examples key_dim"], values: Int64[Tensor, " examples"]
 ) -> GaussianDiscriminant | None:
@@ -131,7 +114,7 @@ def one_shot_gaussian(
         scale = _ONE_SHOT_SCALE / columns
         found = FittedMetric(metric.new_ones(len(metric)), 0.0, None, None, scale, None)
         logits = -scale / 2 * torch.cdist(rows, rows).square()
-        left_out = _left_out(examples, torch.arange(len(rows)), logits, rows, scale)
+        left_out = _left_out(examples, examples.some(), logits, rows, scale)
         return GaussianDiscriminant(
             examples.classes, mean, metric, deviations, found, rows, left_out
         )
@@ -141,25 +124,36 @@ def fit_gaussian(
     features: Float[Tensor, "examples key_dim"],
     values: Int64[Tensor, " examples"],
     settings: Settings = Settings(),  # noqa: B008, a tuple
-    cells: int = CELLS,
+    than: LeftOut | None = None,
 ) -> GaussianDiscriminant | None:
     """The reader of these examples; the same for the same examples, in whatever order they are.
 
-    None where all examples of a class are equal: there is no metric then.
+    None where all examples of a class are equal: there is no metric then. And None where it does
+    not answer more than cosines do; a part of the examples shows that, so that it costs little.
 
     Args:
         features: in any float dtype.
         values: integers of their classes; every class has two examples at least.
         settings: of which the shrinkage counts; there is no refinement.
-        cells: leave-one-out scores, of so many examples and all classes.
+        than: what cosines say of the examples; None to fit it in any case.
     """
     with fitting(features.device):
         examples = Examples.of(features, values)
         rows, mean, deviations = _scaled_columns(examples)
         means = examples.class_means(rows)
         spread = Spread.of(rows, examples.places, means, examples.counts)
-        some = examples.some(cells)
-        found = fitted_metric(spread, some, settings.shrinkage, densities=True)
+        shrinkage = settings.shrinkage
+        if than is not None:
+            some = examples.some(_TRIED)
+            tried = fitted_metric(spread, some, shrinkage, densities=True)
+            if tried.left_out is None:
+                return None
+            left_out = _left_out(examples, some, tried.left_out, spread.rows[some], tried.scale)
+            if not answers_more(left_out, than):
+                return None
+            shrinkage = tried.shrinkage
+        some = examples.some()
+        found = fitted_metric(spread, some, shrinkage, densities=True)
         if found.left_out is None:
             return None
         roots, logits = found.precision.sqrt(), found.scale * found.left_out

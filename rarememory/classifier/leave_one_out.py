@@ -85,7 +85,7 @@ def left_out_products(
     r_m = residual_by_mean.gather(1, own).squeeze(1)
     x_r, residuals = x_x - x_m, rows - means[classes]
     # By itself and not as a difference: of few examples 1 - k0 r_r is close to 0.
-    r_r = (residuals.square() * precision).sum(1)
+    r_r = residuals.square() @ precision
     others = (n - 1).clamp(min=1)
     start = (1 - shrinkage) * n / (others * max(1, degrees))
     k = (start / (1 - start * r_r).clamp(min=1e-5)).where(n > 1, 0.0)
