@@ -50,6 +50,7 @@ def left_out_products(
     precision: Float[Tensor, " dim"],
     shrinkage: float,
     degrees: int,
+    residual_squares: Float[Tensor, "examples dim"] | None = None,
 ) -> LeftOutProducts:
     """What compares each example with the mean of every class, itself left out of mean and metric.
 
@@ -62,6 +63,7 @@ def left_out_products(
         precision: the diagonal of P in these axes.
         shrinkage: of the covariance, in [0, 1].
         degrees: of freedom of the covariance, examples less classes.
+        residual_squares: (x - m)^2 of each example and its own class, if they are there already.
 
     Example:
         >>> import torch
@@ -83,9 +85,11 @@ def left_out_products(
     x_x = (weighted * rows).sum(1)
     x_m = by_mean.gather(1, own).squeeze(1)
     r_m = residual_by_mean.gather(1, own).squeeze(1)
-    x_r, residuals = x_x - x_m, rows - means[classes]
+    x_r = x_x - x_m
     # By itself and not as a difference: of few examples 1 - k0 r_r is close to 0.
-    r_r = residuals.square() @ precision
+    if residual_squares is None:
+        residual_squares = (rows - means[classes]).square()
+    r_r = residual_squares @ precision
     others = (n - 1).clamp(min=1)
     start = (1 - shrinkage) * n / (others * max(1, degrees))
     k = (start / (1 - start * r_r).clamp(min=1e-5)).where(n > 1, 0.0)

@@ -175,11 +175,14 @@ def fitted_metric(
     labels = places[judged]
     weights = class_weights(labels, counts)
 
+    squares = (rows - spread.means[places]).square()
+
     def tried(one: float) -> tuple[float, FittedMetric]:
         precision = 1 / ((1 - one) * spread.variances + one * level)
-        scores = score(
-            left_out_products(rows, places, spread.means, counts, precision, one, spread.degrees)
+        products = left_out_products(
+            rows, places, spread.means, counts, precision, one, spread.degrees, squares
         )
+        scores = score(products)
         found = scores[judged]
         loss, scale = _best_scale(found, labels, weights, scales)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
