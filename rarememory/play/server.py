@@ -13,7 +13,7 @@ from rarememory.play.session import Session
 ADDRESS = "127.0.0.1"
 MAX_CONNECTIONS = 200
 """One more takes the place of that which has waited longest without sending a request."""
-BACKLOG = 1024
+BACKLOG = 2048
 """Connections that the system may hold until the server takes them."""
 _READING = 0.1
 """Seconds in which a request that has come with its connection is read."""
@@ -42,21 +42,8 @@ class Server:
             raise
         self.session = session
         self.page = Page(session, f"{ADDRESS}:{self.port}")
-        config = uvicorn.Config(
-            self.page.application,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            # It would print addresses, and so the token.
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=int(PATIENCE),
-            # Ctrl-C waits no longer for clients.
-            timeout_graceful_shutdown=1,
-        )
+        # Ctrl-C waits a second for clients, and no longer.
+        config = config_of(self.page.application, Connection, PATIENCE, 1)
         self._server = uvicorn.Server(config)
 
     @property
@@ -86,6 +73,33 @@ class Server:
     def close(self) -> None:
         """Free the port."""
         self._socket.close()
+
+
+def config_of(
+    application: Any, connection: type["Connection"], patience: float, ending: int
+) -> uvicorn.Config:
+    """How uvicorn serves an application: silently, and with nothing that is not needed.
+
+    Args:
+        application: as ASGI has it.
+        connection: what limits connections.
+        patience: seconds that a client has to send its next request.
+        ending: seconds that clients have when the server ends.
+    """
+    return uvicorn.Config(
+        application,
+        http=connection,
+        ws="none",
+        lifespan="off",
+        # It would print addresses, and so the token.
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(patience),
+        timeout_graceful_shutdown=ending,
+    )
 
 
 class Connection(H11Protocol):

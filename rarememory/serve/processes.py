@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from rarememory.play.server import Connection
+from rarememory.play.server import BACKLOG, Connection, config_of
 from rarememory.serve.limits import Application
 
 MAX_CONNECTIONS = 1024
@@ -41,7 +41,7 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
     """
     # As Ctrl-C: the workers end with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listening = socket.create_server((address, port), backlog=2048, reuse_port=False)
+    listening = socket.create_server((address, port), backlog=BACKLOG, reuse_port=False)
     if workers == 1:
         run(make, listening)
         return
@@ -68,16 +68,5 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
 
 def run(make: Callable[[], Application], listening: socket.socket) -> None:
     """Be one worker."""
-    config = uvicorn.Config(
-        make(),
-        http=ServiceConnection,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=int(PATIENCE),
-        timeout_graceful_shutdown=5,
-    )
+    config = config_of(make(), ServiceConnection, PATIENCE, 5)
     uvicorn.Server(config).run(sockets=[listening])
