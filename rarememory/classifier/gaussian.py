@@ -28,11 +28,18 @@ from rarememory.classifier.metric import (
     fitting,
     squares_outside,
 )
+from rarememory.classifier.norms import norms_of
 
 _ONE_SHOT_SCALE = 16.0
 """Of the mean squared difference of a column."""
 _FEW_DIRECTIONS = 2.5
 """So few that cosines about a mean tell little; features of networks have at least five."""
+_MANY_DIRECTIONS = 12.0
+"""Features of networks have more, columns of tables fewer."""
+_EQUAL_LENGTHS = 1e-2
+"""Part of the longest by which lengths that are meant to be equal differ, in bfloat16 too."""
+_SOME = 512
+"""Examples that show how many directions there are."""
 _TRIED = 2**17
 """Leave-one-out scores that show which form of the reader answers more."""
 
@@ -95,16 +102,12 @@ def one_shot_gaussian(
 ) -> GaussianDiscriminant | None:
     """The reader by distances of classes with one example each, if it serves them; otherwise None.
 
-    It does where their directions are few: (sum l)^2 / sum l^2, with the variances l of the unit
-    features along their principal axes, is at most 2.5, and at most half of what is possible.
+    It does where their directions are few: at most 2.5, and at most half of what is possible.
     """
     with fitting(features.device):
         examples = Examples.of(features, values)
-        rows = normalize(examples.rows, dim=1)
-        variances = torch.linalg.svdvals(rows - rows.mean(0)).square()
-        directions = variances.sum().square() / variances.square().sum()
-        # Of examples in one direction it is NaN, and greater than nothing.
-        if directions > min(_FEW_DIRECTIONS, (len(rows) - 1) / 2):
+        # Of equal examples it is NaN, which is not greater.
+        if _directions(examples.rows) > min(_FEW_DIRECTIONS, (len(examples.rows) - 1) / 2):
             return None
         rows, mean, deviations = _scaled_columns(examples)
         columns = int(deviations.isfinite().sum())
@@ -129,7 +132,8 @@ def fit_gaussian(
     """The reader of these examples; the same for the same examples, in whatever order they are.
 
     None where all examples of a class are equal: there is no metric then. And None where it does
-    not answer more than cosines do; a part of the examples shows that, so that it costs little.
+    not answer more than cosines do; a part of the examples shows that, so that it costs little, and
+    where it cannot be, nothing is fitted.
 
     Args:
         features: in any float dtype.
@@ -139,6 +143,8 @@ def fit_gaussian(
     """
     with fitting(features.device):
         examples = Examples.of(features, values)
+        if than is not None and not _may_tell_more(examples.rows):
+            return None
         rows, mean, deviations = _scaled_columns(examples)
         means = examples.class_means(rows)
         spread = Spread.of(rows, examples.places, means, examples.counts)
@@ -183,6 +189,29 @@ def answers_more(one: LeftOut, other: LeftOut) -> bool:
     mean = (weights * gains).sum()
     error = (weights.square() * (gains - mean).square()).sum().sqrt()
     return bool(mean > error)
+
+
+def _may_tell_more(features: Float[Tensor, "examples key_dim"]) -> bool:
+    """Whether distances may tell classes apart that directions do not.
+
+    Not where all features have the same length, as those of many encoders do, and lie along many
+    directions: then all are about as far from their mean.
+    """
+    norms = norms_of(features)
+    equal = norms.amax() - norms.amin() <= _EQUAL_LENGTHS * norms.amax()
+    return not bool(equal) or _directions(features) <= _MANY_DIRECTIONS
+
+
+def _directions(features: Tensor) -> float:
+    """How many directions unit features lie along, by up to 512 of them.
+
+    (sum l)^2 / sum l^2, with the variances l along their principal axes; NaN where all are equal.
+    """
+    some = torch.linspace(0, len(features) - 1, min(len(features), _SOME)).long()
+    rows = normalize(features[some.to(features.device)], dim=1)
+    rows = rows - rows.mean(0)
+    products = rows @ rows.T
+    return (products.trace().square() / products.square().sum()).item()
 
 
 def _scaled_columns(examples: Examples) -> tuple[Tensor, Tensor, Tensor]:

@@ -57,29 +57,30 @@ def write_examples(
     if not examples.labels:
         return Learnt.joined([])
     _check_features(examples.features)
-    # A row is written into one slot: one example, or all those of a class.
     numbers = book.ids(examples.labels)
-    labels, rows = examples.labels, list(range(len(numbers)))
+    # By their integers, for to Python the labels 1 and True are equal.
+    names: dict[int, Label] = {}
+    for number, label in zip(numbers, examples.labels, strict=True):
+        names.setdefault(number, label)
+    # A row is written into one slot: one example, or all those of a class.
+    rows = list(range(len(numbers)))
     if average:
-        # By their integers, for to Python the labels 1 and True are equal.
-        first = {number: row for row, number in reversed(list(enumerate(numbers)))}
-        row_of = {number: row for row, number in enumerate(dict.fromkeys(numbers))}
-        labels = [examples.labels[first[number]] for number in row_of]
-        rows = [row_of[number] for number in numbers]
-    refs: list[list[Label]] = [[] for _ in labels]
+        row_of = {number: row for row, number in enumerate(names)}
+        rows, numbers = [row_of[number] for number in numbers], list(names)
+    refs: list[list[Label]] = [[] for _ in numbers]
     for row, ref in zip(rows, examples.refs, strict=True):
         refs[row].append(ref)
     places = torch.tensor(rows, device=examples.features.device)
     features, norms = examples.features, norms_of(examples.features)
     if average:
         features, norms = _mean_directions(features, places), _means(norms, places)
-    ids = torch.tensor(book.ids(labels), device=features.device)
+    ids = torch.tensor(numbers, device=features.device)
     size = len(memory.values)
     parts = []
-    for begin in range(0, len(labels), size):
+    for begin in range(0, len(numbers), size):
         some = slice(begin, begin + size)
         parts.append(_write(memory, book, features[some], norms[some], ids[some], refs[some]))
-    book.add(labels)
+    book.add(names.values())
     slots, hits, lost = zip(*parts, strict=True)
     labels_lost = [book.label(number) for numbers in lost for number in numbers]
     return Learnt(torch.cat(slots)[places], torch.cat(hits)[places], labels_lost)

@@ -109,6 +109,18 @@ def test_distances_are_chosen_where_they_answer_more_and_cosines_elsewhere() -> 
     assert not answers_more(without.left_out, by_cosine)
 
 
+def test_distances_are_not_tried_for_unit_features_along_many_directions() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(8).repeat_interleave(20)
+    unit = nn.functional.normalize(torch.randn(160, 64, generator=random), dim=1)
+    # Left-out answers that are all wrong: whatever is tried is better.
+    wrong = torch.eye(8)[(labels + 1) % 8]
+    worst = LeftOut(wrong, wrong, wrong, torch.arange(160), labels, labels >= 0, unit, 1.0)
+    assert fit_gaussian(unit, labels, than=worst) is None
+    assert fit_gaussian(unit * (1 + labels.unsqueeze(1)), labels, than=worst)
+    assert fit_gaussian(unit[:, :4], labels, than=worst)
+
+
 def test_readers_are_compared_example_by_example() -> None:
     """Every example of which the better one is wrong is one of which the other is right."""
     right = torch.tensor([True, True, False, True, False, True, True, True])
