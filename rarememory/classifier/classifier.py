@@ -361,7 +361,8 @@ class MemoryClassifier(LockedModule):
         def write(batch: LabelledFeatures) -> Learnt:
             learnt = write_examples(self.memory, self._book, batch, average)
             self._example_dims = batch.example_dims
-            if learnt.lost:
+            # Most often other slots have the labels that were overwritten in some.
+            if not {*self._book.ids(learnt.lost)} <= {*self._class_ids().tolist()}:
                 self._book = self._remembered_book()
             return learnt
 
