@@ -252,7 +252,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory.write": [only("left", "and")],
         "Memory._loss": [operator("-", "+")],
         "Memory.rows_to_write": [drop("require_writable")],
-        "Memory._write_once": [operator("not in", "in"), operator("!=", "==")],
+        "Memory._fill": [operator("!=", "=="), drop("fill")],
+        "Memory._write_at_once": [drop("_fill")],
         "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
         "Memory._numbers": [condition(False)],
         "Memory.merge": [drop_raise(), drop("require_writable")],
@@ -322,6 +323,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_asked_in_turn": [operator("==", "!=")],
         "_search": [condition(False, 2)],
     },
+    "base/derived.py": {"Derived.of": [only("left", "and")]},
     "base/locks.py": {
         "ReadersWriterLock.reading": [condition(True)],
         "ReadersWriterLock.writing": [condition(True)],

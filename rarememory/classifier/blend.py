@@ -16,6 +16,8 @@ it. Without a host this is the vote of Kaiser et al. 2017, section 2; with an em
 alone answers.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -63,7 +65,8 @@ class Evidence(NamedTuple):
     follows: bool = False
 
 
-class Classes(NamedTuple):
+@dataclass(frozen=True)
+class Classes:
     """The classes that may be predicted.
 
     Attributes:
@@ -73,6 +76,11 @@ class Classes(NamedTuple):
 
     ids: Int64[Tensor, " classes"]
     host_ids: Int64[Tensor, " n_host"]
+
+    @cached_property
+    def host_columns(self) -> Int64[Tensor, " n_host"]:
+        """The index of each of the host's classes among the ids; len(ids) for a forgotten one."""
+        return self.columns(self.host_ids)
 
     def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
         """The index of each integer among the ids; len(ids) for EMPTY."""
@@ -90,10 +98,10 @@ def resolved(weights: BlendWeights, host_score: float) -> BlendWeights:
 
 def class_logits(
     evidence: Evidence, weights: BlendWeights, classes: Classes
-) -> Float[Tensor, "batch classes"]:
-    """The z of every class; EXCLUDED for a class without any evidence."""
+) -> Float[Tensor, "batch columns"]:
+    """The z of every class; EXCLUDED for one without evidence and, last, for no class at all."""
     z, _ = _class_logits(evidence, weights, classes)
-    return z[:, :-1]
+    return z
 
 
 def probabilities(
@@ -101,9 +109,8 @@ def probabilities(
 ) -> Float[Tensor, "batch classes"]:
     """The probability of every class; all are 0 where no class has any evidence."""
     z = class_logits(evidence, weights, classes)
-    # One more column, because there may be no class.
-    p = torch.nn.functional.pad(z, (0, 1), value=EXCLUDED).softmax(1)[:, :-1]
-    return p * (z > EXCLUDED / 2)
+    p = z.softmax(1) * (z > EXCLUDED / 2)
+    return p[:, :-1]
 
 
 def example_weights(
@@ -123,10 +130,10 @@ def _class_logits(
     columns, exponents = classes.columns(evidence.values), _exponents(evidence, weights)
     host = exponents.new_zeros(len(exponents), len(classes.ids) + 1)
     if evidence.logits is not None:
-        host_columns = classes.columns(classes.host_ids).expand(len(host), -1)
+        host_columns = classes.host_columns.expand(len(host), -1)
         allowed = evidence.logits > EXCLUDED / 2
         term = weights.host_weight * evidence.logits.log_softmax(1) + weights.host_bias
-        host = host.scatter(1, host_columns, term.masked_fill(~allowed, 0.0).to(host.dtype))
+        host = host.scatter(1, host_columns, term.where(allowed, 0.0).to(host.dtype))
         host_score = resolved(weights, evidence.host_score).host_score
         prior = (host_score / weights.temperature).to(host.dtype)
         columns = torch.cat([columns, host_columns], 1)
@@ -143,6 +150,7 @@ def _class_logits(
 
 def _exponents(evidence: Evidence, weights: BlendWeights) -> Float[Tensor, "batch k"]:
     """s_i / T; EXCLUDED where there is no neighbour."""
+    nothing = evidence.values == EMPTY
     # There the score is -inf, whose gradient would be NaN.
-    scores = evidence.scores.masked_fill(evidence.values == EMPTY, 0.0)
-    return (scores / weights.temperature).masked_fill(evidence.values == EMPTY, EXCLUDED)
+    scores = evidence.scores.masked_fill(nothing, 0.0)
+    return (scores / weights.temperature).masked_fill(nothing, EXCLUDED)

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rarememory.base.state import EMPTY
+from rarememory.base.derived import Derived
+from rarememory.base.state import EMPTY, host_may_read
 from rarememory.classifier import blend, calibration, openset
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
 
@@ -40,6 +41,8 @@ class Ensembler(nn.Module):
         self.register_buffer("weights", torch.tensor([temperature, host_score, 1.0, 0.0]))
         self.register_buffer("threshold", torch.tensor(-torch.inf))
         self.register_buffer("host_ids", torch.arange(n_host))
+        self._asked: Derived[Classes] = Derived()
+        self._forgotten: Derived[tuple[Tensor, bool]] = Derived()
 
     @property
     def blend_weights(self) -> BlendWeights:
@@ -52,8 +55,8 @@ class Ensembler(nn.Module):
         Raises:
             ValueError: there are more or fewer logits than classes.
         """
-        forgotten = self.host_ids == EMPTY
-        if logits is None or forgotten.all():
+        forgotten, all_forgotten = self._forgotten.of(_forgotten, self.host_ids)
+        if logits is None or all_forgotten:
             return None
         if logits.shape[1:] != forgotten.shape:
             raise ValueError(
@@ -70,7 +73,7 @@ class Ensembler(nn.Module):
         return logits.masked_fill(~asked, EXCLUDED)
 
     def _classes(self, ids: Tensor) -> Classes:
-        return Classes(ids, self.host_ids.where(torch.isin(self.host_ids, ids), EMPTY))
+        return self._asked.of(_classes_among, ids, self.host_ids)
 
     def probabilities(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, "batch classes"]:
         """The probability of every class; `ids` are the integers of all classes, ascending."""
@@ -86,11 +89,14 @@ class Ensembler(nn.Module):
 
     def decide(self, evidence: Evidence, ids: Tensor) -> Int64[Tensor, " batch"]:
         """The index of the likeliest class among `ids`; len(ids) for an unknown example."""
-        classes = self._classes(ids)
-        z = blend.class_logits(evidence, self.blend_weights, classes)
-        # One more column, which is the best where no class has any evidence.
-        best = nn.functional.pad(z, (0, 1), value=EXCLUDED / 2).argmax(1)
-        return best.where(self.familiarity(evidence, ids) > self.threshold, len(ids))
+        weights, classes = self.blend_weights, self._classes(ids)
+        z = blend.class_logits(evidence, weights, classes)
+        best = z.max(1)
+        if host_may_read(self.threshold) and self.threshold == -torch.inf:
+            known = best.values > EXCLUDED / 2
+        else:
+            known = openset.familiarity(evidence, weights, classes, z) > self.threshold
+        return best.indices.where(known, len(ids))
 
     def fit_threshold(
         self,
@@ -203,3 +209,13 @@ class Ensembler(nn.Module):
     def forget_classes(self, ids: list[int]) -> None:
         """Never predict these classes from the host's logits again."""
         self.host_ids[torch.isin(self.host_ids, self.host_ids.new_tensor(ids))] = EMPTY
+
+
+def _classes_among(ids: Tensor, host_ids: Tensor) -> Classes:
+    return Classes(ids, host_ids.where(torch.isin(host_ids, ids), EMPTY))
+
+
+def _forgotten(host_ids: Tensor) -> tuple[Tensor, bool]:
+    """Which of the host's classes are, and whether all of them."""
+    forgotten = host_ids == EMPTY
+    return forgotten, bool(forgotten.all())

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY
 from rarememory.classifier.labels import (
     Label,
@@ -49,6 +50,7 @@ class LabelBook:
         self._labels: dict[int, Label] = {}
         self._refs: dict[int, tuple[Label, ...]] = {}
         self._next_id = 0
+        self._present: Derived[Tensor] = Derived()
         # In a draft: what slots had before.
         self._before: dict[int, tuple[Label, ...]] | None = None
         self.add(labels)
@@ -112,7 +114,8 @@ class LabelBook:
 
     def _set(self, label: Label, number: int) -> None:
         self._ids[typed_label(label)] = number
-        self._labels.setdefault(number, label)
+        if number not in self._labels:
+            self._labels[number], self._present = label, Derived()
         self._next_id = max(self._next_id, number + 1)
 
     def put_labels(self, labels: Mapping[int, Any], next_id: int) -> None:
@@ -126,7 +129,7 @@ class LabelBook:
 
     def _drop(self, number: int) -> None:
         if number in self._labels:
-            key = typed_label(self._labels.pop(number))
+            key, self._present = typed_label(self._labels.pop(number)), Derived()
             if self._ids.get(key) == number:
                 del self._ids[key]
 
@@ -195,6 +198,9 @@ class LabelBook:
         self, values: Int64[Tensor, " slots"], host_ids: Int64[Tensor, " n_host"]
     ) -> Int64[Tensor, " classes"]:
         """The integers, ascending, of the labels that a slot or a class of the host has."""
+        return self._present.of(self._find_present, values, host_ids)
+
+    def _find_present(self, values: Tensor, host_ids: Tensor) -> Tensor:
         numbers = torch.tensor([*self._labels], dtype=torch.int64, device=values.device)
         # EMPTY marks the last place, which belongs to no label.
         used = torch.zeros(self._next_id + 1, dtype=torch.bool, device=values.device)
@@ -208,7 +214,7 @@ class LabelBook:
         """A copy with the labels that are present, and the refs of occupied slots."""
         book = copy(self)
         book._before = None
-        book._ids, book._labels = dict(self._ids), dict(self._labels)
+        book._ids, book._labels, book._present = dict(self._ids), dict(self._labels), Derived()
         for number in self._labels.keys() - self.present(values, host_ids).tolist():
             book._ids.pop(typed_label(book._labels.pop(number)), None)
         # Files of an older version may have two spellings of a text, as two labels.

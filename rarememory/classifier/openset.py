@@ -14,35 +14,40 @@ SEVERAL = 5
 
 
 def familiarity(
-    evidence: Evidence, weights: BlendWeights, classes: Classes
+    evidence: Evidence,
+    weights: BlendWeights,
+    classes: Classes,
+    z: Float[Tensor, "batch columns"] | None = None,
 ) -> Float[Tensor, " batch"]:
     """The evidence for the best class: any number, greater is surer.
 
     Without a host it is the cosine of the nearest remembered example. With a host it is on the same
     scale, as the cosine of an example that alone would give as much evidence: T max_y z_y, with z_y
     as in `blend`, but the host's log-odds log(p / (1 - p)) in place of log p, because log-odds do
-    not saturate as p does near 1. It is -inf where no class has any evidence.
+    not saturate as p does near 1. It is -inf where no class has any evidence. Who has the z of the
+    classes already gives them too.
     """
     if evidence.logits is None:
         # One column more, because there may be no class.
         return torch.nn.functional.pad(evidence.scores, (1, 0), value=-torch.inf).amax(1)
-    z = class_logits(evidence, weights, classes)
-    columns = classes.columns(classes.host_ids).expand(len(z), -1)
-    others = torch.nn.functional.pad(torch.zeros_like(z), (0, 1))
+    if z is None:
+        z = class_logits(evidence, weights, classes)
+    columns = classes.host_columns.expand(len(z), -1)
+    others = torch.zeros_like(z)
     others = others.scatter(1, columns, _log_of_others(evidence.logits).to(z.dtype))
-    z = z - weights.host_weight * others[:, :-1]
-    best = torch.nn.functional.pad(z, (1, 0), value=EXCLUDED).amax(1)
+    best = (z - weights.host_weight * others).amax(1)
     return (weights.temperature * best).masked_fill(best <= EXCLUDED / 2, -torch.inf)
 
 
 def _log_of_others(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, "batch n_host"]:
     """log(1 - p) of every class, at least -100."""
-    likeliest = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
+    likeliest = torch.zeros_like(logits, dtype=torch.bool)
+    likeliest = likeliest.scatter(1, logits.argmax(1, keepdim=True), value=True)
     # For the likeliest from the logits of the others: 1 - p rounds to 0 where p is near 1.
     rest = logits.masked_fill(likeliest, -torch.inf).logsumexp(1, keepdim=True)
     of_likeliest = (rest - logits.logsumexp(1, keepdim=True)).clamp(min=-100.0)
     of_rest = torch.log1p(-logits.softmax(1).masked_fill(likeliest, 0.0))
-    return of_rest.where(~likeliest, of_likeliest)
+    return torch.where(likeliest, of_likeliest, of_rest)
 
 
 def without_own_class(

@@ -352,19 +352,23 @@ class Memory(nn.Module):
             *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
             *(before, self.usage),
         )
-        own = [name for name in self._slot_fills if name not in MemoryState._fields]
+        self._fill(write.slots, inserted)
+        self._after_write(write.slots)
+        return write, inserted & (write.slots == EMPTY)
+
+    def _fill(self, slots: Tensor, inserted: Tensor) -> None:
+        """Reset own entries of the slots that these rows have been put into."""
+        own = self._slot_fills.keys() - SLOT_BUFFERS
         if own:
-            filled = write.slots[inserted & (write.slots != EMPTY)]
+            filled = slots[inserted & (slots != EMPTY)]
             for name in own:
                 self.get_buffer(name)[filled] = self._slot_fills[name]
             if self.usage is not None:
                 self.usage.fill(filled)
-        self._after_write(write.slots)
-        return write, inserted & (write.slots == EMPTY)
 
     def _write_at_once(self, queries: Tensor | Recall, labels: Tensor) -> Write | None:
         self.require_writable("write")
-        if self._draft is not None or len(self._slot_fills) > len(SLOT_BUFFERS):
+        if self._draft is not None:
             return None
         recall = queries if isinstance(queries, Recall) else self._read_at_once(queries, None, 1)
         if recall is None or recall.filtered:
@@ -372,7 +376,9 @@ class Memory(nn.Module):
         self._before_write()
         write = at_once.write_at_once(self.state, self.update, recall, labels)
         if write is not None:
-            self._after_write(write.slots.reshape(-1))
+            slots, hits = write.slots.reshape(-1), write.hits.reshape(-1)
+            self._fill(slots, ~(hits & self.update.averages(hits)))
+            self._after_write(slots)
         return write
 
     def _before_write(self) -> None:

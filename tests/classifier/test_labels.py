@@ -225,3 +225,24 @@ def test_refs_follow_a_resized_memory():
 
 def test_a_path_is_its_text():
     assert python_ref(Path("birds") / "kea.png") == str(Path("birds") / "kea.png")
+
+
+def test_the_classes_follow_the_slots_and_the_labels_however_they_change():
+    book, values = LabelBook(["kea", "weka", "kiwi"]), torch.tensor([1, EMPTY])
+    host_ids = values[:0]
+
+    def present(of=book):
+        return of.labels(of.present(values, host_ids))
+
+    assert present() == ["weka"]
+    values.numpy()[1] = 2
+    assert present() == ["weka", "kiwi"]
+    with book.draft():
+        values[1] = 3
+        book.add(["takahe"])
+        assert present() == ["weka", "takahe"]
+    values[1] = 2
+    assert present() == ["weka", "kiwi"]
+    rest = book.restricted(values, host_ids)
+    values[1] = 0
+    assert present() == ["kea", "weka"] and present(rest) == ["weka"]

@@ -62,7 +62,9 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
     parts = [by_hand(*zip(*neighbours, strict=True), logits, i, host_ids) for i in ids]
     wanted = torch.tensor(parts, dtype=torch.float64)
     torch.testing.assert_close(answer, wanted / max(wanted.sum(), 1e-300))
-    z = class_logits(evidence, blend_weights(), classes)[0]
+    *z, of_none = class_logits(evidence, blend_weights(), classes)[0]
+    z = torch.stack(z)
+    assert of_none == EXCLUDED
     torch.testing.assert_close(z[wanted > 0], wanted[wanted > 0].log())
     weights = example_weights(evidence, blend_weights(), classes)[0]
     for weight, (score, value) in zip(weights, neighbours, strict=True):
@@ -128,7 +130,7 @@ def test_without_a_host_the_examples_are_all_of_the_answer_or_there_is_none():
 def test_for_an_excluded_class_of_the_host_the_memory_decides():
     evidence = Evidence(torch.tensor([[0.4]]), torch.tensor([[0]]), torch.tensor([[EXCLUDED, 1.0]]))
     classes = Classes(torch.tensor([0, 1]), torch.tensor([0, 1]))
-    z = class_logits(evidence, blend_weights(), classes)[0].tolist()
+    z = class_logits(evidence, blend_weights(), classes)[0, :-1].tolist()
     assert z == pytest.approx([0.4 / 0.1, 0.5 / 0.1 + 0.3])
 
 

@@ -57,6 +57,20 @@ def test_the_old_name_of_the_rate_still_works():
     assert old == classifier.fit_threshold(false_accept_rate=0.5)
 
 
+@pytest.mark.parametrize("make", [bare, lambda **more: hosted(torch.eye(2), **more)])
+@pytest.mark.parametrize("reader", ["fitted", "nearest"])
+def test_without_a_threshold_whatever_has_evidence_is_known_as_with_a_very_low_one(make, reader):
+    classifier = make(reader=reader)
+    inputs = at(*range(0, 180, 10))
+    answers = [classifier.predict(inputs)]
+    classifier.learn(at(0, 50, 60, 120), ["kea", "weka", "weka", "kiwi"])
+    answers.append(classifier.predict(inputs))
+    classifier.threshold.fill_(-1e30)
+    assert classifier.predict(inputs) == answers.pop()
+    classifier.forget("kea", "weka", "kiwi")
+    assert classifier.predict(inputs) == answers.pop()
+
+
 def familiar(nearest, logits, value=7):
     """Familiarity of examples with one neighbour each, of one class, beside the host's classes."""
     scores = torch.tensor(nearest).unsqueeze(1)

@@ -132,3 +132,18 @@ def test_a_write_of_misses_looks_at_every_slot_but_at_no_key():
         memory.write(recall, torch.arange(9000, 9016))
     assert 5000 <= new.largest <= 5001
     assert all(5000 not in shape or len(shape) == 1 for shape in new.shapes)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_entry_of_ones_own_stays_where_a_row_is_averaged_and_goes_where_one_is_put(at_once):
+    memory = Memory(key_dim=3, memory_size=3, count_usage=True)
+    memory.register_slot_buffer("prices", fill=1.0)
+    memory.write(torch.eye(3), torch.tensor([0, 1, 2]))
+    memory.prices += torch.arange(3.0)
+    memory.reads += 5
+    rows, labels = torch.eye(3)[:2], torch.tensor([0, 9])
+    slots = memory.write(rows, labels, mask=None if at_once else torch.ones(2).bool()).slots
+    prices, used = [1.0, 2.0, 3.0], [0, 0, 0]
+    prices[slots[1]], used[slots[1]] = 1.0, 5
+    assert slots[0] == 0 != slots[1]
+    assert memory.prices.tolist() == prices and memory.used.tolist() == used
