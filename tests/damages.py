@@ -194,7 +194,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "base/progress.py": {"progress_bar": [without("initial"), condition(False, 0), drop_raise()]},
     "memory/updates.py": {
-        "slot_noise": [operator("-", "+", 1), number(27, 28)],
+        "noise_at": [operator("-", "+"), number(27, 28)],
         "ByAgeAndNoise.eviction": [operator("+", "-")],
         "ByUsage.averages": [condition(True)],
         "LeastRecentlyUsed.eviction_by_usage": [operator("+", "-")],
@@ -284,7 +284,9 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "check_alike": [drop_raise(0), drop_raise(1)],
     },
     "memory/usage.py": {
-        "Usage.record": [drop_raise(), drop("add_"), drop("index_add_"), drop("scatter_reduce_")],
+        "Usage.record": [drop("add_"), drop("count_answers")],
+        "Usage.count_answers": [drop("index_add_"), drop("scatter_reduce_")],
+        "answered": [drop_raise()],
         "Usage.idle": [operator("-", "+")],
     },
     "memory/filters.py": {
@@ -357,12 +359,23 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
     "classifier/metric.py": {"_best_scale": [operator("<", ">")]},
     "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},
-    "distributed.py": {
-        "gathered": [drop("_tell")],
+    "distributed/replicated.py": {
+        "gathered": [drop("_check_alike")],
         "_masked_rows": [returns("(rows, checked.labels)", 1)],
         "broadcast_state": [condition(False, 4)],
-        "_gather": [condition(True)],
     },
+    "distributed/ranks.py": {
+        "Ranks.gather": [condition(False)],
+        "Ranks._check": [drop_raise(1)],
+    },
+    "distributed/candidates.py": {"Candidates.of": [operator("+", "-"), unwrap("where", 1)]},
+    "distributed/shards.py": {"Shard.local": [operator(">=", ">"), operator("-", "+")]},
+    "distributed/stake.py": {"stake_of": [number(2, 0), operator("+", "-", 2)]},
+    "distributed/sharded.py": {
+        "ShardedMemory._write_once": [drop("_fill")],
+        "ShardedMemory.record": [drop("count_answers")],
+    },
+    "memory/spans.py": {"Span.noise": [condition(False), operator("+", "-", 1)]},
     "base/spot_checks.py": {
         "scattered": [condition(False)],
         "SpotCheck.next": [operator("+", "-")],

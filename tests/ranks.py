@@ -1,4 +1,4 @@
-"""What a process of tests/test_distributed.py does: imported by processes that are spawned."""
+"""What a process of tests/distributed/test_replicated.py does, in processes that are spawned."""
 
 import datetime
 import os

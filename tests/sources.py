@@ -8,9 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ("rarememory", "benchmarks", "examples")
-# Of the package, packages and integrations are public but for these; other files only if named.
+# Of the package, packages and integrations are public but for these.
 PRIVATE_PACKAGES = {"rarememory.native", "rarememory.base"}
-PUBLIC_FILES = {"rarememory.distributed"}
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -56,6 +55,7 @@ _TESTS = {
     "memory/searching.py": "memory/test_filters.py memory/test_rules.py",
     "lookup/native.py": "lookup/test_among.py lookup/test_nearest.py",
     "memory/forgetting.py": "memory/test_forgetting.py memory/test_bad_input.py",
+    "memory/spans.py": "distributed/test_sharded.py",
     "memory/updates.py": "memory/test_updates.py memory/test_usage.py memory/test_bad_options.py",
     "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import rarememory
-from tests.sources import PRIVATE_PACKAGES, PUBLIC_FILES
+from tests.sources import PRIVATE_PACKAGES
 
 # Names whose example cannot be run, and why.
 NOT_RUN = {
@@ -30,8 +30,7 @@ def public_modules() -> Iterator[str]:
     yield "rarememory"
     for found in pkgutil.walk_packages(rarememory.__path__, "rarememory."):
         integration = found.name.startswith("rarememory.integrations.")
-        public = found.ispkg or integration or found.name in PUBLIC_FILES
-        if public and found.name not in PRIVATE_PACKAGES:
+        if (found.ispkg or integration) and found.name not in PRIVATE_PACKAGES:
             yield found.name
 
 

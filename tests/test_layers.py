@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"base"},
     "lookup": {"base", "native"},
     "memory": {"base", "native", "lookup"},
-    "distributed": {"base", "memory"},
+    "distributed": {"base", "lookup", "memory"},
     "variants": CORE,
     "readers": CORE | {"data"},
     "backbones": {"base"},

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from rarememory.base.state import MemoryState
+from rarememory.memory.spans import Span
 
 Integers = int | Iterable[int] | Tensor
 
@@ -17,8 +18,11 @@ def meets(
     labels: Integers | None,
     slots: Integers | None,
     older_than: int | None,
+    span: Span | None = None,
 ) -> Bool[Tensor, " slots"]:
     """The occupied slots that meet every condition given; at least one has to be.
+
+    Where the state holds a span of the memory only, `slots` are those of the whole memory.
 
     Raises:
         ValueError: no condition is given, or a slot does not exist.
@@ -30,11 +34,12 @@ def meets(
         gone &= torch.isin(state.values, _integers("labels", labels, state))
     if slots is not None:
         chosen = _integers("slots", slots, state)
-        size = len(state.values)
+        first, size = (span.first, span.memory_size) if span else (0, len(state.values))
         outside = chosen[(chosen < 0) | (chosen >= size)].tolist()
         if outside:
             raise ValueError(f"slots {outside} do not exist: this memory has 0 to {size - 1}")
-        gone &= torch.zeros_like(gone).index_fill_(0, chosen, True)
+        here = chosen[(chosen >= first) & (chosen < first + len(gone))] - first
+        gone &= torch.zeros_like(gone).index_fill_(0, here, True)
     if older_than is not None:
         gone &= state.ages > older_than
     return gone

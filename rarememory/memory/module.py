@@ -81,6 +81,8 @@ class Memory(nn.Module):
         seed: of the memory's own generator.
         count_usage: keep what `record` is told: how often and when each slot answered, as buffers
             `uses`, `used` and `reads`. Policies by usage count it without being asked.
+        device: of the buffers, torch's default if None; "meta" allocates no slot, for
+            `rarememory.distributed.shard`.
 
     Raises:
         ValueError: the number that was wrong and the choice that is right.
@@ -122,6 +124,7 @@ class Memory(nn.Module):
         validate: bool = True,
         seed: int = 0,
         count_usage: bool = False,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         for name, number in (("key_dim", key_dim), ("memory_size", memory_size), ("k", k)):
@@ -140,19 +143,26 @@ class Memory(nn.Module):
         self.lookup = choose_lookup(lookup)
         self.subtract_margin = subtract_margin
         self.validate = validate
-        self.projection = nn.Linear(key_dim, key_dim, bias=False) if projection else None
+        # Slots may wait for their storage; a clock and a seed have to have their values.
+        rest = "cpu" if device is not None and torch.device(device).type == "meta" else device
+        self.projection = None
+        if projection:
+            self.projection = nn.Linear(key_dim, key_dim, bias=False, device=rest)
         if self.projection is not None:
             nn.init.trunc_normal_(self.projection.weight, std=0.01, a=-0.02, b=0.02)
-        self.register_buffer("keys", torch.zeros(memory_size, key_dim, dtype=key_dtype))
-        self.register_buffer("values", torch.full((memory_size,), EMPTY))
-        self.register_buffer("written", torch.zeros(memory_size, dtype=torch.int64))
-        self.register_buffer("clock", torch.tensor(0))
-        self.register_buffer("seed", torch.tensor(seed))
+        self.register_buffer(
+            "keys", torch.zeros(memory_size, key_dim, dtype=key_dtype, device=device)
+        )
+        self.register_buffer("values", torch.full((memory_size,), EMPTY, device=device))
+        written = torch.zeros(memory_size, dtype=torch.int64, device=device)
+        self.register_buffer("written", written)
+        self.register_buffer("clock", torch.tensor(0, device=rest))
+        self.register_buffer("seed", torch.tensor(seed, device=rest))
         self._slot_fills = dict(SLOT_BUFFERS)
         if count_usage or isinstance(self.update, updates.ByUsage):
             self.register_slot_buffer("uses", dtype=torch.int64)
             self.register_slot_buffer("used", dtype=torch.int64)
-            self.register_buffer("reads", torch.tensor(0))
+            self.register_buffer("reads", torch.tensor(0, device=rest))
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self.lock = ReadersWriterLock()
         self._read_only_blocks = 0
@@ -330,14 +340,15 @@ class Memory(nn.Module):
         """
         self.require_writable("write")
         if isinstance(queries, Recall):
-            return recalled_rows(queries, labels, mask, self.keys, self.validate)
+            own = (self.keys, self.validate, self.memory_size)
+            return recalled_rows(queries, labels, mask, *own)
         return self._rows(queries, labels, mask)
 
     def write_rows(self, rows: Rows, nearest: Int64[Tensor, " batch"]) -> Write:
         """Write rows that are checked, whose nearest slots are known; for variants."""
         done, waiting = self._write_once(rows, nearest)
         # Only more rows than slots can leave one without, so only then is it worth a look.
-        while len(nearest) > len(self.keys) and waiting.any():
+        while len(nearest) > self.memory_size and waiting.any():
             rest = rows._replace(mask=waiting)
             now, still = self._write_once(rest, self._nearest(rest, 1).squeeze(1))
             done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
@@ -529,7 +540,8 @@ class Memory(nn.Module):
             >>> memory.sync()
         """
         with self.lock.writing():
-            counted = [buffer for buffer in self.buffers() if not buffer.is_inference()]
+            buffers = [*self._slot_buffers().values(), *self.buffers()]
+            counted = [buffer for buffer in buffers if not buffer.is_inference()]
             torch.autograd.graph.increment_version(counted)
             self._half_keys()
 
@@ -601,6 +613,11 @@ class Memory(nn.Module):
         """
         with self.lock.reading():
             return stats_of(self.state, self.usage)
+
+    @property
+    def memory_size(self) -> int:
+        """Number of slots."""
+        return len(self.keys)
 
     @property
     def ages(self) -> Int64[Tensor, " slots"]:

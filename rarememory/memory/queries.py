@@ -85,7 +85,12 @@ def rows_of(
 
 
 def recalled_rows(
-    recall: Recall, labels: Tensor, mask: Tensor | None, keys: Tensor, validate: bool
+    recall: Recall,
+    labels: Tensor,
+    mask: Tensor | None,
+    keys: Tensor,
+    validate: bool,
+    memory_size: int,
 ) -> Rows:
     """Rows of queries that a read of these keys has already checked and normalised."""
     _check_queries(recall.queries, keys)
@@ -96,10 +101,10 @@ def recalled_rows(
     mask = None if mask is None else _mask(mask, recall.queries)
     if host_may_read(recall.slots) and recall.slots.numel():
         lowest, highest = (int(slot) for slot in recall.slots.aminmax())
-        if highest >= len(keys) or lowest < EMPTY:
+        if highest >= memory_size or lowest < EMPTY:
             raise ValueError(
-                f"the recall names slot {highest if highest >= len(keys) else lowest}, and this "
-                f"memory has 0 to {len(keys) - 1}: read again, then write"
+                f"the recall names slot {highest if highest >= memory_size else lowest}, and this "
+                f"memory has 0 to {memory_size - 1}: read again, then write"
             )
     # Queries that the read left out have no length.
     lengths = torch.linalg.vector_norm(units, dim=1)

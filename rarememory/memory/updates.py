@@ -260,10 +260,22 @@ def slot_noise(
         begin = sequence_of(seed, clock, memory_size, first)
         native.library().rarememory_noise(begin, count, noise.data_ptr())
         return noise
-    place = clock * memory_size + first + 1
+    return noise_at(seed, clock, memory_size, torch.arange(count, device=clock.device) + first)
+
+
+def noise_at(
+    seed: Int64[Tensor, ""], clock: Int64[Tensor, ""], memory_size: int, slots: Int64[Tensor, " n"]
+) -> Float64[Tensor, " n"]:
+    """The numbers of `slot_noise` of these slots.
+
+    Example:
+        >>> seed, clock, slots = torch.tensor(0), torch.tensor(3), torch.tensor([4, 1])
+        >>> torch.equal(noise_at(seed, clock, 5, slots), slot_noise(seed, clock, 5)[slots])
+        True
+    """
     # The place is added before the product: of arange * constant, inductor (torch 2.15) makes an
     # index that overflows, and its program then writes where it must not.
-    z = (torch.arange(count, device=clock.device) + place) * _GAMMA + seed
+    z = (slots + (clock * memory_size + 1)) * _GAMMA + seed
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-52 - 1.0

@@ -41,15 +41,12 @@ class Usage(NamedTuple):
         Raises:
             ValueError: the recall names a slot that does not exist; nothing is counted.
         """
-        slots, size = recall.slots[..., 0].reshape(-1), len(self.uses)
-        if host_may_read(slots) and slots.numel():
-            highest = int(slots.max())
-            if highest >= size:
-                raise ValueError(
-                    f"the recall names slot {highest}, and this memory has 0 to {size - 1}: read "
-                    "again, then record"
-                )
+        slots = answered(recall, len(self.uses))
         self.reads.add_(1)
+        self.count_answers(slots)
+
+    def count_answers(self, slots: Int64[Tensor, " listed"]) -> None:
+        """Count, in the read that was recorded last, that these slots have answered."""
         there, places = slots != EMPTY, slots.clamp(min=0)
         self.uses.index_add_(0, places, there.long())
         # A query that found nothing says that slot 0 was used before the first read, which is past.
@@ -58,3 +55,20 @@ class Usage(NamedTuple):
     def fill(self, slots: Int64[Tensor, " listed"]) -> None:
         """These slots have just been filled: they count as used, for they had no chance to be."""
         self.used[slots] = self.reads
+
+
+def answered(recall: Recall, memory_size: int) -> Int64[Tensor, " listed"]:
+    """The slot nearest to each query.
+
+    Raises:
+        ValueError: the recall names one that a memory of this size has not.
+    """
+    slots = recall.slots[..., 0].reshape(-1)
+    if host_may_read(slots) and slots.numel():
+        highest = int(slots.max())
+        if highest >= memory_size:
+            raise ValueError(
+                f"the recall names slot {highest}, and this memory has 0 to {memory_size - 1}: "
+                "read again, then record"
+            )
+    return slots

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
-from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of, slot_noise
+from rarememory.memory.spans import Span
+from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of
 from rarememory.memory.usage import Usage
 
 SHORTEST_SUM = 1e-12
@@ -36,6 +37,7 @@ def write(
     mask: Bool[Tensor, " batch"] | None = None,
     before: Callable[[Tensor], object] | None = None,
     usage: Usage | None = None,
+    span: Span | None = None,
 ) -> tuple[Write, Bool[Tensor, " batch"]]:
     """Write rows of unit length into the state, in place, as one set: their order does not matter.
 
@@ -46,6 +48,7 @@ def write(
     Args:
         nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
         before: called with the slots that are about to change, and perhaps others.
+        span: the slots of the memory that the state holds, if not all.
 
     Returns:
         What was done with each row, and the rows that were to take a slot of their own; those of
@@ -65,7 +68,7 @@ def write(
     free = nearest[:0]
     if _any(inserted):
         keep = nearest.where(averaged, EMPTY)
-        free = eviction_order(state, update, len(nearest), keep, usage)
+        free = eviction_order(state, update, len(nearest), keep, usage, span)
     if before is not None:
         before(torch.cat([nearest[averaged], free]))
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
@@ -81,6 +84,7 @@ def eviction_order(
     count: int,
     keep: Int64[Tensor, " kept"] | None = None,
     usage: Usage | None = None,
+    span: Span | None = None,
 ) -> Int64[Tensor, " count"]:
     """The slots to give up first: empty ones, then the policy's choice; never one of `keep`.
 
@@ -89,10 +93,11 @@ def eviction_order(
     size = len(state.values)
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
+    span = Span(size) if span is None else span
     if count <= _FEW and native.is_supported(*state, keep):
-        return _eviction_order_natively(state, update, count, keep, usage)
+        return _eviction_order_natively(state, update, count, keep, usage, span)
     # One place more than there are slots: what `keep` holds for "none" lands there.
-    priority = _eviction_priority(state, update, 0, size, usage).nan_to_num()
+    priority = _eviction_priority(state, update, 0, size, usage, span).nan_to_num()
     priority = torch.cat([priority, priority.new_zeros(1)])
     priority[:-1].masked_fill_(state.values == EMPTY, torch.inf)
     priority[-1] = -torch.inf
@@ -107,10 +112,10 @@ def eviction_order(
 
 
 def _eviction_priority(
-    state: MemoryState, update: Update, first: int, count: int, usage: Usage | None
+    state: MemoryState, update: Update, first: int, count: int, usage: Usage | None, span: Span
 ) -> Tensor:
     """The eviction priority of these slots, by the policy."""
-    noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
+    noise = span.noise(state, first, count)
     some = slice(first, first + count)
     ages = (state.clock - state.written[some]).double()
     if isinstance(update, ByUsage) and usage is not None:
@@ -135,21 +140,27 @@ def _described(answer: object) -> str:
 
 
 def _eviction_order_natively(
-    state: MemoryState, update: Update, count: int, keep: Tensor, usage: Usage | None
+    state: MemoryState,
+    update: Update,
+    count: int,
+    keep: Tensor,
+    usage: Usage | None,
+    span: Span,
 ) -> Tensor:
     chosen = native.empty_output(count, dtype=torch.int64).fill_(EMPTY)
     size, weights = len(state.values), _weights(update)
-    if weights is not None:
+    if weights is not None and span.slots is None:
         native.library().rarememory_evict_oldest(
             *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
-            *(sequence_of(state.seed, state.clock, size), *weights, size),
+            *(sequence_of(state.seed, state.clock, span.memory_size, span.first), *weights, size),
             *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
         )
         return chosen
     best = native.empty_output(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
-        priority = _eviction_priority(state, update, first, len(values), usage).contiguous()
+        part = _eviction_priority(state, update, first, len(values), usage, span)
+        priority = part.contiguous()
         native.library().rarememory_evict(
             *(priority.data_ptr(), values.data_ptr(), first, len(values)),
             *(keep.data_ptr(), len(keep)),

@@ -65,7 +65,7 @@ def test_what_a_write_refuses_is_refused_by_every_process_and_none_waits(done):
     # It takes a few milliseconds; the limit is that of a machine that does much else.
     assert max(seconds for said in (one, other) for _, seconds in said.values()) < 60
     for name in one.keys() - {"width", "type", "another device"}:
-        assert "process 1 has rows that cannot be written" in one[name][0], name
+        assert "process 1 could not do its part, and says why" in one[name][0], name
     for name, right in {
         "number": "give one a query",
         "mask": "give one a query",

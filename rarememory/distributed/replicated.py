@@ -27,6 +27,8 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, distributed, nn
 
 from rarememory.base.validation import FLOATS
+from rarememory.distributed.layout import Layout
+from rarememory.distributed.ranks import Ranks
 from rarememory.memory.queries import rows_of
 
 
@@ -62,16 +64,19 @@ def gathered(
         >>> memory.write(*gathered(queries, labels, mask=labels != 7))
         Write(slots=tensor([0]), hits=tensor([False]), overwritten=tensor([-1]))
     """
-    try:
-        rows, labels = _masked_rows(queries, labels, mask)
-    except Exception:
-        # Whatever it is, the other processes wait for the number of rows.
-        _tell([_INVALID, 0, 0, 0])
-        raise
-    every = _tell([len(rows), rows.shape[1], FLOATS.index(rows.dtype), _kind(rows)])
+    ranks = Ranks(_device())
+
+    def told() -> tuple[tuple[Tensor, Tensor], list[int]]:
+        rows, right = _masked_rows(queries, labels, mask)
+        return (rows, right), [len(rows), rows.shape[1], FLOATS.index(rows.dtype), _kind(rows)]
+
+    (rows, right), every = ranks.tell(told, 4)
     _check_alike(every)
+    layout = Layout.of(rows, right)
     counts = [count for count, *_ in every]
-    return _gather_rows(rows, counts), _gather_rows(labels, counts)
+    found = Ranks(rows.device).gather_rows(layout.pack(rows, right), counts)
+    rows, right = layout.unpack(found)
+    return rows, right
 
 
 def broadcast_state(module: nn.Module, source: int = 0) -> None:
@@ -115,15 +120,13 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
             module.load_state_dict(sent[0])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             failed = error
-    bad = [place for place, (state,) in enumerate(_tell([failed is not None])) if state]
+    _, states = Ranks(_device()).tell(lambda: (None, [failed is not None]), 1)
+    bad = [place for place, (state,) in enumerate(states) if state]
     if bad:
         raise RuntimeError(
             f"the state of process {source} could not be used on processes {bad}, which say why; "
             "the modules must be made alike"
         ) from failed
-
-
-_INVALID = -1
 
 
 def _masked_rows(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -144,10 +147,7 @@ def _masked_rows(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[
 
 
 def _check_alike(every: list[list[int]]) -> None:
-    """Raise ValueError if a process has invalid rows, or their kinds differ between processes."""
-    for process, (count, *_) in enumerate(every):
-        if count == _INVALID:
-            raise ValueError(f"process {process} has rows that cannot be written; it says which")
+    """Raise ValueError if the kinds of rows differ between processes."""
     kinds = [(width, FLOATS[dtype], _DEVICES[device]) for _, width, dtype, device in every]
     if len(set(kinds)) > 1:
         raise ValueError(
@@ -163,28 +163,10 @@ def _kind(rows: Tensor) -> int:
     return _DEVICES.index(rows.device.type) if rows.device.type in _DEVICES else len(_DEVICES) - 1
 
 
-def _gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
-    """The rows of every process, gathered with padding: not every backend takes uneven sizes."""
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    return torch.cat([some[:count] for some, count in zip(_gather(padded), counts, strict=True)])
-
-
-def _tell(numbers: list[int]) -> list[list[int]]:
-    """These integers of every process."""
-    # NCCL moves what lies on the GPU only.
+def _device() -> torch.device:
+    """Where numbers are told: NCCL moves what lies on the GPU only."""
     on_gpu = _is_started() and distributed.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    return [one.tolist() for one in _gather(torch.tensor(numbers, device=device).long())]
-
-
-def _gather(tensor: Tensor) -> list[Tensor]:
-    """This tensor of every process."""
-    if not _is_started():
-        return [tensor]
-    found = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(found, tensor)
-    return found
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
 
 def _is_started() -> bool:

@@ -1,0 +1,550 @@
+"""A memory larger than one device: each process holds a range of its slots, and searches that.
+
+`shard` makes one of a `Memory`, and says how it is used.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from functools import partial
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from rarememory.base.state import EMPTY, Recall, Write
+from rarememory.base.validation import check_count
+from rarememory.distributed.candidates import Candidates
+from rarememory.distributed.layout import Layout
+from rarememory.distributed.policies import check_per_slot
+from rarememory.distributed.ranks import Own, Ranks
+from rarememory.distributed.shards import Shard
+from rarememory.distributed.stake import stake_of
+from rarememory.distributed.winners import winners
+from rarememory.memory import Memory, writing
+from rarememory.memory.filters import Among, Filter
+from rarememory.memory.forgetting import Integers, meets
+from rarememory.memory.half_precision import HalfPrecisionCopy
+from rarememory.memory.queries import Rows, recalled
+from rarememory.memory.slots import copy_into, empty
+from rarememory.memory.spans import Span
+from rarememory.memory.usage import answered
+
+
+class Verb(IntEnum):
+    """What processes do together: they tell each other, so that none does another thing."""
+
+    READ, WRITE, RECORD, FORGET, CLEAR, COUNT, LOAD = range(7)
+
+
+class ShardedMemory(Memory):
+    """A memory of which this process holds a range of slots: what `shard` makes of a `Memory`.
+
+    Slots are those of the whole memory, in what is passed and in what is returned. `state`, `ages`
+    and the buffers are those of this process, from slot `first` on.
+    """
+
+    first: int
+    _size: int
+    _ranks: Ranks
+    _mesh: DeviceMesh | None
+
+    # Reading
+
+    def forward(
+        self,
+        queries: Float[Tensor, "*batch key_dim"],
+        labels: Int[Tensor, "*batch"] | None = None,
+        *,
+        k: int | None = None,
+        mask: Bool[Tensor, "*batch"] | None = None,
+        among: Among | None = None,
+        exclude: Int[Tensor, "*batch"] | None = None,
+        exclude_labels: Int[Tensor, "*batch"] | None = None,
+    ) -> Recall:
+        """Find the neighbours of this process's queries in all shards; arguments as in `Memory`.
+
+        Raises:
+            ValueError: as in `Memory`, on every process; or a filter is given.
+        """
+        filters = {"among": among, "exclude": exclude, "exclude_labels": exclude_labels}
+        with self.lock.reading():
+            if self._ranks.size == 1:
+                return super().forward(queries, labels, k=k, mask=mask, **filters)  # type: ignore[arg-type]
+            asked = partial(self._asked, queries, labels, k, mask, filters)
+            rows, every = self._tell(Verb.READ, asked, 4, same=2)
+            (looked, pair), counts = every[0][:2], [count for *_, count, _ in every]
+            best = self._best(rows, counts, looked, bool(pair))
+            wanted = [count if wants else 0 for *_, count, wants in every]
+            asks = [bool(wants) for *_, wants in every]
+            keys = self._shard.keys_of(best.slots, wanted) if any(asks) else None
+            if keys is None or not asks[self._ranks.own]:
+                return recalled(rows, best, self.temperature, None)
+            found, numbers = winners(self, best, keys, looked)
+            recall: Recall = found(queries, labels, k=k, mask=mask)
+            there = recall.slots != EMPTY
+            return recall._replace(slots=numbers[recall.slots].where(there, EMPTY))
+
+    def _asked(
+        self,
+        queries: Tensor,
+        labels: Tensor | None,
+        k: int | None,
+        mask: Tensor | None,
+        filters: Mapping[str, object],
+    ) -> tuple[Rows, list[int]]:
+        """This process's rows; neighbours looked up, whether by labels, rows, whether by keys."""
+        given = [name for name, part in filters.items() if part is not None]
+        if given:
+            raise ValueError(f"a sharded memory is read whole: leave out {' and '.join(given)}")
+        if k is not None:
+            check_count("k", k)
+        rows = self._rows(queries, labels, mask)
+        looked = (self.k if labels is None else 0) if k is None else k
+        gradient = rows.queries.requires_grad and torch.is_grad_enabled()
+        told = [min(looked, self._size), labels is not None, len(rows.queries)]
+        return rows, [*told, labels is not None or gradient]
+
+    @torch.no_grad()
+    def _best(self, rows: Rows, counts: list[int], looked: int, pair: bool) -> Candidates:
+        """What the rows of this process find in all shards."""
+        everyone, _ = self._shard.gathered(rows, counts)
+        layout = self._layout(looked + 2 * pair)
+        words = self._ranks.exchange(
+            lambda: layout.pack(*self._candidates(everyone, looked, pair)),
+            counts,
+            [len(rows.queries)] * self._ranks.size,
+            layout.words,
+        )
+        return Candidates(*layout.unpack(words)).of_all_shards(self._ranks.size, pair)
+
+    def _candidates(self, rows: Rows, looked: int, pair: bool) -> Candidates:
+        """What rows find in this shard."""
+        slots = rows.queries.new_full((len(rows.queries), 0), EMPTY, dtype=torch.int64)
+        if pair and len(self.keys):
+            slots = self._pair(rows, None)
+        if looked and len(self.keys):
+            slots = torch.cat([slots, super()._nearest(rows, looked)], dim=1)
+        missing = looked + 2 * pair - slots.shape[1]
+        slots = nn.functional.pad(slots, (0, missing), value=EMPTY)
+        return Candidates.of(rows.queries, self.keys, self.values, slots, self.first)
+
+    def _layout(self, width: int) -> Layout:
+        of_scores = torch.promote_types(self.keys.dtype, torch.float32)
+        shape = torch.Size([width])
+        return Layout(tuple((dtype, shape) for dtype in (torch.int64, of_scores, torch.int64)))
+
+    # Writing
+
+    @torch.no_grad()
+    def write(
+        self,
+        queries: Float[Tensor, "*batch key_dim"] | Recall,
+        labels: Int[Tensor, "*batch"],
+        *,
+        mask: Bool[Tensor, "*batch"] | None = None,
+    ) -> Write:
+        """Store the rows of all processes, as one set; say what was done with those of this one.
+
+        Arguments and errors are those of `Memory.write`; all processes raise them.
+        """
+        with self.lock.writing():
+            if self._ranks.size == 1:
+                return super().write(queries, labels, mask=mask)
+            (rows, own), every = self._tell(
+                Verb.WRITE, partial(self._offered, queries, labels, mask), 2, same=1
+            )
+            counts = [count for _, count in every]
+            everyone, nearest = self._shard.gathered(rows, counts, own)
+            if not every[0][0]:
+                nearest = self._nearest(everyone, 1).squeeze(1)
+            done = self.write_rows(everyone, nearest)
+            first = sum(counts[: self._ranks.own])
+            mine = slice(first, first + len(rows.queries))
+            return Write(*(field[mine].view(rows.shape) for field in done))
+
+    def _offered(
+        self, queries: Tensor | Recall, labels: Tensor, mask: Tensor | None
+    ) -> tuple[tuple[Rows, Tensor | None], list[int]]:
+        rows, nearest = self.rows_to_write(queries, labels, mask), None
+        if isinstance(queries, Recall):
+            nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
+        return (rows, nearest), [nearest is not None, len(rows.queries)]
+
+    @torch.no_grad()
+    def _nearest(self, rows: Rows, k: int, only: Filter | None = None) -> Tensor:
+        if self._ranks.size == 1:
+            return super()._nearest(rows, k, only)
+        layout, count = self._layout(k), len(rows.queries)
+        words = self._ranks.gather(
+            lambda: layout.pack(*self._candidates(rows, k, False)), count * layout.words
+        )
+        found = Candidates(*layout.unpack(words.reshape(-1, layout.words)))
+        return found.of_all_shards(self._ranks.size, False).slots
+
+    def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
+        if self._ranks.size == 1 or len(nearest) == 0:
+            return super()._write_once(rows, nearest)
+        assert rows.labels is not None
+        shard = self._shard
+        stake = stake_of(shard, self.update, nearest)
+        write, inserted = writing.write(
+            *(stake.state, self.update, rows.queries, rows.labels, stake.places(nearest)),
+            *(rows.mask, None, stake.usage, stake.span),
+        )
+        write = write._replace(slots=stake.slots(write.slots))
+        self._before_write()
+        changed = write.slots[write.slots != EMPTY]
+        here = shard.local(changed)
+        mine, places = here[here != EMPTY], stake.places(changed)[here != EMPTY]
+        for stored, new in zip(self.state[:3], stake.state[:3], strict=True):
+            stored[mine] = new[places]
+        self._fill(shard.local(write.slots), inserted)
+        self._after_write(mine)
+        return write, inserted & (write.slots == EMPTY)
+
+    @torch.no_grad()
+    def record(self, recall: Recall) -> None:
+        """Count as one read what the queries of all processes recalled; as `Memory.record`."""
+        with self.lock.writing():
+            if self._ranks.size == 1:
+                super().record(recall)
+                return
+            slots, every = self._tell(Verb.RECORD, partial(self._answered, recall), 1, same=0)
+            counts = [count for (count,) in every]
+            every_slot = self._ranks.gather_rows(slots.unsqueeze(1), counts).view(-1)
+            assert self.usage is not None
+            self.usage.reads.add_(1)
+            here = self._shard.local(every_slot)
+            self.usage.count_answers(here[here != EMPTY])
+
+    def _answered(self, recall: Recall) -> tuple[Tensor, list[int]]:
+        self.require_writable("record")
+        if self.usage is None:
+            raise ValueError("this memory does not count usage: Memory(..., count_usage=True)")
+        slots = answered(recall, self._size)
+        return slots, [len(slots)]
+
+    # Forgetting
+
+    @torch.no_grad()
+    def forget(
+        self,
+        *,
+        labels: Integers | None = None,
+        slots: Integers | None = None,
+        older_than: int | None = None,
+    ) -> int:
+        """Empty the slots that meet every condition, in all shards; return how many there were.
+
+        Arguments and errors are those of `Memory.forget`, and the same on all processes.
+        """
+        with self.lock.writing():
+            work = partial(self._to_forget, labels, slots, older_than)
+            gone, every = self._tell(Verb.FORGET, work, 2, same=1)
+            self._before_write()
+            empty(self._slot_buffers(), self._slot_fills, gone)
+            self._after_write(gone.nonzero().squeeze(1))
+            return sum(count for _, count in every)
+
+    def _to_forget(
+        self, labels: Integers | None, slots: Integers | None, older_than: int | None
+    ) -> tuple[Tensor, list[int]]:
+        self.require_writable("forget")
+        labels, slots = (
+            part if part is None or isinstance(part, int | Tensor) else list(part)
+            for part in (labels, slots)
+        )
+        conditions = {"labels": labels, "slots": slots, "older_than": older_than}
+        span = self._shard.span
+        gone = meets(self.state, **conditions, span=span)  # type: ignore[arg-type]
+        listed = [
+            part.tolist() if isinstance(part, Tensor) else part for part in conditions.values()
+        ]
+        return gone, [zlib.crc32(repr(listed).encode()), int(gone.sum())]
+
+    def clear(self) -> None:
+        """Forget everything, in all shards, as `Memory.clear`."""
+        with self.lock.writing():
+            self._tell(Verb.CLEAR, self._to_clear, 0, same=0)
+            super().clear()
+
+    def _to_clear(self) -> tuple[None, list[int]]:
+        self.require_writable("clear")
+        return None, []
+
+    # The state as a whole
+
+    @property
+    def memory_size(self) -> int:
+        """Number of slots of the whole memory."""
+        return self._size
+
+    @property
+    def _shard(self) -> Shard:
+        return Shard(self.state, self.usage, Span(self._size, self.first), self._ranks)
+
+    def _tell(
+        self, verb: Verb, work: Callable[[], tuple[Own, list[int]]], count: int, same: int
+    ) -> tuple[Own, list[list[int]]]:
+        """What this process finds, and the numbers of all, the first of which must be alike.
+
+        Raises:
+            ValueError: they are not, or processes do different things.
+        """
+
+        def told() -> tuple[Own, list[int]]:
+            own, numbers = work()
+            return own, [verb, *numbers]
+
+        own, every = self._ranks.tell(told, 1 + count)
+        if len({tuple(numbers[: 1 + same]) for numbers in every}) > 1:
+            did = ", ".join(f"{Verb(of).name.lower()} {told[:same]}" for of, *told in every)
+            raise ValueError(f"all processes must do the same, with the same numbers, not {did}")
+        return own, [numbers[1:] for numbers in every]
+
+    def __len__(self) -> int:
+        """Number of occupied slots, of all shards."""
+        with self.lock.reading():
+            _, every = self._tell(
+                Verb.COUNT, lambda: (None, [int(self.state.occupied.sum())]), 1, 0
+            )
+            return sum(count for (count,) in every)
+
+    def extra_repr(self) -> str:
+        end = self.first + len(self.keys)
+        whole = (
+            super()
+            .extra_repr()
+            .replace(f"memory_size={len(self.keys)}", f"memory_size={self._size}")
+        )
+        return f"{whole}, slots {self.first} to {end - 1} here"
+
+    def hold(self, mesh: DeviceMesh | None, device: torch.device, ranks: Ranks) -> None:
+        """Keep of the whole memory the slots of this process; for `shard`."""
+        self._ranks, self._mesh, self._size, self.first = ranks, mesh, len(self.keys), 0
+        chunk = self._shard.chunk
+        self.first = min(ranks.own * chunk, self._size)
+        count = min(chunk, self._size - self.first)
+        for name, whole in self._slot_buffers().items():
+            if whole.is_meta:
+                shape = (count, *whole.shape[1:])
+                part = torch.full(shape, self._slot_fills[name], dtype=whole.dtype, device=device)
+            else:
+                part = whole[self.first : self.first + count].clone()
+            # DistributedDataParallel sends the buffers of one process to all: these are not among
+            # them. Torch finds those whose entry is None as attributes all the same.
+            self._buffers[name] = None
+            self.__dict__[name] = part
+        for name in self._numbers():
+            self._buffers[name] = self.get_buffer(name).to(device)
+        if self.projection is not None:
+            self.projection.to(device)
+        if self.half_precision_copy is not None:
+            del self.half_precision_copy
+            self.__dict__["half_precision_copy"] = HalfPrecisionCopy(self.keys)
+
+    def _apply(self, function: Callable[[Tensor], Tensor], *args: Any) -> "ShardedMemory":
+        with self.lock.writing():
+            super()._apply(function, *args)
+            for name, part in self._slot_buffers().items():
+                self.__dict__[name] = function(part)
+            if self.half_precision_copy is not None:
+                self.half_precision_copy._apply(function)
+            self._ranks.device = self.keys.device
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, part in self._slot_buffers().items():
+            destination[prefix + name] = self._of_all(part)
+
+    def _of_all(self, part: Tensor) -> Tensor:
+        """A tensor of all slots, of which this is the part of this process."""
+        if self._mesh is None:
+            return part
+        # It takes seconds to import, and only checkpoints need it.
+        from torch.distributed.tensor import DTensor
+        from torch.distributed.tensor import Shard as Split
+
+        whole = torch.empty((self._size, *part.shape[1:]), device="meta")
+        return DTensor.from_local(
+            part, self._mesh, [Split(0)], run_check=False, shape=whole.shape, stride=whole.stride()
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        error_msgs: list[str] = args[-1]
+        with self.lock.writing():
+            try:
+                parts, _ = self._tell(
+                    Verb.LOAD, partial(self._parts_of, state_dict, prefix), 0, same=0
+                )
+            except (RuntimeError, ValueError) as error:
+                error_msgs.append(str(error))
+                return
+            names = self._slot_buffers().keys()
+            rest = {
+                name: stored
+                for name, stored in state_dict.items()
+                if name.removeprefix(prefix) not in names
+            }
+            nn.Module._load_from_state_dict(self, rest, prefix, *args, **kwargs)
+            copy_into(self._slot_buffers(), {name: parts[name] for name in names if name in parts})
+            self._half_keys()
+
+    def _parts_of(
+        self, state_dict: Mapping[str, Any], prefix: str
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """What the state_dict has for the slots of this process, checked."""
+        self.require_writable("load")
+        slots, names = self._slot_buffers(), [*self._slot_buffers(), *self._numbers()]
+        stored = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
+        missing = [name for name in names if name not in stored]
+        if not stored:
+            return {}, []
+        if missing:
+            raise ValueError(f"the checkpoint's memory has no {' and no '.join(missing)}")
+        for name, part in slots.items():
+            whole = stored[name]
+            if whole.shape != (self._size, *part.shape[1:]):
+                raise ValueError(
+                    f"the checkpoint's {name} are {list(whole.shape)}, and those of this sharded "
+                    f"memory {[self._size, *part.shape[1:]]}: make it as large as what is loaded"
+                )
+            if hasattr(whole, "to_local"):
+                stored[name] = whole.to_local()
+            else:
+                stored[name] = whole[self.first : self.first + len(part)]
+        self.check_stored(stored)
+        return stored, []
+
+    # What a sharded memory does not do
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse("copied or pickled: save its state_dict by torch.distributed.checkpoint")
+
+    def resize(self, memory_size: int) -> NoReturn:
+        """Refused."""
+        self._refuse("resized: save it, and load that into a memory of another size")
+
+    def merge(self, other: Memory, *, values: Tensor | None = None) -> NoReturn:
+        """Refused."""
+        self._refuse("merged: merge memories before they are sharded")
+
+    def draft(self, *_: Any) -> NoReturn:
+        """Refused."""
+        self._refuse("kept in a store")
+
+    def put_slots(self, *_: Any) -> NoReturn:
+        """Refused."""
+        self._refuse("kept in a store")
+
+    def put_state(self, *_: Any) -> NoReturn:
+        """Refused."""
+        self._refuse("kept in a store")
+
+    def stats(self) -> NoReturn:
+        """Refused."""
+        self._refuse("put into numbers: len(memory) says how many slots hold something")
+
+    def register_slot_buffer(self, name: str, *_: Any, **__: Any) -> NoReturn:
+        """Refused."""
+        self._refuse(f"given {name} for each slot: register it before the memory is sharded")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"a sharded memory cannot be {what}")
+
+
+def shard(memory: Memory, mesh: DeviceMesh | None = None) -> ShardedMemory:
+    """Let each process of a mesh hold a range of the memory's slots, in place; return the memory.
+
+    Every process reads and writes its own rows, and the answers, the losses, the gradients and what
+    is remembered are to the bit those of one memory that is written the rows of all:
+
+        memory = shard(Memory(256, 10**8, device="meta"), mesh)    # each makes its own slots only
+        memory(embeddings, labels).loss.backward()                 # its own rows, all slots
+        memory.write(embeddings, labels)                           # the rows of all, as one set
+
+    All processes have to call the same methods, in one order, also `len(memory)`, `forget` and
+    `load_state_dict`; `state_dict` has the slots as a DTensor each, for
+    `torch.distributed.checkpoint`. If one fails, all raise. Each process has
+    ceil(slots / processes) slots, the last ones fewer or none. What travels with each query are the
+    k best of each shard and, where a gradient or a write needs them, the keys that were found.
+
+    Slots that are filled already have to be the same on all processes. DistributedDataParallel and
+    `fully_shard` may wrap the module in which the memory is: they leave its slots alone.
+
+    Args:
+        memory: a `Memory`, perhaps with `device="meta"`.
+        mesh: of one dimension; all processes if None, or one where there is no group.
+
+    Raises:
+        ValueError: the memory is of another class, its policy does not look at each slot by itself,
+            the mesh has several dimensions, or the memories of the processes differ.
+
+    Example:
+        >>> memory = shard(Memory(key_dim=2, memory_size=8, device="meta"))
+        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
+        >>> memory(torch.eye(2)).prediction
+        tensor([7, 9])
+    """
+    if type(memory) is not Memory:
+        raise ValueError(f"a {type(memory).__name__} cannot be sharded: give a Memory")
+    device = _device(memory, mesh)
+    if mesh is None and distributed.is_available() and distributed.is_initialized():
+        mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    if mesh is not None and mesh.ndim != 1:
+        raise ValueError(
+            f"a memory is sharded along one dimension, and this mesh has {mesh.ndim}: give a part "
+            'of it, such as mesh["shard"]'
+        )
+    ranks = Ranks(device, None if mesh is None else mesh.get_group())
+
+    def told() -> tuple[None, list[int]]:
+        return None, _fingerprint(memory)
+
+    _, every = ranks.tell(told, 3)
+    if len({tuple(numbers) for numbers in every}) > 1:
+        raise ValueError(
+            "the memories of all processes must be made alike, and slots, width and a fingerprint "
+            f"of the rest are {every}"
+        )
+    memory.__class__ = ShardedMemory
+    assert isinstance(memory, ShardedMemory)
+    memory.hold(mesh, device, ranks)
+    return memory
+
+
+def _device(memory: Memory, mesh: DeviceMesh | None) -> torch.device:
+    """Where the memory is or, if it is nowhere yet, where the mesh or its backend computes."""
+    if not memory.keys.is_meta:
+        return memory.keys.device
+    started = distributed.is_available() and distributed.is_initialized()
+    on_gpu = started and distributed.get_backend() == "nccl"
+    kind = mesh.device_type if mesh is not None else "cuda" if on_gpu else "cpu"
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+
+
+def _fingerprint(memory: Memory) -> list[int]:
+    """Numbers by which memories that must be alike are told apart.
+
+    Raises:
+        ValueError: it cannot be sharded.
+    """
+    check_per_slot(memory.update)
+    state = memory.state_dict()
+    if "vectors" in state:
+        raise ValueError("the memory of a VectorMemory cannot be sharded: give one of its own")
+    entries = [(name, part.dtype, part.shape) for name, part in state.items()]
+    numbers = [int(part) for part in state.values() if part.dim() == 0]
+    options = (memory.k, memory.margin, memory.temperature, memory.subtract_margin)
+    # A policy that has no repr of its own has its address there.
+    text = re.sub(" at 0x[0-9a-f]+", "", repr((entries, numbers, options, memory.update)))
+    return [*memory.keys.shape, zlib.crc32(text.encode())]

@@ -1,0 +1,86 @@
+"""What a process holds of a memory, and what it gets from the others."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rarememory.base.state import EMPTY, MemoryState
+from rarememory.distributed.layout import Layout
+from rarememory.distributed.ranks import Ranks
+from rarememory.memory.queries import Rows
+from rarememory.memory.spans import Span
+from rarememory.memory.usage import Usage
+
+
+class Shard(NamedTuple):
+    """What a process holds of the memory.
+
+    Attributes:
+        state: of its slots.
+        usage: of its slots, if it is counted.
+        span: where they are in the memory.
+        ranks: the processes.
+    """
+
+    state: MemoryState
+    usage: Usage | None
+    span: Span
+    ranks: Ranks
+
+    @property
+    def chunk(self) -> int:
+        """Slots of a process, but for the last ones, which may have fewer or none."""
+        return -(-self.span.memory_size // self.ranks.size)
+
+    def local(self, slots: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Slots of the memory as slots of this shard; EMPTY if they are in another one."""
+        mine = (slots >= self.span.first) & (slots < self.span.first + len(self.state.values))
+        return (slots - self.span.first).where(mine, EMPTY)
+
+    def gathered(
+        self, rows: Rows, counts: list[int], nearest: Int64[Tensor, " batch"] | None = None
+    ) -> tuple[Rows, Int64[Tensor, " rows"]]:
+        """The rows of all processes, without gradient, and their nearest slots, if known.
+
+        Args:
+            rows: of this process.
+            counts: rows of each.
+            nearest: slots of its rows.
+        """
+        queries = rows.queries.detach()
+        missing = torch.full((len(queries),), EMPTY, device=queries.device)
+        labels = missing if rows.labels is None else rows.labels
+        mask = torch.ones_like(missing, dtype=torch.bool) if rows.mask is None else rows.mask
+        parts = (queries, labels, mask, missing if nearest is None else nearest)
+        layout = Layout.of(*parts)
+        words = self.ranks.gather_rows(layout.pack(*parts), counts)
+        queries, labels, mask, nearest = layout.unpack(words)
+        right, counted = None if rows.labels is None else labels, None if mask.all() else mask
+        return Rows(queries, right, counted, queries.shape[:1]), nearest
+
+    def keys_of(
+        self, slots: Int64[Tensor, "rows k"], counts: list[int]
+    ) -> Float[Tensor, "all key_dim"]:
+        """The keys of slots in any shard, one after the other; zero for EMPTY.
+
+        Args:
+            slots: those that this process asks for.
+            counts: rows for which each process asks; the first ones of its slots.
+        """
+        ranks, keys, columns = self.ranks, self.state.keys, slots.shape[1]
+        layout, rows = Layout.of(keys), [count * columns for count in counts]
+        asked = slots[: counts[ranks.own]].reshape(-1, 1)
+        here = self.local(ranks.gather_rows(asked, rows).view(-1))
+        sent = [int((part != EMPTY).sum()) for part in here.split(rows)]
+        # They come in the order of the shards; EMPTY is in none.
+        owner = asked.view(-1).div(self.chunk, rounding_mode="floor")
+        in_order = owner.argsort(stable=True)[int((owner < 0).sum()) :]
+        received = owner[in_order].bincount(minlength=ranks.size).tolist()
+        words = ranks.exchange(
+            lambda: layout.pack(keys[here[here != EMPTY]]), sent, received, layout.words
+        )
+        found = keys.new_zeros(len(asked), keys.shape[1])
+        found[in_order] = layout.unpack(words)[0]
+        return found

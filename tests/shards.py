@@ -1,0 +1,221 @@
+"""What a process of tests/distributed/test_sharded.py does: imported by processes that are spawned.
+
+Each process has a sharded memory and a `Memory` that is told what all processes do; after each step
+it compares what both say.
+"""
+
+import datetime
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
+
+from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory.distributed import shard
+from rarememory.memory.updates import LeastRecentlyUsed, LeastUsed
+
+PROCESSES, STEPS = 4, 6
+WORLDS = range(1, PROCESSES + 1)
+
+
+@dataclass(frozen=True)
+class OldestEvenSlots:
+    """A policy that is none of the package's."""
+
+    def averages(self, hits):
+        return hits
+
+    def eviction(self, ages, noise):
+        return ages.div(2, rounding_mode="floor") + (noise > 0)
+
+
+CASES: dict[str, dict[str, object]] = {
+    "paper": {},
+    "five slots": {"memory_size": 5, "k": 3},
+    "three slots": {"memory_size": 3, "lookup": "torch"},
+    "many slots": {"memory_size": 300, "k": 4},
+    "many slots in torch": {"memory_size": 300, "lookup": "torch"},
+    "queue": {"update": FirstInFirstOut(), "memory_size": 9},
+    "at random": {"update": AverageOrReplaceRandom(), "memory_size": 17},
+    "without noise": {"update": AverageOrReplace(age_noise=0.0)},
+    "least recently used": {"update": LeastRecentlyUsed(), "memory_size": 21},
+    "least used": {"update": LeastUsed(average=False), "memory_size": 21},
+    "own policy": {"update": OldestEvenSlots()},
+    "float16": {"key_dtype": torch.float16, "memory_size": 10},
+    "bfloat16": {"key_dtype": torch.bfloat16},
+    "float64": {"key_dtype": torch.float64},
+    "half-precision copy": {"half_precision_copy": True},
+    "projection": {"projection": True},
+    "subtract margin": {"subtract_margin": True, "margin": 0.3},
+    "not validated": {"validate": False},
+    "usage": {"count_usage": True, "memory_size": 40},
+}
+HISTORIES = [
+    (world, case)
+    for number, case in enumerate(CASES)
+    for world in WORLDS
+    # The first cases with any number of processes, the others with one.
+    if number < 3 or world == 2 + number % 3
+]
+
+
+def new_memory(case: str, device: str | None = None) -> Memory:
+    torch.manual_seed(0)
+    return Memory(7, **{"memory_size": 33, "seed": 3, "device": device, **CASES[case]})
+
+
+def batches(seed: int) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Rows, labels and masks of all processes: some without a row, some rows again, one zero."""
+    generator = torch.Generator().manual_seed(seed)
+    known = torch.nn.functional.normalize(torch.randn(6, 7, generator=generator))
+    while True:
+        parts = []
+        for rank in range(PROCESSES):
+            count = int(torch.randint(0, 8, (), generator=generator)) * (rank != seed % 5)
+            rows = torch.randn(count, 7, generator=generator)
+            again = torch.rand(count, generator=generator) < 0.3
+            rows[again] = known[torch.randint(6, (int(again.sum()),), generator=generator)]
+            labels = torch.randint(5, (count,), generator=generator)
+            parts.append((rows, labels, torch.rand(count, generator=generator) < 0.8))
+        yield parts
+
+
+class History:
+    """A sharded memory and its twin, and where they differ."""
+
+    def __init__(self, case: str, mesh: DeviceMesh, seed: int) -> None:
+        self.one = new_memory(case)
+        self.many = shard(new_memory(case, "meta"), mesh)
+        self.rank, self.world = mesh.get_rank(), mesh.size()
+        self.batches = batches(seed)
+        self.differences: list[str] = []
+
+    def compare(self, what: str, one: object, other: object) -> None:
+        same = one == other
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            same = one.dtype == other.dtype and torch.equal(one, other)
+        if not same:
+            self.differences.append(f"{what}: {one} and sharded {other}")
+
+    def step(self, number: int) -> None:
+        parts = next(self.batches)[: self.world]
+        masked = number % 3 == 0
+        rows, labels, mask = (torch.cat(part) for part in zip(*parts, strict=True))
+        mine = sum(len(part[0]) for part in parts[: self.rank])
+        own = slice(mine, mine + len(parts[self.rank][0]))
+        masks = (mask, mask[own]) if masked else (None, None)
+        for right, k, gradient in (
+            (None, None, False),
+            (None, 2, True),
+            (labels[own], None, True),
+            (labels[own], 4, number % 2 == 0),
+        ):
+            self.read(rows[own], right, k, masks[1], gradient)
+        if number % 2:
+            recalls = self.one(rows, mask=masks[0]), self.many(rows[own], mask=masks[1])
+            if self.one.usage is not None:
+                self.one.record(recalls[0])
+                self.many.record(recalls[1])
+            written = self.one.write(recalls[0], labels), self.many.write(recalls[1], labels[own])
+        else:
+            written = (
+                self.one.write(rows, labels, mask=masks[0]),
+                self.many.write(rows[own], labels[own], mask=masks[1]),
+            )
+        for name in written[0]._fields:
+            whole, part = (getattr(write, name) for write in written)
+            self.compare(f"write {name}", whole[own], part)
+        self.forget(number)
+        self.state()
+
+    def read(
+        self, rows: Tensor, labels: Tensor | None, k: int | None, mask: Tensor | None, grad: bool
+    ) -> None:
+        what = f"read labels={labels is not None} k={k} gradient={grad}"
+        asked = [rows.clone().requires_grad_(grad) for _ in range(2)]
+        recalls = [
+            memory(queries, labels, k=k, mask=mask)
+            for memory, queries in zip((self.one, self.many), asked, strict=True)
+        ]
+        for name in ("slots", "scores", "values", "queries", "loss"):
+            self.compare(f"{what} {name}", *(getattr(recall, name) for recall in recalls))
+        if grad and len(rows):
+            for recall in recalls:
+                total = recall.weights.sum() + recall.scores.masked_fill(recall.slots < 0, 0).sum()
+                (total if recall.loss is None else total + 3 * recall.loss).backward()
+            self.compare(f"{what} gradient", *(queries.grad for queries in asked))
+            if self.one.projection is not None:
+                weights = [memory.projection.weight for memory in (self.one, self.many)]
+                self.compare(f"{what} weights", *(weight.grad for weight in weights))
+
+    def forget(self, number: int) -> None:
+        conditions = [{"labels": 1}, {"slots": [0, self.one.memory_size - 1]}, {"older_than": 3}]
+        if number in range(2, 5):
+            given = conditions[number - 2]
+            self.compare("forgotten", self.one.forget(**given), self.many.forget(**given))
+        if number == 5:
+            for memory in (self.one, self.many):
+                with memory.snapshot():
+                    memory.clear()
+                    assert len(memory) == 0
+
+    def state(self) -> None:
+        self.compare("len", len(self.one), len(self.many))
+        held = slice(self.many.first, self.many.first + len(self.many.keys))
+        for name, part in self.many.state_dict().items():
+            whole = self.one.state_dict()[name]
+            if whole.dim() and name != "projection.weight":
+                self.compare(f"state {name} shape", whole.shape, part.shape)
+                self.compare(f"state {name}", whole[held], part.to_local())
+            else:
+                self.compare(f"state {name}", whole, part)
+
+
+def lived(case: str, mesh: DeviceMesh) -> list[str]:
+    """How a memory and its sharded twin differ after a history."""
+    history = History(case, mesh, seed=sorted(CASES).index(case))
+    for number in range(STEPS):
+        history.step(number)
+        if history.differences:
+            return history.differences
+    return []
+
+
+def said(work: Callable[[], object]) -> tuple[str, float]:
+    """The error of this work, and the seconds until it is raised."""
+    distributed.barrier()
+    start = time.perf_counter()
+    try:
+        work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", time.perf_counter() - start
+    return "nothing", time.perf_counter() - start
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=PROCESSES,
+        timeout=datetime.timedelta(minutes=2),
+    )
+    meshes = {world: DeviceMesh("cpu", list(range(world))) for world in WORLDS}
+    done: dict[str, object] = {}
+    for world, case in HISTORIES:
+        if rank < world:
+            try:
+                done[f"{world} {case}"] = lived(case, meshes[world])
+            except Exception:
+                done[f"{world} {case}"] = [traceback.format_exc()]
+                break
+    torch.save(done, Path(folder) / f"{rank}.pt")
+    distributed.barrier()
+    os._exit(0)
