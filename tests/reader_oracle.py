@@ -109,10 +109,20 @@ def negative_log_likelihood(logits: Vector, answer: int) -> Tensor:
 
 
 def clipped(gradient: Tensor, clip: float) -> list[list[float]]:
-    """The gradient of one matrix, shortened to this norm if it is longer."""
-    norm = math.sqrt(math.fsum(float(x) ** 2 for row in gradient for x in row))
+    """The gradient of one matrix, shortened to this spectral norm if it has a greater one."""
+    rows = [[float(x) for x in row] for row in gradient]
+    direction = [1.0 + place for place in range(len(rows[0]))]
+    norm = 0.0
+    # How much longer the matrix makes a direction, at most: power iteration with G^T G.
+    for _ in range(200):
+        length = math.hypot(*direction)
+        direction = [x / length for x in direction]
+        image = [math.fsum(x * d for x, d in zip(row, direction, strict=True)) for row in rows]
+        norm = math.hypot(*image)
+        columns = zip(*rows, strict=True)
+        direction = [math.fsum(x * y for x, y in zip(c, image, strict=True)) for c in columns]
     factor = clip / norm if norm > clip else 1.0
-    return [[float(x) * factor for x in row] for row in gradient]
+    return [[x * factor for x in row] for row in rows]
 
 
 def hinge(x: Tensor) -> Tensor:
