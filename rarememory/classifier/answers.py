@@ -35,6 +35,8 @@ class Learnt(NamedTuple):
     def joined(cls, parts: Iterable["Learnt"]) -> "Learnt":
         """What learning batch after batch did."""
         parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
         if not parts:
             return cls(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), [])
         lost = [label for part in parts for label in part.lost]

@@ -16,7 +16,7 @@ it. Without a host this is the vote of Kaiser et al. 2017, section 2; with an em
 alone answers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY
 
 FOUND = torch.inf
@@ -76,6 +77,7 @@ class Classes:
 
     ids: Int64[Tensor, " classes"]
     host_ids: Int64[Tensor, " n_host"]
+    _of_row: Derived[Tensor] = field(default_factory=Derived, init=False)
 
     @cached_property
     def host_columns(self) -> Int64[Tensor, " n_host"]:
@@ -84,9 +86,9 @@ class Classes:
 
     def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
         """The index of each integer among the ids; len(ids) for EMPTY."""
-        if values.dim() == 2 and len(values) and values.stride(0) == 0:
-            # All rows are one row in memory: it is looked up once.
-            return self.columns(values[0]).expand_as(values)
+        if values.dim() == 2 and (len(values) == 1 or (len(values) and values.stride(0) == 0)):
+            # All rows are one row in memory, often the same as last time.
+            return self._of_row.of(self.columns, values[0]).expand_as(values)
         columns = torch.searchsorted(self.ids, values.contiguous())
         return columns.where(values != EMPTY, len(self.ids))
 

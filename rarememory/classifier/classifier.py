@@ -362,7 +362,7 @@ class MemoryClassifier(LockedModule):
             learnt = write_examples(self.memory, self._book, batch, average)
             self._example_dims = batch.example_dims
             # Most often other slots have the labels that were overwritten in some.
-            if not {*self._book.ids(learnt.lost)} <= {*self._class_ids().tolist()}:
+            if learnt.lost and not {*self._book.ids(learnt.lost)} <= {*self._class_ids().tolist()}:
                 self._book = self._remembered_book()
             return learnt
 
@@ -377,7 +377,7 @@ class MemoryClassifier(LockedModule):
             check_labels(batch.labels, self.unknown)
             if batch.labels:
                 dims = examples.example_dims(batch.inputs)
-                if not len(self.memory):
+                if self.memory.values.max() == EMPTY:
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
                 with examples.one_label_named(inputs, labels):

@@ -42,7 +42,7 @@ class Ensembler(nn.Module):
         self.register_buffer("threshold", torch.tensor(-torch.inf))
         self.register_buffer("host_ids", torch.arange(n_host))
         self._asked: Derived[Classes] = Derived()
-        self._forgotten: Derived[tuple[Tensor, bool]] = Derived()
+        self._forgotten: Derived[tuple[Tensor, int]] = Derived()
 
     @property
     def blend_weights(self) -> BlendWeights:
@@ -55,15 +55,15 @@ class Ensembler(nn.Module):
         Raises:
             ValueError: there are more or fewer logits than classes.
         """
-        forgotten, all_forgotten = self._forgotten.of(_forgotten, self.host_ids)
-        if logits is None or all_forgotten:
+        forgotten, count = self._forgotten.of(_forgotten, self.host_ids)
+        if logits is None or count == len(forgotten):
             return None
         if logits.shape[1:] != forgotten.shape:
             raise ValueError(
                 f"the model answers with {list(logits.shape[1:])} numbers, and its classes are "
                 f"{len(forgotten)}: name them with classes="
             )
-        return logits.float().masked_fill(forgotten, EXCLUDED)
+        return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def logits_among(self, logits: Tensor | None, ids: Int64[Tensor, " classes"]) -> Tensor | None:
         """The host's logits, EXCLUDED for classes that are not among the ids; None if none is."""
@@ -92,7 +92,7 @@ class Ensembler(nn.Module):
         weights, classes = self.blend_weights, self._classes(ids)
         z = blend.class_logits(evidence, weights, classes)
         best = z.max(1)
-        if host_may_read(self.threshold) and self.threshold == -torch.inf:
+        if host_may_read(self.threshold) and self.threshold.item() == -torch.inf:
             known = best.values > EXCLUDED / 2
         else:
             known = openset.familiarity(evidence, weights, classes, z) > self.threshold
@@ -215,7 +215,7 @@ def _classes_among(ids: Tensor, host_ids: Tensor) -> Classes:
     return Classes(ids, host_ids.where(torch.isin(host_ids, ids), EMPTY))
 
 
-def _forgotten(host_ids: Tensor) -> tuple[Tensor, bool]:
-    """Which of the host's classes are, and whether all of them."""
+def _forgotten(host_ids: Tensor) -> tuple[Tensor, int]:
+    """Which of the host's classes are, and how many."""
     forgotten = host_ids == EMPTY
-    return forgotten, bool(forgotten.all())
+    return forgotten, int(forgotten.sum())

@@ -89,7 +89,7 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: there are more or fewer features than examples.
         """
-        with evaluation_mode(self):
+        with evaluation_mode(self.model):
             parts = [self(to_device(part, like)) for part in split_batch(inputs, batch_size)]
         features = torch.cat([features for features, _ in parts])
         if len(features) != count_examples(inputs):

@@ -15,6 +15,9 @@ from rarememory.classifier.norms import norms_of, put_norms
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
+_USUAL = (1e-10, 1e10)
+"""Rows with a length between these are finite and not zero."""
+
 
 class LabelledFeatures(NamedTuple):
     """Features of examples, with one label and one ref each, and the dimensions of an example."""
@@ -56,7 +59,8 @@ def write_examples(
     """
     if not examples.labels:
         return Learnt.joined([])
-    _check_features(examples.features)
+    norms = norms_of(examples.features)
+    _check_features(examples.features, norms)
     numbers = book.ids(examples.labels)
     # By their integers, for to Python the labels 1 and True are equal.
     names: dict[int, Label] = {}
@@ -70,9 +74,9 @@ def write_examples(
     refs: list[list[Label]] = [[] for _ in numbers]
     for row, ref in zip(rows, examples.refs, strict=True):
         refs[row].append(ref)
-    places = torch.tensor(rows, device=examples.features.device)
-    features, norms = examples.features, norms_of(examples.features)
+    features, places = examples.features, None
     if average:
+        places = torch.tensor(rows, device=features.device)
         features, norms = _mean_directions(features, places), _means(norms, places)
     ids = torch.tensor(numbers, device=features.device)
     size = len(memory.values)
@@ -81,9 +85,11 @@ def write_examples(
         some = slice(begin, begin + size)
         parts.append(_write(memory, book, features[some], norms[some], ids[some], refs[some]))
     book.add(names.values())
-    slots, hits, lost = zip(*parts, strict=True)
-    labels_lost = [book.label(number) for numbers in lost for number in numbers]
-    return Learnt(torch.cat(slots)[places], torch.cat(hits)[places], labels_lost)
+    written = [Learnt(slots, hits, list(map(book.label, lost))) for slots, hits, lost in parts]
+    learnt = Learnt.joined(written)
+    if places is not None:
+        learnt = learnt._replace(slots=learnt.slots[places], hits=learnt.hits[places])
+    return learnt
 
 
 def _write(
@@ -95,12 +101,11 @@ def _write(
     refs: list[list[Label]],
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Write at most as many rows as there are slots: slots, hits, and overwritten integers."""
-    occupied = memory.state.occupied
     write = memory.write(features, ids)
     put_norms(memory, write.slots, norms)
-    averaged = occupied[write.slots] & (write.overwritten == EMPTY)
+    averaged = write.hits & memory.update.averages(write.hits)
     book.note_refs(write.slots.tolist(), averaged.logical_not().tolist(), refs)
-    lost: list[int] = write.overwritten[write.overwritten != EMPTY].tolist()
+    lost = [number for number in write.overwritten.tolist() if number != EMPTY]
     return write.slots, write.hits, lost
 
 
@@ -115,8 +120,11 @@ def _means(norms: Tensor, rows: Tensor) -> Tensor:
     return torch.zeros_like(counts).index_add_(0, rows, norms) / counts
 
 
-def _check_features(features: Tensor) -> None:
+def _check_features(features: Tensor, norms: Tensor) -> None:
     # Checked for the whole batch, since its first part may be written before the memory sees all.
+    shortest, longest = map(float, norms.aminmax())
+    if _USUAL[0] < shortest and longest < _USUAL[1]:
+        return
     bad = ~features.isfinite().all(1) | ~features.any(1)
     if bad.any():
         rows = bad.nonzero().squeeze(1).tolist()

@@ -1,6 +1,6 @@
 """Evaluation mode for a while, also where several threads use one model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
@@ -27,7 +27,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         True
     """
     with _LOCK:
-        held = [module for module in _modules(model) if module.training or module in _HELD]
+        held = _to_hold(model)
         for module in held:
             _HELD[module] = _HELD.get(module, 0) + 1
             module.training = False
@@ -42,12 +42,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                     module.training = True
 
 
-def _modules(model: nn.Module) -> Iterable[nn.Module]:
-    """All modules of a model, each once; `model.modules()` takes three times as long."""
-    found, ahead = {model}, [model]
+def _to_hold(model: nn.Module) -> list[nn.Module]:
+    """The modules in training mode, and those held already.
+
+    A walk of one's own takes a third of the time of `model.modules()`.
+    """
+    found, ahead, held = {model}, [model], []
     for module in ahead:
+        if module.training or module in _HELD:
+            held.append(module)
         for part in module._modules.values():
             if part is not None and part not in found:
                 found.add(part)
                 ahead.append(part)
-    return ahead
+    return held

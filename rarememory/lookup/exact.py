@@ -29,12 +29,13 @@ def tolerance(keys: Tensor) -> float:
     The error of a dot product of unit vectors is at most d eps / 2 (Higham 2002, section 3.1), an
     offset adds SCORE_OFFSET eps, and rounding the exact score eps / 2: all twice, for two slots.
     """
-    return (keys.shape[1] + 2 * SCORE_OFFSET + 2) * _eps(keys.dtype)
+    return _tolerance(keys.shape[1], keys.dtype)
 
 
 @cache
-def _eps(dtype: torch.dtype) -> float:
-    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+def _tolerance(key_dim: int, dtype: torch.dtype) -> float:
+    wide = torch.promote_types(dtype, torch.float32)
+    return (key_dim + 2 * SCORE_OFFSET + 2) * torch.finfo(wide).eps
 
 
 def score(

@@ -80,8 +80,8 @@ class NativeLookup(Lookup):
                 f"native takes float32 queries on the cpu, and these are {queries.dtype} on "
                 f"{queries.device}"
             )
-        if len(keys) >= _MOST_SLOTS:
-            return f"native searches fewer than {_MOST_SLOTS} slots, and here are {len(keys)}"
+        if (slots := keys.shape[0]) >= _MOST_SLOTS:
+            return f"native searches fewer than {_MOST_SLOTS} slots, and here are {slots}"
         try:
             # Checked at every search: a memory may be unpickled where there is no library.
             library()
@@ -144,8 +144,9 @@ class NativeLookup(Lookup):
         if not 0 < batch < _MANY_ROWS or not is_supported(queries, keys, values):
             return None
         k = min(k, size)
-        slots, units = values.new_empty((batch, k)), keys.new_empty(queries.shape)
-        found, scores = torch.empty_like(slots), keys.new_empty((batch, k))
+        slots = empty_output(batch, k, dtype=torch.int64)
+        found, units = torch.empty_like(slots), torch.empty_like(queries)
+        scores = torch.empty_like(slots, dtype=torch.float32)
         codes = None if self._codes is None else self._codes.codes_for(keys, batch, k)
         missed = library().rarememory_read(
             *(queries.data_ptr(), batch, keys.data_ptr(), size, keys.shape[1]),

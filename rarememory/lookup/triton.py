@@ -57,8 +57,10 @@ class TritonLookup(Lookup):
 
     def why_not(self, queries: Tensor, keys: Tensor, k: int) -> str | None:
         # First, because it is the quickest check.
-        if keys.device.type != "cuda" and not self.interpret:
-            return f"triton searches on a gpu, and the keys are on {keys.device}"
+        if not (keys.is_cuda or self.interpret):
+            # To make a text of a device takes as long as the rest.
+            place = "cpu" if keys.is_cpu else keys.device
+            return f"triton searches on a gpu, and the keys are on {place}"
         if not _installed():
             return _NOT_INSTALLED
         if keys.dtype not in _DTYPES:

@@ -91,8 +91,8 @@ def read_pair_at_once(
 
 def write_at_once(
     state: MemoryState, update: Update, recall: Recall, labels: Tensor
-) -> Write | None:
-    """Write queries that were just recalled, by a policy of this package."""
+) -> tuple[Write, bool] | None:
+    """Write queries that were just recalled, by a policy of this package; whether hits average."""
     if not isinstance(update, ByAgeAndNoise) or type(update) not in _AVERAGES:
         return None
     averages = _AVERAGES[type(update)]
@@ -118,7 +118,7 @@ def write_at_once(
         return None
     # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
     torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
-    return Write(taken, hits, overwritten)
+    return Write(taken, hits, overwritten), averages
 
 
 def _plain(queries: Tensor, keys: Tensor) -> Tensor | None:

@@ -363,15 +363,15 @@ class Memory(nn.Module):
             *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
             *(before, self.usage),
         )
-        self._fill(write.slots, inserted)
+        self._fill(write.slots, inserted & (write.slots != EMPTY))
         self._after_write(write.slots)
         return write, inserted & (write.slots == EMPTY)
 
-    def _fill(self, slots: Tensor, inserted: Tensor) -> None:
-        """Reset own entries of the slots that these rows have been put into."""
+    def _fill(self, slots: Tensor, inserted: Tensor | bool) -> None:
+        """Reset own entries of the slots that rows have been put into."""
         own = self._slot_fills.keys() - SLOT_BUFFERS
         if own:
-            filled = slots[inserted & (slots != EMPTY)]
+            filled = slots if inserted is True else slots[inserted]
             for name in own:
                 self.get_buffer(name)[filled] = self._slot_fills[name]
             if self.usage is not None:
@@ -385,11 +385,13 @@ class Memory(nn.Module):
         if recall is None or recall.filtered:
             return None
         self._before_write()
-        write = at_once.write_at_once(self.state, self.update, recall, labels)
-        if write is not None:
-            slots, hits = write.slots.reshape(-1), write.hits.reshape(-1)
-            self._fill(slots, ~(hits & self.update.averages(hits)))
-            self._after_write(slots)
+        done = at_once.write_at_once(self.state, self.update, recall, labels)
+        if done is None:
+            return None
+        write, averages = done
+        slots = write.slots.reshape(-1)
+        self._fill(slots, ~write.hits.reshape(-1) if averages else True)
+        self._after_write(slots)
         return write
 
     def _before_write(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Recall, host_may_read
 from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
@@ -170,6 +171,10 @@ def normalized(
 
     The other rows become zero.
     """
+    if queries.dtype == dtype == torch.float32 and not queries.requires_grad:
+        units = _normalized_natively(queries)
+        if units is not None:
+            return units, None
     wide = queries.to(torch.promote_types(queries.dtype, torch.float32))
     lengths = _lengths(wide)
     if _all_between(lengths, *_SAFE_LENGTHS):
@@ -179,6 +184,17 @@ def normalized(
     good = (greatest > 0) & (greatest < torch.inf)
     wide = wide.where(good, 0.0) / greatest.where(good, 1.0)
     return (wide / _lengths(wide).where(good, 1.0)).to(dtype), good.squeeze(1)
+
+
+def _normalized_natively(queries: Tensor) -> Tensor | None:
+    """The rows at unit length; None where one is not safe to divide, or the library cannot."""
+    if not native.is_supported(queries):
+        return None
+    units = torch.empty_like(queries)
+    unsafe = native.library().rarememory_normalize(
+        *(queries.data_ptr(), *queries.shape, units.data_ptr())
+    )
+    return None if unsafe else units
 
 
 def _lengths(rows: Tensor) -> Tensor:

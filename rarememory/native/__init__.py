@@ -57,6 +57,9 @@ _SIGNATURES = {
         *(_pointer, _integer),  # values, slots
         *(_pointer, _integer, _pointer),  # labels, count, marks
     ],
+    "normalize": [
+        *(_pointer, _integer, _integer, _pointer),  # queries, batch, key_dim, units
+    ],
     "noise": [_integer, _integer, _pointer],  # state, count, noise
     "evict": [
         *(_pointer, _pointer, _integer, _integer),  # priorities, values, first, size
@@ -114,7 +117,9 @@ _SIGNATURES = {
         *(_count, _pointer),  # threads, scores
     ],
 }
-_RETURNS = dict.fromkeys(("nearest_coded", "read", "read_pair", "write_at_once"), _integer)
+_RETURNS = dict.fromkeys(
+    ("nearest_coded", "normalize", "read", "read_pair", "write_at_once"), _integer
+)
 
 
 def is_supported(*tensors: Tensor) -> bool:
@@ -126,9 +131,10 @@ def is_supported(*tensors: Tensor) -> bool:
         return False
     if isinstance(_made(), str):
         return False
-    return all(
-        tensor.is_cpu and tensor.dtype in _DTYPES and tensor.is_contiguous() for tensor in tensors
-    )
+    for tensor in tensors:
+        if not (tensor.is_cpu and tensor.dtype in _DTYPES and tensor.is_contiguous()):
+            return False
+    return True
 
 
 def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:

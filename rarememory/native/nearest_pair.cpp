@@ -1,10 +1,14 @@
 // The nearest slot of the positive value, and the nearest of a negative one: running maxima in registers.
 
+#include "squares.h"
 #include "vectors.h"
 
 using namespace rarememory;
 
 namespace {
+
+constexpr int64_t BLOCK = 512;  // scores of a query alone that are held at a time
+constexpr int64_t SOON = 512;   // numbers ahead of those that are being read
 
 /// Of each lane the highest score so far and its slot, and the highest score but one.
 struct Best {
@@ -77,6 +81,25 @@ struct Search {
         return pair;
     }
 
+    /// The same for a query alone, in one lane: a vector holds LANES coordinates of a key.
+    Pair alone_between(int64_t begin, int64_t end) const {
+        Pair pair;
+        if (!finite(queries[0], keys.dim)) return pair;
+        float scores[BLOCK];
+        for (int64_t at = begin; at < end; at += BLOCK) {
+            const int64_t count = std::min(BLOCK, end - at);
+            score_rows(
+                queries[0], keys.dim, count, [&](int64_t i) { return keys[at + i]; },
+                [&](int64_t i) { return keys[at + i] + SOON; }, scores);
+            for (int64_t i = 0; i < count; ++i) {
+                Best& best = values[at + i] == labels[0] ? pair.positive : pair.negative;
+                if (scores[i] > best.second[0] && values[at + i] != EMPTY)
+                    best.meet(all(scores[i]), int32_t(at + i));
+            }
+        }
+        return pair;
+    }
+
     void answer(int64_t first, const float* lanes, const Pair& pair) const {
         for (int lane = 0; lane < LANES && first + lane < queries.count; ++lane) {
             positive[first + lane] = pair.positive.slot[lane];
@@ -133,7 +156,8 @@ extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, con
 #pragma omp parallel for num_threads(threads) if (parts > 1) schedule(static)
     for (int64_t part = 0; part < parts; ++part) {
         const int64_t end = slots * (part + 1) / parts;
-        for (int64_t at = slots * part / parts; at < end; at += block)
+        if (batch == 1) pairs[part] = search.alone_between(slots * part / parts, end);
+        else for (int64_t at = slots * part / parts; at < end; at += block)
             for (int64_t group = 0; group < groups; ++group)
                 pairs[group * parts + part].join(
                     search.between(at, std::min(at + block, end), lanes[group].data(),

@@ -48,6 +48,12 @@ bool normalize(Rows queries, float* units, float* lengths = nullptr) {
 
 }  // namespace
 
+/// 0, or UNSAFE where a query has no length that this can divide by.
+extern "C" int64_t rarememory_normalize(const float* queries, int64_t batch, int64_t dim,
+                                        float* units) {
+    return normalize({queries, batch, dim}, units) ? 0 : UNSAFE;
+}
+
 /// By codes where there are bytes; returns what the search by codes does, and else 0; or UNSAFE,
 /// and nothing else, where a query has no length that this can divide by.
 extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
