@@ -9,15 +9,21 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory.base.state import Recall
 from rarememory.distributed import shard
+from rarememory.lookup import TorchLookup
 from rarememory.memory.updates import LeastRecentlyUsed, LeastUsed
 
 PROCESSES, STEPS = 4, 6
@@ -55,19 +61,23 @@ CASES: dict[str, dict[str, object]] = {
     "subtract margin": {"subtract_margin": True, "margin": 0.3},
     "not validated": {"validate": False},
     "usage": {"count_usage": True, "memory_size": 40},
+    "prices": {"memory_size": 21},
 }
 HISTORIES = [
     (world, case)
     for number, case in enumerate(CASES)
     for world in WORLDS
     # The first cases with any number of processes, the others with one.
-    if number < 3 or world == 2 + number % 3
+    if number < 2 or world == 2 + number % 3
 ]
 
 
 def new_memory(case: str, device: str | None = None) -> Memory:
     torch.manual_seed(0)
-    return Memory(7, **{"memory_size": 33, "seed": 3, "device": device, **CASES[case]})
+    memory = Memory(7, **{"memory_size": 33, "seed": 3, "device": device, **CASES[case]})
+    if case == "prices":
+        memory.register_slot_buffer("prices", (2,), fill=-1)
+    return memory
 
 
 def batches(seed: int) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
@@ -106,6 +116,10 @@ class History:
     def step(self, number: int) -> None:
         parts = next(self.batches)[: self.world]
         masked = number % 3 == 0
+        if "prices" in self.one.state_dict():
+            for memory, first in ((self.one, 0), (self.many, self.many.first)):
+                there = memory.state.occupied
+                memory.prices[there] = (first + there.nonzero()).float().expand(-1, 2)
         rows, labels, mask = (torch.cat(part) for part in zip(*parts, strict=True))
         mine = sum(len(part[0]) for part in parts[: self.rank])
         own = slice(mine, mine + len(parts[self.rank][0]))
@@ -159,6 +173,11 @@ class History:
         if number in range(2, 5):
             given = conditions[number - 2]
             self.compare("forgotten", self.one.forget(**given), self.many.forget(**given))
+        if number == 1:
+            self.compare("stats", self.one.stats(), self.many.stats())
+        if number in (3, 4):
+            size = self.one.memory_size // 2 + 1 if number == 3 else 2 * self.one.memory_size + 5
+            self.compare("resized", self.one.resize(size), self.many.resize(size))
         if number == 5:
             for memory in (self.one, self.many):
                 with memory.snapshot():
@@ -185,6 +204,145 @@ def lived(case: str, mesh: DeviceMesh) -> list[str]:
         if history.differences:
             return history.differences
     return []
+
+
+def loaded(meshes: dict[int, DeviceMesh], rank: int, folder: str) -> dict[str, bool]:
+    """Whether memories answer alike after a checkpoint of four shards was loaded into them."""
+    history = History("usage", meshes[PROCESSES], seed=0)
+    for number in range(2):
+        history.step(number)
+    checkpoint.save(history.many.state_dict(), checkpoint_id=f"{folder}/checkpoint")
+    distributed.barrier()
+    queries, found = torch.randn(9, 7, generator=torch.Generator().manual_seed(1)), {}
+    expected = history.one(queries, k=9)
+    for world, mesh in meshes.items():
+        if rank < world:
+            memory = shard(new_memory("usage", "meta"), mesh)
+            state = memory.state_dict()
+            checkpoint.load(
+                state, checkpoint_id=f"{folder}/checkpoint", process_group=mesh.get_group()
+            )
+            memory.load_state_dict(state)
+            recall = memory(queries, k=9)
+            same = all(map(torch.equal, recall[:4], expected[:4]))
+            found[f"{world} processes"] = same and memory.clock == history.one.clock
+            # The tensors of a Memory, whole, are taken too.
+            memory.load_state_dict(history.one.state_dict())
+            found[f"a Memory into {world}"] = torch.equal(
+                memory(queries, k=9).slots, expected.slots
+            )
+    memory = new_memory("usage")
+    state = memory.state_dict()
+    checkpoint.load(state, checkpoint_id=f"{folder}/checkpoint", no_dist=True)
+    memory.load_state_dict(state)
+    found["a Memory"] = all(
+        torch.equal(part, memory.state_dict()[name])
+        for name, part in history.one.state_dict().items()
+    )
+    return found
+
+
+class Under(nn.Module):
+    """An encoder and the sharded memory over it."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(7, 7)
+        options = {"projection": True, "half_precision_copy": True, "count_usage": True}
+        self.memory = shard(Memory(7, 33, device="meta", **options), mesh)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Recall:
+        return self.memory(self.encoder(images), labels)
+
+
+def trained(
+    mesh: DeviceMesh, rank: int, wrap: Callable[[nn.Module], nn.Module]
+) -> dict[str, object]:
+    """What is left of a model that was trained under a wrapper."""
+    model = Under(mesh)
+    memory = model.memory
+    names = {name for name, _ in model.named_buffers()}
+    wrapped = wrap(model)
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    everything = batches(seed=1)
+    for _ in range(4):
+        images, labels, _ = next(everything)[rank]
+        recall = wrapped(images, labels)
+        optimizer.zero_grad()
+        recall.loss.backward()
+        optimizer.step()
+        memory.write(recall, labels)
+    weight = model.encoder.weight.detach()
+    weight = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    shapes = {name: list(part.shape) for name, part in model.state_dict().items()}
+    parts = {name: part.clone() for name, part in memory.state._asdict().items()}
+    return {"weight": weight, "buffers": names, "shapes": shapes, "parts": parts}
+
+
+class Raising(TorchLookup):
+    """A search that fails."""
+
+    def nearest(self, *args, **options):
+        raise MemoryError("no room for the scores")
+
+
+def misuses(memory: Memory, rank: int) -> dict[str, Callable[[], object]]:
+    """What goes wrong on process 1 only, or differs from what the others do."""
+    wrong = rank == 1
+    rows, labels = torch.ones(2, 7), torch.ones(2).long()
+    bad = rows / 0 if wrong else rows
+
+    def searched() -> None:
+        memory.lookup = Raising() if wrong else TorchLookup()
+        try:
+            memory(rows)
+        finally:
+            memory.lookup = TorchLookup()
+
+    def written() -> None:
+        memory.lookup = Raising() if wrong else TorchLookup()
+        try:
+            memory.write(rows, labels)
+        finally:
+            memory.lookup = TorchLookup()
+
+    def kept() -> None:
+        with memory.read_only() if wrong else nullcontext():
+            memory.write(rows, labels)
+
+    state = memory.state_dict()
+    return {
+        "queries": lambda: memory(bad),
+        "rows": lambda: memory.write(bad, labels),
+        "labels": lambda: memory.write(rows, labels[:1] if wrong else labels),
+        "k": lambda: memory(rows, k=0 if wrong else 3),
+        "another k": lambda: memory(rows, k=2 if wrong else 3),
+        "loss of some": lambda: memory(rows, None if wrong else labels),
+        "filter": lambda: memory(rows, among=[1] if wrong else None),
+        "another verb": lambda: memory.clear() if wrong else memory.write(rows, labels),
+        "forget": lambda: memory.forget(labels=1 + wrong),
+        "no slot": lambda: memory.forget(slots=99 if wrong else 1),
+        "size": lambda: memory.resize(40 + wrong),
+        "record": lambda: memory.record(memory(rows)._replace(slots=99 * labels.view(2, 1))),
+        "search": searched,
+        "search for a write": written,
+        "read-only": kept,
+        "checkpoint": lambda: memory.load_state_dict(
+            {**state, "clock": torch.tensor(-1 if wrong else 5)}
+        ),
+        "made differently": lambda: shard(Memory(7, 33, seed=int(wrong)), None),
+    }
+
+
+def refused(rank: int) -> dict[str, object]:
+    """What each process says of a misuse, the seconds until it does, and whether any row stays."""
+    memory = shard(Memory(7, 33, device="meta", lookup="torch", count_usage=True))
+    memory.write(torch.randn(3, 7), torch.arange(3))
+    before = [part.clone() for part in memory.state]
+    said_of = {name: said(work) for name, work in misuses(memory, rank).items()}
+    kept = all(map(torch.equal, before, memory.state))
+    return {"said": said_of, "kept": kept, "rows": len(memory)}
 
 
 def said(work: Callable[[], object]) -> tuple[str, float]:
@@ -216,6 +374,11 @@ def work(rank: int, folder: str) -> None:
             except Exception:
                 done[f"{world} {case}"] = [traceback.format_exc()]
                 break
+    done["loaded"] = loaded(meshes, rank, folder)
+    mesh = meshes[PROCESSES]
+    done["ddp"] = trained(mesh, rank, DistributedDataParallel)
+    done["fsdp"] = trained(mesh, rank, lambda model: fully_shard(model, mesh=mesh))
+    done["refused"] = refused(rank)
     torch.save(done, Path(folder) / f"{rank}.pt")
     distributed.barrier()
     os._exit(0)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -21,7 +21,7 @@ from rarememory.distributed.candidates import Candidates
 from rarememory.distributed.layout import Layout
 from rarememory.distributed.policies import check_per_slot
 from rarememory.distributed.ranks import Own, Ranks
-from rarememory.distributed.shards import Shard
+from rarememory.distributed.shards import Shard, range_of
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
 from rarememory.memory import Memory, writing
@@ -29,15 +29,16 @@ from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.queries import Rows, recalled
-from rarememory.memory.slots import copy_into, empty
+from rarememory.memory.slots import copy_into, empty, kept_slots
 from rarememory.memory.spans import Span
+from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered
 
 
 class Verb(IntEnum):
     """What processes do together: they tell each other, so that none does another thing."""
 
-    READ, WRITE, RECORD, FORGET, CLEAR, COUNT, LOAD = range(7)
+    READ, WRITE, RECORD, FORGET, CLEAR, COUNT, LOAD, STATS, RESIZE = range(9)
 
 
 class ShardedMemory(Memory):
@@ -75,12 +76,14 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 return super().forward(queries, labels, k=k, mask=mask, **filters)  # type: ignore[arg-type]
             asked = partial(self._asked, queries, labels, k, mask, filters)
-            rows, every = self._tell(Verb.READ, asked, 4, same=2)
-            (looked, pair), counts = every[0][:2], [count for *_, count, _ in every]
+            rows, every = self._tell(Verb.READ, asked, same=2)
+            (looked, pair), counts = every[0][:2], [count for _, _, count, _ in every]
             best = self._best(rows, counts, looked, bool(pair))
             wanted = [count if wants else 0 for *_, count, wants in every]
             asks = [bool(wants) for *_, wants in every]
-            keys = self._shard.keys_of(best.slots, wanted) if any(asks) else None
+            keys = None
+            if any(asks):
+                (keys,) = self._shard.fetched(best.slots, wanted, [self.keys])
             if keys is None or not asks[self._ranks.own]:
                 return recalled(rows, best, self.temperature, None)
             found, numbers = winners(self, best, keys, looked)
@@ -155,9 +158,9 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 return super().write(queries, labels, mask=mask)
             (rows, own), every = self._tell(
-                Verb.WRITE, partial(self._offered, queries, labels, mask), 2, same=1
+                Verb.WRITE, partial(self._offered, queries, labels, mask), same=1
             )
-            counts = [count for _, count in every]
+            counts = [count for _, count, *_ in every]
             everyone, nearest = self._shard.gathered(rows, counts, own)
             if not every[0][0]:
                 nearest = self._nearest(everyone, 1).squeeze(1)
@@ -213,8 +216,8 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 super().record(recall)
                 return
-            slots, every = self._tell(Verb.RECORD, partial(self._answered, recall), 1, same=0)
-            counts = [count for (count,) in every]
+            slots, every = self._tell(Verb.RECORD, partial(self._answered, recall), same=0)
+            counts = [count for count, *_ in every]
             every_slot = self._ranks.gather_rows(slots.unsqueeze(1), counts).view(-1)
             assert self.usage is not None
             self.usage.reads.add_(1)
@@ -244,11 +247,11 @@ class ShardedMemory(Memory):
         """
         with self.lock.writing():
             work = partial(self._to_forget, labels, slots, older_than)
-            gone, every = self._tell(Verb.FORGET, work, 2, same=1)
+            gone, every = self._tell(Verb.FORGET, work, same=1)
             self._before_write()
             empty(self._slot_buffers(), self._slot_fills, gone)
             self._after_write(gone.nonzero().squeeze(1))
-            return sum(count for _, count in every)
+            return sum(count for _, count, *_ in every)
 
     def _to_forget(
         self, labels: Integers | None, slots: Integers | None, older_than: int | None
@@ -269,7 +272,7 @@ class ShardedMemory(Memory):
     def clear(self) -> None:
         """Forget everything, in all shards, as `Memory.clear`."""
         with self.lock.writing():
-            self._tell(Verb.CLEAR, self._to_clear, 0, same=0)
+            self._tell(Verb.CLEAR, self._to_clear, same=0)
             super().clear()
 
     def _to_clear(self) -> tuple[None, list[int]]:
@@ -288,7 +291,7 @@ class ShardedMemory(Memory):
         return Shard(self.state, self.usage, Span(self._size, self.first), self._ranks)
 
     def _tell(
-        self, verb: Verb, work: Callable[[], tuple[Own, list[int]]], count: int, same: int
+        self, verb: Verb, work: Callable[[], tuple[Own, list[int]]], same: int
     ) -> tuple[Own, list[list[int]]]:
         """What this process finds, and the numbers of all, the first of which must be alike.
 
@@ -298,9 +301,10 @@ class ShardedMemory(Memory):
 
         def told() -> tuple[Own, list[int]]:
             own, numbers = work()
-            return own, [verb, *numbers]
+            # As many for every verb: processes that do different things understand each other.
+            return own, [verb, *numbers, *[0] * (_MOST_NUMBERS - len(numbers))]
 
-        own, every = self._ranks.tell(told, 1 + count)
+        own, every = self._ranks.tell(told, 1 + _MOST_NUMBERS)
         if len({tuple(numbers[: 1 + same]) for numbers in every}) > 1:
             did = ", ".join(f"{Verb(of).name.lower()} {told[:same]}" for of, *told in every)
             raise ValueError(f"all processes must do the same, with the same numbers, not {did}")
@@ -310,9 +314,47 @@ class ShardedMemory(Memory):
         """Number of occupied slots, of all shards."""
         with self.lock.reading():
             _, every = self._tell(
-                Verb.COUNT, lambda: (None, [int(self.state.occupied.sum())]), 1, 0
+                Verb.COUNT, lambda: (None, [int(self.state.occupied.sum())]), same=0
             )
-            return sum(count for (count,) in every)
+            return sum(count for count, *_ in every)
+
+    def stats(self) -> dict[str, float]:
+        """What is in memory in numbers, as `Memory.stats`; values and ages of all travel."""
+        with self.lock.reading():
+            self._tell(Verb.STATS, lambda: (None, []), same=0)
+            whole = self._shard.whole()
+            return stats_of(whole.state, whole.usage)
+
+    @torch.no_grad()
+    def resize(self, memory_size: int) -> Int64[Tensor, " memory_size"]:
+        """Change the number of slots, as `Memory.resize`.
+
+        Slots travel to where they belong now, and the values and ages of all to every process.
+        """
+        with self.lock.writing():
+            work = partial(self._to_resize, memory_size)
+            self._tell(Verb.RESIZE, work, same=1)
+            shard, buffers = self._shard, self._slot_buffers()
+            old_slots = kept_slots(shard.whole().state, memory_size)
+            ranges = [
+                range_of(memory_size, self._ranks.size, rank) for rank in range(self._ranks.size)
+            ]
+            mine = ranges[self._ranks.own]
+            held = old_slots[mine.start : mine.stop]
+            parts = shard.fetched(
+                held.unsqueeze(1), [len(one) for one in ranges], [*buffers.values()]
+            )
+            new = dict(zip(buffers, parts, strict=True))
+            empty(new, self._slot_fills, held == EMPTY)
+            copy_into(buffers, new)
+            self._size, self.first = memory_size, mine.start
+            self._half_keys()
+            return old_slots
+
+    def _to_resize(self, memory_size: int) -> tuple[None, list[int]]:
+        self.require_writable("resize")
+        check_count("memory_size", memory_size)
+        return None, [memory_size]
 
     def extra_repr(self) -> str:
         end = self.first + len(self.keys)
@@ -325,16 +367,15 @@ class ShardedMemory(Memory):
 
     def hold(self, mesh: DeviceMesh | None, device: torch.device, ranks: Ranks) -> None:
         """Keep of the whole memory the slots of this process; for `shard`."""
-        self._ranks, self._mesh, self._size, self.first = ranks, mesh, len(self.keys), 0
-        chunk = self._shard.chunk
-        self.first = min(ranks.own * chunk, self._size)
-        count = min(chunk, self._size - self.first)
+        self._ranks, self._mesh, self._size = ranks, mesh, len(self.keys)
+        mine = range_of(self._size, ranks.size, ranks.own)
+        self.first = mine.start
         for name, whole in self._slot_buffers().items():
             if whole.is_meta:
-                shape = (count, *whole.shape[1:])
+                shape = (len(mine), *whole.shape[1:])
                 part = torch.full(shape, self._slot_fills[name], dtype=whole.dtype, device=device)
             else:
-                part = whole[self.first : self.first + count].clone()
+                part = whole[mine.start : mine.stop].clone()
             # DistributedDataParallel sends the buffers of one process to all: these are not among
             # them. Torch finds those whose entry is None as attributes all the same.
             self._buffers[name] = None
@@ -384,7 +425,7 @@ class ShardedMemory(Memory):
         with self.lock.writing():
             try:
                 parts, _ = self._tell(
-                    Verb.LOAD, partial(self._parts_of, state_dict, prefix), 0, same=0
+                    Verb.LOAD, partial(self._parts_of, state_dict, prefix), same=0
                 )
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
@@ -430,10 +471,6 @@ class ShardedMemory(Memory):
     def __getstate__(self) -> dict[str, Any]:
         self._refuse("copied or pickled: save its state_dict by torch.distributed.checkpoint")
 
-    def resize(self, memory_size: int) -> NoReturn:
-        """Refused."""
-        self._refuse("resized: save it, and load that into a memory of another size")
-
     def merge(self, other: Memory, *, values: Tensor | None = None) -> NoReturn:
         """Refused."""
         self._refuse("merged: merge memories before they are sharded")
@@ -450,16 +487,16 @@ class ShardedMemory(Memory):
         """Refused."""
         self._refuse("kept in a store")
 
-    def stats(self) -> NoReturn:
-        """Refused."""
-        self._refuse("put into numbers: len(memory) says how many slots hold something")
-
     def register_slot_buffer(self, name: str, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
         self._refuse(f"given {name} for each slot: register it before the memory is sharded")
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(f"a sharded memory cannot be {what}")
+
+
+_MOST_NUMBERS = 4
+"""That a process tells of what it does."""
 
 
 def shard(memory: Memory, mesh: DeviceMesh | None = None) -> ShardedMemory:

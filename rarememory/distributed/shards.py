@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState
@@ -32,7 +32,7 @@ class Shard(NamedTuple):
     @property
     def chunk(self) -> int:
         """Slots of a process, but for the last ones, which may have fewer or none."""
-        return -(-self.span.memory_size // self.ranks.size)
+        return len(range_of(self.span.memory_size, self.ranks.size, 0))
 
     def local(self, slots: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """Slots of the memory as slots of this shard; EMPTY if they are in another one."""
@@ -60,17 +60,21 @@ class Shard(NamedTuple):
         right, counted = None if rows.labels is None else labels, None if mask.all() else mask
         return Rows(queries, right, counted, queries.shape[:1]), nearest
 
-    def keys_of(
-        self, slots: Int64[Tensor, "rows k"], counts: list[int]
-    ) -> Float[Tensor, "all key_dim"]:
-        """The keys of slots in any shard, one after the other; zero for EMPTY.
+    def fetched(
+        self,
+        slots: Int64[Tensor, "rows k"],
+        counts: list[int],
+        buffers: list[Shaped[Tensor, "slots ..."]],
+    ) -> list[Shaped[Tensor, "all ..."]]:
+        """What these buffers hold in slots of any shard, one after the other; zero for EMPTY.
 
         Args:
             slots: those that this process asks for.
             counts: rows for which each process asks; the first ones of its slots.
+            buffers: the parts of this process.
         """
-        ranks, keys, columns = self.ranks, self.state.keys, slots.shape[1]
-        layout, rows = Layout.of(keys), [count * columns for count in counts]
+        ranks, columns = self.ranks, slots.shape[1]
+        layout, rows = Layout.of(*buffers), [count * columns for count in counts]
         asked = slots[: counts[ranks.own]].reshape(-1, 1)
         here = self.local(ranks.gather_rows(asked, rows).view(-1))
         sent = [int((part != EMPTY).sum()) for part in here.split(rows)]
@@ -78,9 +82,34 @@ class Shard(NamedTuple):
         owner = asked.view(-1).div(self.chunk, rounding_mode="floor")
         in_order = owner.argsort(stable=True)[int((owner < 0).sum()) :]
         received = owner[in_order].bincount(minlength=ranks.size).tolist()
+        here = here[here != EMPTY]
         words = ranks.exchange(
-            lambda: layout.pack(keys[here[here != EMPTY]]), sent, received, layout.words
+            lambda: layout.pack(*(part[here] for part in buffers)), sent, received, layout.words
         )
-        found = keys.new_zeros(len(asked), keys.shape[1])
-        found[in_order] = layout.unpack(words)[0]
-        return found
+        found = words.new_zeros(len(asked), layout.words)
+        found[in_order] = words
+        return layout.unpack(found)
+
+    def whole(self) -> "Shard":
+        """As one shard of all slots, without keys, on every process."""
+        numbers = [*self.state[1:3], *(() if self.usage is None else self.usage[:2])]
+        size, processes = self.span.memory_size, self.ranks.size
+        counts = [len(range_of(size, processes, rank)) for rank in range(processes)]
+        words = self.ranks.gather_rows(torch.stack(numbers, dim=1), counts)
+        values, written, *usage = (column.contiguous() for column in words.unbind(1))
+        keys = self.state.keys[:0]
+        state = self.state._replace(keys=keys, values=values, written=written)
+        counted = None if self.usage is None else Usage(usage[0], usage[1], self.usage.reads)
+        return self._replace(state=state, usage=counted, span=Span(size))
+
+
+def range_of(memory_size: int, processes: int, rank: int) -> range:
+    """The slots of a process: as many each as it takes, so that the last ones may have none.
+
+    Example:
+        >>> [range_of(5, 4, rank) for rank in range(4)]
+        [range(0, 2), range(2, 4), range(4, 5), range(5, 5)]
+    """
+    chunk = -(-memory_size // processes)
+    first = min(rank * chunk, memory_size)
+    return range(first, min(first + chunk, memory_size))
