@@ -13,7 +13,8 @@ def server() -> Iterator[Server]:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     if programs() is None:
         pytest.skip(MISSING)
-    server = Server()
+    # What a killed process has written the system still has: only a loss of power needs fsync.
+    server = Server(fsync=False)
     yield server
     server.stop()
 
