@@ -156,9 +156,15 @@ class FittedReader(Reader):
         )
 
     def _of(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
-        tensors = memory.keys, memory.values, host_ids
-        # A compiled program does not see that the memory has changed: it fits each time.
-        kept = None if torch.compiler.is_compiling() else self._fitted
+        if torch.compiler.is_compiling():
+            # A compiled program does not see that the memory has changed. Not a decorator, with
+            # which torch would import its compiler for everybody.
+            fitted: _Fitted = torch.compiler.disable(self._up_to_date)(memory, host_ids)
+            return fitted
+        return self._up_to_date(memory, host_ids)
+
+    def _up_to_date(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
+        tensors, kept = (memory.keys, memory.values, host_ids), self._fitted
         if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
             if kept[1].is_of(*tensors[:2], self._rows.next(kept[1].keys)):
                 return kept[1]

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from rarememory import EMPTY, Memory, wrap
+from rarememory.classifier import fitted_reader
 from rarememory.lookup import NativeLookup, ops
 from tests.lookup.test_nearest import units
 from tests.memories import LOOKUPS
@@ -159,16 +160,23 @@ def test_the_default_compiler_makes_the_same_step():
 
 
 @pytest.mark.parametrize("reader", ["nearest", "fitted"])
-def test_a_compiled_classifier_sees_what_is_learnt_later(reader):
+def test_a_compiled_classifier_sees_what_is_learnt_later(reader, monkeypatch):
     classifier = wrap(torch.nn.Identity(), host=False, reader=reader)
     inputs = torch.eye(6)[:4] + 0.1
     classifier.learn(inputs[:3], list("abc"))
+    fits = []
+    fit = fitted_reader.fit_discriminant
+    monkeypatch.setattr(
+        fitted_reader, "fit_discriminant", lambda *given: fits.append(given) or fit(*given)
+    )
     torch.compiler.reset()
     compiled = torch.compile(classifier, backend="eager")
     compiled(inputs)
     classifier.learn(inputs[3:], ["d"])
     torch.testing.assert_close(compiled(inputs), classifier(inputs))
     assert compiled(inputs).argmax(1).tolist() == [0, 1, 2, 3]
+    # Once before and once after the change, and never at a mere question.
+    assert len(fits) == (2 if reader == "fitted" else 0)
 
 
 # Exported
