@@ -10,10 +10,16 @@ from rarememory.classifier import wrap as wrap
 from rarememory.lookup import Lookup as Lookup
 from rarememory.memory import AverageOrReplace as AverageOrReplace
 from rarememory.memory import AverageOrReplaceRandom as AverageOrReplaceRandom
+from rarememory.memory import ClosestToCentre as ClosestToCentre
 from rarememory.memory import FirstInFirstOut as FirstInFirstOut
+from rarememory.memory import Herding as Herding
 from rarememory.memory import LeastRecentlyUsed as LeastRecentlyUsed
 from rarememory.memory import LeastUsed as LeastUsed
 from rarememory.memory import Memory as Memory
+from rarememory.memory import PerClass as PerClass
+from rarememory.memory import Protected as Protected
+from rarememory.memory import Reservoir as Reservoir
+from rarememory.memory import Selection as Selection
 from rarememory.memory import Update as Update
 from rarememory.memory import Usage as Usage
 from rarememory.memory import margin_loss as margin_loss

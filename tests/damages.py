@@ -206,6 +206,24 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "FirstInFirstOut.weights": [returns("(0.0, 1.0)")],
         "AverageOrReplaceRandom.weights": [returns("(1.0, 0.0)")],
     },
+    "memory/selections.py": {
+        "Herding.__call__": [operator("+", "-"), unwrap("nan_to_num"), unwrap("_rounded")],
+        "ClosestToCentre.__call__": [without("descending"), unwrap("_rounded")],
+    },
+    "memory/budgets.py": {
+        "PerClass.__post_init__": [drop("check_count"), drop_raise()],
+        "PerClass.averages": [condition(True)],
+        "Protected.__post_init__": [*map(drop_raise, range(3)), drop("__setattr__")],
+        "Reservoir.averages": [returns("hits")],
+        "Reservoir.weights": [returns("(0.0, 1.0)")],
+    },
+    "memory/placing.py": {
+        "_classes": [unwrap("isin"), condition(False, 0)],
+        "_replace": [operator("-", "+"), without("descending")],
+        "_select": [operator("+", "-"), operator(">", ">="), operator("not in", "in")],
+        "_draw": [operator("+", "-"), operator("<", "<=", 1)],
+        "assigned": [drop_raise(), operator("!=", "==")],
+    },
     "memory/drafts.py": {
         "Draft.keep": [operator(">=", ">")],
         "Draft._adjusted": [condition(False), returns("slots")],
@@ -281,7 +299,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "memory/stats.py": {"stats_of": [operator("/", "*"), operator(">", ">=")]},
     "memory/merging.py": {
-        "places": [without("stable")],
+        "places": [operator("<", "<=")],
         "check_alike": [drop_raise(0), drop_raise(1)],
     },
     "memory/usage.py": {
@@ -312,6 +330,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/slots.py": {
         "empty": [drop("masked_fill_")],
         "kept_slots": [operator("<", "!="), unwrap("where")],
+        "by_age": [without("stable"), without("stable", 1)],
         "gather": [unwrap("masked_fill")],
         "resize_checkpoint": [drop_raise(0), drop_raise(1)],
     },

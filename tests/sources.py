@@ -47,7 +47,7 @@ _TESTS = {
     "base/validation.py": "memory/test_bad_input.py memory/test_bad_options.py",
     "memory/module.py": (
         "memory/test_rules.py memory/test_state.py memory/test_losses.py memory/test_usage.py "
-        "memory/test_merging.py"
+        "memory/test_merging.py memory/test_budgets.py"
     ),
     "memory/at_once.py": "native/test_native.py memory/test_rules.py",
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py memory/test_rules.py",
@@ -57,6 +57,8 @@ _TESTS = {
     "memory/forgetting.py": "memory/test_forgetting.py memory/test_bad_input.py",
     "memory/spans.py": "distributed/test_sharded.py",
     "memory/updates.py": "memory/test_updates.py memory/test_usage.py memory/test_bad_options.py",
+    "memory/placing.py": "memory/test_budgets.py",
+    "memory/selections.py": "memory/test_budgets.py",
     "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",

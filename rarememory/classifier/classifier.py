@@ -68,8 +68,9 @@ from rarememory.classifier.tuning import best_reader
 from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
+from rarememory.memory.budgets import layers_of, protecting
 from rarememory.memory.losses import vote_loss
-from rarememory.memory.slots import kept_slots
+from rarememory.memory.selections import Selection
 from rarememory.memory.updates import FirstInFirstOut, Update
 
 _LEAST_STATE = 1 << 16
@@ -334,6 +335,7 @@ class MemoryClassifier(LockedModule):
         refs: Any = None,
         *,
         average: bool = False,
+        select: Selection | None = None,
         progress: bool | None = None,
     ) -> Learnt:
         """Remember examples under their labels, known or new; nothing is trained.
@@ -346,6 +348,8 @@ class MemoryClassifier(LockedModule):
                 label.
             refs: where each example comes from (a path, an id); None for none.
             average: remember of each class the mean of its examples, in one slot.
+            select: remember of each class those of its examples here that this chooses, such as
+                `Herding(5)`; the others have slot EMPTY.
             progress: whether to show a bar over the batches of a loader; None shows it on a
                 terminal if tqdm is installed.
 
@@ -354,15 +358,18 @@ class MemoryClassifier(LockedModule):
                 one. Nothing of a batch that is refused is learnt.
         """
         batches: Iterable[LabelledFeatures] = self._to_learn(inputs, labels, refs, progress)
-        if average:
+        if average or select is not None:
             parts = list(batches)
             batches = [LabelledFeatures.joined(parts)] if parts else []
 
         def write(batch: LabelledFeatures) -> Learnt:
-            learnt = write_examples(self.memory, self._book, batch, average)
+            learnt = write_examples(self.memory, self._book, batch, average, select)
             self._example_dims = batch.example_dims
             # Most often other slots have the labels that were overwritten in some.
-            if learnt.lost and not {*self._book.ids(learnt.lost)} <= {*self._class_ids().tolist()}:
+            lost = learnt.lost and not {*self._book.ids(learnt.lost)} <= {
+                *self._class_ids().tolist()
+            }
+            if lost or EMPTY in learnt.slots.tolist():
                 self._book = self._remembered_book()
             return learnt
 
@@ -719,6 +726,43 @@ class MemoryClassifier(LockedModule):
 
         return self.change(empty)
 
+    @property
+    def protected(self) -> list[Label]:
+        """Classes whose examples are never given up for those of another class."""
+        with self.lock.reading():
+            book = self._remembered_book()
+            ids = layers_of(self.memory.update).protected
+            return [book.label(number) for number in ids if number in book.numbers()]
+
+    def protect(self, *labels: Label) -> None:
+        """Never give up examples of these classes for those of another class.
+
+        It is remembered with the labels, and saved. A class that is forgotten and learnt again is
+        not protected. `rarememory.Protected` has the rule.
+
+        Raises:
+            ValueError: a label is not known; then nothing is changed.
+        """
+        self._protect(labels, True)
+
+    def unprotect(self, *labels: Label) -> None:
+        """Treat these classes as all others again.
+
+        Raises:
+            ValueError: a label is not known; then nothing is changed.
+        """
+        self._protect(labels, False)
+
+    def _protect(self, labels: Iterable[Label], protected: bool) -> None:
+        def change() -> None:
+            self.memory.require_writable("protect" if protected else "unprotect")
+            ids = {*self._remembered_book().known_ids(labels)}
+            now = {*layers_of(self.memory.update).protected}
+            now = now | ids if protected else now - ids
+            self.memory.update = protecting(self.memory.update, now)
+
+        self.change(change, whole=True)
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Undo at the end of the block whatever was learnt, forgotten or fitted in it.
@@ -728,10 +772,12 @@ class MemoryClassifier(LockedModule):
         with self.memory.snapshot():
             buffers = {name: buffer.clone() for name, buffer in self.ensembler.named_buffers()}
             before, reader = deepcopy((self._book, self._example_dims)), self.reader
+            update = self.memory.update
             try:
                 yield
             finally:
                 (self._book, self._example_dims), self.reader = before, reader
+                self.memory.update = update
                 for name, buffer in self.ensembler.named_buffers():
                     buffer.copy_(buffers[name])
 
@@ -943,7 +989,9 @@ class MemoryClassifier(LockedModule):
     def _to_json(self, with_book: bool = True) -> dict[str, Any]:
         book = self._remembered_book().to_json() if with_book else {}
         reader = {"reader": self.reader.name, "reader_settings": self.reader.settings}
-        return {**book, **reader, "example_dims": self._example_dims, "about": self.about}
+        protected = {"protected": [*layers_of(self.memory.update).protected]}
+        own = {"example_dims": self._example_dims, "about": self.about}
+        return {**book, **reader, **protected, **own}
 
     def _from_json(self, stored: dict[str, Any]) -> None:
         if "names" in stored:
@@ -952,6 +1000,8 @@ class MemoryClassifier(LockedModule):
         reader = reader_of(stored.get("reader", "nearest"))
         self.reader = reader.having(**stored.get("reader_settings", {}))
         self._example_dims = stored["example_dims"]
+        if "protected" in stored:
+            self.memory.update = protecting(self.memory.update, stored["protected"])
         self.about = stored["about"]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -977,7 +1027,8 @@ class MemoryClassifier(LockedModule):
         size = len(self.memory.values)
         # The memory keeps the youngest slots of a larger one, at other places: the refs follow.
         if state_dict.keys() >= set(names) and len(state_dict[names[1]]) > size:
-            old_slots = kept_slots(MemoryState(*(state_dict[name] for name in names)), size)
+            state = MemoryState(*(state_dict[name] for name in names))
+            old_slots = self.memory.kept_slots(state, size)
             self._book.move_refs(old_slots.tolist())
 
     # Helpers

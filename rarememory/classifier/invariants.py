@@ -49,11 +49,19 @@ def check_settings(stored: Any) -> None:
     ):
         if name in memory:
             _part(memory, name, bool, "true or false")
-    update = _part(stored, "update", dict, "an object")
-    _part(update, "name", str, "a text")
-    _part(update, "fields", dict, "an object")
+    _check_policy(_part(stored, "update", dict, "an object"))
     if "memory_class" in stored:
         _part(stored, "memory_class", str, "a text")
+
+
+def _check_policy(stored: dict[str, Any], depth: int = 0) -> None:
+    """A policy, and those inside it."""
+    _part(stored, "name", str, "a text")
+    for part in _part(stored, "fields", dict, "an object").values():
+        if depth > 2:
+            raise ValueError("its header has a policy in a policy, and so on")
+        if isinstance(part, dict):
+            _check_policy(part, depth + 1)
 
 
 def check_header(header: Any) -> None:
@@ -152,6 +160,9 @@ def check_book(book: Any, values: Tensor, host_ids: Tensor) -> None:
         raise ValueError("its remarks must be texts")
     if "reader" in book:
         _part(book, "reader", str, "a text")
+    protected = book.get("protected", [])
+    if not isinstance(protected, list) or not all(_is_below(n, following) for n in protected):
+        raise ValueError(f"its protected classes must have numbers from 0 to {following - 1}")
     if "reader_settings" in book:
         _part(book, "reader_settings", dict, "an object")
 

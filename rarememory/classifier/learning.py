@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
@@ -13,7 +13,9 @@ from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
 from rarememory.classifier.norms import norms_of, put_norms
 from rarememory.memory import Memory
+from rarememory.memory.budgets import layers_of
 from rarememory.memory.queries import normalized
+from rarememory.memory.selections import Selection
 
 _USUAL = (1e-10, 1e10)
 """Rows with a length between these are finite and not zero."""
@@ -42,9 +44,18 @@ class LabelledFeatures(NamedTuple):
         features = torch.cat([part.features for part in parts])
         return cls(features, labels, refs, parts[-1].example_dims)
 
+    def some(self, rows: Int64[Tensor, " rows"]) -> "LabelledFeatures":
+        """These examples."""
+        labels, refs = ([of_each[row] for row in rows.tolist()] for of_each in self[1:3])
+        return LabelledFeatures(self.features[rows], labels, refs, self.example_dims)
+
 
 def write_examples(
-    memory: Memory, book: LabelBook, examples: LabelledFeatures, average: bool = False
+    memory: Memory,
+    book: LabelBook,
+    examples: LabelledFeatures,
+    average: bool = False,
+    select: Selection | None = None,
 ) -> Learnt:
     """Write examples into the memory, their labels and refs into the book.
 
@@ -53,14 +64,24 @@ def write_examples(
         book: of the memory.
         examples: any number.
         average: write of each class one row, the mean direction of its examples.
+        select: write of each class the examples that this chooses.
 
     Raises:
-        ValueError: features are zero or not finite; then nothing is written.
+        ValueError: features are zero or not finite, or there are more examples than slots, of which
+            some are protected; then nothing is written.
     """
     if not examples.labels:
         return Learnt.joined([])
     norms = norms_of(examples.features)
     _check_features(examples.features, norms)
+    if select is not None:
+        return _write_selected(memory, book, examples, average, select)
+    size = len(memory.values)
+    if len(examples.labels) > size and layers_of(memory.update).protected:
+        raise ValueError(
+            f"beside protected classes at most {size} examples, the slots of the memory, are "
+            f"learnt at once, and these are {len(examples.labels)}"
+        )
     numbers = book.ids(examples.labels)
     # By their integers, for to Python the labels 1 and True are equal.
     names: dict[int, Label] = {}
@@ -79,7 +100,6 @@ def write_examples(
         places = torch.tensor(rows, device=features.device)
         features, norms = _mean_directions(features, places), _means(norms, places)
     ids = torch.tensor(numbers, device=features.device)
-    size = len(memory.values)
     parts = []
     for begin in range(0, len(numbers), size):
         some = slice(begin, begin + size)
@@ -92,6 +112,27 @@ def write_examples(
     return learnt
 
 
+def _write_selected(
+    memory: Memory,
+    book: LabelBook,
+    examples: LabelledFeatures,
+    average: bool,
+    select: Selection,
+) -> Learnt:
+    numbers = torch.tensor(book.ids(examples.labels))
+    rows = memory.rows_to_write(examples.features, numbers.to(examples.features.device), None)
+    kept = torch.zeros_like(numbers, dtype=torch.bool)
+    for number in numbers.unique():
+        own = (numbers == number).nonzero().squeeze(1)
+        kept[own[select(rows.queries[own]).to(own.device)]] = True
+    chosen = kept.nonzero().squeeze(1)
+    learnt = write_examples(memory, book, examples.some(chosen), average)
+    slots = learnt.slots.new_full((len(numbers),), EMPTY)
+    hits = learnt.hits.new_zeros(len(numbers))
+    slots[chosen], hits[chosen] = learnt.slots, learnt.hits
+    return Learnt(slots, hits, learnt.lost)
+
+
 def _write(
     memory: Memory,
     book: LabelBook,
@@ -102,9 +143,15 @@ def _write(
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Write at most as many rows as there are slots: slots, hits, and overwritten integers."""
     write = memory.write(features, ids)
-    put_norms(memory, write.slots, norms)
-    averaged = write.hits & memory.update.averages(write.hits)
-    book.note_refs(write.slots.tolist(), averaged.logical_not().tolist(), refs)
+    averaged = (write.hits & memory.update.averages(write.hits)).tolist()
+    slots, stored = write.slots.tolist(), write.slots
+    # A policy may keep not all of them.
+    if EMPTY in slots:
+        rows = [row for row, slot in enumerate(slots) if slot != EMPTY]
+        stored, norms = stored[rows], norms[rows]
+        slots, averaged, refs = ([part[row] for row in rows] for part in (slots, averaged, refs))
+    put_norms(memory, stored, norms)
+    book.note_refs(slots, [not into for into in averaged], refs)
     lost = [number for number in write.overwritten.tolist() if number != EMPTY]
     return write.slots, write.hits, lost
 

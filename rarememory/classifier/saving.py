@@ -18,6 +18,8 @@ from rarememory.classifier.invariants import (
 from rarememory.classifier.norms import NORMS, add_norms, check_norms
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
+from rarememory.memory.budgets import PerClass, Protected, Reservoir
+from rarememory.memory.selections import ClosestToCentre, Herding, Selection
 from rarememory.memory.updates import (
     AverageOrReplace,
     AverageOrReplaceRandom,
@@ -28,7 +30,7 @@ from rarememory.memory.updates import (
 )
 from rarememory.variants.mean import MeanMemory
 
-POLICIES = {
+POLICIES: dict[str, type[Any]] = {
     policy.__name__: policy
     for policy in (
         AverageOrReplace,
@@ -36,6 +38,11 @@ POLICIES = {
         FirstInFirstOut,
         LeastRecentlyUsed,
         LeastUsed,
+        PerClass,
+        Reservoir,
+        Protected,
+        Herding,
+        ClosestToCentre,
     )
 }
 MEMORIES: dict[str, type[Memory]] = {kind.__name__: kind for kind in (Memory, MeanMemory)}
@@ -72,13 +79,21 @@ def memory_settings(memory: Memory) -> dict[str, Any]:
         "half_precision_copy": memory.half_precision_copy is not None,
         "count_usage": memory.usage is not None,
     }
-    policy = memory.update
-    fields = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}
     return {
         "memory_class": type(memory).__name__,
         "memory": settings,
-        "update": {"name": type(policy).__name__, "fields": fields},
+        "update": _policy_to_json(memory.update),
     }
+
+
+def _policy_to_json(policy: object) -> dict[str, Any]:
+    """The name and the fields of a policy, and of those inside it."""
+    own = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}
+    stored = {
+        name: _policy_to_json(value) if isinstance(value, Update | Selection) else value
+        for name, value in own.items()
+    }
+    return {"name": type(policy).__name__, "fields": stored}
 
 
 def empty_memory(
@@ -130,16 +145,22 @@ def _present(settings: Any) -> Any:
     return {**settings, "memory": {**rest, "half_precision_copy": own["shadow"]}}
 
 
-def _policy(stored: dict[str, Any]) -> Update:
-    """The policy of writing that a file names."""
+def _policy(stored: dict[str, Any]) -> Any:
+    """The policy of writing that a file names, or what is inside one."""
     policy = POLICIES.get(stored["name"])
     if policy is None:
         raise ValueError(f"it was learnt by a {stored['name']}, which is not ours: give update=")
     names = {field.name for field in fields(policy)}
     if stored["fields"].keys() - names:
         raise ValueError(f"{stored['name']} has {names or 'no options'}, not {stored['fields']}")
-    update: Update = policy(**stored["fields"])
-    return update
+    inside = {
+        name: _policy(value) if isinstance(value, dict) else value
+        for name, value in stored["fields"].items()
+    }
+    try:
+        return policy(**inside)
+    except TypeError as error:
+        raise ValueError(f"a {stored['name']} cannot have its options ({error})") from error
 
 
 def own_tensors(memory: nn.Module, ensembler: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState
+from rarememory.memory.slots import by_age
 
 
 class Places(NamedTuple):
@@ -24,20 +25,41 @@ class Places(NamedTuple):
     slots: Int64[Tensor, " taken"]
 
 
-def places(ours: MemoryState, theirs: MemoryState) -> Places:
+def places(
+    ours: MemoryState, theirs: MemoryState, protected: tuple[int, ...] = (), most: int | None = None
+) -> Places:
     """The youngest slots of both that fit; of equal ages ours, then the lower slot.
 
     Ours stay where they are, and theirs go to the lowest slots that are free, in their order.
+
+    Args:
+        ours: what one memory holds.
+        theirs: what the other one holds.
+        protected: classes that are kept before the others.
+        most: slots that a class may have.
     """
     mine, others = (state.occupied.nonzero().squeeze(1) for state in (ours, theirs))
+    values = torch.cat([ours.values[mine], theirs.values[others]])
     ages = torch.cat([ours.ages[mine], theirs.ages[others]])
+    order = by_age(values, ages, protected)
+    if most is not None:
+        order = order[_place_in_class(values[order]) < most]
     kept = torch.zeros_like(ages, dtype=torch.bool)
-    kept[ages.argsort(stable=True)[: len(ours.values)]] = True
+    kept[order[: len(ours.values)]] = True
     gone = mine[~kept[: len(mine)]]
     taken = others[kept[len(mine) :]]
     free = ~ours.occupied
     free[gone] = True
     return Places(gone, taken, free.nonzero().squeeze(1)[: len(taken)])
+
+
+def _place_in_class(values: Tensor) -> Tensor:
+    """How many slots of the same class come before each."""
+    by_class = values.argsort(stable=True)
+    firsts = torch.searchsorted(values[by_class], values[by_class])
+    places = torch.empty_like(values)
+    places[by_class] = torch.arange(len(values), device=values.device) - firsts
+    return places
 
 
 def check_alike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from rarememory.base.validation import (
 from rarememory.lookup import AutoLookup, Lookup, NativeLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, updates, writing
+from rarememory.memory.budgets import PerClass, Reservoir, layers_of
 from rarememory.memory.drafts import Draft
 from rarememory.memory.filters import Among, Filter, filter_of
 from rarememory.memory.forgetting import Integers, meets
@@ -29,6 +30,7 @@ from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
 from rarememory.memory.losses import margin_loss
 from rarememory.memory.merging import check_alike, places, slot_of_each
+from rarememory.memory.placing import SEEN, seen_buffer
 from rarememory.memory.queries import (
     Rows,
     nearest_slots,
@@ -159,10 +161,14 @@ class Memory(nn.Module):
         self.register_buffer("clock", torch.tensor(0, device=rest))
         self.register_buffer("seed", torch.tensor(seed, device=rest))
         self._slot_fills = dict(SLOT_BUFFERS)
-        if count_usage or isinstance(self.update, updates.ByUsage):
+        layers = layers_of(self.update)
+        if count_usage or isinstance(layers.rule, updates.ByUsage):
             self.register_slot_buffer("uses", dtype=torch.int64)
             self.register_slot_buffer("used", dtype=torch.int64)
             self.register_buffer("reads", torch.tensor(0, device=rest))
+        if (seen := seen_buffer(layers)) is not None:
+            shape = (key_dim,) if SEEN[seen].is_floating_point else ()
+            self.register_slot_buffer(seen, shape, dtype=SEEN[seen])
         self.half_precision_copy = HalfPrecisionCopy(self.keys) if half_precision_copy else None
         self.lock = ReadersWriterLock()
         self._read_only_blocks = 0
@@ -359,9 +365,10 @@ class Memory(nn.Module):
         assert rows.labels is not None
         self._before_write()
         before = None if self._draft is None else self._draft.keep
+        seen = seen_buffer(layers_of(self.update))
         write, inserted = writing.write(
             *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
-            *(before, self.usage),
+            *(before, self.usage, None, None if seen is None else self.get_buffer(seen)),
         )
         self._fill(write.slots, inserted & (write.slots != EMPTY))
         self._after_write(write.slots)
@@ -369,7 +376,7 @@ class Memory(nn.Module):
 
     def _fill(self, slots: Tensor, inserted: Tensor | bool) -> None:
         """Reset own entries of the slots that rows have been put into."""
-        own = self._slot_fills.keys() - SLOT_BUFFERS
+        own = self._slot_fills.keys() - SLOT_BUFFERS - SEEN.keys()
         if own:
             filled = slots if inserted is True else slots[inserted]
             for name in own:
@@ -501,7 +508,14 @@ class Memory(nn.Module):
             theirs["values"] = values.where(theirs["values"] != EMPTY, EMPTY)
             self.check_stored(theirs)
         their_state = MemoryState(*(theirs[name] for name in MemoryState._fields))
-        found = places(self.state, their_state)
+        layers = layers_of(self.update)
+        if seen_buffer(layers) is not None:
+            raise ValueError(
+                f"{self.update} goes by rows that are not in memory any more, so it cannot be "
+                "merged: learn what the other one was taught"
+            )
+        most = layers.budget.most if isinstance(layers.budget, PerClass) else None
+        found = places(self.state, their_state, layers.protected, most)
         self._before_write()
         if self._draft is not None:
             self._draft.keep(torch.arange(len(self.values), device=self.values.device))
@@ -738,11 +752,32 @@ class Memory(nn.Module):
         with self.lock.writing():
             self.require_writable("resize")
             check_count("memory_size", memory_size)
-            old_slots = kept_slots(self.state, memory_size)
+            old_slots = self.kept_slots(self.state, memory_size)
+            protected = layers_of(self.update).protected
+            count = int(torch.isin(self.values, self.values.new_tensor(protected)).sum())
+            if count > memory_size:
+                raise ValueError(
+                    f"{count} slots are of protected classes: forget some, or take a memory_size "
+                    f"of at least {count}"
+                )
             buffers = self._slot_buffers()
             copy_into(buffers, gather(buffers, self._slot_fills, old_slots))
             self._half_keys()
             return old_slots
+
+    def kept_slots(self, state: MemoryState, memory_size: int) -> Int64[Tensor, " memory_size"]:
+        """The old slot of every one that a memory in this state has after a `resize`.
+
+        Raises:
+            ValueError: it is a sample of a whole stream, which has one size.
+        """
+        layers = layers_of(self.update)
+        if layers.budget == Reservoir() and memory_size != len(state.values):
+            raise ValueError(
+                f"a sample in {len(state.values)} slots cannot become one in {memory_size}: which "
+                "rows it would hold is not known"
+            )
+        return kept_slots(state, memory_size, layers.protected)
 
     def check_stored(self, stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Refuse tensors, by their names in `state_dict`, that no such memory has; for variants.
@@ -768,7 +803,9 @@ class Memory(nn.Module):
         self.require_writable("load")
         others = [*self._numbers(), *(["projection.weight"] if self.projection else [])]
         buffers, fills = self._slot_buffers(), self._slot_fills
-        resize_checkpoint(state_dict, prefix, buffers, fills, others, self.check_stored)
+        resize_checkpoint(
+            state_dict, prefix, buffers, fills, others, self.check_stored, self.kept_slots
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         with self.lock.reading():

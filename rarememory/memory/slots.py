@@ -22,20 +22,31 @@ def empty(buffers: Mapping[str, Tensor], fills: Fills, gone: Bool[Tensor, " slot
         buffer.masked_fill_(_along(gone, buffer), fills[name])
 
 
-def kept_slots(state: MemoryState, memory_size: int) -> Int64[Tensor, " memory_size"]:
+def kept_slots(
+    state: MemoryState, memory_size: int, protected: tuple[int, ...] = ()
+) -> Int64[Tensor, " memory_size"]:
     """The old slot of every slot of a memory of this size; EMPTY for an empty one.
 
     With more slots each stays where it is; with fewer the youngest are kept (of equal ages the
-    lower slot), moved to the front in their old order.
+    lower slot; of protected classes before the others), moved to the front in their old order.
     """
     slots = torch.arange(len(state.values), device=state.values.device)
     if memory_size < len(slots):
         slots = state.occupied.nonzero().squeeze(1)
-        by_age = state.ages[slots].argsort(stable=True)
-        slots = slots[by_age[:memory_size]].sort().values
+        order = by_age(state.values[slots], state.ages[slots], protected)
+        slots = slots[order[:memory_size]].sort().values
     old_slots = slots.new_full((memory_size,), EMPTY)
     old_slots[: len(slots)] = slots.where(state.occupied[slots], EMPTY)
     return old_slots
+
+
+def by_age(
+    values: Int64[Tensor, " slots"], ages: Int64[Tensor, " slots"], protected: tuple[int, ...]
+) -> Int64[Tensor, " slots"]:
+    """The order of slots, the youngest first, after those of protected classes."""
+    order = ages.argsort(stable=True)
+    others = ~torch.isin(values[order], values.new_tensor(protected))
+    return order[others.to(torch.uint8).argsort(stable=True)]
 
 
 def gather(
@@ -67,11 +78,12 @@ def resize_checkpoint(
     fills: Fills,
     others: list[str],
     check: Callable[[Mapping[str, Tensor]], None],
+    kept: Callable[[MemoryState, int], Tensor],
 ) -> None:
     """Resize, in the state_dict, the memory under `prefix` to as many slots as our buffers have.
 
     A state_dict without any part of the memory is not changed: torch reports what is missing. The
-    stored tensors go through `check` first, which may refuse them.
+    stored tensors go through `check` first, which may refuse them; `kept` is the rule of resizing.
 
     Raises:
         ValueError: a buffer or one of the `others` is missing, or a buffer has another width than
@@ -95,7 +107,7 @@ def resize_checkpoint(
     memory_size = len(buffers["values"])
     if len(stored["values"]) != memory_size:
         state = MemoryState(*(stored[name] for name in MemoryState._fields))
-        old_slots = kept_slots(state, memory_size)
+        old_slots = kept(state, memory_size)
         resized = gather({name: stored[name] for name in buffers}, fills, old_slots)
         state_dict.update({prefix + name: part for name, part in resized.items()})
 

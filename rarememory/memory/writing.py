@@ -7,13 +7,16 @@ the library of `native` does the same.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
+from rarememory.memory.budgets import layers_of
+from rarememory.memory.placing import Placing, assigned, placed, slots_of
 from rarememory.memory.spans import Span
 from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of
 from rarememory.memory.usage import Usage
@@ -38,6 +41,7 @@ def write(
     before: Callable[[Tensor], object] | None = None,
     usage: Usage | None = None,
     span: Span | None = None,
+    seen: Shaped[Tensor, "slots ..."] | None = None,
 ) -> tuple[Write, Bool[Tensor, " batch"]]:
     """Write rows of unit length into the state, in place, as one set: their order does not matter.
 
@@ -49,6 +53,7 @@ def write(
         nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
         before: called with the slots that are about to change, and perhaps others.
         span: the slots of the memory that the state holds, if not all.
+        seen: the buffer of what was seen of each class, if the policy needs it; brought up to date.
 
     Returns:
         What was done with each row, and the rows that were to take a slot of their own; those of
@@ -65,16 +70,31 @@ def write(
         )
     averaged = averaged.bool() & hits
     inserted = ~averaged if mask is None else mask & ~averaged
-    free = nearest[:0]
+    free, found = nearest[:0], Placing()
     if _any(inserted):
-        keep = nearest.where(averaged, EMPTY)
-        free = eviction_order(state, update, len(nearest), keep, usage, span)
+        layers, keep = layers_of(update), nearest.where(averaged, EMPTY)
+        if layers.budget is None and not layers.protected:
+            free = eviction_order(state, update, len(nearest), keep, usage, span)
+        else:
+            order, size = _own_order(queries, labels), len(state.values)
+            rows, rule = order[inserted[order]].tolist(), layers.rule
+            priority = partial(_eviction_priority, state, rule, 0, size, usage, Span(size))
+            evict = partial(eviction_order, state, rule, usage=usage)
+            found = placed(layers, state, queries, labels, rows, keep, seen, priority)
+            stored, free_slots = assigned(found, layers, state, rows, keep, evict)
+            inserted = torch.zeros_like(inserted)
+            inserted[stored] = True
+            free = nearest.new_tensor(free_slots)
     if before is not None:
-        before(torch.cat([nearest[averaged], free]))
+        group = [slots_of(state, label).nonzero().squeeze(1) for label in found.seen]
+        before(torch.cat([nearest[averaged], free, *group]))
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
     supported = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
     insert = _insert_rows_natively if supported else _insert_rows
     slots, overwritten = insert(state, queries, labels, nearest, averaged, inserted, free)
+    if seen is not None:
+        for label, its in found.seen.items():
+            seen[slots_of(state, label)] = its.to(seen)
     return Write(slots, hits, overwritten), inserted
 
 

@@ -23,7 +23,9 @@ from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.saving import memory_settings, own_tensors, part_of
+from rarememory.memory.budgets import Protected
 from rarememory.memory.drafts import Draft
+from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
 from rarememory.store.changes import Change, rows_of_slots, slot_rows, tensor_bytes, tensor_of
 from rarememory.store.encoders import EncoderHash
@@ -249,6 +251,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         refs: Any = None,
         *,
         average: bool = False,
+        select: Selection | None = None,
         progress: bool | None = None,
         once: str | None = None,
     ) -> Learnt:
@@ -259,6 +262,7 @@ class StoredClassifier(MemoryClassifier, Follower):
             labels: as there.
             refs: as there.
             average: as there.
+            select: as there.
             progress: as there.
             once: an id of this call: calls with one id, of whatever workers, learn once, and all
                 return what the first did. (The last 100,000 changes are remembered.)
@@ -268,7 +272,9 @@ class StoredClassifier(MemoryClassifier, Follower):
             ConnectionError: the database does not answer; what was returned before is kept.
         """
         with self._call(once):
-            return super().learn(inputs, labels, refs, average=average, progress=progress)
+            return super().learn(
+                inputs, labels, refs, average=average, select=select, progress=progress
+            )
 
     def forget(self, *labels: Label, once: str | None = None) -> int:
         """As in `MemoryClassifier`, as a transaction; `once` is as in `learn`."""
@@ -374,7 +380,8 @@ class StoredClassifier(MemoryClassifier, Follower):
         earlier = act.decision.draft if act.decision and changed is not None else None
         with self.memory.draft(earlier, changed) as draft:
             before = self._book, self.reader, self._example_dims, self._generation
-            projection, book = self.memory.projection, self._book
+            projection, update = self.memory.projection, self.memory.update
+            book = self._book
             following = book.next_id
             weights = {name: part.clone() for name, part in self.ensembler.named_buffers()}
             memory = self.memory.state_dict() if whole else {}
@@ -390,7 +397,7 @@ class StoredClassifier(MemoryClassifier, Follower):
                 self._book, self.reader, self._example_dims, self._generation = before
                 for name, part in self.ensembler.named_buffers():
                     part.copy_(weights[name])
-                self.memory.projection = projection
+                self.memory.projection, self.memory.update = projection, update
                 if whole:
                     self.memory.put_state(memory)
             return Decision(result, found, self._version, draft)
@@ -445,7 +452,11 @@ class StoredClassifier(MemoryClassifier, Follower):
         }
 
     def _settings(self) -> dict[str, Any]:
-        return {**memory_settings(self.memory), "key_dtype": str(self.memory.keys.dtype)}
+        settings = memory_settings(self.memory)
+        # Which classes are protected changes, and stands with the labels.
+        if isinstance(self.memory.update, Protected):
+            settings["update"] = settings["update"]["fields"]["update"]
+        return {**settings, "key_dtype": str(self.memory.keys.dtype)}
 
     # Taking what is stored
 
