@@ -57,7 +57,8 @@ BENCHMARK.add_data()
 text = "folder with CIFAR-100; downloaded into data/worlds if left out"
 BENCHMARK.add("--worlds", decisive=False, default="data/worlds", help=text)
 BENCHMARK.add("--seeds", type=int, default=5, help="orders of the streams")
-BENCHMARK.add("--examples", type=int, default=20, help="that are shown of each class, at most")
+BENCHMARK.add("--examples", type=int, default=20, help="images that are shown of each class")
+BENCHMARK.add("--drawings", type=int, default=10, help="that are shown of each character")
 BENCHMARK.add("--world", nargs="+", choices=WORLDS, default=list(WORLDS), decisive=False)
 
 
@@ -70,12 +71,11 @@ def main(run: Run) -> None:
             rows = partial(cifar100, options.worlds, options.examples)
         else:
             folder = str(options.data or download_omniglot("data"))
-            rows = partial(omniglot, folder, options.examples)
+            rows = partial(omniglot, folder, options.drawings)
         found = [rows(seed) for seed in range(options.seeds)]
         print_table(["", *map(str, SLOTS)], _shown(found), f"{world}, slots a class")
         run.command = f"{command} --world {world}"
-        details = {"seeds": options.seeds, "examples": options.examples}
-        run.write(f"budgets_{world}", figures_of(world, found), **details)
+        run.write(f"budgets_{world}", figures_of(world, found), seeds=options.seeds)
 
 
 def figures_of(world: str, found: list[dict[str, float]]) -> dict[str, float]:
@@ -164,13 +164,13 @@ def _asked(key: str, memory: Memory, asked: Stream) -> dict[str, float]:
     }
 
 
-def omniglot(folder: str, examples: int, seed: int) -> dict[str, float]:
+def omniglot(folder: str, count: int, seed: int) -> dict[str, float]:
     """The accuracy of every policy from the second sighting on, over one stream."""
     encoder = omniglot_encoder().eval()
     drawings = read_omniglot(folder, encoder.size, progress=False)
     unseen = drawings.characters.select(unseen_characters()).images
-    embeddings = embed(encoder, unseen[:, :examples])
-    classes, count, key_dim = embeddings.shape
+    embeddings = embed(encoder, unseen[:, :count])
+    classes, _, key_dim = embeddings.shape
     order = random_stream(classes, count, generator=Generator().manual_seed(seed))
     stream = embeddings[order.classes, order.drawings], order.classes
     # Of each label the place where it comes first.

@@ -53,6 +53,13 @@ def test_training_under_the_memory_learns_to_know_new_classes():
     assert int(before) < 15 and int(after) > 70
 
 
+def test_few_slots_are_spent_on_all_classes_and_on_what_is_protected():
+    printed = printed_by("few_slots.py")
+    right = [int(share) for share in re.findall(r"(\d+)% right", printed)]
+    assert right[0] < 20 < 50 < right[1] + 5 < right[2]
+    assert "protected [0], known [0, 8]" in printed
+
+
 def test_a_number_is_translated_after_one_sight():
     printed = printed_by("sequence_memory.py")
     never, once = map(int, re.findall(r"seen (?:before|once): +(\d+)%", printed))
