@@ -50,8 +50,9 @@ class Draft:
 
     def keep(self, slots: Int64[Tensor, " slots"]) -> None:
         """Keep what these slots hold, which are about to change."""
-        slots = slots[slots >= 0].unique()
-        new = slots[~torch.isin(slots, self.slots)]
+        new = slots[slots >= 0].unique()
+        if len(self.slots):
+            new = new[~torch.isin(new, self.slots)]
         for name, buffer in self._buffers.items():
             self.before[name] = torch.cat([self.before[name], buffer[new]])
         self.slots = torch.cat([self.slots, new])
@@ -65,6 +66,8 @@ class Draft:
         for name, rows in self.rows.items():
             differ = rows != self.before[name]
             changed |= differ.flatten(1).any(1) if differ.dim() > 1 else differ
+        if changed.all():
+            return
         self.slots = self.slots[changed]
         for parts in (self.rows, self.before):
             parts.update({name: rows[changed] for name, rows in parts.items()})

@@ -729,7 +729,7 @@ class Memory(nn.Module):
         with self.lock.writing():
             self._before_write()
             for name, part in rows.items():
-                self.get_buffer(name)[slots] = part
+                self.get_buffer(name).index_copy_(0, slots, part)
             self._after_write(slots)
             self.clock.copy_(clock)
 

@@ -27,7 +27,14 @@ from rarememory.memory.budgets import Protected
 from rarememory.memory.drafts import Draft
 from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
-from rarememory.store.changes import Change, rows_of_slots, slot_rows, tensor_bytes, tensor_of
+from rarememory.store.changes import (
+    Change,
+    Rows,
+    rows_of_slots,
+    slot_rows,
+    tensor_bytes,
+    tensor_of,
+)
 from rarememory.store.encoders import EncoderHash
 from rarememory.store.following import Follower, follow
 from rarememory.store.log import Head, Transaction
@@ -339,7 +346,8 @@ class StoredClassifier(MemoryClassifier, Follower):
                 self.look()
             else:
                 assert act.decision is not None
-                self._take_change(head, act.decision.change, since=head.version - 1)
+                done, rows = act.decision.change, act.decision.draft.rows
+                self._take_change(head, done, since=head.version - 1, rows=rows)
             return result  # type: ignore[no-any-return]
 
     def _settle(self, act: Act, transaction: Transaction) -> tuple[Any, Head | None]:
@@ -383,7 +391,8 @@ class StoredClassifier(MemoryClassifier, Follower):
             projection, update = self.memory.projection, self.memory.update
             book = self._book
             following = book.next_id
-            weights = {name: part.clone() for name, part in self.ensembler.named_buffers()}
+            parts = dict(self.ensembler.named_buffers())
+            weights = {name: part.clone() for name, part in parts.items()}
             memory = self.memory.state_dict() if whole else {}
             memory = {name: part.clone() for name, part in memory.items()}
             self._book = deepcopy(book) if whole else book
@@ -395,7 +404,7 @@ class StoredClassifier(MemoryClassifier, Follower):
                     found = self._whole() if whole else self._part(draft, book, following, weights)
             finally:
                 self._book, self.reader, self._example_dims, self._generation = before
-                for name, part in self.ensembler.named_buffers():
+                for name, part in parts.items():
                     part.copy_(weights[name])
                 self.memory.projection, self.memory.update = projection, update
                 if whole:
@@ -460,8 +469,13 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     # Taking what is stored
 
-    def _take_change(self, head: Head, change: Change, since: int) -> None:
-        """Be as after a change: all at once for those who read here."""
+    def _take_change(
+        self, head: Head, change: Change, since: int, rows: Rows | None = None
+    ) -> None:
+        """Be as after a change: all at once for those who read here.
+
+        The rows of its slots may be given where it is not whole, to spare their decoding.
+        """
         with self.lock.writing():
             if not since <= self._version < head.version:
                 return
@@ -474,14 +488,15 @@ class StoredClassifier(MemoryClassifier, Follower):
             if change.whole:
                 self._take_whole(change)
             else:
-                self._take_part(change)
+                self._take_part(change, rows)
             self._version, self._epoch = head.version, head.epoch
             self._generation = facts["generation"]
 
-    def _take_part(self, change: Change) -> None:
+    def _take_part(self, change: Change, rows: Rows | None) -> None:
         facts, memory = change.facts, self.memory
         slots = memory.values.new_tensor([row.slot for row in change.slots])
-        rows = rows_of_slots(change.slots, memory.empty_slots(1))
+        if rows is None:
+            rows = rows_of_slots(change.slots, memory.empty_slots(1))
         labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
         memory.put_slots(slots, rows, memory.clock.new_tensor(facts["clock"]))
         for name, part in self.ensembler.named_buffers():
