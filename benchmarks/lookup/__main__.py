@@ -189,15 +189,14 @@ def _report(
     waiting = [cell.name for cell in cells if cell.name not in by_name]
     if waiting:
         print(f"{len(waiting)} cells are still to run; the same command resumes")
-    found = figures(
-        outcomes, device, ceilings, whole=not waiting, instruction_set=instruction_set()
-    )
+    instructions = instruction_set() if device == "cpu" else None
+    found = figures(outcomes, device, ceilings, whole=not waiting, instruction_set=instructions)
     if not found:
         raise RuntimeError("no cell was timed, so there is no result to write")
     for key in sorted(key for key in found if "worst" in key or "ratio_to_matmul" in key):
         print(f"{key:60} {found[key]:8.3f}")
     path = run.write(
-        f"lookup_{'gpu' if device == 'cuda' else 'cpu'}",
+        "_".join(filter(None, ("lookup", "gpu" if device == "cuda" else "cpu", instructions))),
         found,
         machine=machine(device),
         ceilings=ceilings,

@@ -20,18 +20,14 @@ def figures(
 ) -> dict[str, float]:
     """The figures of all cells, and those of the worst one if the grid is `whole`.
 
-    Those of the worst cell on a CPU are named after its instruction set too.
+    Those of a CPU are named after its instruction set, if one is given.
     """
+    prefix = PREFIX[device] + (f".{instruction_set}" if instruction_set else "")
     found: dict[str, float] = {}
     for outcome in outcomes:
-        found |= _of_cell(outcome, device, ceilings)
+        found |= _of_cell(outcome, device, ceilings, prefix)
     if device == "cpu" and whole:
-        for label, key in (("shared", "worst"), ("alone", "alone_worst")):
-            worst = _worst(outcomes, label)
-            if worst is not None:
-                found[f"lookup.cpu.auto.{key}_ratio_to_best_stock"] = worst
-        if instruction_set is not None:
-            found |= _worst_by_order(outcomes, f"lookup.cpu.{instruction_set}")
+        found |= _worst_cells(outcomes, prefix)
     return found
 
 
@@ -42,12 +38,12 @@ def with_quartiles(key: str, of: Spread | None) -> dict[str, float]:
     return {key: of.median, f"{key}.quartile1": of.low, f"{key}.quartile3": of.high}
 
 
-def _of_cell(outcome: Outcome, device: str, ceilings: Ceilings) -> dict[str, float]:
+def _of_cell(outcome: Outcome, device: str, ceilings: Ceilings, prefix: str) -> dict[str, float]:
     label, second, cell = HEADLINE[device], SECOND[device], outcome.cell
     ours = outcome.champion(device)
     if ours is None:
         return {}
-    key = f"{PREFIX[device]}.{cell.name}" + (".auto" if device == "cpu" else "")
+    key = f"{prefix}.{cell.name}" + (".auto" if device == "cpu" else "")
     found = {
         f"{key}.microseconds": 1e6 * outcome.seconds(label, ours).median,
         f"{key}.fraction_of_roofline": outcome.roofline_fraction(label, ours, ceilings),
@@ -55,7 +51,7 @@ def _of_cell(outcome: Outcome, device: str, ceilings: Ceilings) -> dict[str, flo
     if device == "cuda":
         found |= _of_gpu(key, outcome, ours, ceilings)
     if cell.pair:
-        pair = f"{PREFIX[device]}.nearest_pair.ratio_to_matmul.{cell.name}"
+        pair = f"{prefix}.nearest_pair.ratio_to_matmul.{cell.name}"
         return found | with_quartiles(pair, outcome.ratio(label, ours, "torch.matmul"))
     if device == "cpu":
         ordered = ("ordered_ratio", label, f"{ours}.ordered")
@@ -81,7 +77,7 @@ def _of_gpu(key: str, outcome: Outcome, ours: str, ceilings: Ceilings) -> dict[s
     return found
 
 
-def _worst_by_order(outcomes: Sequence[Outcome], prefix: str) -> dict[str, float]:
+def _worst_cells(outcomes: Sequence[Outcome], prefix: str) -> dict[str, float]:
     """The worst cell of the search, and of the read with scores in order.
 
     The read stands beside the best rival that sorts and scores, and beside the best of all.
@@ -92,6 +88,7 @@ def _worst_by_order(outcomes: Sequence[Outcome], prefix: str) -> dict[str, float
 
     every = {
         "auto.worst_ratio_to_best_stock": _worst(outcomes, "shared"),
+        "auto.alone_worst_ratio_to_best_stock": _worst(outcomes, "alone"),
         "ordered.worst_ratio": _worst(outcomes, "shared", "auto.ordered", sorts),
         "ordered.worst_ratio_to_unsorted": _worst(outcomes, "shared", "auto.ordered"),
     }

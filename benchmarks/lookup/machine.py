@@ -39,8 +39,8 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def instruction_set() -> str | None:
-    """That of the library in C++, or None where there is none."""
+    """That of the library in C++, such as avx2 or avx512; None where there is no library."""
     try:
-        return native.library().instruction_set
+        return native.library().instruction_set.partition("_")[0]
     except ImportError:
         return None
