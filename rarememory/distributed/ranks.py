@@ -32,6 +32,7 @@ class Ranks:
     def __init__(self, device: torch.device, group: distributed.ProcessGroup | None = None) -> None:
         started = distributed.is_available() and distributed.is_initialized()
         self.device, self.group = device, group
+        self._room = 0
         self.size = distributed.get_world_size(group) if started else 1
         self.own = distributed.get_rank(group) if started else 0
 
@@ -48,6 +49,38 @@ class Ranks:
 
         every = self.gather(numbers, count).tolist()
         return found[0], every
+
+    def tell_rows(
+        self, work: Callable[[], tuple[Own, list[int], Words]], count: int, words: int
+    ) -> tuple[Own, list[list[int]], list[int], Words]:
+        """As `tell`, with rows of so many words: how many each process has, and those of all.
+
+        Rows travel with the numbers, in room for as many as there were before. Only more of them
+        take an exchange of their own.
+        """
+        found: list[tuple[Own, Words]] = []
+        room = self._room
+
+        def block() -> Tensor:
+            own, numbers, rows = work()
+            found.append((own, rows))
+            sent = rows.new_zeros(1 + count + room * words)
+            sent[: 1 + count] = rows.new_tensor([len(rows), *numbers])
+            if len(rows) <= room:
+                sent[1 + count : 1 + count + rows.numel()] = rows.view(-1)
+            return sent
+
+        every = self.gather(block, 1 + count + room * words)
+        told = every[:, : 1 + count].tolist()
+        counts = [counted for counted, *_ in told]
+        ((own, rows),) = found
+        if max(counts) > room:
+            rows = self.gather_rows(rows, counts)
+        else:
+            parts = every[:, 1 + count :].reshape(self.size, room, words)
+            rows = torch.cat([part[:counted] for part, counted in zip(parts, counts, strict=True)])
+        self._room = max(counts) or room
+        return own, [numbers for _, *numbers in told], counts, rows
 
     def gather(self, work: Callable[[], Tensor], count: int) -> Words:
         """So many words of each process."""

@@ -21,7 +21,7 @@ from rarememory.distributed.candidates import Candidates
 from rarememory.distributed.layout import Layout
 from rarememory.distributed.policies import check_per_slot
 from rarememory.distributed.ranks import Own, Ranks
-from rarememory.distributed.shards import Shard, range_of
+from rarememory.distributed.shards import Shard, layout_of_rows, packed, range_of, unpacked
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
 from rarememory.memory import Memory, writing
@@ -76,11 +76,11 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 return super().forward(queries, labels, k=k, mask=mask, **filters)  # type: ignore[arg-type]
             asked = partial(self._asked, queries, labels, k, mask, filters)
-            rows, every = self._tell(Verb.READ, asked, same=2)
-            (looked, pair), counts = every[0][:2], [count for _, _, count, _ in every]
-            best = self._best(rows, counts, looked, bool(pair))
-            wanted = [count if wants else 0 for *_, count, wants in every]
+            rows, every, counts, words = self._tell_rows(Verb.READ, asked, same=2)
+            looked, pair, _ = every[0]
+            best = self._best(words, counts, looked, bool(pair))
             asks = [bool(wants) for *_, wants in every]
+            wanted = [count * wants for count, wants in zip(counts, asks, strict=True)]
             keys = None
             if any(asks):
                 (keys,) = self._shard.fetched(best.slots, wanted, [self.keys])
@@ -98,8 +98,8 @@ class ShardedMemory(Memory):
         k: int | None,
         mask: Tensor | None,
         filters: Mapping[str, object],
-    ) -> tuple[Rows, list[int]]:
-        """This process's rows; neighbours looked up, whether by labels, rows, whether by keys."""
+    ) -> tuple[Rows, list[int], Tensor]:
+        """This process's rows; neighbours looked up, whether by labels, and whether by keys."""
         given = [name for name, part in filters.items() if part is not None]
         if given:
             raise ValueError(f"a sharded memory is read whole: leave out {' and '.join(given)}")
@@ -108,18 +108,18 @@ class ShardedMemory(Memory):
         rows = self._rows(queries, labels, mask)
         looked = (self.k if labels is None else 0) if k is None else k
         gradient = rows.queries.requires_grad and torch.is_grad_enabled()
-        told = [min(looked, self._size), labels is not None, len(rows.queries)]
-        return rows, [*told, labels is not None or gradient]
+        told = [min(looked, self._size), labels is not None, labels is not None or gradient]
+        return rows, told, packed(rows)
 
     @torch.no_grad()
-    def _best(self, rows: Rows, counts: list[int], looked: int, pair: bool) -> Candidates:
-        """What the rows of this process find in all shards."""
-        everyone, _ = self._shard.gathered(rows, counts)
-        layout = self._layout(looked + 2 * pair)
-        words = self._ranks.exchange(
+    def _best(self, words: Tensor, counts: list[int], looked: int, pair: bool) -> Candidates:
+        """What the rows of this process, which are among those of all, find in all shards."""
+        everyone, _ = unpacked(words, layout_of_rows(self.keys), pair)
+        layout, ranks = self._layout(looked + 2 * pair), self._ranks
+        words = ranks.exchange(
             lambda: layout.pack(*self._candidates(everyone, looked, pair)),
             counts,
-            [len(rows.queries)] * self._ranks.size,
+            [counts[ranks.own]] * ranks.size,
             layout.words,
         )
         return Candidates(*layout.unpack(words)).of_all_shards(self._ranks.size, pair)
@@ -157,25 +157,24 @@ class ShardedMemory(Memory):
         with self.lock.writing():
             if self._ranks.size == 1:
                 return super().write(queries, labels, mask=mask)
-            (rows, own), every = self._tell(
-                Verb.WRITE, partial(self._offered, queries, labels, mask), same=1
-            )
-            counts = [count for _, count, *_ in every]
-            everyone, nearest = self._shard.gathered(rows, counts, own)
+            offered = partial(self._offered, queries, labels, mask)
+            shape, every, counts, words = self._tell_rows(Verb.WRITE, offered, same=1)
+            everyone, nearest = unpacked(words, layout_of_rows(self.keys), True)
             if not every[0][0]:
                 nearest = self._nearest(everyone, 1).squeeze(1)
             done = self.write_rows(everyone, nearest)
             first = sum(counts[: self._ranks.own])
-            mine = slice(first, first + len(rows.queries))
-            return Write(*(field[mine].view(rows.shape) for field in done))
+            mine = slice(first, first + counts[self._ranks.own])
+            return Write(*(field[mine].view(shape) for field in done))
 
     def _offered(
         self, queries: Tensor | Recall, labels: Tensor, mask: Tensor | None
-    ) -> tuple[tuple[Rows, Tensor | None], list[int]]:
+    ) -> tuple[torch.Size, list[int], Tensor]:
+        """The shape of this process's rows; whether their nearest slots are known."""
         rows, nearest = self.rows_to_write(queries, labels, mask), None
         if isinstance(queries, Recall):
             nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
-        return (rows, nearest), [nearest is not None, len(rows.queries)]
+        return rows.shape, [nearest is not None], packed(rows, nearest)
 
     @torch.no_grad()
     def _nearest(self, rows: Rows, k: int, only: Filter | None = None) -> Tensor:
@@ -293,22 +292,32 @@ class ShardedMemory(Memory):
     def _tell(
         self, verb: Verb, work: Callable[[], tuple[Own, list[int]]], same: int
     ) -> tuple[Own, list[list[int]]]:
-        """What this process finds, and the numbers of all, the first of which must be alike.
+        """As `_tell_rows`, without rows."""
+        none = torch.empty(0, layout_of_rows(self.keys).words, dtype=torch.int64)
+        none = none.to(self.keys.device)
+        own, every, _, _ = self._tell_rows(verb, lambda: (*work(), none), same)
+        return own, every
+
+    def _tell_rows(
+        self, verb: Verb, work: Callable[[], tuple[Own, list[int], Tensor]], same: int
+    ) -> tuple[Own, list[list[int]], list[int], Tensor]:
+        """What this process finds, numbers of all, and how many rows each has; and the rows of all.
 
         Raises:
-            ValueError: they are not, or processes do different things.
+            ValueError: the first of the numbers differ, or what the processes do.
         """
 
-        def told() -> tuple[Own, list[int]]:
-            own, numbers = work()
+        def told() -> tuple[Own, list[int], Tensor]:
+            own, numbers, rows = work()
             # As many for every verb: processes that do different things understand each other.
-            return own, [verb, *numbers, *[0] * (_MOST_NUMBERS - len(numbers))]
+            return own, [verb, *numbers, *[0] * (_MOST_NUMBERS - len(numbers))], rows
 
-        own, every = self._ranks.tell(told, 1 + _MOST_NUMBERS)
+        words = layout_of_rows(self.keys).words
+        own, every, counts, rows = self._ranks.tell_rows(told, 1 + _MOST_NUMBERS, words)
         if len({tuple(numbers[: 1 + same]) for numbers in every}) > 1:
             did = ", ".join(f"{Verb(of).name.lower()} {told[:same]}" for of, *told in every)
             raise ValueError(f"all processes must do the same, with the same numbers, not {did}")
-        return own, [numbers[1:] for numbers in every]
+        return own, [numbers[1:] for numbers in every], counts, rows
 
     def __len__(self) -> int:
         """Number of occupied slots, of all shards."""
@@ -495,7 +504,7 @@ class ShardedMemory(Memory):
         raise ValueError(f"a sharded memory cannot be {what}")
 
 
-_MOST_NUMBERS = 4
+_MOST_NUMBERS = 3
 """That a process tells of what it does."""
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState
@@ -38,27 +38,6 @@ class Shard(NamedTuple):
         """Slots of the memory as slots of this shard; EMPTY if they are in another one."""
         mine = (slots >= self.span.first) & (slots < self.span.first + len(self.state.values))
         return (slots - self.span.first).where(mine, EMPTY)
-
-    def gathered(
-        self, rows: Rows, counts: list[int], nearest: Int64[Tensor, " batch"] | None = None
-    ) -> tuple[Rows, Int64[Tensor, " rows"]]:
-        """The rows of all processes, without gradient, and their nearest slots, if known.
-
-        Args:
-            rows: of this process.
-            counts: rows of each.
-            nearest: slots of its rows.
-        """
-        queries = rows.queries.detach()
-        missing = torch.full((len(queries),), EMPTY, device=queries.device)
-        labels = missing if rows.labels is None else rows.labels
-        mask = torch.ones_like(missing, dtype=torch.bool) if rows.mask is None else rows.mask
-        parts = (queries, labels, mask, missing if nearest is None else nearest)
-        layout = Layout.of(*parts)
-        words = self.ranks.gather_rows(layout.pack(*parts), counts)
-        queries, labels, mask, nearest = layout.unpack(words)
-        right, counted = None if rows.labels is None else labels, None if mask.all() else mask
-        return Rows(queries, right, counted, queries.shape[:1]), nearest
 
     def fetched(
         self,
@@ -101,6 +80,32 @@ class Shard(NamedTuple):
         state = self.state._replace(keys=keys, values=values, written=written)
         counted = None if self.usage is None else Usage(usage[0], usage[1], self.usage.reads)
         return self._replace(state=state, usage=counted, span=Span(size))
+
+
+def layout_of_rows(keys: Float[Tensor, "slots key_dim"]) -> Layout:
+    """How rows travel: queries, labels, whether they count, and their nearest slots."""
+    numbers = torch.empty(0, dtype=torch.int64)
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    return Layout.of(keys[:0].to(wide), numbers, numbers.bool(), numbers)
+
+
+def packed(rows: Rows, nearest: Int64[Tensor, " batch"] | None = None) -> Int64[Tensor, "batch n"]:
+    """Rows, without gradient, and their nearest slots, if they are known."""
+    queries = rows.queries.detach()
+    missing = torch.full((len(queries),), EMPTY, device=queries.device)
+    labels = missing if rows.labels is None else rows.labels
+    mask = torch.ones_like(missing, dtype=torch.bool) if rows.mask is None else rows.mask
+    parts = (queries, labels, mask, missing if nearest is None else nearest)
+    return Layout.of(*parts).pack(*parts)
+
+
+def unpacked(
+    words: Int64[Tensor, "rows n"], layout: Layout, labelled: bool
+) -> tuple[Rows, Int64[Tensor, " rows"]]:
+    """What was packed."""
+    queries, labels, mask, nearest = layout.unpack(words)
+    right, counted = labels if labelled else None, None if mask.all() else mask
+    return Rows(queries, right, counted, queries.shape[:1]), nearest
 
 
 def range_of(memory_size: int, processes: int, rank: int) -> range:
