@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/howto/shard-a-memory.md")
 PROVENANCE = ("command", "commit", "device", "seed")
 # Lower case, but for the millions of a cell such as b16_m1M_k256.
 DOTTED = re.compile(r"(?:[a-z0-9_]|(?<=\d)M)+(?:\.(?:[a-z0-9_]|(?<=\d)M)+)+")

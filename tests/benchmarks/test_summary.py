@@ -11,7 +11,8 @@ FIVE_WAY = "omniglot.vinyals.sighting.5w1s"
 @pytest.fixture
 def repo(tmp_path):
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "howto").mkdir(parents=True)
+    (tmp_path / "docs" / "howto" / "shard-a-memory.md").write_text("# Shard\n")
     (tmp_path / "README.md").write_text(f"# Title\n\n{BLOCKS}\nThe end.\n")
     (tmp_path / "docs" / "results.md").write_text("# Results\n")
     return tmp_path
@@ -134,7 +135,10 @@ def test_a_block_that_ends_before_it_starts_is_refused(repo):
     readme = repo / "README.md"
     block = "<!-- table:speed -->\n<!-- end:speed -->"
     readme.write_text(readme.read_text().replace(block, "\n".join(reversed(block.split("\n")))))
-    assert refusal(repo) == ("README.md and docs/results.md: 1 of the tables end before they start")
+    assert refusal(repo).startswith(
+        "README.md and docs/results.md and docs/howto/shard-a-memory.md"
+    )
+    assert refusal(repo).endswith(": 1 of the tables end before they start")
 
 
 HEAD = "|  | a | b |\n| --- | ---: | ---: |\n"
