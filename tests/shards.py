@@ -20,9 +20,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory
+from rarememory import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut, Memory, wrap
 from rarememory.base.state import Recall
-from rarememory.distributed import shard
+from rarememory.distributed import broadcast_state, shard
 from rarememory.lookup import TorchLookup
 from rarememory.memory.updates import LeastRecentlyUsed, LeastUsed
 
@@ -121,8 +121,8 @@ class History:
                 there = memory.state.occupied
                 memory.prices[there] = (first + there.nonzero()).float().expand(-1, 2)
         rows, labels, mask = (torch.cat(part) for part in zip(*parts, strict=True))
-        mine = sum(len(part[0]) for part in parts[: self.rank])
-        own = slice(mine, mine + len(parts[self.rank][0]))
+        first = sum(len(part[0]) for part in parts[: self.rank])
+        own = slice(first, first + len(parts[self.rank][0]))
         masks = (mask, mask[own]) if masked else (None, None)
         for right, k, gradient in (
             (None, None, False),
@@ -131,8 +131,10 @@ class History:
             (labels[own], 4, number % 2 == 0),
         ):
             self.read(rows[own], right, k, masks[1], gradient)
-        if number % 2:
-            recalls = self.one(rows, mask=masks[0]), self.many(rows[own], mask=masks[1])
+        # What a projection makes of a row may depend on the rows beside it, by rounding.
+        if number % 2 or self.one.projection is not None:
+            mine = self.many(parts[self.rank][0], mask=masks[1])
+            recalls = self.recalled(parts, masked), mine
             if self.one.usage is not None:
                 self.one.record(recalls[0])
                 self.many.record(recalls[1])
@@ -147,6 +149,12 @@ class History:
             self.compare(f"write {name}", whole[own], part)
         self.forget(number)
         self.state()
+
+    def recalled(self, parts: list[tuple[Tensor, Tensor, Tensor]], masked: bool) -> Recall:
+        """What the rows of all processes recall, those of each by themselves."""
+        each = [self.one(rows, mask=mask if masked else None) for rows, _, mask in parts]
+        found = (torch.cat([recall[field] for recall in each]) for field in range(4))
+        return Recall(*found, self.one.temperature)
 
     def read(
         self, rows: Tensor, labels: Tensor | None, k: int | None, mask: Tensor | None, grad: bool
@@ -199,11 +207,10 @@ class History:
 def lived(case: str, mesh: DeviceMesh) -> list[str]:
     """How a memory and its sharded twin differ after a history."""
     history = History(case, mesh, seed=sorted(CASES).index(case))
+    # To the end, whatever differs: the other processes wait for this one.
     for number in range(STEPS):
         history.step(number)
-        if history.differences:
-            return history.differences
-    return []
+    return history.differences
 
 
 def loaded(meshes: dict[int, DeviceMesh], rank: int, folder: str) -> dict[str, bool]:
@@ -331,6 +338,8 @@ def misuses(memory: Memory, rank: int) -> dict[str, Callable[[], object]]:
         "checkpoint": lambda: memory.load_state_dict(
             {**state, "clock": torch.tensor(-1 if wrong else 5)}
         ),
+        "broadcast": lambda: broadcast_state(memory),
+        "classifier": lambda: wrap(nn.Linear(7, 3), host=False, memory=memory),
         "made differently": lambda: shard(Memory(7, 33, seed=int(wrong)), None),
     }
 

@@ -167,8 +167,10 @@ class MemoryClassifier(LockedModule):
             memory, given = Memory(width or 1, memory_size, update=update), False
             if reader == "fitted":
                 add_norms(memory)
-        else:
+        elif memory.memory_size == len(memory.keys):
             given = True
+        else:
+            raise ValueError("a classifier needs all slots of its memory, which may not be sharded")
         self.memory = memory
         if len(self.memory):
             raise ValueError(

@@ -91,7 +91,7 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
         source: the process whose state the others get.
 
     Raises:
-        ValueError: there is no such process.
+        ValueError: there is no such process, or each has parts of its own, as of a sharded memory.
         RuntimeError: the state could not be sent, or not be loaded on some process. All processes
             raise it.
 
@@ -107,6 +107,11 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
     size, own = distributed.get_world_size(), distributed.get_rank()
     if not 0 <= source < size:
         raise ValueError(f"source must be 0 to {size - 1}, one of the processes, not {source}")
+    if any(hasattr(part, "to_local") for part in module.state_dict().values()):
+        raise ValueError(
+            "a module with parts of its own on each process, such as a sharded memory, does not "
+            "start from one: load a checkpoint by torch.distributed.checkpoint"
+        )
     sent: list[Any] = [None]
     failed: Exception | None = None
     if own == source:

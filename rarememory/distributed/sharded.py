@@ -204,7 +204,8 @@ class ShardedMemory(Memory):
         mine, places = here[here != EMPTY], stake.places(changed)[here != EMPTY]
         for stored, new in zip(self.state[:3], stake.state[:3], strict=True):
             stored[mine] = new[places]
-        self._fill(shard.local(write.slots), inserted)
+        filled = shard.local(write.slots)
+        self._fill(filled, inserted & (filled != EMPTY))
         self._after_write(mine)
         return write, inserted & (write.slots == EMPTY)
 
@@ -472,6 +473,11 @@ class ShardedMemory(Memory):
                 stored[name] = whole.to_local()
             else:
                 stored[name] = whole[self.first : self.first + len(part)]
+            if stored[name].shape != part.shape:
+                raise ValueError(
+                    f"the {name} are those of {len(stored[name])} slots, and this process has "
+                    f"{len(part)}: load them by torch.distributed.checkpoint"
+                )
         self.check_stored(stored)
         return stored, []
 
@@ -543,6 +549,8 @@ def shard(memory: Memory, mesh: DeviceMesh | None = None) -> ShardedMemory:
     """
     if type(memory) is not Memory:
         raise ValueError(f"a {type(memory).__name__} cannot be sharded: give a Memory")
+    if memory.clock.is_meta:
+        raise ValueError('give Memory(..., device="meta"), which keeps its clock and its seed')
     device = _device(memory, mesh)
     if mesh is None and distributed.is_available() and distributed.is_initialized():
         mesh = init_device_mesh(device.type, (distributed.get_world_size(),))

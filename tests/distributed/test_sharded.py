@@ -65,6 +65,8 @@ def test_what_fails_on_one_process_is_raised_by_all_and_none_waits(done):
     assert others[0]["said"]["search"][0].startswith("RuntimeError: process 1 could not do its")
     assert others[0]["said"]["queries"][0].startswith("ValueError: process 1 could not do its")
     assert "all processes must do the same" in own["said"]["another verb"][0]
+    assert "load a checkpoint by torch.distributed" in own["said"]["broadcast"][0]
+    assert "may not be sharded" in own["said"]["classifier"][0]
     assert "must be made alike" in own["said"]["made differently"][0]
     for one in done:
         assert one["refused"]["kept"] and one["refused"]["rows"] == 12
