@@ -31,6 +31,7 @@ BENCHMARK.add("--part", choices=PARTS, action="append", decisive=False, help="on
 BENCHMARK.add("--tasks", type=int, nargs="+", help="only these tasks; nothing is published")
 BENCHMARK.add("--epochs", type=int, help="of every training; nothing is published")
 BENCHMARK.add("--restarts", type=int, default=10, help="of each task")
+BENCHMARK.add("--joint-restarts", type=int, default=6, help="of the training on all tasks")
 BENCHMARK.add("--large-restarts", type=int, default=3, help="of each task of 10,000 questions")
 BENCHMARK.add("--hop-restarts", type=int, default=3, help="of each number of hops")
 BENCHMARK.add("--runs", decisive=False, type=Path, default=Path("runs"), help="checkpoints")
@@ -64,7 +65,8 @@ def _measured(
     if part == "hops":
         return _by_hops(tasks, run)
     if part == "joint":
-        report = _report(Setup.joint(), tasks, "en", run, joint=True)
+        setup = Setup.joint(restarts=options.joint_restarts)
+        report = _report(setup, tasks, "en", run, joint=True)
         return _figures("babi.memn2n.en.joint", report), {"report": report}
     if part == "per_task":
         setup = Setup.per_task(restarts=options.restarts)
