@@ -16,15 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory import Memory, Recall, wrap
-from rarememory.memory import writing
 from rarememory.memory.writing import eviction_order
 
 BENCHMARK = Benchmark("benchmarks.memory", __doc__)
@@ -84,13 +81,6 @@ def _training_step() -> dict[str, list[float]]:
 
 def _writing() -> dict[str, list[float]]:
     """A write of rows just recalled, and choosing the oldest slots, by the number of slots."""
-    choosing: list[float] = []
-
-    def timed_choice(*given: Any, **more: Any) -> Tensor:
-        begin = time.perf_counter()
-        slots = eviction_order(*given, **more)
-        choosing.append(time.perf_counter() - begin)
-        return slots
 
     def write(memory: Memory, unknown: Tensor) -> Work:
         # Recalled beforehand: a search of a million keys would empty the caches.
@@ -114,9 +104,7 @@ def _writing() -> dict[str, list[float]]:
         ("memory.oldest.ratio_1m_to_8192", choose),
     ):
         work = {name: partial(prepare, memory) for name, memory in memories.items()}
-        apart = choosing if "misses" in key else None
-        with patch.object(writing, "eviction_order", timed_choice):
-            seconds = _interleaved(work, apart)
+        seconds = _interleaved(work)
         ratios[key] = _ratio(seconds["many"], seconds["few"])
     return ratios
 
@@ -179,13 +167,9 @@ def _labels(values: Tensor, unknown: Tensor) -> Tensor:
 
 def _interleaved(
     work: Mapping[str, Callable[[], Work]],
-    apart: list[float] | None = None,
     rounds: int | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of every piece of work, all of them in each round.
-
-    The work appends to `apart` the seconds of a part that does not count.
-    """
+    """Seconds of every piece of work, all of them in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(-WARM_UP, ROUNDS if rounds is None else rounds):
         for name, prepare in work.items():
@@ -193,9 +177,9 @@ def _interleaved(
             do()
             begin = time.perf_counter()
             do()
-            seconds_ = time.perf_counter() - begin
+            taken = time.perf_counter() - begin
             if round_ >= 0:
-                seconds[name].append(seconds_ - (apart[-1] if apart else 0.0))
+                seconds[name].append(taken)
     return seconds
 
 
