@@ -172,6 +172,10 @@ class Protected(Around):
         return self.update
 
 
+BY_CLASS = (Protected, PerClass, Reservoir)
+"""Policies that look at the classes of rows and slots."""
+
+
 class Layers(NamedTuple):
     """The parts of a policy.
 

@@ -365,10 +365,10 @@ class Memory(nn.Module):
         assert rows.labels is not None
         self._before_write()
         before = None if self._draft is None else self._draft.keep
-        seen = seen_buffer(layers_of(self.update))
+        seen = next((self.get_buffer(name) for name in SEEN if name in self._slot_fills), None)
         write, inserted = writing.write(
             *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
-            *(before, self.usage, None, None if seen is None else self.get_buffer(seen)),
+            *(before, self.usage, None, seen),
         )
         self._fill(write.slots, inserted & (write.slots != EMPTY))
         self._after_write(write.slots)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
-from rarememory.memory.budgets import layers_of
+from rarememory.memory.budgets import BY_CLASS, layers_of
 from rarememory.memory.placing import Placing, assigned, placed, slots_of
 from rarememory.memory.spans import Span
-from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of
+from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of, slot_noise
 from rarememory.memory.usage import Usage
 
 SHORTEST_SUM = 1e-12
@@ -72,13 +72,14 @@ def write(
     inserted = ~averaged if mask is None else mask & ~averaged
     free, found = nearest[:0], Placing()
     if _any(inserted):
-        layers, keep = layers_of(update), nearest.where(averaged, EMPTY)
-        if layers.budget is None and not layers.protected:
+        keep = nearest.where(averaged, EMPTY)
+        if not isinstance(update, BY_CLASS):
             free = eviction_order(state, update, len(nearest), keep, usage, span)
         else:
+            layers = layers_of(update)
             order, size = _own_order(queries, labels), len(state.values)
             rows, rule = order[inserted[order]].tolist(), layers.rule
-            priority = partial(_eviction_priority, state, rule, 0, size, usage, Span(size))
+            priority = partial(_eviction_priority, state, rule, 0, size, usage)
             evict = partial(eviction_order, state, rule, usage=usage)
             found = placed(layers, state, queries, labels, rows, keep, seen, priority)
             stored, free_slots = assigned(found, layers, state, rows, keep, evict)
@@ -113,7 +114,6 @@ def eviction_order(
     size = len(state.values)
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
-    span = Span(size) if span is None else span
     if count <= _FEW and native.is_supported(*state, keep):
         return _eviction_order_natively(state, update, count, keep, usage, span)
     # One place more than there are slots: what `keep` holds for "none" lands there.
@@ -132,10 +132,18 @@ def eviction_order(
 
 
 def _eviction_priority(
-    state: MemoryState, update: Update, first: int, count: int, usage: Usage | None, span: Span
+    state: MemoryState,
+    update: Update,
+    first: int,
+    count: int,
+    usage: Usage | None,
+    span: Span | None = None,
 ) -> Tensor:
     """The eviction priority of these slots, by the policy."""
-    noise = span.noise(state, first, count)
+    if span is None:
+        noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
+    else:
+        noise = span.noise(state, first, count)
     some = slice(first, first + count)
     ages = (state.clock - state.written[some]).double()
     if isinstance(update, ByUsage) and usage is not None:
@@ -165,14 +173,15 @@ def _eviction_order_natively(
     count: int,
     keep: Tensor,
     usage: Usage | None,
-    span: Span,
+    span: Span | None,
 ) -> Tensor:
     chosen = native.empty_output(count, dtype=torch.int64).fill_(EMPTY)
     size, weights = len(state.values), _weights(update)
-    if weights is not None and span.slots is None:
+    if weights is not None and (span is None or span.slots is None):
+        whole, begin = (size, 0) if span is None else (span.memory_size, span.first)
         native.library().rarememory_evict_oldest(
             *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
-            *(sequence_of(state.seed, state.clock, span.memory_size, span.first), *weights, size),
+            *(sequence_of(state.seed, state.clock, whole, begin), *weights, size),
             *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
         )
         return chosen
