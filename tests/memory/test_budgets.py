@@ -197,3 +197,15 @@ def test_policies_are_values():
     assert PerClass(2) == PerClass(2, FirstInFirstOut()) != PerClass(Herding(2))
     assert {Protected([5, 3, 3]), Protected((3, 5))} == {Protected([3, 5])}
     assert layers_of(PAPER) == ((), None, PAPER)
+
+
+@pytest.mark.parametrize("selection", [Herding(1), ClosestToCentre(1)])
+def test_what_rounding_alone_makes_nearer_is_not_chosen(selection):
+    cosines = torch.tensor([0.9 - 1e-9, 0.9, 0.5], dtype=torch.float64)
+    rows = torch.stack([cosines, (1 - cosines.square()).sqrt()], dim=1)
+    assert selection(rows, torch.tensor([1.0, 0.0])).tolist() == [0]
+
+
+def test_rows_that_cancel_come_after_rows_that_have_a_mean():
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-0.6, -0.8]])
+    assert Herding(3)(rows, torch.tensor([0.0, 1.0])).tolist() == [0, 2, 1]
