@@ -24,6 +24,7 @@ from rarememory.memory import Update as Update
 from rarememory.memory import Usage as Usage
 from rarememory.memory import margin_loss as margin_loss
 from rarememory.memory import vote_loss as vote_loss
+from rarememory.variants import BatchedMemory as BatchedMemory
 from rarememory.variants import ClassScores as ClassScores
 from rarememory.variants import MeanMemory as MeanMemory
 from rarememory.variants import VectorMemory as VectorMemory

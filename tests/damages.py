@@ -246,6 +246,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "memory/at_once.py": {
         "write_at_once": [drop("increment_version")],
+        "_pair": [operator("//", "+")],
         "_PairWithGradient.backward": [operator("-", "+"), unwrap("masked_fill")],
     },
     "memory/queries.py": {
@@ -264,6 +265,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
             operator("<=", "<", 1),
             without("descending"),
         ],
+        "_own_order": [returns("order")],
     },
     "memory/module.py": {
         "Memory.forward": [only("left", "or")],
@@ -335,6 +337,15 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "resize_checkpoint": [drop_raise(0), drop_raise(1)],
     },
     "base/caches.py": {"Cache.after_write": [drop("update"), condition(True)]},
+    "variants/batched.py": {
+        "BatchedMemory._moved": [unwrap("where"), operator("*", "+")],
+        "BatchedMemory._load_from_state_dict": [operator("==", "!=")],
+        "BatchedMemory._check_memories": [drop_raise()],
+        "BatchedMemory.forget": [drop_raise(), operator("&", "|")],
+        "BatchedMemory._write_rows": [operator(">", "<")],
+        "_check_alone": [drop_raise()],
+        "_check_alike": [drop_raise()],
+    },
     "variants/vector.py": {"VectorMemory._load_from_state_dict": [condition(False)]},
     "lookup/exact.py": {
         "k_nearest": [without("descending"), operator("<", "<=")],

@@ -133,3 +133,10 @@ def test_text_values_puts_what_is_remembered_into_a_prompt():
     lines = printed.splitlines()
     assert lines[2].startswith("- Kakapos cannot fly") and "Can a kakapo fly?" in lines[2]
     assert lines[-1] == "Answer:"
+
+
+def test_many_users_learn_and_forget_each_by_themselves():
+    printed = printed_by("many_users.py")
+    assert int(re.findall(r"(\d+)% are called", printed)[0]) > 90
+    assert "answers [-1], EMPTY; the others' answers are the same: True" in printed
+    assert "user 7 alone: Memory(key_dim=32, memory_size=128" in printed

@@ -176,13 +176,22 @@ def in_order(
 
 
 def k_nearest(
-    queries: Queries, keys: Keys, near: Bool[Tensor, "batch slots"], k: int
-) -> Int64[Tensor, "batch k"]:
-    """The k best of the slots marked `near` for each query, best first, then EMPTY."""
+    queries: Float[Tensor, "*memories batch key_dim"],
+    keys: Float[Tensor, "*memories slots key_dim"],
+    near: Bool[Tensor, "*memories batch slots"],
+    k: int,
+) -> Int64[Tensor, "*memories batch k"]:
+    """The k best of the slots marked `near` for each query, best first, then EMPTY.
+
+    With several memories each query finds slots of its own.
+    """
+    *shape, batch, size = near.shape
+    queries, keys, near = queries.flatten(0, -2), keys.flatten(0, -2), near.flatten(0, -2)
     # Slots ascend in each row: the stable sorts below keep the lower slot first in a tie.
     rows, slots = near.nonzero(as_tuple=True)
-    parts = zip(rows.split(_PAIRS_AT_ONCE), slots.split(_PAIRS_AT_ONCE), strict=True)
-    scores = torch.cat([dot(queries[row], keys[slot]) for row, slot in parts])
+    places = slots + rows // batch * size if shape else slots
+    parts = zip(rows.split(_PAIRS_AT_ONCE), places.split(_PAIRS_AT_ONCE), strict=True)
+    scores = torch.cat([dot(queries[row], keys[place]) for row, place in parts])
     by_score = scores.argsort(descending=True, stable=True)
     in_order = by_score[rows[by_score].argsort(stable=True)]
     rows, slots = rows[in_order], slots[in_order]
@@ -191,25 +200,28 @@ def k_nearest(
     chosen = rank < k
     found = slots.new_full((len(queries), k), EMPTY)
     found[rows[chosen], rank[chosen]] = slots[chosen]
-    return found
+    return found.view(*shape, batch, k)
 
 
 def nearest_slot(
-    queries: Queries, keys: Keys, scores: Float[Tensor, "batch slots"], floor: float
-) -> Int64[Tensor, " batch"]:
+    queries: Float[Tensor, "*memories batch key_dim"],
+    keys: Float[Tensor, "*memories slots key_dim"],
+    scores: Float[Tensor, "*memories batch slots"],
+    floor: float,
+) -> Int64[Tensor, "*memories batch"]:
     """The best slot of each row of rounded scores, or EMPTY where all are below the floor.
 
     Changes `scores` in place.
     """
-    highest = scores.amax(1, keepdim=True)
+    highest = scores.amax(-1, keepdim=True)
     slots = _argmax(scores)
     threshold = (highest - tolerance(keys)).clamp(min=floor)
     # Exact scores are needed only if a second slot is within rounding of the best, which is rare.
-    runner_up = scores.scatter_(1, slots, -torch.inf).amax(1, keepdim=True)
+    runner_up = scores.scatter_(-1, slots, -torch.inf).amax(-1, keepdim=True)
     if (runner_up >= threshold).any():
-        near = scores.scatter_(1, slots, highest) >= threshold
-        return k_nearest(queries, keys, near, 1).squeeze(1)
-    return slots.masked_fill(highest < floor, EMPTY).squeeze(1)
+        near = scores.scatter_(-1, slots, highest) >= threshold
+        return k_nearest(queries, keys, near, 1).squeeze(-1)
+    return slots.masked_fill(highest < floor, EMPTY).squeeze(-1)
 
 
 def numpy_can_read(scores: Tensor) -> bool:
@@ -220,5 +232,5 @@ def numpy_can_read(scores: Tensor) -> bool:
 def _argmax(scores: Tensor) -> Tensor:
     if numpy_can_read(scores):
         # NumPy's argmax is five times as fast as torch's.
-        return torch.from_numpy(scores.numpy().argmax(1, keepdims=True))
-    return scores.argmax(1, keepdim=True)
+        return torch.from_numpy(scores.numpy().argmax(-1, keepdims=True))
+    return scores.argmax(-1, keepdim=True)

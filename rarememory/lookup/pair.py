@@ -5,6 +5,7 @@ has no top-k.
 """
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.shapes import Keys, Labels, Pair, Queries, Values
@@ -23,20 +24,25 @@ def nearest_pair(queries: Queries, keys: Keys, values: Values, labels: Labels) -
     """
     at_once = max(1, SCORES_AT_ONCE // max(1, len(keys)))
     pairs = [
-        _pair_of_chunk(some, keys, values, labels_of_some)
+        pair_at_once(some, keys, values, labels_of_some)
         for some, labels_of_some in zip(queries.split(at_once), labels.split(at_once), strict=True)
     ]
     positives, negatives = zip(*pairs, strict=True)
     return torch.cat(positives), torch.cat(negatives)
 
 
-def _pair_of_chunk(
-    queries: Tensor, keys: Tensor, values: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
+def pair_at_once(
+    queries: Float[Tensor, "*memories batch key_dim"],
+    keys: Float[Tensor, "*memories slots key_dim"],
+    values: Int64[Tensor, "*memories slots"],
+    labels: Int64[Tensor, "*memories batch"],
+) -> tuple[Int64[Tensor, "*memories batch"], Int64[Tensor, "*memories batch"]]:
+    """As `nearest_pair`, all at once; with several memories, of the own one each."""
+    values = values.unsqueeze(-2)
     scores = occupied_scores(queries, keys, values != EMPTY)
     # Arithmetic in place is four times as fast as torch.where, and needs no third matrix.
     positives = torch.empty_like(scores)
-    torch.eq(values, labels.unsqueeze(1), out=positives)
+    torch.eq(values, labels.unsqueeze(-1), out=positives)
     negatives = scores.sub_(positives, alpha=SCORE_OFFSET)
     torch.add(negatives, positives, alpha=2 * SCORE_OFFSET, out=positives)
     negative = nearest_slot(queries, keys, negatives, floor=-2.0)
@@ -47,14 +53,16 @@ def _pair_of_chunk(
 def occupied_scores(queries: Tensor, keys: Tensor, occupied: Tensor) -> Tensor:
     """Rounded cosines [batch, slots], below -2 where a slot is empty or a query is not finite.
 
-    What counts as occupied may differ from row to row, [batch, slots].
+    What counts as occupied may differ from row to row, [batch, slots]. All may have a dimension of
+    memories before these.
     """
     # Products in half precision would be rounded to it, and are slow on a CPU.
     wide = torch.promote_types(keys.dtype, torch.float32)
     queries, keys = queries.to(wide), keys.to(wide)
     offset = torch.empty(occupied.shape, dtype=wide, device=keys.device)
     torch.logical_not(occupied, out=offset).mul_(-2 * SCORE_OFFSET)
-    scores = torch.addmm(offset, queries, keys.T)
+    multiply = torch.addmm if keys.dim() == 2 else torch.baddbmm
+    scores = multiply(offset, queries, keys.mT)
     if queries.device.type != "cpu" or not queries.sum().isfinite():
-        scores.masked_fill_(~queries.isfinite().all(1, keepdim=True), -2 * SCORE_OFFSET)
+        scores.masked_fill_(~queries.isfinite().all(-1, keepdim=True), -2 * SCORE_OFFSET)
     return scores

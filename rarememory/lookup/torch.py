@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory.base.shapes import Among, Keys, Neighbors, Occupied, Queries
@@ -38,28 +39,36 @@ class TorchLookup(Lookup):
         k = min(k, len(keys))
         at_once = max(1, SCORES_AT_ONCE // max(1, len(keys)))
         parts = with_their_marks(queries, occupied if among is None else among, at_once)
-        return torch.cat([_nearest_of_chunk(some, keys, marks, k) for some, marks in parts])
+        return torch.cat([nearest_slots(some, keys, marks, k) for some, marks in parts])
 
 
-def _nearest_of_chunk(queries: Tensor, keys: Tensor, occupied: Tensor, k: int) -> Tensor:
+def nearest_slots(
+    queries: Float[Tensor, "*memories batch key_dim"],
+    keys: Float[Tensor, "*memories slots key_dim"],
+    occupied: Bool[Tensor, "*#batch slots"],
+    k: int,
+) -> Int64[Tensor, "*memories batch k"]:
+    """As `TorchLookup.nearest`, all at once; with several memories, of the own one each."""
     scores = occupied_scores(queries, keys, occupied)
     if k == 1:
-        return nearest_slot(queries, keys, scores, floor=-2.0).unsqueeze(1)
+        return nearest_slot(queries, keys, scores, floor=-2.0).unsqueeze(-1)
     near = scores >= (_kth_highest(scores, k) - tolerance(keys)).clamp(min=-2)
     # With exactly k slots above the threshold, rounding cannot change which they are.
-    sure = near.sum(1) == k
-    slots = queries.new_full((len(queries), k), EMPTY, dtype=torch.int64)
+    sure = near.sum(-1) == k
+    slots = queries.new_full((*queries.shape[:-1], k), EMPTY, dtype=torch.int64)
     slots[sure] = near[sure].nonzero()[:, 1].view(-1, k)
     unsure = ~sure
     if unsure.any():
-        slots[unsure] = k_nearest(queries[unsure], keys, near[unsure], k)
+        near &= unsure.unsqueeze(-1)
+        slots[unsure] = k_nearest(queries, keys, near, k)[unsure]
     return slots
 
 
 def _kth_highest(scores: Tensor, k: int) -> Tensor:
-    """The k-th highest score of each row, [batch, 1]."""
+    """The k-th highest score of each row, [..., 1]."""
     if numpy_can_read(scores):
         # NumPy's selection is about ten times as fast as torch.topk at k = 256.
-        place = scores.shape[1] - k
-        return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place, None].copy())
-    return scores.topk(k, dim=1).values[:, -1:]
+        place = scores.shape[-1] - k
+        highest = np.partition(scores.numpy(), place, axis=-1)[..., place, None]
+        return torch.from_numpy(highest.copy())
+    return scores.topk(k, dim=-1).values[..., -1:]

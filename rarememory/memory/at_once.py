@@ -1,8 +1,10 @@
 """Plain reads and writes on a CPU, each in one call of the library in C++.
 
-Each answers None where it takes more than one call, and then nothing is done.
+Each answers None where it takes more than one call, and then nothing is done. Without a lookup they
+are of several memories, whose tensors have a dimension of memories before the others.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +46,7 @@ class _Pair(NamedTuple):
 
 
 def read_at_once(
-    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup, k: int, temperature: float
+    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup | None, k: int, temperature: float
 ) -> Recall | None:
     """What plain queries without gradient recall."""
     flat = _plain(queries, keys)
@@ -52,7 +54,9 @@ def read_at_once(
         return None
     if queries.requires_grad and torch.is_grad_enabled():
         return None
-    found = read(lookup, flat, keys, values, k)
+    found = (
+        _read_each(flat, keys, values, k) if lookup is None else read(lookup, flat, keys, values, k)
+    )
     if found is None:
         return None
     slots, scores, values, units = found
@@ -65,7 +69,7 @@ def read_pair_at_once(
     labels: Tensor,
     keys: Tensor,
     values: Tensor,
-    lookup: Lookup,
+    lookup: Lookup | None,
     margin: float,
     offset: float,
     temperature: float,
@@ -76,7 +80,7 @@ def read_pair_at_once(
         return None
     if labels.shape != queries.shape[:-1] or not native.is_supported(flat, keys, values, labels):
         return None
-    if native_search(lookup, flat, keys, 2) is None:
+    if lookup is not None and native_search(lookup, flat, keys, 2) is None:
         return None
     pair = _pair(flat.detach(), labels, keys, values, margin)
     if pair is None:
@@ -99,19 +103,23 @@ def write_at_once(
     rows, slots = recall.queries, recall.slots
     if type(labels) is not Tensor or labels.dtype != torch.int64 or labels.shape != rows.shape[:-1]:
         return None
-    few = 0 < labels.numel() <= min(_MOST_ROWS, len(state.values)) and slots.shape[-1] > 0
+    *memories, size, key_dim = state.keys.shape
+    batch = labels.numel() // math.prod(memories)
+    few = 0 < batch <= min(_MOST_ROWS, size) and slots.shape[-1] > 0
     plain = rows.dtype == torch.float32 == state.keys.dtype and slots.dtype == torch.int64
-    if not few or not plain or rows.shape[-1] != state.keys.shape[1]:
+    if not few or not plain or rows.shape[-1] != key_dim:
         return None
     if not native.is_supported(*state, rows, slots, labels):
         return None
     taken, hits = torch.empty_like(labels), torch.empty_like(labels, dtype=torch.bool)
     overwritten = torch.empty_like(labels)
-    failed = native.library().rarememory_write_at_once(
-        *(state.keys.data_ptr(), *state.keys.shape),
+    kernels, threads = native.library(), [torch.get_num_threads()] if memories else []
+    write = kernels.rarememory_write_each if memories else kernels.rarememory_write_at_once
+    failed = write(
+        *(*memories, state.keys.data_ptr(), size, key_dim),
         *(part.data_ptr() for part in state[1:]),
-        *(rows.data_ptr(), labels.data_ptr(), labels.numel(), slots.data_ptr(), slots.shape[-1]),
-        *(averages, *map(float, update.weights), SHORTEST_SUM),
+        *(rows.data_ptr(), labels.data_ptr(), batch, slots.data_ptr(), slots.shape[-1]),
+        *(averages, *map(float, update.weights), SHORTEST_SUM, *threads),
         *(taken.data_ptr(), hits.data_ptr(), overwritten.data_ptr()),
     )
     if failed:
@@ -124,27 +132,50 @@ def write_at_once(
 def _plain(queries: Tensor, keys: Tensor) -> Tensor | None:
     """Float32 queries of the keys' width, [batch, key_dim]; None of any others."""
     plain = type(queries) is Tensor and queries.dtype == torch.float32 and queries.dim() > 0
-    if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[1]:
+    if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[-1]:
         return None
-    return queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[1])
+    return queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[-1])
+
+
+def _read_each(
+    queries: Tensor, keys: Tensor, values: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """As `NativeLookup.read`, of each memory."""
+    memories, size, key_dim = keys.shape
+    batch = len(queries) // memories
+    if not batch or not native.is_supported(queries, keys, values):
+        return None
+    k = min(k, size)
+    slots, units = values.new_empty((len(queries), k)), torch.empty_like(queries)
+    found, scores = torch.empty_like(slots), keys.new_empty(slots.shape)
+    failed = native.library().rarememory_read_each(
+        *(memories, queries.data_ptr(), batch, keys.data_ptr(), size, key_dim),
+        *(values.data_ptr(), k, tolerance(keys), torch.get_num_threads()),
+        *(units.data_ptr(), slots.data_ptr(), scores.data_ptr(), found.data_ptr()),
+    )
+    return None if failed else (slots, scores, found, units)
 
 
 def _pair(
     queries: Tensor, labels: Tensor, keys: Tensor, values: Tensor, margin: float
 ) -> _Pair | None:
     batch, key_dim = queries.shape
-    if not 0 < batch <= _MOST_ROWS:
+    memories = keys.shape[:-2]
+    of_each = batch // math.prod(memories)
+    if not 0 < of_each <= _MOST_ROWS:
         return None
     slots, scores = values.new_empty((batch, 2)), keys.new_empty((batch, 2))
     units, found, loss = (
         keys.new_empty((batch, key_dim)),
         torch.empty_like(slots),
-        keys.new_empty(()),
+        keys.new_empty(memories),
     )
     lengths, slopes = keys.new_empty((batch, 1)), torch.empty_like(scores)
     found_keys = keys.new_empty((batch, 2, key_dim))
-    failed = native.library().rarememory_read_pair(
-        *(queries.data_ptr(), batch, keys.data_ptr(), *keys.shape),
+    kernels = native.library()
+    read_pair = kernels.rarememory_read_pair_each if memories else kernels.rarememory_read_pair
+    failed = read_pair(
+        *(*memories, queries.data_ptr(), of_each, keys.data_ptr(), *keys.shape[-2:]),
         *(values.data_ptr(), labels.data_ptr()),
         *(margin, tolerance(keys), torch.get_num_threads(), units.data_ptr(), lengths.data_ptr()),
         *(slots.data_ptr(), scores.data_ptr(), found.data_ptr(), found_keys.data_ptr()),
@@ -169,7 +200,10 @@ class _PairWithGradient(torch.autograd.Function):
         queries, slots, keys, slopes = ctx.saved_tensors
         weights = torch.zeros_like(slopes)
         if of_loss is not None:
-            weights = slopes * (of_loss / len(slopes))
+            # A loss, or one for each of several memories of as many rows.
+            of_each = slopes.view(*of_loss.shape, -1, 2)
+            weights = of_each * (of_loss / of_each.shape[-2]).unsqueeze(-1).unsqueeze(-1)
+            weights = weights.view_as(slopes)
         if of_scores is not None:
             weights = weights + of_scores.masked_fill(slots == EMPTY, 0.0)
         along = torch.bmm(weights.unsqueeze(1), keys).squeeze(1)

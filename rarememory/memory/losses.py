@@ -11,7 +11,8 @@ def margin_loss(
     margin: float = 0.1,
     *,
     mask: Bool[Tensor, "*batch"] | None = None,
-) -> Float[Tensor, ""]:
+    dim: int | None = None,
+) -> Float[Tensor, "*means"]:
     """The memory loss: the nearest right key has to beat the nearest wrong one by a margin.
 
     loss = mean over rows of [ q.K[b] - q.K[p] + margin ]_+, p the nearest slot of the right value,
@@ -26,6 +27,7 @@ def margin_loss(
         negative: score of the nearest slot of a wrong value.
         margin: the paper's alpha.
         mask: rows that count; all of them if None. Without any the loss is 0.
+        dim: the axis to take the mean over; over all rows if None.
 
     Example:
         >>> margin_loss(torch.tensor([0.9, 0.5]), torch.tensor([0.2, 0.5]))
@@ -34,7 +36,7 @@ def margin_loss(
     # Below a negative of -inf any positive lies far enough: the loss is 0, and so is its gradient.
     positive = positive.masked_fill(positive == -torch.inf, 0.0)
     losses = torch.relu(negative - positive + margin)
-    return _mean_of(losses, mask)
+    return _mean_of(losses, mask, dim)
 
 
 def vote_loss(
@@ -72,9 +74,9 @@ def vote_loss(
     return _mean_of(-log_likelihoods.where(voted, 0.0), mask)
 
 
-def _mean_of(losses: Tensor, mask: Tensor | None) -> Tensor:
+def _mean_of(losses: Tensor, mask: Tensor | None, dim: int | None = None) -> Tensor:
     if mask is not None:
-        return losses.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+        return losses.masked_fill(~mask, 0.0).sum(dim) / mask.sum(dim).clamp(min=1)
     # Summed in float64 where the device has it, so that every way of summing gives the same.
     wide = losses.dtype if losses.device.type == "mps" else torch.float64
-    return losses.mean(dtype=wide).to(losses.dtype) if losses.numel() else losses.sum()
+    return losses.mean(dim, dtype=wide).to(losses.dtype) if losses.numel() else losses.sum(dim)

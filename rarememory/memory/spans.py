@@ -29,7 +29,9 @@ class Span(NamedTuple):
     first: int = 0
     slots: Int64[Tensor, " slots"] | None = None
 
-    def noise(self, state: MemoryState, first: int, count: int) -> Float64[Tensor, " count"]:
+    def noise(
+        self, state: MemoryState, first: int, count: int
+    ) -> Float64[Tensor, "*memories count"]:
         """The noise of so many slots of the state from the `first` on, for its next write."""
         numbers = (state.seed, state.clock, self.memory_size)
         if self.slots is not None:

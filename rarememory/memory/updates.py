@@ -239,12 +239,12 @@ class AverageOrReplaceRandom(ByAgeAndNoise):
 
 
 def slot_noise(
-    seed: Int64[Tensor, ""],
-    clock: Int64[Tensor, ""],
+    seed: Int64[Tensor, "*memories"],
+    clock: Int64[Tensor, "*memories"],
     memory_size: int,
     first: int = 0,
     count: int | None = None,
-) -> Float64[Tensor, " slots"]:
+) -> Float64[Tensor, "*memories slots"]:
     """Uniform numbers in [-1, 1), one a slot, for the write that follows `clock` writes.
 
     They are the numbers clock * memory_size, ... of the SplitMix64 sequence of `seed`; those of
@@ -255,7 +255,7 @@ def slot_noise(
         tensor(True)
     """
     count = memory_size - first if count is None else count
-    if native.is_supported(seed, clock):
+    if clock.dim() == 0 and native.is_supported(seed, clock):
         noise = native.empty_output(count, dtype=torch.float64)
         begin = sequence_of(seed, clock, memory_size, first)
         native.library().rarememory_noise(begin, count, noise.data_ptr())
@@ -264,8 +264,11 @@ def slot_noise(
 
 
 def noise_at(
-    seed: Int64[Tensor, ""], clock: Int64[Tensor, ""], memory_size: int, slots: Int64[Tensor, " n"]
-) -> Float64[Tensor, " n"]:
+    seed: Int64[Tensor, "*memories"],
+    clock: Int64[Tensor, "*memories"],
+    memory_size: int,
+    slots: Int64[Tensor, " n"],
+) -> Float64[Tensor, "*memories n"]:
     """The numbers of `slot_noise` of these slots.
 
     Example:
@@ -275,7 +278,7 @@ def noise_at(
     """
     # The place is added before the product: of arange * constant, inductor (torch 2.15) makes an
     # index that overflows, and its program then writes where it must not.
-    z = (slots + (clock * memory_size + 1)) * _GAMMA + seed
+    z = (slots + (clock.unsqueeze(-1) * memory_size + 1)) * _GAMMA + seed.unsqueeze(-1)
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-52 - 1.0

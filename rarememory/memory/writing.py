@@ -49,6 +49,9 @@ def write(
     distinct slots, in the order of `Update.eviction`, never one that is averaged into here. All
     ages grow by one, those of written slots become 0. Without a row to write nothing changes.
 
+    Several memories of as many slots are written at once if the state holds one after the other,
+    with a clock and a seed for each, and the rows are as many of each, in the same order.
+
     Args:
         nearest: the slot nearest to each row; EMPTY where none is, or where the mask leaves it out.
         before: called with the slots that are about to change, and perhaps others.
@@ -74,10 +77,11 @@ def write(
     if _any(inserted):
         keep = nearest.where(averaged, EMPTY)
         if not isinstance(update, BY_CLASS):
-            free = eviction_order(state, update, len(nearest), keep, usage, span)
+            count = len(nearest) // state.clock.numel()
+            free = eviction_order(state, update, count, keep, usage, span)
         else:
             layers = layers_of(update)
-            order, size = _own_order(queries, labels), len(state.values)
+            order, size = _own_order(queries, labels, 1).flatten(), len(state.values)
             rows, rule = order[inserted[order]].tolist(), layers.rule
             priority = partial(_eviction_priority, state, rule, 0, size, usage)
             evict = partial(eviction_order, state, rule, usage=usage)
@@ -90,13 +94,17 @@ def write(
         group = [slots_of(state, label).nonzero().squeeze(1) for label in found.seen]
         before(torch.cat([nearest[averaged], free, *group]))
     queries, labels, nearest = queries.contiguous(), labels.contiguous(), nearest.contiguous()
-    supported = native.is_supported(*state, queries, labels, nearest, averaged, inserted, free)
+    supported = _is_native(state, queries, labels, nearest, averaged, inserted, free)
     insert = _insert_rows_natively if supported else _insert_rows
     slots, overwritten = insert(state, queries, labels, nearest, averaged, inserted, free)
     if seen is not None:
         for label, its in found.seen.items():
             seen[slots_of(state, label)] = its.to(seen)
     return Write(slots, hits, overwritten), inserted
+
+
+def _is_native(state: MemoryState, *tensors: Tensor) -> bool:
+    return state.clock.dim() == 0 and native.is_supported(*state, *tensors)
 
 
 def eviction_order(
@@ -111,23 +119,24 @@ def eviction_order(
 
     This is the one part of a write that looks at every slot. EMPTY where no slot is left.
     """
-    size = len(state.values)
+    memories = state.clock.numel()
+    size = len(state.values) // memories
     count = min(count, size)
     keep = state.values[:0] if keep is None else keep
-    if count <= _FEW and native.is_supported(*state, keep):
+    if count <= _FEW and _is_native(state, keep):
         return _eviction_order_natively(state, update, count, keep, usage, span)
     # One place more than there are slots: what `keep` holds for "none" lands there.
     priority = _eviction_priority(state, update, 0, size, usage, span).nan_to_num()
     priority = torch.cat([priority, priority.new_zeros(1)])
     priority[:-1].masked_fill_(state.values == EMPTY, torch.inf)
-    priority[-1] = -torch.inf
-    priority.index_fill_(0, keep.where(keep != EMPTY, size), -torch.inf)
-    least = priority.topk(count).values[-1]
+    priority.index_fill_(0, keep.where(keep != EMPTY, len(state.values)), -torch.inf)
+    of_each = priority[:-1].view(memories, size)
+    least = of_each.topk(count).values[:, -1:]
     # Of the slots that tie for the last place, the lower ones are in.
-    above, tied = priority > least, priority == least
-    chosen = above | (tied & (tied.cumsum(0) <= count - above.sum()))
-    slots = torch.nonzero_static(chosen, size=count).squeeze(1)
-    slots = slots[priority[slots].argsort(descending=True, stable=True)]
+    above, tied = of_each > least, of_each == least
+    chosen = above | (tied & (tied.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    slots = torch.nonzero_static(chosen.flatten(), size=memories * count).view(memories, count)
+    slots = slots.gather(1, priority[slots].argsort(descending=True, stable=True)).flatten()
     return slots.masked_fill(priority[slots] == -torch.inf, EMPTY)
 
 
@@ -140,12 +149,14 @@ def _eviction_priority(
     span: Span | None = None,
 ) -> Tensor:
     """The eviction priority of these slots, by the policy."""
+    size = len(state.values) // state.clock.numel()
     if span is None:
-        noise = slot_noise(state.seed, state.clock, len(state.values), first, count)
+        noise = slot_noise(state.seed, state.clock, size, first, count).flatten()
     else:
-        noise = span.noise(state, first, count)
+        noise = span.noise(state, first, count).flatten()
     some = slice(first, first + count)
-    ages = (state.clock - state.written[some]).double()
+    written = state.written.view(*state.clock.shape, size)[..., some]
+    ages = (state.clock.unsqueeze(-1) - written).double().flatten()
     if isinstance(update, ByUsage) and usage is not None:
         uses, idle = usage.uses[some].double(), usage.idle[some].double()
         priority = update.eviction_by_usage(ages, uses, idle)
@@ -219,13 +230,14 @@ def _insert_rows(
     """Average these rows and place those in the free slots; the slots, and what was overwritten."""
     slots = nearest.where(averaged, EMPTY)
     overwritten = torch.full_like(slots, EMPTY)
-    order = _own_order(queries, labels)
+    memories = state.clock.numel()
+    order = _own_order(queries, labels, memories)
     keys = queries
     if len(free):
-        slots = _assign_slots(slots, inserted, free, order)
+        slots = _assign_slots(slots, inserted, free.view(memories, -1), order)
         overwritten = state.values[slots].where(inserted & (slots != EMPTY), EMPTY)
     if _any(averaged):
-        keys = _averaged(state.keys, queries, slots, averaged, order)
+        keys = _averaged(state.keys, queries, slots, averaged, order.flatten())
     _store(state, keys, labels, slots, slots != EMPTY)
     return slots, overwritten
 
@@ -253,16 +265,19 @@ def _insert_rows_natively(
     return slots, overwritten
 
 
-def _own_order(queries: Tensor, labels: Tensor) -> Tensor:
-    """An order of the rows that depends on what they are, not on where they stand.
+def _own_order(queries: Tensor, labels: Tensor, memories: int) -> Tensor:
+    """An order of the rows of each memory, [memories, rows], wherever they stand in the batch.
 
     By label, then by sum_i q_i cos(i), i = 1 ... key_dim, a number that tells rows apart. Who gets
     which slot depends on the order of the rows, and so does the rounding of a sum; in this order a
     batch and its permutation leave the same memory, to the bit.
     """
     axis = torch.arange(1, queries.shape[1] + 1, device=queries.device, dtype=torch.float64)
-    by_query = (queries * axis.cos_()).sum(1).argsort(stable=True)
-    return by_query[labels[by_query].argsort(stable=True)]
+    by_query = (queries * axis.cos_()).sum(1).view(memories, -1).argsort(stable=True)
+    labels = labels.view(memories, -1).gather(1, by_query)
+    order = by_query.gather(1, labels.argsort(stable=True))
+    first = torch.arange(0, len(queries), order.shape[1], device=queries.device)
+    return order + first.unsqueeze(1)
 
 
 def _any(rows: Tensor) -> bool:
@@ -273,16 +288,18 @@ def _any(rows: Tensor) -> bool:
 def _assign_slots(slots: Tensor, inserted: Tensor, free: Tensor, order: Tensor) -> Tensor:
     """The slots, with a free one for each row to insert, in this order, while there are any."""
     place = torch.empty_like(slots)
-    place[order] = inserted[order].cumsum(0) - 1
-    found = free[place.clamp(0, len(free) - 1)].masked_fill(place >= len(free), EMPTY)
-    return found.where(inserted, slots)
+    place[order] = inserted[order].cumsum(1) - 1
+    place, count = place.view_as(order), free.shape[1]
+    found = free.gather(1, place.clamp(0, count - 1)).masked_fill(place >= count, EMPTY)
+    return found.flatten().where(inserted, slots)
 
 
 def _store(state: MemoryState, keys: Tensor, labels: Tensor, slots: Tensor, real: Tensor) -> None:
     """Put keys and labels into their slots, those that are `real`."""
-    state.clock.add_(real.any())
+    of_each = real.view(*state.clock.shape, -1)
+    state.clock.add_(of_each.any(-1))
     keys = keys.to(state.keys.dtype)
-    stamps = state.clock.expand(len(slots))
+    stamps = state.clock.unsqueeze(-1).expand_as(of_each).flatten()
     # Shapes that depend on data would make the host wait. So a row without a slot writes again what
     # the first real row writes or, where there is none, what its slot holds already.
     first = real.int().argmax().view(1)

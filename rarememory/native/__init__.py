@@ -110,6 +110,31 @@ _SIGNATURES = {
         *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
         *(_pointer, _pointer),  # slopes, loss
     ],
+    "read_each": [
+        *(_integer, _pointer, _integer),  # memories, queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _integer),  # values, k
+        *(ctypes.c_float, _count),  # tolerance, threads
+        *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values
+    ],
+    "read_pair_each": [
+        *(_integer, _pointer, _integer),  # memories, queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer),  # values, labels
+        *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
+        *(_pointer, _pointer),  # units, lengths
+        *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
+        *(_pointer, _pointer),  # slopes, loss
+    ],
+    "write_each": [
+        *(_integer, _pointer, _integer, _integer),  # memories, keys, slots, dim
+        *(_pointer, _pointer, _pointer, _pointer),  # values, written, clock, seed
+        *(_pointer, _pointer, _integer),  # queries, labels, batch
+        *(_pointer, _integer),  # nearest, step
+        *(_count, ctypes.c_double, ctypes.c_double),  # averages, age_weight, noise_weight
+        *(ctypes.c_double, _count),  # shortest, threads
+        *(_pointer, _pointer, _pointer),  # slots, hits, overwritten
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -118,7 +143,11 @@ _SIGNATURES = {
     ],
 }
 _RETURNS = dict.fromkeys(
-    ("nearest_coded", "normalize", "read", "read_pair", "write_at_once"), _integer
+    (
+        *("nearest_coded", "normalize", "read", "read_pair", "write_at_once"),
+        *("read_each", "read_pair_each", "write_each"),
+    ),
+    _integer,
 )
 
 

@@ -17,7 +17,10 @@
 #define rarememory_rank RAREMEMORY_NAMED(INSTRUCTION_SET, rank)
 #define rarememory_read RAREMEMORY_NAMED(INSTRUCTION_SET, read)
 #define rarememory_read_pair RAREMEMORY_NAMED(INSTRUCTION_SET, read_pair)
+#define rarememory_read_each RAREMEMORY_NAMED(INSTRUCTION_SET, read_each)
+#define rarememory_read_pair_each RAREMEMORY_NAMED(INSTRUCTION_SET, read_pair_each)
 #define rarememory_score RAREMEMORY_NAMED(INSTRUCTION_SET, score)
 #define rarememory_write_at_once RAREMEMORY_NAMED(INSTRUCTION_SET, write_at_once)
+#define rarememory_write_each RAREMEMORY_NAMED(INSTRUCTION_SET, write_each)
 #define rarememory_write RAREMEMORY_NAMED(INSTRUCTION_SET, write)
 #endif

@@ -27,7 +27,6 @@ extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, con
 
 namespace {
 
-constexpr int64_t UNSAFE = -2;
 // Between these a squared length neither overflows nor loses digits in float32.
 constexpr float SHORTEST = 1e-15f, LONGEST = 1e15f;
 

@@ -36,6 +36,7 @@ typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
 constexpr float INFINITE = std::numeric_limits<float>::infinity();
 constexpr float LOWEST = -2;  // below any cosine
 constexpr int64_t EMPTY = -1;
+constexpr int64_t UNSAFE = -2;  // of a call that did nothing
 
 inline Floats all(float x) { return x - Floats{}; }
 inline Ints all(int32_t x) { return x - Ints{}; }
@@ -173,6 +174,13 @@ inline bool finite(const float* numbers, int64_t count) {
     bool all_finite = true;
     for (int64_t i = 0; i < count; ++i) all_finite &= numbers[i] - numbers[i] == 0;
     return all_finite;
+}
+
+/// Whether a row can be written that has this label, and this slot nearest to it.
+inline bool is_writable(const float* query, int64_t dim, int64_t label, int64_t slot,
+                        int64_t slots) {
+    return label >= 0 && slot >= EMPTY && slot < slots && finite(query, dim) &&
+           !std::all_of(query, query + dim, [](float x) { return x == 0; });
 }
 
 /// Threads worth their while: those that wait actively are there at once, others have to be woken.

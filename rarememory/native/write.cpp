@@ -9,7 +9,6 @@ using namespace rarememory;
 
 namespace {
 
-constexpr int64_t UNSAFE = -2;
 constexpr uint64_t GAMMA = 0x9E3779B97F4A7C15u;
 
 /// A slot and how gladly it is given up: the gladder goes first, then the lower slot.
@@ -195,9 +194,7 @@ extern "C" int64_t rarememory_write_at_once(float* keys, int64_t size, int64_t d
     for (int64_t row = 0; row < batch; ++row) {
         const float* query = queries + row * dim;
         const int64_t slot = near[row] = nearest[row * step];
-        if (labels[row] < 0 || slot < EMPTY || slot >= size || !finite(query, dim) ||
-            std::all_of(query, query + dim, [](float x) { return x == 0; }))
-            return UNSAFE;
+        if (!is_writable(query, dim, labels[row], slot, size)) return UNSAFE;
         hits[row] = slot != EMPTY && values[slot] == labels[row];
         averaged[row] = averages && hits[row];
         inserted[row] = !averaged[row];
