@@ -1,32 +1,12 @@
 // Reads and writes of several memories of one size, one after the other in their tensors: each row
 // of a batch has its own. Threads share the memories.
 
-#include <memory>
+#include <algorithm>
 
+#include "calls.h"
 #include "vectors.h"
 
 using namespace rarememory;
-
-extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const uint8_t* bytes,
-                                   const float* steps, const float* off, const int64_t* values,
-                                   int64_t k, float tolerance, int threads, const int64_t* sampled,
-                                   int64_t samples, float* units, int64_t* found, float* scores,
-                                   int64_t* found_values);
-extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
-                                        int64_t slots, int64_t dim, const int64_t* values,
-                                        const int64_t* labels, float margin, float tolerance,
-                                        int threads, float* units, float* lengths, int64_t* found,
-                                        float* scores, int64_t* found_values, float* found_keys,
-                                        float* slopes, float* loss);
-extern "C" int64_t rarememory_write_at_once(float* keys, int64_t size, int64_t dim,
-                                            int64_t* values, int64_t* written, int64_t* clock,
-                                            const int64_t* seed, const float* queries,
-                                            const int64_t* labels, int64_t batch,
-                                            const int64_t* nearest, int64_t step, int averages,
-                                            double age_weight, double noise_weight,
-                                            double shortest, int64_t* slots, bool* hits,
-                                            int64_t* overwritten);
 
 namespace {
 

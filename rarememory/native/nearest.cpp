@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "calls.h"
 #include "candidates.h"
 #include "squares.h"
 

@@ -4,15 +4,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "calls.h"
 #include "candidates.h"
 #include "codes.h"
 #include "squares.h"
 
 using namespace rarememory;
-
-extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
-                                   int64_t k, float tolerance, int threads, int64_t* found);
 
 namespace {
 

@@ -1,5 +1,6 @@
 // The nearest slot of the positive value, and the nearest of a negative one: running maxima in registers.
 
+#include "calls.h"
 #include "squares.h"
 #include "vectors.h"
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "calls.h"
 #include "vectors.h"
 
 using namespace rarememory;

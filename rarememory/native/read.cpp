@@ -4,26 +4,10 @@
 #include <cmath>
 #include <memory>
 
+#include "calls.h"
 #include "vectors.h"
 
 using namespace rarememory;
-
-extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
-                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
-                                   int64_t k, float tolerance, int threads, int64_t* found);
-extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
-                                            int64_t slots, int64_t dim, const uint8_t* bytes,
-                                            const float* steps, const float* off,
-                                            const bool* occupied, int64_t k, float tolerance,
-                                            int threads, const int64_t* sampled, int64_t samples,
-                                            int64_t* found);
-extern "C" void rarememory_rank(const float* queries, int64_t batch, const float* keys, int64_t dim,
-                                const int64_t* values, int64_t* slots, int64_t k, int threads,
-                                float* scores, int64_t* found_values);
-extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
-                                        int64_t slots, int64_t dim, const int64_t* values,
-                                        const int64_t* labels, float tolerance, int threads,
-                                        int64_t* positive, int64_t* negative);
 
 namespace {
 

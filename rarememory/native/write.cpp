@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 
+#include "calls.h"
 #include "vectors.h"
 
 using namespace rarememory;

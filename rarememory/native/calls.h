@@ -1,0 +1,50 @@
+// Kernels that other kernels call. A definition that differs from its declaration does not compile.
+
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
+                                   int64_t slots, int64_t dim, const bool* marks, int64_t stride,
+                                   int64_t k, float tolerance, int threads, int64_t* found);
+
+extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
+                                            int64_t slots, int64_t dim, const uint8_t* bytes,
+                                            const float* steps, const float* off,
+                                            const bool* occupied, int64_t k, float tolerance,
+                                            int threads, const int64_t* sampled, int64_t samples,
+                                            int64_t* found);
+
+extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
+                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        const int64_t* labels, float tolerance, int threads,
+                                        int64_t* positive, int64_t* negative);
+
+extern "C" void rarememory_rank(const float* queries, int64_t batch, const float* keys, int64_t dim,
+                                const int64_t* values, int64_t* slots, int64_t k, int threads,
+                                float* scores, int64_t* found_values);
+
+extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
+                                   int64_t slots, int64_t dim, const uint8_t* bytes,
+                                   const float* steps, const float* off, const int64_t* values,
+                                   int64_t k, float tolerance, int threads, const int64_t* sampled,
+                                   int64_t samples, float* units, int64_t* found, float* scores,
+                                   int64_t* found_values);
+
+extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
+                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        const int64_t* labels, float margin, float tolerance,
+                                        int threads, float* units, float* lengths, int64_t* found,
+                                        float* scores, int64_t* found_values, float* found_keys,
+                                        float* slopes, float* loss);
+
+extern "C" int64_t rarememory_write_at_once(float* keys, int64_t size, int64_t dim,
+                                            int64_t* values, int64_t* written, int64_t* clock,
+                                            const int64_t* seed, const float* queries,
+                                            const int64_t* labels, int64_t batch,
+                                            const int64_t* nearest, int64_t step, int averages,
+                                            double age_weight, double noise_weight,
+                                            double shortest, int64_t* slots, bool* hits,
+                                            int64_t* overwritten);
