@@ -258,6 +258,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "nearest_slots": [unwrap("masked")],
     },
     "memory/writing.py": {
+        "all_written": [operator(">", "<")],
         "write": [only("right", "&"), only("left", "&", 1)],
         "eviction_order": [
             drop("masked_fill_"),
@@ -342,7 +343,6 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "BatchedMemory._load_from_state_dict": [operator("==", "!=")],
         "BatchedMemory._check_memories": [drop_raise()],
         "BatchedMemory.forget": [drop_raise(), operator("&", "|")],
-        "BatchedMemory._write_rows": [operator(">", "<")],
         "_check_alone": [drop_raise()],
         "_check_alike": [drop_raise()],
     },

@@ -39,10 +39,10 @@ class TorchLookup(Lookup):
         k = min(k, len(keys))
         at_once = max(1, SCORES_AT_ONCE // max(1, len(keys)))
         parts = with_their_marks(queries, occupied if among is None else among, at_once)
-        return torch.cat([nearest_slots(some, keys, marks, k) for some, marks in parts])
+        return torch.cat([nearest_at_once(some, keys, marks, k) for some, marks in parts])
 
 
-def nearest_slots(
+def nearest_at_once(
     queries: Float[Tensor, "*memories batch key_dim"],
     keys: Float[Tensor, "*memories slots key_dim"],
     occupied: Bool[Tensor, "*#batch slots"],

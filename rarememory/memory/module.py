@@ -352,13 +352,8 @@ class Memory(nn.Module):
 
     def write_rows(self, rows: Rows, nearest: Int64[Tensor, " batch"]) -> Write:
         """Write rows that are checked, whose nearest slots are known; for variants."""
-        done, waiting = self._write_once(rows, nearest)
-        # Only more rows than slots can leave one without, so only then is it worth a look.
-        while len(nearest) > self.memory_size and waiting.any():
-            rest = rows._replace(mask=waiting)
-            now, still = self._write_once(rest, self._nearest(rest, 1).squeeze(1))
-            done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
-            waiting = still
+        given = (rows, nearest, self.memory_size)
+        done = writing.all_written(*given, self._write_once, self._nearest)
         return Write(*(field.view(rows.shape) for field in done))
 
     def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:

@@ -17,6 +17,7 @@ from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Write, host_may_read
 from rarememory.memory.budgets import BY_CLASS, layers_of
 from rarememory.memory.placing import Placing, assigned, placed, slots_of
+from rarememory.memory.queries import Rows
 from rarememory.memory.spans import Span
 from rarememory.memory.updates import ByAgeAndNoise, ByUsage, Update, sequence_of, slot_noise
 from rarememory.memory.usage import Usage
@@ -101,6 +102,32 @@ def write(
         for label, its in found.seen.items():
             seen[slots_of(state, label)] = its.to(seen)
     return Write(slots, hits, overwritten), inserted
+
+
+def all_written(
+    rows: Rows,
+    nearest: Int64[Tensor, " batch"],
+    size: int,
+    put: Callable[[Rows, Tensor], tuple[Write, Tensor]],
+    search: Callable[[Rows, int], Tensor],
+) -> Write:
+    """Write all rows; those for which there was no slot left are written by themselves.
+
+    Args:
+        rows: to write.
+        nearest: the slot nearest to each.
+        size: slots that there are.
+        put: writes rows once, and says which are still without a slot.
+        search: finds so many nearest slots of each row, in what has been written since.
+    """
+    done, waiting = put(rows, nearest)
+    # Only more rows than slots can leave one without, so only then is it worth a look.
+    while len(nearest) > size and waiting.any():
+        rest = rows._replace(mask=waiting)
+        now, still = put(rest, search(rest, 1).squeeze(1))
+        done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
+        waiting = still
+    return done
 
 
 def _is_native(state: MemoryState, *tensors: Tensor) -> bool:

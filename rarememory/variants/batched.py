@@ -14,7 +14,7 @@ from rarememory.base.validation import check_count
 from rarememory.lookup import LOOKUPS, AutoLookup
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.lookup.pair import SCORES_AT_ONCE, pair_at_once
-from rarememory.lookup.torch import nearest_slots
+from rarememory.lookup.torch import nearest_at_once
 from rarememory.memory import Memory, at_once, margin_loss, writing
 from rarememory.memory.invariants import check_state
 from rarememory.memory.module import SLOT_BUFFERS
@@ -152,7 +152,7 @@ class BatchedMemory(nn.Module):
     def _nearest(self, rows: Rows, k: int) -> Tensor:
         check_count("k", k)
         occupied = (self.values != EMPTY).unsqueeze(1)
-        search = partial(nearest_slots, k=min(k, self.keys.shape[1]))
+        search = partial(nearest_at_once, k=min(k, self.keys.shape[1]))
         return self._search(search, rows, occupied)
 
     def _pair(self, rows: Rows) -> Tensor:
@@ -167,8 +167,8 @@ class BatchedMemory(nn.Module):
         count, size, key_dim = self.keys.shape
         queries = rows.asked().view(count, len(rows.queries) // count, key_dim)
         # The scores of so many memories have room at once.
-        at_once = max(1, SCORES_AT_ONCE // max(1, queries.shape[1] * size))
-        split = [part.split(at_once) for part in (queries, self.keys, *others)]
+        some = max(1, SCORES_AT_ONCE // max(1, queries.shape[1] * size))
+        split = [part.split(some) for part in (queries, self.keys, *others)]
         with torch.no_grad(), torch.autocast(self.keys.device.type, enabled=False):
             found = torch.cat([search(*parts) for parts in zip(*split, strict=True)])
         return rows.masked(self._moved(found.flatten(0, 1), 1))
@@ -229,7 +229,7 @@ class BatchedMemory(nn.Module):
             else:
                 rows = self._rows(queries, labels, mask)
                 nearest = self._nearest(rows, 1).squeeze(1)
-            done = self._write_rows(rows, nearest)
+            done = writing.all_written(rows, nearest, self.values.numel(), self._put, self._nearest)
             slots = self._moved(done.slots, -1)
             return Write(*(part.view(rows.shape) for part in done._replace(slots=slots)))
 
@@ -241,17 +241,7 @@ class BatchedMemory(nn.Module):
         done = at_once.write_at_once(state, self._options["update"], recall, labels)
         return None if done is None else done[0]
 
-    def _write_rows(self, rows: Rows, nearest: Tensor) -> Write:
-        done, waiting = self._write_once(rows, nearest)
-        # Only more rows than slots can leave one without.
-        while len(nearest) > self.values.numel() and waiting.any():
-            rest = rows._replace(mask=waiting)
-            now, still = self._write_once(rest, self._nearest(rest, 1).squeeze(1))
-            done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
-            waiting = still
-        return done
-
-    def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
+    def _put(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         assert rows.labels is not None
         update = self._options["update"]
         given = (self._state, update, rows.queries, rows.labels, nearest, rows.mask)
