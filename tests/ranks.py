@@ -154,15 +154,20 @@ def started_alike(rank: int) -> dict[str, object]:
     }
 
 
-def work(rank: int, folder: str) -> None:
+def join(rank: int, folder: str, processes: int) -> None:
+    """Meet the other processes in this folder."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
         rank=rank,
-        world_size=WORLD,
+        world_size=processes,
         timeout=datetime.timedelta(minutes=5),
     )
+
+
+def work(rank: int, folder: str) -> None:
+    join(rank, folder, WORLD)
     done = {
         "written": {name: written(rank, dtype) for name, dtype in TYPES.items()},
         "trained": {broadcast: trained(rank, broadcast) for broadcast in (False, True)},

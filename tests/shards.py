@@ -4,7 +4,6 @@ Each process has a sharded memory and a `Memory` that is told what all processes
 it compares what both say.
 """
 
-import datetime
 import os
 import time
 import traceback
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ranks import join
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
 from torch.distributed.device_mesh import DeviceMesh
@@ -366,14 +366,7 @@ def said(work: Callable[[], object]) -> tuple[str, float]:
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=PROCESSES,
-        timeout=datetime.timedelta(minutes=2),
-    )
+    join(rank, folder, PROCESSES)
     meshes = {world: DeviceMesh("cpu", list(range(world))) for world in WORLDS}
     done: dict[str, object] = {}
     for world, case in HISTORIES:
