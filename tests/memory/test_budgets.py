@@ -209,3 +209,10 @@ def test_what_rounding_alone_makes_nearer_is_not_chosen(selection):
 def test_rows_that_cancel_come_after_rows_that_have_a_mean():
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-0.6, -0.8]])
     assert Herding(3)(rows, torch.tensor([0.0, 1.0])).tolist() == [0, 2, 1]
+
+
+def test_beside_a_selection_nothing_is_averaged_whatever_the_policy_inside():
+    memory = Memory(2, 8, update=PerClass(Herding(2), AverageOrReplace()))
+    for row in torch.tensor([[1.0, 0.0], [0.8, 0.6]]):
+        write = memory.write(row, torch.tensor(7))
+    assert write.hits and len(memory) == 2
