@@ -218,9 +218,9 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Reservoir.weights": [returns("(0.0, 1.0)")],
     },
     "memory/placing.py": {
-        "_classes": [unwrap("isin"), condition(False, 0)],
+        "_classes": [unwrap("isin")],
         "_replace": [operator("-", "+"), without("descending")],
-        "_select": [operator("+", "-"), operator(">", ">="), operator("not in", "in")],
+        "_select": [operator("+", "-"), operator("not in", "in")],
         "_draw": [operator("+", "-"), operator("<", "<=", 1)],
         "assigned": [drop_raise(), operator("!=", "==")],
     },

@@ -76,15 +76,16 @@ def placed(
     found, budget = Placing(), layers.budget
     if budget is None:
         found.anywhere = rows
+        return found
     for one in _classes(budget, state, labels, rows, averaged):
         if isinstance(budget, Reservoir):
             most = len(state.values) if budget.per_class is None else budget.per_class
             assert seen is not None
             _draw(found, one, most, state.seed, seen)
-        elif isinstance(budget, PerClass) and budget.selection is not None:
+        elif budget.selection is not None:
             assert seen is not None
             _select(found, one, budget.selection, state.keys, queries, seen)
-        elif isinstance(budget, PerClass):
+        else:
             _replace(found, one, budget.most, priority)
     return found
 
@@ -95,14 +96,12 @@ def slots_of(state: MemoryState, label: int) -> Bool[Tensor, " slots"]:
 
 
 def _classes(
-    budget: PerClass | Reservoir | None,
+    budget: PerClass | Reservoir,
     state: MemoryState,
     labels: Tensor,
     rows: list[int],
     averaged: Tensor,
 ) -> Iterator[Class]:
-    if budget is None or not rows:
-        return
     whole = isinstance(budget, Reservoir) and budget.per_class is None
     of_row = [EMPTY] * len(rows) if whole else labels[rows].tolist()
     of_class: dict[int, list[int]] = {}

@@ -216,3 +216,10 @@ def test_beside_a_selection_nothing_is_averaged_whatever_the_policy_inside():
     for row in torch.tensor([[1.0, 0.0], [0.8, 0.6]]):
         write = memory.write(row, torch.tensor(7))
     assert write.hits and len(memory) == 2
+
+
+def test_with_more_classes_than_room_a_reservoir_gives_up_the_oldest():
+    memory = Memory(2, 3, update=Reservoir(1))
+    for label in range(9):
+        memory.write(torch.randn(2), torch.tensor(label))
+        assert set(memory.values.tolist()) - {EMPTY} == set(range(max(0, label - 2), label + 1))
