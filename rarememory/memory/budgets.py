@@ -13,24 +13,20 @@ from rarememory.memory.selections import Selection
 from rarememory.memory.updates import ByAgeAndNoise, FirstInFirstOut, Update
 
 
-@dataclass(frozen=True)
 class Around:
     """A policy around another one, which says what is averaged and which slots go first."""
 
+    update: Update
+
     def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
         """Those of the policy inside."""
-        return self.inside.averages(hits)
+        return self.update.averages(hits)
 
     def eviction(
         self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
     ) -> Float64[Tensor, " slots"]:
         """That of the policy inside."""
-        return self.inside.eviction(ages, noise)
-
-    @property
-    def inside(self) -> Update:
-        """The other policy."""
-        raise NotImplementedError
+        return self.update.eviction(ages, noise)
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,6 @@ class PerClass(Around):
             raise ValueError(
                 f"PerClass takes a policy such as FirstInFirstOut(), not {self.update}"
             )
-
-    @property
-    def inside(self) -> Update:
-        return self.update
 
     @property
     def selection(self) -> Selection | None:
@@ -166,10 +158,6 @@ class Protected(Around):
                 "a sample of the whole stream protects no class: Reservoir(per_class=...)"
             )
         object.__setattr__(self, "labels", tuple(sorted({*labels})))
-
-    @property
-    def inside(self) -> Update:
-        return self.update
 
 
 BY_CLASS = (Protected, PerClass, Reservoir)
