@@ -356,9 +356,11 @@ def scaled(
     """
     norms: Tensor = torch.linalg.vector_norm(gradient, dim=(-2, -1))
     # Never less than the spectral norm, and cheap.
-    over = norms > clip
+    over = (norms > clip) & norms.isfinite()
     if over.any():
         some = gradient[over]
-        norms[over] = torch.linalg.eigvalsh(some.mT @ some)[:, -1].clamp(min=0).sqrt()
+        # In float64: in float32 the solver does not converge for some matrices of low rank.
+        squares = torch.linalg.eigvalsh((some.mT @ some).double())[:, -1]
+        norms[over] = squares.clamp(min=0).sqrt().to(norms.dtype)
     by_model = rates.view(-1, *[1] * (gradient.dim() - 1))
     return gradient * (by_model * (clip / norms.clamp(min=clip))[..., None, None])
