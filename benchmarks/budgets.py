@@ -56,8 +56,8 @@ BENCHMARK = Benchmark("benchmarks.budgets", __doc__)
 BENCHMARK.add_data()
 text = "folder with CIFAR-100; downloaded into data/worlds if left out"
 BENCHMARK.add("--worlds", decisive=False, default="data/worlds", help=text)
-BENCHMARK.add("--seeds", type=int, default=5, help="orders of the streams")
-BENCHMARK.add("--examples", type=int, default=20, help="images that are shown of each class")
+BENCHMARK.add("--seeds", type=int, default=3, help="orders of the streams")
+BENCHMARK.add("--examples", type=int, default=10, help="images that are shown of each class")
 BENCHMARK.add("--drawings", type=int, default=10, help="that are shown of each character")
 BENCHMARK.add("--world", nargs="+", choices=WORLDS, default=list(WORLDS), decisive=False)
 
