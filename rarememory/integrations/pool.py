@@ -4,9 +4,11 @@
 
 Three readers, in each of some spaces of keys: the vote of the nearest samples, the class means of
 `rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al. 1998) with the
-kernel exp(-width |x - x'|^2) of keys at unit length. Each says in closed form, or nearly so, what
-it would answer to a sample that it had not seen. The weights are those of greatest likelihood of
-the left-out samples, with a prior of equal weights (Genest and Zidek 1986, logarithmic pools).
+kernel exp(-width |x - x'|^2) of keys at unit length; and kernel ridge regression of rows at their
+own length, because columns can tell classes by how far a row is from the mean. Each says in closed
+form, or nearly so, what it would answer to a sample that it had not seen. The weights are those of
+greatest likelihood of the left-out samples, with a prior of equal weights (Genest and Zidek 1986,
+logarithmic pools).
 """
 
 from collections.abc import Sequence
@@ -90,7 +92,7 @@ class KernelRidge:
     """Kernel ridge regression of the classes.
 
     Attributes:
-        keys: the samples that carry it.
+        keys: the samples that carry it, of any length.
         duals: what the kernel with each adds to every class.
         shares: of the classes among the samples.
         width: of the kernel.
@@ -113,7 +115,7 @@ class KernelRidge:
 
     def logits(self, keys: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries classes"]:
         """Of every class."""
-        kernel = torch.exp(-self.width * (2 - 2 * keys @ self.keys.T))
+        kernel = torch.exp(-self.width * _squares(keys, self.keys))
         return self.scale * (kernel @ self.duals + self.shares)
 
 
@@ -128,7 +130,7 @@ def fit_kernel_ridge(
         tensor([0, 1])
     """
     some = evenly_spaced(classes, _MOST_TRIED)
-    squares = 2 - 2 * keys[some] @ keys[some].T
+    squares = _squares(keys[some], keys[some])
     apart = squares[squares > 1e-9]
     unit = apart.median().item() if len(apart) else 1.0
     targets = one_hot(classes, n_classes).to(keys)
@@ -148,13 +150,19 @@ def fit_kernel_ridge(
                 best = loss, width / unit, ridge
     assert best is not None
     _, width, ridge = best
-    kernel = torch.exp(-width * (2 - 2 * keys @ keys.T))
+    kernel = torch.exp(-width * _squares(keys, keys))
     inverse = torch.linalg.inv(kernel + ridge * torch.eye(len(keys), dtype=keys.dtype))
     duals = inverse @ targets
     found = shares + targets - duals / inverse.diagonal().unsqueeze(1)
     losses = [cross_entropy(scale * found, classes).item() for scale in _SCALES]
     scale = _SCALES[losses.index(min(losses))]
     return KernelRidge(keys, duals, shares, width, scale, scale * found)
+
+
+def _squares(rows: Tensor, others: Tensor) -> Tensor:
+    """|x - x'|^2 of each row x and each other row x'."""
+    lengths = rows.square().sum(1, keepdim=True) + others.square().sum(1)
+    return (lengths - 2 * rows @ others.T).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -168,9 +176,11 @@ class Pool:
         temperature: of the vote.
         discriminants: in each space.
         ridges: in each space.
+        of_rows: kernel ridge of rows at their own length; None without them.
         judged: the samples that were left out; those that are alone in their class are not.
         left_out: log-probabilities that each reader gives them.
-        weights: of the readers: vote, class means and kernel ridge in each space.
+        weights: of the readers: vote, class means and kernel ridge in each space, kernel ridge of
+            rows.
 
     Example:
         >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
@@ -185,14 +195,17 @@ class Pool:
     temperature: float
     discriminants: Sequence[Discriminant]
     ridges: Sequence[KernelRidge]
+    of_rows: KernelRidge | None
     judged: Int64[Tensor, " judged"]
     left_out: Float[Tensor, "readers judged classes"]
     weights: Float[Tensor, " readers"]
 
     def probabilities(
-        self, keys: Sequence[Float[Tensor, "queries dim"]]
+        self,
+        keys: Sequence[Float[Tensor, "queries dim"]],
+        rows: Float[Tensor, "queries columns"] | None = None,
     ) -> Float[Tensor, "queries classes"]:
-        """Of every class, for queries in each space at unit length."""
+        """Of every class, for queries in each space at unit length, and as rows if it has those."""
         found = []
         for own, theirs, discriminant, ridge in zip(
             self.keys, keys, self.discriminants, self.ridges, strict=True
@@ -202,6 +215,8 @@ class Pool:
                 discriminant.logits(theirs).softmax(1),
                 ridge.logits(theirs).softmax(1),
             ]
+        if self.of_rows is not None and rows is not None:
+            found.append(self.of_rows.logits(rows).softmax(1))
         return pooled(_logs(found), self.weights)
 
 
@@ -210,6 +225,7 @@ def fit_pool(
     classes: Int64[Tensor, " samples"],
     n_neighbors: int,
     temperature: float,
+    rows: Float[Tensor, "samples columns"] | None = None,
 ) -> Pool:
     """The pool of these samples.
 
@@ -218,6 +234,7 @@ def fit_pool(
         classes: 0, 1, ..., two or more, each with a sample, and one of them with two.
         n_neighbors: samples that vote.
         temperature: of the vote.
+        rows: of the samples, at their own length; None to compare them at unit length only.
 
     Example:
         >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
@@ -227,7 +244,7 @@ def fit_pool(
     """
     counts = classes.bincount()
     n_classes = len(counts)
-    discriminants = [fit_discriminant(rows, classes) for rows in keys]
+    discriminants = [fit_discriminant(space, classes) for space in keys]
     known = torch.ones(len(classes), dtype=torch.bool)
     for discriminant in discriminants:
         of_it = torch.zeros_like(known)
@@ -237,17 +254,21 @@ def fit_pool(
     some = some[evenly_spaced(classes[some], MOST_JUDGED)]
     judged = counts[classes[some]] > 1
     found, ridges = [], []
-    for rows, discriminant in zip(keys, discriminants, strict=True):
-        ridge = fit_kernel_ridge(rows[some], classes[some], n_classes)
+    for space, discriminant in zip(keys, discriminants, strict=True):
+        ridge = fit_kernel_ridge(space[some], classes[some], n_classes)
         left_out = discriminant.left_out
         place = torch.zeros_like(classes)
         place[left_out.samples] = torch.arange(len(left_out.samples))
         found += [
-            vote(rows[some], rows, classes, n_neighbors, temperature, own=some),
+            vote(space[some], space, classes, n_neighbors, temperature, own=some),
             left_out.unrefined[place[some]].softmax(1),
             ridge.left_out.softmax(1),
         ]
         ridges.append(ridge)
+    of_rows = None
+    if rows is not None:
+        of_rows = fit_kernel_ridge(rows[some], classes[some], n_classes)
+        found.append(of_rows.left_out.softmax(1))
     logs = _logs(found)[:, judged]
     weights = _weights(logs, classes[some[judged]])
     return Pool(
@@ -257,6 +278,7 @@ def fit_pool(
         temperature,
         discriminants,
         ridges,
+        of_rows,
         some[judged],
         logs,
         weights,

@@ -54,7 +54,8 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             none can be left out. `partial_fit` keeps the choice.
         reader: "nearest" is the vote and "fitted" the class means. "auto" pools these and kernel
             ridge regression, with weights that the left-out samples choose; with `scale="auto"`
-            each of the three reads both the columns as they are and standardised ones.
+            each of the three reads both the columns as they are and standardised ones, and kernel
+            ridge regression also how far standardised rows are from each other.
 
     Attributes:
         classes_: the classes seen so far, sorted.
@@ -188,11 +189,14 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return _FittedReader([kept], fit_discriminant(keys, classes), numbers)
         rows = keys[:, :-1].numpy() * self._lengths[used.numpy()][:, None]
         X = rows * self.scale_ + self.mean_
-        spaces = [_as_they_are(X)] + ([_standardised(X)] if self.scale == "auto" else [])
+        spaces, rows_of_last = [_as_they_are(X)], None
+        if self.scale == "auto":
+            spaces.append(_standardised(X))
+            rows_of_last = spaces[-1].rows(X)
         of_spaces = [space.keys(X) for space in spaces]
-        return _FittedReader(
-            spaces, fit_pool(of_spaces, classes, self.n_neighbors, self.temperature), numbers
-        )
+        settings = self.n_neighbors, self.temperature
+        pool = fit_pool(of_spaces, classes, *settings, rows=rows_of_last)
+        return _FittedReader(spaces, pool, numbers)
 
     def _memory(self, key_dim: int, size: int) -> Memory:
         update = FirstInFirstOut() if self.update is None else self.update
@@ -295,6 +299,9 @@ class _Scaling(NamedTuple):
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
 
+    def rows(self, X: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy((X - self.mean) / self.scale)
+
     def keys(self, X: NDArray[np.float64]) -> Tensor:
         return normalize(_nonzero((X - self.mean) / self.scale), dim=1)
 
@@ -332,5 +339,5 @@ class _FittedReader(NamedTuple):
     def _of(self, X: NDArray[np.float64]) -> Tensor:
         keys = [space.keys(X) for space in self.spaces]
         if isinstance(self.reader, Pool):
-            return self.reader.probabilities(keys)
+            return self.reader.probabilities(keys, self.spaces[-1].rows(X))
         return self.reader.logits(keys[0]).softmax(1)

