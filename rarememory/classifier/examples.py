@@ -254,12 +254,15 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
             raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
     labels = python_labels(listed("labels", labels))
-    refs = [None] * len(labels) if refs is None else python_refs(listed("refs", refs))
+    beside = ""
+    if refs is None:
+        refs = [None] * len(labels)
+    else:
+        refs = python_refs(listed("refs", refs))
+        beside = f" and {len(refs)} refs"
     count = count_examples(inputs)
     if not count == len(labels) == len(refs):
-        raise ValueError(
-            f"{count} examples, {len(labels)} labels and {len(refs)} refs: give one of each"
-        )
+        raise ValueError(f"{count} examples, {len(labels)} labels{beside}: give one of each")
     return Batch(inputs, labels, refs)
 
 

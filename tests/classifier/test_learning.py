@@ -134,7 +134,7 @@ def test_of_a_batch_that_is_refused_nothing_is_learnt(memory_size):
 @pytest.mark.parametrize(
     ("labels", "refs", "said"),
     [
-        (["kea"], None, "2 examples, 1 labels and 1 refs"),
+        (["kea"], None, "2 examples, 1 labels: give"),
         (["kea", "weka"], ["1.png"], "2 examples, 2 labels and 1 refs"),
         (["kea", "weka"], "1.png", "refs of a batch must be a list of them, not the text '1.png'"),
         (["kea", "unknown"], None, "'unknown' is what predict says"),
