@@ -103,7 +103,7 @@ class Questions(NamedTuple):
     def at(self, rows: Int64[Tensor, " rows"]) -> "Questions":
         """These questions only, with as many columns as the longest of their stories."""
         lengths = self.lengths[rows]
-        longest = int(lengths.max())
+        longest = int(lengths.max()) if len(rows) else 0
         return Questions(
             self.sentences,
             self.stories[rows, :longest],

@@ -35,7 +35,7 @@ class Recipe:
         clip: the greatest spectral norm of the gradient of one matrix.
         noise: empty memories that may be put into a story, as part of its length.
         validation_part: of the training questions, which are not trained on; they decide when the
-            linear start ends.
+            linear start ends. With 0 it ends after `linear_epochs`.
         shuffle: choose the validation questions at random, rather than the last.
         solved_epochs: stop when a model has answered every training question rightly in so many
             epochs on end; 0 for never.
@@ -70,8 +70,10 @@ class Recipe:
         check_positive("learning_rate", self.learning_rate)
         check_positive("clip", self.clip)
         check_seed(self.seed)
-        if not 0 < self.validation_part < 1:
-            raise ValueError(f"validation_part must be between 0 and 1, not {self.validation_part}")
+        if not 0 <= self.validation_part < 1:
+            raise ValueError(
+                f"validation_part must be at least 0 and less than 1, not {self.validation_part}"
+            )
 
 
 class Errors(NamedTuple):
@@ -191,7 +193,7 @@ class Training:
             torch.randperm(n, generator=self.generator) if self.recipe.shuffle else torch.arange(n)
         )
         kept = n - int(n * self.recipe.validation_part)
-        if kept < self.recipe.batch or kept == n:
+        if kept < self.recipe.batch or (self.recipe.validation_part and kept == n):
             raise ValueError(
                 f"{n} questions are too few for batches of {self.recipe.batch} and a validation "
                 f"part of {self.recipe.validation_part}"
@@ -258,7 +260,7 @@ class Training:
         times = noisy_times(
             questions.lengths[order], self.reader.memory_size, recipe.noise, self.generator
         )
-        rates = self.learning_rates
+        rates, linear = self.learning_rates, self.linear
         wrong = torch.zeros(self.reader.models)
         steps = len(order) // recipe.batch
         for step in range(steps):
@@ -268,7 +270,8 @@ class Training:
         self.softmax_epochs += ~self.linear
         if self.linear.any():
             self._end_linear_starts()
-        self.solved = (self.solved + 1).masked_fill(wrong > 0, 0)
+        # Without the softmax a task is not solved: the reader answers with it.
+        self.solved = (self.solved + 1).masked_fill((wrong > 0) | linear, 0)
         error = wrong / (steps * recipe.batch)
         self.curve.append([round(one, 5) for one in error.tolist()])
         return Epoch(self.epoch, error, self.linear)
@@ -297,10 +300,11 @@ class Training:
 
     def _end_linear_starts(self) -> None:
         """Put the softmax back where the validation loss has stopped falling."""
-        loss = errors_of(self.reader, self.validation, self.linear).loss
-        lower = loss < self.lowest_loss
-        self.lowest_loss = loss.minimum(self.lowest_loss)
-        self.waited = (self.waited + 1).masked_fill(lower, 0)
+        if self.recipe.validation_part:
+            loss = errors_of(self.reader, self.validation, self.linear).loss
+            lower = loss < self.lowest_loss
+            self.lowest_loss = loss.minimum(self.lowest_loss)
+            self.waited = (self.waited + 1).masked_fill(lower, 0)
         ends = (self.waited >= self.recipe.patience) | (self.epoch >= self.recipe.linear_epochs)
         self.linear = self.linear & ~ends
 

@@ -63,6 +63,13 @@ def test_a_linear_start_has_no_softmax_until_its_epochs_are_over():
     assert flags == [True, True, False, False, False]
 
 
+def test_without_validation_all_questions_are_learnt_and_the_linear_start_lasts_its_epochs():
+    training = untrained(Recipe(epochs=1, linear_epochs=3, patience=1, validation_part=0.0), n=64)
+    assert len(training.train_questions.answers) == 64
+    flags = [bool(training.advance().linear.any()) for _ in range(4)]
+    assert flags == [True, True, False, False]
+
+
 def test_without_a_linear_start_the_softmax_is_there_from_the_first_epoch():
     training = untrained(Recipe(epochs=2, linear_epochs=0))
     assert not training.linear.any()
@@ -173,6 +180,14 @@ def test_a_solved_task_ends_its_training():
     training.train()
     assert training.epoch < 50
     assert min(training.curve[-1]) == min(training.curve[-2]) == 0
+
+
+def test_a_task_is_not_solved_in_a_linear_start():
+    training = untrained(Recipe(epochs=3, linear_epochs=40, solved_epochs=2), n=40)
+    training.train_questions = training.train_questions.at(torch.zeros(64, dtype=torch.int64))
+    training.train()
+    assert [min(errors) for errors in training.curve[18:]].count(0) > 2
+    assert training.softmax_epochs.max() >= 1
 
 
 def test_an_answer_that_is_no_word_cannot_be_trained_on():
