@@ -14,7 +14,7 @@ X, y = load_digits(return_X_y=True)
 X, X_new, y, y_new = train_test_split(X, y, test_size=0.5, random_state=0)
 
 pipeline = make_pipeline(PCA(30), MemoryNeighbors())
-grid = GridSearchCV(pipeline, {"memoryneighbors__n_neighbors": [1, 5]}, cv=3).fit(X, y)
+grid = GridSearchCV(pipeline, {"memoryneighbors__n_neighbors": [1, 5]}, cv=2).fit(X, y)
 print(f"{grid.best_params_}: {grid.score(X_new, y_new):.0%} of new digits known")
 
 # The first five digits to begin with; the others come later, and need not be announced.
