@@ -100,15 +100,18 @@ def test_a_batch_is_a_set_and_lookups_and_processes_agree_to_the_bit(lookup, pol
         assert bits(mine) == bits(other)
 
 
-def test_a_reservoir_holds_each_row_as_likely_as_another():
-    counts = torch.zeros(12)
-    for seed in range(300):
-        memory = Memory(2, 4, update=Reservoir(), seed=seed * 7919)
-        for part in torch.arange(12).split(5):
+@pytest.mark.parametrize(("slots", "rows"), [(1, 4), (4, 12)])
+def test_a_reservoir_holds_each_row_as_likely_as_another(slots, rows):
+    counts, seeds = torch.zeros(rows), 200
+    for seed in range(seeds):
+        memory = Memory(2, slots, update=Reservoir(), seed=seed * 7919)
+        for part in torch.arange(rows).split(5):
             memory.write(torch.randn(len(part), 2), part)
         counts[memory.values] += 1
-    # Binomial with p = 1/3: 100 of 300, and a standard deviation of 8.2.
-    assert counts.sum() == 1200 and (counts - 100).abs().max() < 33
+    # Binomial: within four standard deviations.
+    p = slots / rows
+    assert counts.sum() == slots * seeds
+    assert (counts - p * seeds).abs().max() < 4 * (seeds * p * (1 - p)) ** 0.5
 
 
 def test_of_two_examples_with_one_slot_the_first_stays_until_a_third_is_nearer():
