@@ -254,15 +254,14 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
             raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
     labels = python_labels(listed("labels", labels))
-    beside = ""
+    count, beside = count_examples(inputs), f"{len(labels)} labels"
     if refs is None:
         refs = [None] * len(labels)
     else:
         refs = python_refs(listed("refs", refs))
-        beside = f" and {len(refs)} refs"
-    count = count_examples(inputs)
+        beside += f" and {len(refs)} refs"
     if not count == len(labels) == len(refs):
-        raise ValueError(f"{count} examples, {len(labels)} labels{beside}: give one of each")
+        raise ValueError(f"{count} examples, {beside}: give one of each")
     return Batch(inputs, labels, refs)
 
 

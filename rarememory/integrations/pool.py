@@ -2,9 +2,9 @@
 
     p(c | x)  is in proportion to  prod_k (p_k(c | x) + 0.001)^(w_k)
 
-Three readers, in each of some spaces of keys: the vote of the nearest samples, the class means of
-`rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al. 1998) with the
-kernel exp(-width |x - x'|^2) of keys at unit length; and kernel ridge regression of rows at their
+Three readers, in each of some spaces of keys at unit length: the vote of the nearest samples, the
+class means of `rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al.
+1998) with the kernel exp(-width |x - x'|^2). One more is kernel ridge regression of rows at their
 own length, because columns can tell classes by how far a row is from the mean. Each says in closed
 form, or nearly so, what it would answer to a sample that it had not seen. The weights are those of
 greatest likelihood of the left-out samples, with a prior of equal weights (Genest and Zidek 1986,
@@ -115,7 +115,7 @@ class KernelRidge:
 
     def logits(self, keys: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries classes"]:
         """Of every class."""
-        kernel = torch.exp(-self.width * _squares(keys, self.keys))
+        kernel = torch.exp(-self.width * torch.cdist(keys, self.keys).square())
         return self.scale * (kernel @ self.duals + self.shares)
 
 
@@ -130,7 +130,7 @@ def fit_kernel_ridge(
         tensor([0, 1])
     """
     some = evenly_spaced(classes, _MOST_TRIED)
-    squares = _squares(keys[some], keys[some])
+    squares = torch.cdist(keys[some], keys[some]).square()
     apart = squares[squares > 1e-9]
     unit = apart.median().item() if len(apart) else 1.0
     targets = one_hot(classes, n_classes).to(keys)
@@ -150,19 +150,13 @@ def fit_kernel_ridge(
                 best = loss, width / unit, ridge
     assert best is not None
     _, width, ridge = best
-    kernel = torch.exp(-width * _squares(keys, keys))
+    kernel = torch.exp(-width * torch.cdist(keys, keys).square())
     inverse = torch.linalg.inv(kernel + ridge * torch.eye(len(keys), dtype=keys.dtype))
     duals = inverse @ targets
     found = shares + targets - duals / inverse.diagonal().unsqueeze(1)
     losses = [cross_entropy(scale * found, classes).item() for scale in _SCALES]
     scale = _SCALES[losses.index(min(losses))]
     return KernelRidge(keys, duals, shares, width, scale, scale * found)
-
-
-def _squares(rows: Tensor, others: Tensor) -> Tensor:
-    """|x - x'|^2 of each row x and each other row x'."""
-    lengths = rows.square().sum(1, keepdim=True) + others.square().sum(1)
-    return (lengths - 2 * rows @ others.T).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,11 @@ class Pool:
         keys: Sequence[Float[Tensor, "queries dim"]],
         rows: Float[Tensor, "queries columns"] | None = None,
     ) -> Float[Tensor, "queries classes"]:
-        """Of every class, for queries in each space at unit length, and as rows if it has those."""
+        """Of every class, for queries in each space at unit length, and as rows if it reads those.
+
+        Raises:
+            ValueError: it reads rows too, and there are none.
+        """
         found = []
         for own, theirs, discriminant, ridge in zip(
             self.keys, keys, self.discriminants, self.ridges, strict=True
@@ -215,7 +213,9 @@ class Pool:
                 discriminant.logits(theirs).softmax(1),
                 ridge.logits(theirs).softmax(1),
             ]
-        if self.of_rows is not None and rows is not None:
+        if self.of_rows is not None:
+            if rows is None:
+                raise ValueError("this pool reads rows at their own length too: give rows")
             found.append(self.of_rows.logits(rows).softmax(1))
         return pooled(_logs(found), self.weights)
 

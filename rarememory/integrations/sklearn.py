@@ -187,15 +187,14 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.reader == "fitted":
             kept = _Scaling(self.mean_, self.scale_)
             return _FittedReader([kept], fit_discriminant(keys, classes), numbers)
-        rows = keys[:, :-1].numpy() * self._lengths[used.numpy()][:, None]
-        X = rows * self.scale_ + self.mean_
-        spaces, rows_of_last = [_as_they_are(X)], None
+        scaled = keys[:, :-1].numpy() * self._lengths[used.numpy()][:, None]
+        X = scaled * self.scale_ + self.mean_
+        spaces, rows = [_as_they_are(X)], None
         if self.scale == "auto":
             spaces.append(_standardised(X))
-            rows_of_last = spaces[-1].rows(X)
+            rows = spaces[-1].rows(X)
         of_spaces = [space.keys(X) for space in spaces]
-        settings = self.n_neighbors, self.temperature
-        pool = fit_pool(of_spaces, classes, *settings, rows=rows_of_last)
+        pool = fit_pool(of_spaces, classes, self.n_neighbors, self.temperature, rows)
         return _FittedReader(spaces, pool, numbers)
 
     def _memory(self, key_dim: int, size: int) -> Memory:
@@ -280,17 +279,16 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return validate_data(self, X, dtype=np.float64, reset=False)  # type: ignore[no-any-return]
 
     def _scaled(self, X: NDArray[np.float64]) -> Tensor:
-        return _nonzero((X - self.mean_) / self.scale_)
+        return _nonzero(_Scaling(self.mean_, self.scale_).rows(X))
 
     def _recall(self, queries: Tensor, k: int) -> Recall:
         with torch.no_grad():
             return self.memory_(queries, k=k)  # type: ignore[no-any-return]
 
 
-def _nonzero(X: NDArray[np.float64]) -> Tensor:
+def _nonzero(rows: Tensor) -> Tensor:
     """The samples with one more column: 1 for samples of zeros, which have no direction, else 0."""
-    zeros = ~X.any(axis=1, keepdims=True)
-    return torch.tensor(np.concatenate([X, zeros], axis=1))
+    return torch.cat([rows, ~rows.any(1, keepdim=True)], dim=1)
 
 
 class _Scaling(NamedTuple):
@@ -303,7 +301,7 @@ class _Scaling(NamedTuple):
         return torch.from_numpy((X - self.mean) / self.scale)
 
     def keys(self, X: NDArray[np.float64]) -> Tensor:
-        return normalize(_nonzero((X - self.mean) / self.scale), dim=1)
+        return normalize(_nonzero(self.rows(X)), dim=1)
 
 
 def _as_they_are(X: NDArray[np.float64]) -> _Scaling:

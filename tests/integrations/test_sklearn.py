@@ -247,6 +247,14 @@ def test_classes_that_differ_in_their_distance_from_the_mean_are_told_apart():
     assert MemoryNeighbors(scale=None).fit(X[:60], y[:60]).score(X[60:], y[60:]) < 0.7
 
 
+def test_a_pool_of_rows_asks_for_them():
+    keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
+    pool = fit_pool([keys], torch.tensor([0, 1] * 3), 1, 0.1, rows=5 * keys)
+    assert pool.probabilities([keys], 5 * keys).argmax(1).tolist() == [0, 1] * 3
+    with pytest.raises(ValueError, match="give rows"):
+        pool.probabilities([keys])
+
+
 @pytest.mark.parametrize("length", [1, 5])
 def test_kernel_ridge_says_of_left_out_samples_what_it_says_without_them(length):
     random = torch.Generator().manual_seed(0)
