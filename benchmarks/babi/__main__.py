@@ -32,7 +32,7 @@ BENCHMARK.add("--tasks", type=int, nargs="+", help="only these tasks; nothing is
 BENCHMARK.add("--epochs", type=int, help="of every training; nothing is published")
 BENCHMARK.add("--restarts", type=int, default=10, help="of each task")
 BENCHMARK.add("--joint-restarts", type=int, default=6, help="of the training on all tasks")
-BENCHMARK.add("--large-restarts", type=int, default=3, help="of each task of 10,000 questions")
+BENCHMARK.add("--large-restarts", type=int, default=10, help="of each task of 10,000 questions")
 BENCHMARK.add("--hop-restarts", type=int, default=3, help="of each number of hops")
 BENCHMARK.add("--runs", decisive=False, type=Path, default=Path("runs"), help="checkpoints")
 
