@@ -28,7 +28,7 @@ from benchmarks.generalised.drawings import (
 )
 from benchmarks.generalised.host import trained_host, tuned_host
 from benchmarks.generalised.measured import Accuracies, accuracies
-from benchmarks.generalised.memory import learn_seconds, predicted, prepared
+from benchmarks.generalised.memory import MEMORIES, learn_seconds, predicted, prepared
 from benchmarks.generalised.openset import open_set
 from benchmarks.generalised.rivals import RIVALS, HostOutputs, Task, chosen, measured
 from benchmarks.results import percent
@@ -37,13 +37,6 @@ from rarememory.classifier.feature_extractor import FeatureExtractor
 from rarememory.data import Characters
 
 SHOTS = (1, 5)
-MEMORIES = {
-    "memory": {},
-    "memory.drawings": {"average": False},
-    "memory.unwhitened": {"whiten": False},
-}
-"""The memory; with a slot for every example; with features as they are."""
-
 BENCHMARK = Benchmark("benchmarks.generalised", __doc__)
 BENCHMARK.add_data()
 BENCHMARK.add("--epochs", type=int, default=24, help="of the host's training")
@@ -96,7 +89,7 @@ def _with_memory(
 ) -> tuple[Accuracies, float]:
     classifier = prepared(host, classes, shots, **settings)
     examples = drawn(classes.new, slice(0, shots))
-    seconds = learn_seconds(classifier, examples, settings.get("average", True))
+    seconds = learn_seconds(classifier, examples, settings.get("average", False))
     queries = drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
     answers = predicted(classifier, queries, _numbers(classes.old, classes.new))
     return accuracies(answers, task.queries.classes, task.n_old), seconds
