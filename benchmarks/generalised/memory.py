@@ -32,8 +32,8 @@ def prepared(
     """The classifier with a memory, before it learns a new class.
 
     With `old` it has learnt the drawings that the host was trained on, with `average` the mean of
-    each class, after `whiten` by the same drawings. To calibrate, it learns rehearsal classes, which
-    it forgets again.
+    each class, after `whiten` by the same drawings. To calibrate, it learns rehearsal classes,
+    which it forgets again.
     """
     classifier = wrap(host, classes=classes.old.names, memory_size=2**15)
     if whiten:
