@@ -15,6 +15,8 @@ from rarememory.memory import Memory
 
 UNCENTRED = 0.7
 UNLIKE_SCALES = 100.0
+FEW_DIFFERENCES = 0.1
+"""Of a dimension. With fewer, the covariance within classes is mostly its shrinkage."""
 
 
 class Clash(NamedTuple):
@@ -55,6 +57,8 @@ class Report:
         silent: classes learnt beside a host that answer none of the given inputs; None without.
         direction: length of the mean of all keys; near 1 all features point one way.
         scales: the greatest root mean square of a feature over the median one.
+        differences: occupied slots less classes: what the covariance within classes rests on.
+        key_dim: of the memory.
 
     Example:
         >>> from rarememory import wrap
@@ -65,6 +69,8 @@ class Report:
         2 of 9 slots, 2 classes
              1  nearly equal examples of different labels: 'kea' = 'weka' (1.000)
                 -> look at both (explain() names refs), forget_refs() the wrong one
+             2  features, and few examples to whiten them by: 0 beyond the first of each class
+                -> learn() more examples of any classes, the host's too
         >>> report.well
         False
     """
@@ -83,6 +89,8 @@ class Report:
     scales: float
     reader: str = "fitted"
     unused: list[int] | None = None
+    differences: int = 0
+    key_dim: int = 0
 
     @property
     def well(self) -> bool:
@@ -103,6 +111,8 @@ class Report:
 
     def _findings(self) -> list[tuple[int, str, list[str], str]]:
         full = self.slots if self.occupied == self.slots else 0
+        unwhitened = self.reader == "fitted" and self.classes > 1
+        unwhitened &= self.differences < FEW_DIFFERENCES * self.key_dim
         return [
             (
                 full,
@@ -166,6 +176,12 @@ class Report:
                 'wrap(..., reader="fitted") centres them',
             ),
             (
+                unwhitened * self.key_dim,
+                "features, and few examples to whiten them by",
+                [f"{self.differences} beyond the first of each class"],
+                "learn() more examples of any classes, the host's too",
+            ),
+            (
                 int(self.scales > UNLIKE_SCALES),
                 "feature or more that outweighs the others",
                 [f"it is {self.scales:.0f} times as great as most"],
@@ -217,6 +233,8 @@ def examine(
         scales=_scales(memory.keys[slots].float()),
         reader=reader.name,
         unused=_unused(memory, slots),
+        differences=len(slots) - len(counts),
+        key_dim=memory.keys.shape[1],
     )
 
 

@@ -37,6 +37,19 @@ def test_nearly_equal_examples_of_different_labels_are_named_once():
     assert classifier.doctor(near=0.9999).clashes == [] and not classifier.doctor().well
 
 
+def test_too_few_examples_to_whiten_by_are_named():
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Identity(), host=False)
+    for examples, named in ((2, True), (2, True), (2, False)):
+        classifier.learn(torch.randn(examples, 32), ["kea", "weka"])
+        assert ("few examples to whiten" in str(classifier.doctor())) is named
+    # 2 and 4 examples of 2 classes: 0 and 2 beyond the first of each, fewer than a tenth of 32.
+    assert (classifier.doctor().differences, classifier.doctor().key_dim) == (4, 32)
+    nearest = wrap(torch.nn.Identity(), host=False, reader="nearest")
+    nearest.learn(torch.randn(2, 32), ["kea", "weka"])
+    assert "whiten" not in str(nearest.doctor())
+
+
 def test_a_dead_slot_is_named():
     classifier = bare()
     classifier.learn(at(0, 90), ["kea", "weka"])
