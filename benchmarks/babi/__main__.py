@@ -5,9 +5,9 @@
 
 joint: one End-To-End Memory Network on all tasks, 1,000 questions each; also with 1, 2 and 3 hops.
 per_task: one for each task, the best of ten restarts by training error. large: the same with 10,000
-questions, d = 100, ReLU and twice as many epochs. memnn: Memory Networks, with supporting sentences.
-speed: questions per second, beside a reference that takes one question at a time. Every training
-writes checkpoints into runs/: after Ctrl-C the same command resumes.
+questions, d = 100, ReLU and twice as many epochs. memnn: Memory Networks, with supporting
+sentences. speed: questions per second, beside a reference that takes one question at a time. Every
+training writes checkpoints into runs/: after Ctrl-C the same command resumes.
 """
 
 import sys
