@@ -75,8 +75,8 @@ def _measured(
     setup = Setup.per_task(dim=100, nonlinear=True, restarts=options.large_restarts)
     # After the paper's 100 epochs the training error of task 19 still falls. A training ends once a
     # restart has made no error for three epochs, and will be chosen.
-    recipe = replace(setup.recipe, epochs=200, halve_every=50, solved_epochs=3)
-    setup = replace(setup, recipe=recipe)
+    longer = replace(setup.recipe, epochs=200, halve_every=50, solved_epochs=3)
+    setup = replace(setup, recipe=longer)
     report = _report(setup, tasks, "en-10k", run, joint=False)
     figures = _figures("babi.memn2n.en10k.per_task", report)
     # Task 3 has no training file of 10,000 questions here.

@@ -13,7 +13,9 @@ nothing to set and no example is held out.
 The metric is `rarememory.classifier.metric`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -55,7 +57,7 @@ class LeftOut:
     Attributes:
         logits: of every class.
         unrefined: the same without the refinement, which has seen the examples.
-        foreign: of every class, if the example's own class had never been learnt; -inf for that.
+        find_foreign: gives `foreign`.
         samples: which of the keys each example is.
         classes: the place of each example's own class.
         several: whether its class has other examples.
@@ -65,12 +67,21 @@ class LeftOut:
 
     logits: Float[Tensor, "examples classes"]
     unrefined: Float[Tensor, "examples classes"]
-    foreign: Float[Tensor, "examples classes"]
+    find_foreign: Callable[[], Float[Tensor, "examples classes"]]
     samples: Int64[Tensor, " examples"]
     classes: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
     rows: Float[Tensor, "examples axes"]
     scale: float
+
+    @cached_property
+    def foreign(self) -> Float[Tensor, "examples classes"]:
+        """The logits if the example's own class had never been learnt; -inf for that.
+
+        They are found when they are first asked for: an answer without a threshold needs none.
+        """
+        with fitting(self.rows.device):
+            return self.find_foreign()
 
     @property
     def of_others(self) -> Float[Tensor, "examples classes"]:
@@ -186,11 +197,10 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         logits = _levelled(logits, logits + units[some] @ change + more)
     metric, own = spread.basis * roots, places[some]
     key_means = (key_means - mean) @ metric
-    foreign = foreign_scores((keys[some] - mean) @ metric, own, key_means, found.shares)
     left_out = LeftOut(
         logits,
         unrefined,
-        found.scale * foreign,
+        partial(_foreign, keys[some] - mean, own, metric, key_means, found),
         samples[some],
         own,
         counts[own] > 1,
@@ -200,6 +210,12 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
     return Discriminant(
         classes, mean, center, metric, found, key_means, weights, bias, change, more, left_out
     )
+
+
+def _foreign(
+    x: Tensor, own: Tensor, metric: Tensor, means: Tensor, found: FittedMetric
+) -> Float[Tensor, "examples classes"]:
+    return found.scale * foreign_scores(x @ metric, own, means, found.shares)
 
 
 def _levelled(base: Tensor, refined_logits: Tensor) -> Tensor:

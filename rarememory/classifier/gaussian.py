@@ -12,6 +12,7 @@ cosines about their mean see little more than the sign.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
@@ -228,7 +229,7 @@ def _left_out(
     examples: Examples, some: Tensor, logits: Tensor, rows: Tensor, scale: float
 ) -> LeftOut:
     own = examples.places[some]
-    foreign = logits.scatter(1, own.unsqueeze(1), -torch.inf)
+    foreign = partial(logits.scatter, 1, own.unsqueeze(1), -torch.inf)
     several = examples.counts[own] > 1
     units = normalize(rows, dim=1)
     return LeftOut(logits, logits, foreign, examples.samples[some], own, several, units, scale)

@@ -34,8 +34,8 @@ class LeftOutProducts(NamedTuple):
 
     def cosines(self) -> Float[Tensor, "examples classes"]:
         """cos_P'(x, m')."""
-        squares = self.means.clamp(min=_SMALLEST) * self.rows.clamp(min=_SMALLEST)
-        return self.products / squares.sqrt()
+        squares = self.means.clamp(min=_SMALLEST).mul_(self.rows.clamp(min=_SMALLEST))
+        return squares.rsqrt_().mul_(self.products)
 
     def log_densities(self) -> Float[Tensor, "examples classes"]:
         """-|x - m'|^2 / 2 in P': the logarithm of a normal density, but for a constant."""
@@ -94,11 +94,12 @@ def left_out_products(
     start = (1 - shrinkage) * n / (others * max(1, degrees))
     k = (start / (1 - start * r_r).clamp(min=1e-5)).where(n > 1, 0.0)
 
-    products = by_mean + (k * x_r).unsqueeze(1) * residual_by_mean
-    lengths = squares + k.unsqueeze(1) * residual_by_mean.square()
     r_own = r_m - r_r / others
     own_product = x_m - x_r / others + k * x_r * r_own
     own_length = squares[classes] - 2 * r_m / others + r_r / others.square() + k * r_own.square()
-    products = products.scatter(1, own, own_product.where(n > 1, x_m).unsqueeze(1))
-    lengths = lengths.scatter(1, own, own_length.where(n > 1, squares[classes]).unsqueeze(1))
+    # In place: of many examples and classes these are the largest tensors of a fit.
+    products = by_mean.addcmul_((k * x_r).unsqueeze(1), residual_by_mean)
+    lengths = residual_by_mean.square_().mul_(k.unsqueeze(1)).add_(squares)
+    products.scatter_(1, own, own_product.where(n > 1, x_m).unsqueeze(1))
+    lengths.scatter_(1, own, own_length.where(n > 1, squares[classes]).unsqueeze(1))
     return LeftOutProducts(products, lengths, (x_x + k * x_r.square()).unsqueeze(1))

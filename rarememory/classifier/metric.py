@@ -177,18 +177,21 @@ def fitted_metric(
 
     squares = (rows - spread.means[places]).square()
 
+    place = len(scales) // 2
+
     def tried(one: float) -> tuple[float, FittedMetric]:
+        nonlocal place
         precision = 1 / ((1 - one) * spread.variances + one * level)
         products = left_out_products(
             rows, places, spread.means, counts, precision, one, spread.degrees, squares
         )
         scores = score(products)
         found = scores[judged]
-        loss, scale = _best_scale(found, labels, weights, scales)
+        loss, place = _best_scale(found, labels, weights, scales, place)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
         return round(accuracy, 3) - 0.02 * loss, FittedMetric(
-            precision, outside, None, one, scale, scores
+            precision, outside, None, one, scales[place], scores
         )
 
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)
@@ -224,22 +227,23 @@ def _best_scale(
     labels: Int64[Tensor, " examples"],
     weights: Float[Tensor, " examples"],
     scales: tuple[float, ...],
-) -> tuple[float, float]:
-    """The least loss of the scales, and its scale: the loss is convex, so bisection finds it."""
+    place: int,
+) -> tuple[float, int]:
+    """The least loss of the scales, and its place; the loss is convex, so the search goes downhill.
+
+    It begins at `place`, best that of similar scores.
+    """
 
     @cache
     def loss(place: int) -> float:
         losses = cross_entropy(scales[place] * scores, labels, reduction="none")
         return (weights * losses).sum().item()
 
-    low, high = 0, len(scales) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if loss(middle + 1) < loss(middle):
-            low = middle + 1
-        else:
-            high = middle
-    return loss(low), scales[low]
+    while place + 1 < len(scales) and loss(place + 1) < loss(place):
+        place += 1
+    while place and loss(place - 1) <= loss(place):
+        place -= 1
+    return loss(place), place
 
 
 def _one_shot_metric(spread: Spread) -> FittedMetric:

@@ -115,7 +115,7 @@ def test_distances_are_not_tried_for_unit_features_along_many_directions() -> No
     unit = nn.functional.normalize(torch.randn(160, 64, generator=random), dim=1)
     # Left-out answers that are all wrong: whatever is tried is better.
     wrong = torch.eye(8)[(labels + 1) % 8]
-    worst = LeftOut(wrong, wrong, wrong, torch.arange(160), labels, labels >= 0, unit, 1.0)
+    worst = LeftOut(wrong, wrong, wrong.clone, torch.arange(160), labels, labels >= 0, unit, 1.0)
     assert fit_gaussian(unit, labels, than=worst) is None
     assert fit_gaussian(unit * (1 + labels.unsqueeze(1)), labels, than=worst)
     assert fit_gaussian(unit[:, :4], labels, than=worst)
@@ -141,7 +141,7 @@ def said_of(samples: Tensor, right: Tensor) -> LeftOut:
     classes = (samples >= 4).long()
     logits = nn.functional.one_hot(torch.where(right, classes, 1 - classes), 2).float()
     several = torch.ones_like(right)
-    return LeftOut(logits, logits, logits, samples, classes, several, logits, 1.0)
+    return LeftOut(logits, logits, logits.clone, samples, classes, several, logits, 1.0)
 
 
 def discriminant(classifier: rarememory.MemoryClassifier) -> object:
