@@ -27,6 +27,9 @@ class Recipe:
     Args:
         epochs: with the softmax in every hop, after the linear start.
         halve_every: epochs after which the learning rate is halved.
+        double_above: where every model answers a greater part of the training questions wrongly
+            when the learning rate is first to be halved, `epochs` and `halve_every` are doubled; 1
+            for never, as in the paper.
         linear_epochs: at most so many epochs of linear start, without the softmax of the hops; 0
             for none.
         patience: a linear start ends before, after so many epochs without a lower validation loss.
@@ -51,6 +54,7 @@ class Recipe:
 
     epochs: int = 100
     halve_every: int = 25
+    double_above: float = 1.0
     linear_epochs: int = 20
     patience: int = 20
     batch: int = 32
@@ -65,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "halve_every", "patience", "batch"):
             check_count(name, getattr(self, name))
-        for name in ("linear_epochs", "noise", "solved_epochs"):
+        for name in ("double_above", "linear_epochs", "noise", "solved_epochs"):
             check_finite(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
         check_positive("clip", self.clip)
@@ -209,6 +213,7 @@ class Training:
         self.curve: list[list[float]] = []
         self.linear = torch.full((reader.models,), self.recipe.linear_epochs > 0)
         self.softmax_epochs = torch.zeros(reader.models, dtype=torch.int64)
+        self.doubled = torch.zeros(reader.models, dtype=torch.int64)
         self.lowest_loss = torch.full((reader.models,), torch.inf)
         self.waited = torch.zeros(reader.models, dtype=torch.int64)
 
@@ -216,14 +221,19 @@ class Training:
     def learning_rates(self) -> Float[Tensor, " models"]:
         """Of each model: halved every so many epochs, and 0 once it has had all of them."""
         recipe = self.recipe
-        halvings = self.softmax_epochs // recipe.halve_every
-        return recipe.learning_rate * 0.5**halvings * (self.softmax_epochs < recipe.epochs)
+        halvings = self.softmax_epochs // (recipe.halve_every * (1 + self.doubled))
+        return recipe.learning_rate * 0.5**halvings * (self.softmax_epochs < self._epochs)
+
+    @property
+    def _epochs(self) -> Int64[Tensor, " models"]:
+        """With the softmax, of each model."""
+        return self.recipe.epochs * (1 + self.doubled)
 
     @property
     def ended(self) -> bool:
         """Whether every model has had its epochs, or one has solved the task."""
         solved = self.recipe.solved_epochs and self.solved.max() >= self.recipe.solved_epochs
-        return bool(solved or (self.softmax_epochs >= self.recipe.epochs).all())
+        return bool(solved or (self.softmax_epochs >= self._epochs).all())
 
     def train(
         self,
@@ -273,6 +283,8 @@ class Training:
         # Without the softmax a task is not solved: the reader answers with it.
         self.solved = (self.solved + 1).masked_fill((wrong > 0) | linear, 0)
         error = wrong / (steps * recipe.batch)
+        if error.min() > recipe.double_above:
+            self.doubled |= (self.softmax_epochs == recipe.halve_every).long()
         self.curve.append([round(one, 5) for one in error.tolist()])
         return Epoch(self.epoch, error, self.linear)
 
@@ -339,7 +351,8 @@ class Training:
 
 
 _STATE = (
-    "epoch", "seconds", "solved", "curve", "linear", "softmax_epochs", "lowest_loss", "waited",
+    "epoch", "seconds", "solved", "curve", "linear", "softmax_epochs", "doubled", "lowest_loss",
+    "waited",
 )  # fmt: skip
 
 

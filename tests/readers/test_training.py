@@ -1,5 +1,7 @@
 """The training of End-To-End Memory Networks: linear start, clipping, noise, resuming."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,6 +100,19 @@ def test_the_learning_rate_is_halved_every_so_many_epochs_of_softmax():
         rates.append(round(float(training.learning_rates[0]), 6))
         training.advance()
     assert rates == [0.008] * 3 + [0.008, 0.008, 0.004, 0.004]
+
+
+@pytest.mark.parametrize(("above", "doubled"), [(0.0, 1), (1.0, 0)])
+def test_what_is_unlearnt_when_the_rate_is_first_to_be_halved_gets_twice_the_epochs(above, doubled):
+    recipe = Recipe(epochs=4, halve_every=2, linear_epochs=1, learning_rate=0.008)
+    training, rates = untrained(replace(recipe, double_above=above)), []
+    while not training.ended:
+        rates.append(round(float(training.learning_rates[0]), 6))
+        training.advance()
+    assert min(min(errors) for errors in training.curve) > 0
+    times = 2 * (1 + doubled)
+    assert rates == [0.008] + [0.008] * times + [0.004] * times
+    assert training.doubled.tolist() == [doubled] * 3
 
 
 def test_each_matrix_is_clipped_by_itself():
