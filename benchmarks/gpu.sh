@@ -65,7 +65,7 @@ minutes_left() {
 }
 
 "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no gpu here"' || exit 1
-CODE=$("$PYTHON" -c 'from benchmarks.lookup.cache import code_digest; print(code_digest()[:12])') || exit 1
+CODE=$("$PYTHON" -c 'from benchmarks.cache import code_digest; print(code_digest()[:12])') || exit 1
 
 "$PYTHON" - <<'END' | tee "$RUNS/machine.json"
 import json, platform, torch

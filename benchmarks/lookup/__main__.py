@@ -20,8 +20,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import results
+from benchmarks.cache import CellCache
 from benchmarks.lookup import tables, tune
-from benchmarks.lookup.cache import CellCache
 from benchmarks.lookup.cells import DATA, MILLION, Cell
 from benchmarks.lookup.comparison import Comparison, remote_benches
 from benchmarks.lookup.figures import figures
@@ -120,7 +120,7 @@ def main(run: Run) -> None:
     cells = grid(options)
     cache = CellCache(
         Path(options.runs),
-        options.device,
+        f"lookup_{options.device}",
         results.device(),
         torch.__version__,
         machine(options.device)["packages"],

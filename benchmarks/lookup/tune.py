@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import results
-from benchmarks.lookup.cache import CellCache
+from benchmarks.cache import CellCache
 from benchmarks.lookup.candidates import Refused, ours
 from benchmarks.lookup.cells import MILLION, Cell, Inputs, make_inputs
 from benchmarks.lookup.clock import CudaClock
@@ -48,7 +48,7 @@ def sweep(run: Run) -> None:
         _ = plan.Tile, plan._tile, plan._bins_wanted
     except (ImportError, AttributeError) as error:
         raise RuntimeError(f"the triton lookup has no tiles to sweep: not run ({error})") from None
-    cache = CellCache(Path(options.runs), "tune", results.device(), torch.__version__)
+    cache = CellCache(Path(options.runs), "lookup_tune", results.device(), torch.__version__)
     best = {}
 
     def late() -> bool:

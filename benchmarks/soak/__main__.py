@@ -4,6 +4,9 @@
     python -m benchmarks.soak --minutes 300        longer
     python -m benchmarks.soak --campaigns kills    one of them
     python -m benchmarks.soak --minutes 600 --goal each until its goal, and no longer
+    python -m benchmarks.soak --campaigns threads --goal --workers 2
+                                                   two histories side by side; those that have ended
+                                                   are kept in runs/: the same command resumes
     python -m benchmarks.soak --tries 20           a few tries each, as the tests do
 
 The exit status is 1 if any try had an outcome that breaks a promise of docs/promises.md. A result
@@ -11,6 +14,7 @@ is published for each campaign that reached its goal.
 """
 
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -19,9 +23,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks import results
+from benchmarks.cache import CellCache
 from benchmarks.runner import Benchmark, Run, print_table
 from benchmarks.soak.campaign import Campaign
-from benchmarks.soak.watching import Counts, watched
+from benchmarks.soak.parts import watched_parts
+from benchmarks.soak.watching import Counts, Show, watched
 
 CAMPAIGNS = (
     *("kills", "loads", "damaged", "page", "threads", "rows", "sanitizers"),
@@ -35,6 +42,8 @@ add("--minutes", decisive=False, type=float, default=30.0, help="for all campaig
 add("--campaigns", decisive=False, nargs="+", choices=CAMPAIGNS, default=list(CAMPAIGNS))
 add("--tries", type=int, help="at most, of each campaign; without it as many as there is time for")
 add("--goal", decisive=False, action="store_true", help="end each campaign at its goal")
+text = "processes of a campaign that has parts, with --goal"
+add("--workers", decisive=False, type=int, default=1, help=text)
 text = "times as long until a try counts as a hang; for a machine with other work"
 add("--patience", decisive=False, type=float, default=1.0, help=text)
 add("--seed", type=int, default=0, help="of what is tried")
@@ -48,20 +57,28 @@ def main(run: Run) -> None:
     for name in options.campaigns:
         share = 60 * options.minutes / len(options.campaigns)
         chosen = campaign(name)
-        chosen = chosen._replace(patience=options.patience * chosen.patience)
         with tqdm(desc=name, unit="try", leave=False, disable=None) as progress:
-            show = partial(_show, progress)
-            tries = chosen.goal if options.goal else options.tries
-            counts = watched(chosen, share, tries, options.seed, show)
+            counts = _counted(chosen, share, options, partial(_show, progress))
         found[name] = counts
         if counts.tries >= chosen.goal or not run.published:
-            minutes = f"--minutes {options.minutes:g}"
+            goal = " --goal" if options.goal else ""
+            minutes = f"--minutes {options.minutes:g}{goal}"
             run.command = f"python -m {command.module} --campaigns {name} {minutes}"
-            run.write(f"soak_{name}", _figures(name, counts))
+            run.write(f"soak_{name}", _figures(name, counts), process_seconds=round(counts.seconds))
     print_table(("campaign", "tries", "goal", "minutes", "outcomes"), _rows(found), "soak")
     wrong = {name: counts.faults for name, counts in found.items() if counts.faults}
     if wrong:
         raise RuntimeError("\n".join(f"{name}: {one}" for name in wrong for one in wrong[name]))
+
+
+def _counted(chosen: Campaign, seconds: float, options: Namespace, show: Show) -> Counts:
+    """What came of the campaign in so many seconds, of its parts if it is to end at its goal."""
+    chosen = chosen._replace(patience=options.patience * chosen.patience)
+    if not options.goal or not chosen.parts:
+        tries = chosen.goal if options.goal else options.tries
+        return watched(chosen, seconds, tries, options.seed, show)
+    cache = CellCache(results.RUNS, f"soak_{chosen.name}", results.device(), options.seed)
+    return watched_parts(chosen, seconds, options.seed, cache, options.workers, show)
 
 
 def _show(progress: Any, outcomes: Counter[str]) -> None:

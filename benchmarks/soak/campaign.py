@@ -17,6 +17,7 @@ class Campaign(NamedTuple):
         right: the words of the outcomes that keep what is promised; any other is a fault.
         tries: makes the tries in an empty folder, from a seed.
         patience: seconds that a try may take; a longer one counts as `hang`.
+        parts: campaigns of which each ends at its goal, and which are this one's goal together.
     """
 
     name: str
@@ -24,3 +25,4 @@ class Campaign(NamedTuple):
     right: frozenset[str]
     tries: Callable[[Path, int], Tries]
     patience: float = 60.0
+    parts: tuple["Campaign", ...] = ()

@@ -9,6 +9,7 @@ search. The goal is 20 histories of each of the three searches.
 """
 
 import copy
+import itertools
 import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from rarememory import Memory, MemoryClassifier
 LOOKUPS = ("native", "torch", "faiss")
 THREADS, OWN_CLASSES = 8, 4
 OPERATIONS, ROUNDS, SEEDS = 50, 200, 20
+PATIENCE = 300.0
 KEY_DIM, SLOTS = THREADS * OWN_CLASSES, 2 * THREADS * OWN_CLASSES
 
 
@@ -176,28 +178,38 @@ def one_round(pool: ThreadPoolExecutor, owners: list[Owner]) -> None:
         done.result()
 
 
-def _tries(lookups: tuple[str, ...], folder: Path, seed: int) -> Tries:
+def _history(lookup: str, number: int, folder: Path, seed: int) -> Tries:
+    """The rounds of the history of this number; after a fault with a new classifier."""
+    seed += number
     with ThreadPoolExecutor(THREADS) as pool:
-        while True:
-            for lookup in lookups:
+        owners = owners_of(lookup, seed, folder)
+        for _ in range(ROUNDS):
+            try:
+                one_round(pool, owners)
+            except Exception as error:
+                kind = "wrong" if isinstance(error, Wrong) else "exception"
+                yield f"{kind}: {lookup}, seed {seed}: {type(error).__name__}: {error}"
                 owners = owners_of(lookup, seed, folder)
-                for _ in range(ROUNDS):
-                    try:
-                        one_round(pool, owners)
-                    except Wrong as error:
-                        yield f"wrong: {lookup}, seed {seed}: {error}"
-                        break
-                    except Exception as error:
-                        yield f"exception: {lookup}, seed {seed}: {type(error).__name__}: {error}"
-                        break
-                    yield lookup
-            seed += 1
+            else:
+                yield lookup
+
+
+def _tries(folder: Path, seed: int) -> Tries:
+    for number in itertools.count():
+        for lookup in LOOKUPS:
+            yield from _history(lookup, number, folder, seed)
+
+
+def _part(lookup: str, number: int) -> Campaign:
+    tries = partial(_history, lookup, number)
+    return Campaign(f"{lookup}_{number}", ROUNDS, frozenset({lookup}), tries, PATIENCE)
 
 
 CAMPAIGN = Campaign(
     "threads",
     len(LOOKUPS) * SEEDS * ROUNDS,
     frozenset(LOOKUPS),
-    partial(_tries, LOOKUPS),
-    patience=300.0,
+    _tries,
+    PATIENCE,
+    tuple(_part(lookup, number) for number in range(SEEDS) for lookup in LOOKUPS),
 )

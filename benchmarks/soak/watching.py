@@ -15,6 +15,9 @@ import torch
 
 from benchmarks.soak.campaign import Campaign
 
+Show = Callable[[Counter[str]], object]
+"""What is called with the counts so far after each try."""
+
 CRASH, HANG, ERROR = "crash", "hang", "error"
 SHOWN = 5
 """Faults of a campaign that are shown with their details."""
@@ -46,7 +49,7 @@ def watched(
     seconds: float,
     tries: int | None,
     seed: int,
-    show: Callable[[Counter[str]], object] = lambda _: None,
+    show: Show = lambda _: None,
     method: str = "forkserver",
 ) -> Counts:
     """Run a campaign for so long, or so many tries, and count.

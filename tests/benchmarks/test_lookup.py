@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks import cache
 from benchmarks.lookup import __main__ as command
-from benchmarks.lookup import cache, clock, comparison, tables, trials, tune
+from benchmarks.lookup import clock, comparison, tables, trials, tune
 from benchmarks.lookup.bench import Bench
 from benchmarks.lookup.cells import MILLION, Cell
 from benchmarks.lookup.comparison import Comparison

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.cache import CellCache
 from benchmarks.lookup import tune
 from benchmarks.lookup.bench import Bench
-from benchmarks.lookup.cache import CellCache
 from benchmarks.lookup.cells import MILLION, Cell, make_inputs
 from benchmarks.lookup.clock import CudaClock
 
@@ -140,7 +140,7 @@ def test_the_sweep_keeps_what_fails_out_and_goes_on_where_it_stopped(monkeypatch
         return {"slow": 3.0, "fast": 1.0}[tile] / (2 if bins else 1)
 
     monkeypatch.setattr(tune, "_seconds", seconds)
-    cache = CellCache(tmp_path, "tune", "a chip")
+    cache = CellCache(tmp_path, "lookup_tune", "a chip")
     cell = Cell(16, MILLION, 128, 8)
     want = {"slow": 3.0, "fast": 1.0, "fast with 7 bins": 0.5}
     assert tune._swept(cell, None, cache, lambda: len(seen) >= 2) == {"slow": 3.0}

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import islice
 
 import pytest
 
+from benchmarks.cache import CellCache
 from benchmarks.soak import page
 from benchmarks.soak.campaign import Campaign
+from benchmarks.soak.parts import watched_parts
 from benchmarks.soak.watching import watched
 from tests.sources import ROOT
 
@@ -87,6 +90,27 @@ def test_every_kind_of_fault_is_counted(monkeypatch, tries, outcomes, fault):
     counts = watched(campaign, 30.0, 5, 0, method="fork")
     assert counts.outcomes == outcomes
     assert (fault is None and counts.faults == []) or fault in counts.faults[0]
+
+
+def _part(name, tries):
+    return Campaign(name, 3, frozenset({"right"}), tries)
+
+
+def test_parts_that_have_ended_are_counted_and_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.soak.watching.STARTING", 0.5)
+    cache = CellCache(tmp_path, "soak_birds", 0)
+    parts = (_part("kea", _right), _part("kakapo", _wrong_once), _part("kiwi", _killed))
+    campaign = Campaign("birds", 9, frozenset({"right"}), _right, 5.0, parts)
+    counts = watched_parts(campaign, 30.0, 0, cache, 1, method="fork")
+    assert counts.outcomes == {"right": 6, "wrong": 1, "crash": 1}
+    assert [fault.partition(":")[0] for fault in counts.faults] == ["wrong", "crash"]
+    # The part that crashed is run again, beside a new one.
+    stored = (_part("kea", _killed), _part("kakapo", _killed))
+    parts = (*stored, _part("kiwi", _right), _part("weka", _right))
+    again = watched_parts(campaign._replace(parts=parts), 30.0, 0, cache, 2, method="fork")
+    assert again.outcomes == {"right": 11, "wrong": 1} and len(again.faults) == 1
+    nothing = watched_parts(campaign, 0.0, 0, CellCache(tmp_path, "other"), 2)
+    assert nothing == (Counter(), [], 0.0)
 
 
 def test_a_campaign_ends_with_its_time(monkeypatch):

@@ -15,6 +15,26 @@ def test_a_few_tries_find_no_fault(campaign, tries, tmp_path):
     assert {*islice(campaign.tries(tmp_path, 0), tries)} <= campaign.right
 
 
+def test_the_parts_of_the_threads_are_as_many_rounds_as_the_goal(tmp_path):
+    parts = threads.CAMPAIGN.parts
+    assert sum(part.goal for part in parts) == threads.CAMPAIGN.goal
+    assert len({part.name for part in parts}) == len(parts)
+    assert {*islice(parts[1].tries(tmp_path, 0), 1)} == parts[1].right == {"torch"}
+
+
+def test_a_history_goes_on_after_a_fault(tmp_path, monkeypatch):
+    faults = iter([threads.Wrong("slot 7"), KeyError("kea")])
+
+    def one_round(pool, owners):
+        for fault in faults:
+            raise fault
+
+    monkeypatch.setattr(threads, "one_round", one_round)
+    found = [*threads.CAMPAIGN.parts[0].tries(tmp_path, 0)]
+    assert len(found) == threads.ROUNDS
+    assert [one.partition(":")[0] for one in found[:3]] == ["wrong", "exception", "native"]
+
+
 def test_a_wrong_answer_is_seen(tmp_path):
     owners = threads.owners_of("torch", 0, tmp_path)
     owners[3].learn()

@@ -12,15 +12,15 @@ from typing import Any
 from rarememory.base.files import write_atomically
 
 CODE = (".py", ".cpp", ".h", ".cu")
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class CellCache:
     """A folder of JSON files, one per cell."""
 
-    def __init__(self, runs: Path, device: str, *facts: object) -> None:
+    def __init__(self, runs: Path, name: str, *facts: object) -> None:
         digest = hashlib.sha256(repr((code_digest(), *facts)).encode()).hexdigest()[:12]
-        self.folder = runs / f"lookup_{device}_{digest}"
+        self.folder = runs / f"{name}_{digest}"
 
     def get(self, name: str) -> Any | None:
         """What was stored under this name, or None."""
