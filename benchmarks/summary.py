@@ -4,7 +4,8 @@
     python -m benchmarks.summary --check    say whether they are what the results make them
 
 A result file is a JSON object: `command`, `commit`, `device` and `seed` say where it came from,
-`figures` maps dotted keys to numbers, and anything else is free. A page has a table between
+`figures` maps dotted keys to numbers, and anything else is free; but a `report` of trainings, or
+each of its `reports`, adds the minutes that they took. A page has a table between
 `<!-- table:NAME -->` and `<!-- end:NAME -->`, and a single figure, such as one in a sentence,
 between `<!-- figure:KEY -->` and `<!-- end -->`.
 """
@@ -16,10 +17,15 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/results.md", "docs/howto/shard-a-memory.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/concepts/memory-networks.md",
+    "docs/howto/shard-a-memory.md",
+)
 PROVENANCE = ("command", "commit", "device", "seed")
 # Lower case, but for the millions of a cell such as b16_m1M_k256.
 DOTTED = re.compile(r"(?:[a-z0-9_]|(?<=\d)M)+(?:\.(?:[a-z0-9_]|(?<=\d)M)+)+")
@@ -156,7 +162,18 @@ def _figures(path: Path) -> dict[str, float]:
             raise ValueError(f"{path.name}: {key!r} is no dotted key such as memory.write.ratio")
         if type(value) not in (int, float) or not math.isfinite(value):
             raise ValueError(f"{path.name}: {key} is {value!r}, not a finite number")
-    return figures
+    return figures | _minutes(path.stem, result)
+
+
+def _minutes(name: str, result: dict[str, Any]) -> dict[str, float]:
+    """How long the trainings of a result took, also where it was written by a resumed run."""
+    reports = {"report": result.get("report")}
+    reports |= {f"reports.{one}": report for one, report in result.get("reports", {}).items()}
+    return {
+        f"{name}.{one}.minutes": round(report["seconds"] / 60, 2)
+        for one, report in reports.items()
+        if report and "seconds" in report
+    }
 
 
 if __name__ == "__main__":

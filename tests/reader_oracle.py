@@ -6,6 +6,7 @@ multiplied by another. It imports nothing of the package: it judges. "The code" 
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -155,27 +156,116 @@ def winner_keeps(count: int, beats: Callable[[int, int], bool]) -> int:
     return best
 
 
+class Support(NamedTuple):
+    """The weights of O (Weston et al. 2014, sections 3.1 and 3.4), and its options."""
+
+    candidate: Tensor
+    question: Tensor
+    found: Tensor
+    hop: Tensor
+    time: Tensor
+    end: Tensor
+    nonlinear: bool
+    adaptive: bool
+
+    def candidates(self, story: list[Vector]) -> list[Vector]:
+        return [squashed(projected(one, self.candidate), self.nonlinear) for one in story]
+
+    def asked(self, question: Vector, found: list[Vector], hop: int) -> Vector:
+        """U Phi_x of the question and of what was found: three parts of features, three tables."""
+        x = added(projected(question, self.question), list(self.hop[hop]))
+        for place, sentence in enumerate(found):
+            x = added(x, projected(sentence, self.found[min(place, len(self.found) - 1)]))
+        return squashed(x, self.nonlinear)
+
+    def preferred(self, x: Vector, y: Vector, other: Vector, *times: int) -> Tensor:
+        return preferred(x, y, other, [list(row) for row in self.time], *times)
+
+    def beyond_end(self, x: Vector, y: Vector, x_ago: int, ago: int) -> Tensor:
+        """How far y is above "no further sentence"; the one feature of time is x older than y."""
+        score = scored(x, y) - scored(x, squashed(list(self.end), self.nonlinear))
+        return score + dot(x, list(self.time[0])) if x_ago > ago else score
+
+
+def projected(features: Vector, table: Tensor) -> Vector:
+    total = [torch.zeros((), dtype=torch.float64) for _ in range(table.shape[1])]
+    for feature, row in zip(features, table, strict=True):
+        total = [a + feature * b for a, b in zip(total, row, strict=True)]
+    return total
+
+
+def squashed(x: Vector, nonlinear: bool) -> Vector:
+    return [torch.tanh(one) for one in x] if nonlinear else x
+
+
+def supported(weights: Support, question: Vector, story: list[Vector], hops: int) -> list[int]:
+    """The places of the support in a story, the latest sentence first."""
+    candidates, left, found, x_ago = weights.candidates(story), list(range(len(story))), [], -1
+    for hop in range(hops):
+        if not left:
+            break
+        x = weights.asked(question, [story[place] for place in found], hop)
+
+        def beats(one: int, keeper: int, x=x, x_ago=x_ago) -> bool:
+            old, new = left[one], left[keeper]
+            return bool(weights.preferred(x, candidates[old], candidates[new], x_ago, old, new) > 0)
+
+        best = left[winner_keeps(len(left), beats)]
+        if weights.adaptive and hop and weights.beyond_end(x, candidates[best], x_ago, best) <= 0:
+            break
+        left.remove(best)
+        found.append(best)
+        x_ago = best
+    return found
+
+
 def support_loss(
-    x: Vector,
+    weights: Support,
+    question: Vector,
     story: list[Vector],
-    right: int,
-    time: list[Vector],
-    x_ago: int,
+    right: list[int],
+    hops: int,
     margin: float,
 ) -> Tensor:
-    """The ranking loss of one hop, of a right sentence against all others of its story.
+    """The ranking loss of all hops: of each right sentence against all that are left.
 
-    Args:
-        story: embedded candidates, the latest first, so that a place is how long ago it was said.
+    With `adaptive`, also of it against "no further sentence", and of that, once all are found,
+    against every sentence that is left.
     """
     total = torch.zeros((), dtype=torch.float64)
-    for other in range(len(story)):
-        if other == right:
-            continue
-        old, new = max(right, other), min(right, other)
-        s = preferred(x, story[old], story[new], time, x_ago, old, new)
-        total = total + (hinge(margin - s) if old == right else hinge(margin + s))
+    candidates, left, x_ago = weights.candidates(story), list(range(len(story))), -1
+    for hop, place in enumerate(right[:hops]):
+        x = weights.asked(question, [story[one] for one in right[:hop]], hop)
+        for other in left:
+            if other != place:
+                old, new = max(place, other), min(place, other)
+                s = weights.preferred(x, candidates[old], candidates[new], x_ago, old, new)
+                total = total + (hinge(margin - s) if old == place else hinge(margin + s))
+        if weights.adaptive and hop:
+            beyond = weights.beyond_end(x, candidates[place], x_ago, place)
+            total = total + hinge(margin - beyond)
+        left.remove(place)
+        x_ago = place
+    if weights.adaptive:
+        x = weights.asked(question, [story[one] for one in right[:hops]], len(right[:hops]))
+        for other in left:
+            total = total + hinge(margin + weights.beyond_end(x, candidates[other], x_ago, other))
     return total
+
+
+def response(
+    question: Vector,
+    support: list[Vector],
+    tables: tuple[Tensor, Tensor, Tensor, Tensor],
+    nonlinear: bool,
+) -> Vector:
+    """s_R of every answer: of the tables of the question, the support, its length, the answers."""
+    of_question, of_found, of_count, of_answers = tables
+    x = added(projected(question, of_question), list(of_count[len(support)]))
+    for place, sentence in enumerate(support):
+        x = added(x, projected(sentence, of_found[min(place, len(of_found) - 1)]))
+    x = squashed(x, nonlinear)
+    return [scored(x, list(row)) for row in of_answers]
 
 
 def answer_loss(x: Vector, answers: list[Vector], right: int, margin: float) -> Tensor:

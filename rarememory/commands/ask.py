@@ -45,18 +45,21 @@ def ask_command(
         print_text(f"a story, for example: {' '.join(EXAMPLE)} Where is the apple?")
     for line in _lines(sys.stdin):
         talk.hear(line)
-    if talk.failed:
+    if not talk.asked:
+        print_note('nothing was asked: a question ends with "?"')
+    if talk.failed or not talk.asked:
         raise typer.Exit(1)
 
 
 @dataclass
 class _Talk:
-    """The story so far, and whether a question could not be answered."""
+    """The story so far, and whether there was a question, and one that could not be answered."""
 
     reader: MemN2N
     vocabulary: Vocabulary
     as_json: bool
     story: list[str] = field(default_factory=list)
+    asked: bool = False
     failed: bool = False
 
     def hear(self, line: str) -> None:
@@ -66,6 +69,7 @@ class _Talk:
         elif not line.endswith("?"):
             self.story.append(line)
         else:
+            self.asked = True
             try:
                 answered = ask(self.reader, self.vocabulary, self.story, line)
             except ValueError as error:

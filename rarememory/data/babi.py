@@ -4,8 +4,10 @@ A file has one line for each sentence, "ID text", and one for each question, "ID
 answer<TAB>IDs of the supporting sentences"; an ID of 1 begins a new story.
 """
 
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -78,8 +80,9 @@ def parse_babi(lines: Iterable[str], name: str = "the text") -> Iterator[StoryQu
         name: of the file, for error messages.
 
     Raises:
-        ValueError: a line is not "ID text" or "ID question<TAB>answer<TAB>IDs", the IDs do not
-            count up from 1, or a supporting ID is of no sentence before the question.
+        ValueError: a line is not "ID text" or "ID question<TAB>answer<TAB>IDs" (a text with "?" is
+            a question), the IDs do not count up from 1, or a supporting ID is of no sentence before
+            the question.
 
     Example:
         >>> text = ["1 Mary took the apple.", "2 Who took the apple?\\tMary\\t1"]
@@ -103,7 +106,8 @@ def parse_babi(lines: Iterable[str], name: str = "the text") -> Iterator[StoryQu
         elif index != expected:
             raise ValueError(f"{where} has the ID {index}, not 1 or {expected}")
         expected = index + 1
-        if "\t" in text:
+        # A question that lost its tabs or its answer is no sentence.
+        if "\t" in text or "?" in text:
             yield _question(text, tuple(story), position, where)
         else:
             position[index] = len(story)
@@ -113,10 +117,10 @@ def parse_babi(lines: Iterable[str], name: str = "the text") -> Iterator[StoryQu
 def _question(
     text: str, story: tuple[str, ...], position: dict[int, int], where: str
 ) -> StoryQuestion:
-    question, answer, *rest = (part.strip() for part in text.split("\t"))
-    if not question or not answer or len(rest) > 1:
+    question, *rest = (part.strip() for part in text.split("\t"))
+    if not question or len(rest) not in (1, 2) or not rest[0]:
         raise ValueError(f"{where} is not a question, a tab, an answer, a tab and IDs: {text!r}")
-    ids = rest[0].split() if rest else []
+    answer, ids = rest[0], " ".join(rest[1:]).split()
     unknown = [one for one in ids if not one.isdecimal() or int(one) not in position]
     if unknown:
         raise ValueError(
@@ -175,7 +179,10 @@ def read_babi(
 def _task(number: int, texts: dict[tuple[int, str], tuple[str, str, str]]) -> BabiTask:
     def questions(part: str) -> tuple[StoryQuestion, ...]:
         _, name, text = texts[number, part]
-        return tuple(parse_babi(text.splitlines(), Path(name).name))
+        found = tuple(parse_babi(text.splitlines(), Path(name).name))
+        if not found:
+            raise ValueError(f"there is no question in {Path(name).name}")
+        return found
 
     return BabiTask(number, texts[number, "train"][0], questions("train"), questions("test"))
 
@@ -187,7 +194,10 @@ def _texts(source: Path, size: str) -> Iterator[tuple[str, str]]:
         return
     files = [path for path in sorted(source.rglob("qa*.txt")) if path.parent.name == size]
     for path in files:
-        yield path.as_posix(), path.read_text(encoding="utf-8")
+        try:
+            yield path.as_posix(), path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{str(path)!r} is no text in UTF-8: {error}") from error
     if not files:
         for path in sorted(source.glob("*.tar.*")):
             yield from _archived(path, size)
@@ -202,5 +212,5 @@ def _archived(path: Path, size: str) -> Iterator[tuple[str, str]]:
                     file = archive.extractfile(member)
                     if file is not None:
                         yield member.name, file.read().decode("utf-8")
-    except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"{str(path)!r} is no archive of bAbI: {error}") from error

@@ -7,6 +7,7 @@ from rarememory.readers.attention import HopReading as HopReading
 from rarememory.readers.attention import MultiHopReader as MultiHopReader
 from rarememory.readers.attention import attention_weights as attention_weights
 from rarememory.readers.attention import hard_read as hard_read
+from rarememory.readers.attention import multi_hop_read as multi_hop_read
 from rarememory.readers.attention import soft_read as soft_read
 from rarememory.readers.babi import Outcome as Outcome
 from rarememory.readers.babi import Setup as Setup

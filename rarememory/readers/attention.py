@@ -107,6 +107,48 @@ def hard_read(
     return read
 
 
+def multi_hop_read(
+    queries: Float[Tensor, "*batch queries key_dim"],
+    keys: Float[Tensor, "*batch slots key_dim"],
+    values: Float[Tensor, "*batch slots key_dim"],
+    mask: Bool[Tensor, "*batch #queries slots"] | None = None,
+    temperature: float = 1.0,
+    *,
+    hops: int = 1,
+    hard: bool = False,
+) -> Float[Tensor, "*batch queries key_dim"]:
+    """What the queries have become after several hops: u <- u + sum_i p_i v_i in each.
+
+    p is the attention of u to the keys (Sukhbaatar et al. 2015, section 2.2).
+
+    Args:
+        queries: the first u.
+        keys: k.
+        values: v.
+        mask: the keys that may be read; None for all.
+        temperature: divides alpha; of no account if `hard`.
+        hops: how many.
+        hard: read the value of the nearest key only.
+
+    Raises:
+        ValueError: `hops` is less than 1, the temperature is not positive, or a query may read no
+            key.
+
+    Example:
+        >>> keys = torch.eye(3)
+        >>> multi_hop_read(keys[:1], keys, 2 * keys.roll(-1, 0), hops=2, hard=True)
+        tensor([[1., 2., 2.]])
+    """
+    check_count("hops", hops)
+    u = queries
+    for _ in range(hops):
+        if hard:
+            u = u + hard_read(u, keys, values, mask)
+        else:
+            u = u + soft_read(u, keys, values, mask, temperature)
+    return u
+
+
 def _check_readable(mask: Bool[Tensor, "*batch queries slots"]) -> None:
     if not mask.any(-1).all():
         row = int((~mask.any(-1)).flatten().nonzero()[0, 0])

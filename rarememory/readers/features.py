@@ -56,6 +56,16 @@ class InputFeatures:
         """The number of features."""
         return len(self._rows)
 
+    def row_of(self, word: str) -> int:
+        """The place of a word among the features.
+
+        Raises:
+            ValueError: it was not in training.
+        """
+        if word not in self.words:
+            raise ValueError(f"the word {word!r} was not in training")
+        return self._rows[word]
+
     def of(
         self, sentences: Iterable[str], hidden: frozenset[str] = frozenset()
     ) -> Float[Tensor, "sentences features"]:

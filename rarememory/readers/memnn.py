@@ -4,15 +4,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from rarememory.base.validation import check_count
-from rarememory.data.babi import StoryQuestion
+from rarememory.data.babi import StoryQuestion, words_of
 from rarememory.readers.features import InputFeatures
 from rarememory.readers.questions import UNKNOWN
 from rarememory.readers.response import WordResponse
-from rarememory.readers.slots import StorySlots
+from rarememory.readers.slots import ClusterHash, StorySlots
 from rarememory.readers.supporting import NONE, SupportScorer
 
 
@@ -183,7 +183,8 @@ class MemNN(nn.Module):
             hidden: words that count as unseen.
 
         Raises:
-            ValueError: a story is empty, or has an unseen word that cannot be read.
+            ValueError: a story is empty, or has an unseen word that cannot be read; a sentence or a
+                question has no word.
         """
         rows: dict[str, int] = {"": 0}
         stories: list[list[int]] = []
@@ -195,6 +196,9 @@ class MemNN(nn.Module):
             stories.append([rows.setdefault(sentence, len(rows)) for sentence in latest_first])
             support.append([len(one.story) - 1 - place for place in one.support][: self.hops])
         asked = [rows.setdefault(one.question, len(rows)) for one in questions]
+        for text in [*rows][1:]:
+            if not words_of(text):
+                raise ValueError(f"there is no word in {text!r}")
         places = {answer: place for place, answer in enumerate(self.answers)}
         return SupportedQuestions(
             self.features.of(rows, hidden),
@@ -207,24 +211,64 @@ class MemNN(nn.Module):
 
     @torch.no_grad()
     def predicted(
-        self, questions: SupportedQuestions
+        self,
+        questions: SupportedQuestions,
+        candidates: Bool[Tensor, "questions hops slots"] | None = None,
     ) -> tuple[Int64[Tensor, " questions"], Int64[Tensor, "questions hops"]]:
-        """The place of each answer, and the slots of its support."""
+        """The place of each answer, and the slots of its support.
+
+        Args:
+            questions: to be answered.
+            candidates: the slots that each hop may find; None for all.
+        """
         bags, asked = questions.bags, questions.bags[questions.questions]
-        support = self.output.support(bags, asked, questions.stories, questions.lengths)
+        support = self.output.support(bags, asked, questions.stories, questions.lengths, candidates)
         scores = self.response(bags, asked, questions.stories, support)
         return scores.max(dim=1).indices, support
 
     def answer(self, slots: StorySlots, question: str) -> Answered:
         """Answer from the sentences in memory.
 
+        With a hash, the first hop looks at the sentences that share a bucket with the question, and
+        a later one also at those that share one with what was found before.
+
         Raises:
             ValueError: the memory is empty, or a word is unseen and cannot be read.
         """
-        story = slots.candidates(question)
-        places, support = self.predicted(self.encoded([StoryQuestion(story, question, "")]))
-        found = [story[len(story) - 1 - ago] for ago in support[0].tolist() if ago != NONE]
+        reached: list[list[int]] = []
+        answered = Answered("", ())
+        for hop in range(self.hops):
+            reached.append(slots.reached(question, *answered.support[:hop]))
+            if hop == 0 or reached[-1] != reached[-2]:
+                answered = self._answered(slots, question, reached)
+        return answered
+
+    def _answered(self, slots: StorySlots, question: str, reached: list[list[int]]) -> Answered:
+        """The answer where each hop may find the slots that it reached, or the last before it."""
+        order = sorted({slot for some in reached for slot in some}, key=slots.written.__getitem__)
+        story = tuple(slots.sentences[slot] for slot in order)
+        numbers = self.encoded([StoryQuestion(story, question, "")])
+        latest_first = order[::-1]
+        by_hop = [*reached, *[reached[-1]] * (self.hops - len(reached))]
+        candidates = torch.tensor([[[one in some for one in latest_first] for some in by_hop]])
+        places, support = self.predicted(numbers, candidates)
+        found = [slots.sentences[latest_first[ago]] for ago in support[0].tolist() if ago != NONE]
         return Answered(self.answers[int(places[0])], tuple(found))
+
+    def clusters(self, n: int, seed: int = 0) -> ClusterHash:
+        """A hash by clusters of the words, as U_O embeds them in a sentence of the memory.
+
+        Raises:
+            ValueError: there are more clusters than words, or a number is wrong.
+
+        Example:
+            >>> question = StoryQuestion(("Mary is here.",), "Where is Mary?", "here", (0,))
+            >>> len(MemNN.of([question]).clusters(2)("Where is Mary?")) in (1, 2)
+            True
+        """
+        words = sorted(self.features.words)
+        rows = [self.features.row_of(word) for word in words]
+        return ClusterHash(words, self.output.candidate[rows], n, seed)
 
 
 def _filled(rows: list[list[int]], value: int) -> Int64[Tensor, "rows longest"]:

@@ -16,6 +16,7 @@ from rarememory.data.babi import StoryQuestion
 from rarememory.readers.memnn import MemNN, SupportedQuestions
 from rarememory.readers.questions import UNKNOWN
 from rarememory.readers.response import ranking_loss
+from rarememory.readers.stored import load_checkpoint
 
 _AT_ONCE = 100
 
@@ -106,10 +107,11 @@ class SupportedTraining:
         """Train to the end, from the checkpoint if there is one; it is written after every epoch.
 
         Raises:
-            ValueError: the checkpoint is of a training with another recipe.
+            ValueError: the checkpoint is damaged, or of a training with another recipe, reader or
+                number of questions.
         """
         if checkpoint is not None and checkpoint.exists():
-            self.load_state_dict(torch.load(checkpoint, weights_only=True), str(checkpoint))
+            self.load_state_dict(load_checkpoint(checkpoint), str(checkpoint))
         while self.epoch < self.recipe.epochs:
             begin = time.perf_counter()
             self.advance()
@@ -169,7 +171,7 @@ class SupportedTraining:
     def state_dict(self) -> dict[str, Any]:
         """All that a training needs to go on, to the bit."""
         return {
-            "facts": str(asdict(self.recipe)),
+            "facts": self._facts(),
             "reader": self.reader.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -181,17 +183,21 @@ class SupportedTraining:
         """Go on from such a state.
 
         Raises:
-            ValueError: it is of a training with another recipe.
+            ValueError: it is of a training with another recipe, reader or number of questions.
         """
-        if state["facts"] != str(asdict(self.recipe)):
+        if state["facts"] != self._facts():
             raise ValueError(
-                f"{name} is of {state['facts']}, and this training is of "
-                f"{asdict(self.recipe)}: use the options of that one, or remove the file"
+                f"{name} is of {state['facts']}, and this training is of {self._facts()}: use the "
+                "options of that one, or remove the file"
             )
         self.reader.load_state_dict(state["reader"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
+
+    def _facts(self) -> str:
+        shapes = [tuple(one.shape) for one in self.reader.parameters()]
+        return f"{asdict(self.recipe)}, {len(self.questions)} questions, weights of {shapes}"
 
 
 @torch.no_grad()

@@ -119,8 +119,8 @@ def encode_questions(
     """The questions as tensors; of a longer story the last `memory_size` sentences.
 
     Raises:
-        ValueError: a word of a story or a question is not in the vocabulary, a story is empty, or
-            there are no questions.
+        ValueError: a word of a story or a question is not in the vocabulary, a sentence or a
+            question has no word, a story is empty, or there are no questions.
 
     Example:
         >>> question = StoryQuestion(("Mary is here.",), "Where is Bob?", "here")
@@ -130,7 +130,8 @@ def encode_questions(
     """
     if not questions:
         raise ValueError("there are no questions to answer")
-    rows: dict[str, int] = {"": PADDING}
+    # Row 0 is PADDING, which no sentence is.
+    rows: dict[str | None, int] = {None: PADDING}
     stories = []
     asked = []
     for number, one in enumerate(questions, 1):
@@ -139,7 +140,7 @@ def encode_questions(
         kept = reversed(one.story[-memory_size:])
         stories.append([rows.setdefault(sentence, len(rows)) for sentence in kept])
         asked.append(rows.setdefault(one.question, len(rows)))
-    sentences = [vocabulary.ids(words_of(sentence)) for sentence in rows]
+    sentences = [vocabulary.ids(_said(one)) if one is not None else [] for one in rows]
     return Questions(
         _filled(sentences),
         _filled(stories),
@@ -147,6 +148,13 @@ def encode_questions(
         torch.tensor(asked),
         torch.tensor([vocabulary.get(one.answer) for one in questions]),
     )
+
+
+def _said(sentence: str) -> tuple[str, ...]:
+    words = words_of(sentence)
+    if not words:
+        raise ValueError(f"there is no word in {sentence!r}")
+    return words
 
 
 def _filled(rows: list[list[int]]) -> Int64[Tensor, "rows longest"]:

@@ -164,19 +164,26 @@ class StorySlots:
     @property
     def story(self) -> tuple[str, ...]:
         """Its sentences in the order of writing."""
-        return self._in_order(range(len(self.sentences)))
+        return tuple(self.sentences[slot] for slot in self._in_order(range(len(self.sentences))))
 
     def candidates(self, question: str) -> tuple[str, ...]:
         """The sentences that share a bucket with a question, in the order of writing.
 
         All of them without a hash, or if no sentence shares a bucket.
         """
-        buckets = [self._buckets.get(bucket, set()) for bucket in self._of(question)]
+        return tuple(self.sentences[slot] for slot in self.reached(question))
+
+    def reached(self, *texts: str) -> list[int]:
+        """The slots of the sentences that share a bucket with one of the texts, as `candidates`.
+
+        The texts of the first hop are the question; those of a later one also what was found.
+        """
+        buckets = [self._buckets.get(bucket, set()) for text in texts for bucket in self._of(text)]
         found: set[int] = set().union(*buckets)
-        return self._in_order(found) if found else self.story
+        return self._in_order(found or range(len(self.sentences)))
 
     def _of(self, sentence: str) -> frozenset[Any]:
         return frozenset() if self.hash_ is None else self.hash_(sentence)
 
-    def _in_order(self, slots: Iterable[int]) -> tuple[str, ...]:
-        return tuple(self.sentences[slot] for slot in sorted(slots, key=self.written.__getitem__))
+    def _in_order(self, slots: Iterable[int]) -> list[int]:
+        return sorted(slots, key=self.written.__getitem__)

@@ -3,7 +3,9 @@
 import json
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -12,6 +14,29 @@ from rarememory.readers.memn2n import MemN2N
 from rarememory.readers.questions import Vocabulary
 
 _KIND = "rarememory.readers.MemN2N"
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that a training of readers wrote.
+
+    Raises:
+        ValueError: the file is damaged, or no such state.
+
+    Example:
+        >>> load_checkpoint(Path("nowhere.pt"))
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] No such file or directory: 'nowhere.pt'
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+    except OSError:
+        raise
+    # A damaged file makes pickle raise almost anything.
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint: remove the file ({error})") from error
+    if not isinstance(state, dict) or "facts" not in state:
+        raise ValueError(f"{path} is no checkpoint of a reader: remove the file")
+    return state
 
 
 def save_reader(path: str | PathLike[str], reader: MemN2N, vocabulary: Vocabulary) -> None:

@@ -143,7 +143,7 @@ class SupportScorer(nn.Module):
         questions: Float[Tensor, "questions features"],
         stories: Int64[Tensor, "questions slots"],
         lengths: Int64[Tensor, " questions"],
-        candidates: Bool[Tensor, "questions slots"] | None = None,
+        candidates: Bool[Tensor, "questions hops slots"] | None = None,
     ) -> Int64[Tensor, "questions hops"]:
         """The places in the stories of the supporting sentences, in the order found; NONE after.
 
@@ -152,18 +152,18 @@ class SupportScorer(nn.Module):
             questions: features of every question.
             stories: rows of `bags`, the latest first.
             lengths: of the stories.
-            candidates: the slots that may be found, as a hash chooses them; None for all.
+            candidates: the slots that each hop may find, as a hash chooses them; None for all.
         """
         values = self.embedded(bags @ self.candidate)[stories]
         free = torch.arange(stories.shape[1]) < lengths.unsqueeze(1)
-        free = free if candidates is None else free & candidates
         x, x_ago = self.asking(questions), torch.full_like(lengths, ALWAYS)
         going = torch.ones(len(stories), dtype=torch.bool)
         found = []
         for hop in range(self.hops):
             embedded = self.at_hop(x, hop)
             scores = torch.einsum("bd,bmd->bm", embedded, values)
-            best = self.winner(embedded, x_ago, scores, free)
+            allowed = free if candidates is None else free & candidates[:, hop]
+            best = self.winner(embedded, x_ago, scores, allowed)
             going = going & (best != NONE)
             place = best.clamp(min=0).unsqueeze(1)
             if self.adaptive and hop:

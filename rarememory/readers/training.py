@@ -16,6 +16,7 @@ from rarememory.base.validation import check_count, check_finite, check_positive
 from rarememory.readers.memn2n import MemN2N
 from rarememory.readers.noise import noisy_times
 from rarememory.readers.questions import UNKNOWN, Questions
+from rarememory.readers.stored import load_checkpoint
 
 _AT_ONCE = 256
 
@@ -250,10 +251,10 @@ class Training:
             watch: called after every epoch.
 
         Raises:
-            ValueError: the checkpoint is of a training with another recipe or reader.
+            ValueError: the checkpoint is damaged, or of a training with another recipe or reader.
         """
         if checkpoint is not None and checkpoint.exists():
-            self.load_state_dict(torch.load(checkpoint, weights_only=True), str(checkpoint))
+            self.load_state_dict(load_checkpoint(checkpoint), str(checkpoint))
         while not self.ended:
             begin = time.perf_counter()
             epoch = self.advance()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.summary import ROOT, TABLES, collect, main, outdated, render
+from benchmarks.summary import PAGES, ROOT, TABLES, collect, main, outdated, render
 
 BLOCKS = "".join(f"<!-- table:{name} -->\n<!-- end:{name} -->\n" for name in TABLES)
 FIVE_WAY = "omniglot.vinyals.sighting.5w1s"
@@ -11,10 +11,10 @@ FIVE_WAY = "omniglot.vinyals.sighting.5w1s"
 @pytest.fixture
 def repo(tmp_path):
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-    (tmp_path / "docs" / "howto").mkdir(parents=True)
-    (tmp_path / "docs" / "howto" / "shard-a-memory.md").write_text("# Shard\n")
+    for page in PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_text("# Page\n")
     (tmp_path / "README.md").write_text(f"# Title\n\n{BLOCKS}\nThe end.\n")
-    (tmp_path / "docs" / "results.md").write_text("# Results\n")
     return tmp_path
 
 
@@ -45,6 +45,20 @@ def test_the_summary_is_flat_sorted_and_names_its_sources(repo):
         ("a.first", {"value": 0.5, "source": "b.json"}),
         ("z.last", {"value": 2, "source": "a.json"}),
     ]
+
+
+def test_the_minutes_of_trainings_are_those_of_their_reports(repo):
+    put(repo, "a.json", {"z.last": 2}, report={"seconds": 90.0, "restarts": 3})
+    put(repo, "b.json", {}, reports={"1": {"seconds": 30}, "2": {"seconds": 6}})
+    values = {
+        key: entry["value"] for key, entry in collect(repo / "benchmarks" / "results").items()
+    }
+    assert values == {
+        "a.report.minutes": 1.5,
+        "b.reports.1.minutes": 0.5,
+        "b.reports.2.minutes": 0.1,
+        "z.last": 2,
+    }
 
 
 def test_the_summary_is_no_result_of_its_own(repo):
@@ -135,9 +149,7 @@ def test_a_block_that_ends_before_it_starts_is_refused(repo):
     readme = repo / "README.md"
     block = "<!-- table:speed -->\n<!-- end:speed -->"
     readme.write_text(readme.read_text().replace(block, "\n".join(reversed(block.split("\n")))))
-    assert refusal(repo).startswith(
-        "README.md and docs/results.md and docs/howto/shard-a-memory.md"
-    )
+    assert refusal(repo).startswith(" and ".join(PAGES))
     assert refusal(repo).endswith(": 1 of the tables end before they start")
 
 

@@ -63,6 +63,10 @@ def test_what_cannot_be_answered_is_said(reader):
     assert "the story of question 1 is empty" in wrong.output
     wrong = run(f"{STORY} Where is the ring?", "--reader", path, code=1)
     assert "the word 'ring' was not in training" in wrong.output
+    wrong = run(f"{STORY} ?", "--reader", path, code=1)
+    assert "there is no word in '?'" in wrong.output
+    wrong = run(f"{STORY} Where is the apple", "--reader", path, code=1)
+    assert 'nothing was asked: a question ends with "?"' in wrong.output
     assert "No such file" in run(STORY, "--reader", "nowhere", code=1).output
 
 

@@ -1,5 +1,7 @@
 """Reading bAbI: what a file says, what is refused, and the real one where there is one."""
 
+import io
+import random
 import tarfile
 
 import pytest
@@ -37,6 +39,8 @@ def test_a_story_is_the_sentences_before_the_question_without_the_questions():
         ("1 A.\n2 B?\tC\tx", r"line 2 of f rests on the sentence x"),
         ("1 A.\n2 B?\t\t1", "line 2 of f is not a question, a tab, an answer"),
         ("1 A.\n2 B?\tC\t1\t1", "line 2 of f is not a question, a tab, an answer"),
+        ("1 A.\n2 B? C 1", "line 2 of f is not a question, a tab, an answer"),
+        ("1 A.\n2 B?\t", "line 2 of f is not a question, a tab, an answer"),
     ],
 )
 def test_a_malformed_line_is_refused_by_its_number(text, sentence):
@@ -77,6 +81,34 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "broken.tar.gz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="is no archive of bAbI"):
         read_babi(tmp_path / "broken.tar.gz")
+
+
+def test_a_question_may_have_no_support():
+    (question,) = parse_babi(["1 A.", "2 B?\tC"])
+    assert (question.answer, question.support) == ("c", ())
+
+
+def test_damaged_files_are_refused_by_their_names(tmp_path):
+    folder = made(tmp_path / "unpacked")
+    digits = bytes(random.Random(0).choices(b"0123456789", k=300_000))
+    packed = tmp_path / "babi.tar.xz"
+    with tarfile.open(packed, "w:xz") as archive:
+        other = tarfile.TarInfo("digits")
+        other.size = len(digits)
+        archive.addfile(other, io.BytesIO(digits))
+        archive.add(folder, folder.name)
+    damaged = bytearray(packed.read_bytes())
+    damaged[60_000:60_100] = bytes(100)
+    packed.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"babi.tar.xz' is no archive of bAbI: Corrupt"):
+        read_babi(packed)
+    train = folder / "en" / "qa1_single-supporting-fact_train.txt"
+    train.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"fact_train.txt' is no text in UTF-8"):
+        read_babi(folder)
+    train.write_text("1 A.\n")
+    with pytest.raises(ValueError, match=r"there is no question in qa1_single-supporting-fact_tra"):
+        read_babi(folder)
 
 
 def test_the_real_one_has_a_thousand_questions_a_part():

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from rarememory import Memory
-from rarememory.readers.attention import MultiHopReader, attention_weights, hard_read, soft_read
+from rarememory.readers.attention import (
+    MultiHopReader,
+    attention_weights,
+    hard_read,
+    multi_hop_read,
+    soft_read,
+)
 from tests.reader_oracle import dot, softmax
 
 
@@ -35,6 +41,38 @@ def test_a_soft_read_is_the_weighted_sum_of_the_loops_with_gradients():
     expected = torch.autograd.grad(total, (queries, keys, values))
     for one, other in zip(mine, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_several_hops_over_plain_tensors_are_those_of_the_loops_with_gradients():
+    tensors = [
+        drawn(*shape, seed=seed).requires_grad_()
+        for seed, shape in enumerate([(3, 4), (5, 4), (5, 4)])
+    ]
+    queries, keys, values = tensors
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[1, 2:] = False
+    found = multi_hop_read(queries, keys, values, mask, 0.5, hops=3)
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(3):
+        u, held = list(queries[row]), 2 if row == 1 else 5
+        for _ in range(3):
+            p = softmax([dot(u, list(keys[i])) / 0.5 for i in range(held)])
+            u = [u[j] + dot(p, [values[i, j] for i in range(held)]) for j in range(4)]
+        torch.testing.assert_close(found[row], torch.stack(u))
+        total = total + u[0] + 2 * u[3]
+    mine = torch.autograd.grad((found @ found.new_tensor([1, 0, 0, 2])).sum(), tensors)
+    for one, other in zip(mine, torch.autograd.grad(total, tensors), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_several_soft_hops_become_hard_ones_as_the_temperature_goes_to_zero():
+    queries, keys, values = drawn(7, 4), drawn(9, 4, seed=1), drawn(9, 4, seed=2)
+    mask = torch.rand(7, 9, generator=torch.Generator().manual_seed(3)) > 0.4
+    hard = multi_hop_read(queries, keys, values, mask, hops=3, hard=True)
+    soft = multi_hop_read(queries, keys, values, mask, 1e-5, hops=3)
+    torch.testing.assert_close(soft, hard)
+    with pytest.raises(ValueError, match="hops must be an integer of at least 1, not 0"):
+        multi_hop_read(queries, keys, values, hops=0)
 
 
 def test_the_soft_read_becomes_the_hard_read_as_the_temperature_goes_to_zero():

@@ -43,6 +43,15 @@ def test_a_word_unseen_in_training_is_refused_and_an_unseen_answer_counts_as_wro
     assert encode_questions([odd], vocabulary, 50).answers.tolist() == [UNKNOWN]
 
 
+@pytest.mark.parametrize(
+    "change", [{"question": "?"}, {"story": ("Bob sat.", "...")}, {"story": ("",)}]
+)
+def test_what_has_no_word_is_refused(change):
+    vocabulary = Vocabulary.of(QUESTIONS)
+    with pytest.raises(ValueError, match="there is no word in"):
+        encode_questions([QUESTIONS[0]._replace(**change)], vocabulary, 50)
+
+
 def test_an_empty_story_and_no_questions_are_refused():
     vocabulary = Vocabulary.of(QUESTIONS)
     with pytest.raises(ValueError, match="the story of question 1 is empty: 'Where is Mary"):

@@ -7,7 +7,7 @@ import torch
 
 from rarememory.data.babi import StoryQuestion
 from rarememory.readers import MemN2N, Recipe, Training, Vocabulary, encode_questions, noisy_times
-from rarememory.readers.training import errors_of, scaled
+from rarememory.readers.training import Errors, errors_of, scaled
 from tests.reader_oracle import clipped
 
 PLACES = ("hall", "park", "shop", "pool", "barn")
@@ -187,6 +187,21 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     untrained(Recipe(epochs=1, linear_epochs=0)).train(tmp_path / "run.pt")
     with pytest.raises(ValueError, match="use the options of that one, or remove the file"):
         untrained(Recipe(epochs=2, linear_epochs=0)).train(tmp_path / "run.pt")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    (tmp_path / "run.pt").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"run.pt is no checkpoint: remove the file"):
+        untrained(Recipe()).train(tmp_path / "run.pt")
+    torch.save({"epoch": 3}, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run.pt is no checkpoint of a reader"):
+        untrained(Recipe()).train(tmp_path / "run.pt")
+
+
+def test_of_restarts_of_equal_error_the_one_of_the_lowest_loss_is_the_best():
+    error = torch.tensor([0.5, 0.2, 0.2, 0.2])
+    assert Errors(error, torch.tensor([0.0, 3.0, 1.0, 2.0])).best == 2
+    assert Errors(error, torch.tensor([0.0, 1.0, 1.0, 2.0])).best == 1
 
 
 def test_a_solved_task_ends_its_training():
