@@ -377,3 +377,30 @@ def foreign_scores(
 
 def _length(row: Array) -> float:
     return math.sqrt(sum(a * a for a in row))
+
+
+def tuned_logits(
+    query: Vector,
+    keys: Vectors,
+    values: list[int],
+    k: int,
+    temperature: float,
+    host: Vector | None,
+    host_score: float,
+    classes: int,
+) -> list[float | None]:
+    """z_c of the blend over the k nearest keys, with p_host's logarithms for the first classes.
+
+    None where nothing speaks for a class. Keys are scaled to length 1 (Ours).
+    """
+    scores = [dot(unit(query), unit(key)) for key in keys]
+    nearest = sorted(range(len(keys)), key=lambda slot: -scores[slot])[:k]
+    found: list[float | None] = []
+    for number in range(classes):
+        terms = [math.exp(scores[n] / temperature) for n in nearest if values[n] == number]
+        of_host = host is not None and number < len(host)
+        if of_host:
+            terms.append(math.exp(host_score / temperature))
+        z = math.log(math.fsum(terms)) if terms else None
+        found.append(z + host[number] if of_host and host and z is not None else z)
+    return found

@@ -15,7 +15,8 @@ classes against new ones.
 
 `examples` makes batches of what users pass; `blend`, `openset` and `calibration` are the functions
 of scores that the ensembler uses; `learning`, `refreshing` and `doctor` work on a memory and its
-label book; `persistence` and `saving` are the file.
+label book; `tuned_keys` are parameters for a while, which `finetuning` trains; `persistence` and
+`saving` are the file.
 """
 
 from rarememory.classifier.answers import Forgotten as Forgotten
@@ -29,5 +30,7 @@ from rarememory.classifier.calibration import OldAgainstNew as OldAgainstNew
 from rarememory.classifier.classifier import MemoryClassifier as MemoryClassifier
 from rarememory.classifier.classifier import wrap as wrap
 from rarememory.classifier.doctor import Report as Report
+from rarememory.classifier.finetuning import Finetuned as Finetuned
 from rarememory.classifier.openset import Threshold as Threshold
 from rarememory.classifier.refreshing import Drift as Drift
+from rarememory.classifier.tuned_keys import TunableKeys as TunableKeys

@@ -17,9 +17,9 @@ from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import check_count, check_real
-from rarememory.classifier import doctor, examples, refreshing
+from rarememory.classifier import doctor, examples, finetuning, refreshing
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
-from rarememory.classifier.blend import FOUND, BlendWeights, Evidence, resolved
+from rarememory.classifier.blend import FOUND, BlendWeights, Classes, Evidence, resolved
 from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
@@ -63,6 +63,14 @@ from rarememory.classifier.saving import (
     part_of,
     refusals_of,
     rename_old,
+)
+from rarememory.classifier.tuned_keys import (
+    TunableKeys,
+    adopt_untuned,
+    check_untuned,
+    untune,
+    untuned,
+    vote_weights,
 )
 from rarememory.classifier.tuning import best_reader
 from rarememory.classifier.wrappers import rename_wrapped
@@ -226,7 +234,7 @@ class MemoryClassifier(LockedModule):
         """Probabilities of a batch over `classes`, in the present mode and with gradient."""
         features, logits = self._extract(inputs, present_mode=True)
         with self.lock.reading():
-            evidence = self._evidence(features, logits)
+            evidence = self.reader.read(self.memory, self.ensembler, features, logits)
             return self.ensembler.probabilities(evidence, self._class_ids())
 
     @torch.no_grad()
@@ -285,7 +293,10 @@ class MemoryClassifier(LockedModule):
             ids = self._class_ids(among)
             some = None if among is None else ids
             rows = [
-                self.ensembler.probabilities(self._evidence(*batch, some), ids) for batch in outputs
+                self.ensembler.probabilities(
+                    self.reader.read(self.memory, self.ensembler, *batch, some), ids
+                )
+                for batch in outputs
             ]
             values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
             return Probabilities(self._book.labels(ids), values[0] if single else values)
@@ -322,7 +333,10 @@ class MemoryClassifier(LockedModule):
         rows = []
         for batch in batches:
             with self.lock.reading():
-                evidence, ids = self._evidence(*batch), self._class_ids()
+                evidence, ids = (
+                    self.reader.read(self.memory, self.ensembler, *batch),
+                    self._class_ids(),
+                )
                 rows.append(self.ensembler.familiarity(evidence, ids))
         values = torch.cat([self.threshold.new_zeros(0), *rows])
         return values[0] if single else values
@@ -601,10 +615,11 @@ class MemoryClassifier(LockedModule):
         for features, raw, own_ids in batches:
             with self.lock.reading():
                 ids, host_ids = self._class_ids(), self.ensembler.host_ids
-                logits, found = self.ensembler.host_logits(raw), self._evidence(features, raw)
+                found = self.reader.read(self.memory, self.ensembler, features, raw)
                 if own_ids is None:
                     own_ids = ids[self.ensembler.probabilities(found, ids).argmax(1)]
                 with_own = self.ensembler.familiarity(found, ids)
+                logits = self.ensembler.host_logits(raw)
                 evidence = self.reader.without_own_class(
                     self.memory, host_ids, features, logits, own_ids
                 )
@@ -636,6 +651,78 @@ class MemoryClassifier(LockedModule):
         loss: Tensor = recall.loss + vote
         return loss
 
+    @contextmanager
+    def tunable_keys(self) -> Iterator[TunableKeys]:
+        """The remembered keys as a module for any optimizer of torch; they are written back after.
+
+        At the end of the block the keys that have changed take their places in the memory, at unit
+        length. If the block raises, nothing changes. They are tuned by the vote of the nearest
+        ones, whatever the reader is. The next change of what is remembered (`learn`, `forget`,
+        `merge`, `refresh`) goes back to the keys as they were learnt, and so does `untune`:
+        forgetting stays exact. `rarememory.classifier.tuned_keys` has the formula and an example.
+
+        Raises:
+            ValueError: nothing is remembered; or a key is zero or not finite at the end.
+            RuntimeError: at the end something else is remembered than at the beginning.
+        """
+        with self.lock.reading():
+            votes = self.reader.temperature is None
+            weights = self.blend_weights if votes else vote_weights(self.memory)
+            host_ids, ask = self.ensembler.host_ids.clone(), self._batches
+            classes, label = (
+                Classes(self._class_ids(), host_ids),
+                partial(self._labelled, progress=False),
+            )
+            of_host = self.ensembler.host_logits
+            keys = TunableKeys(self.memory, weights, classes, of_host, ask, label)
+        yield keys
+        self.change(partial(keys.write_back, self.memory), whole=True)
+
+    def finetune(
+        self,
+        inputs: Any,
+        labels: Any = None,
+        *,
+        held_out: Any = None,
+        epochs: int = 20,
+        learning_rate: float = 1e-3,
+        patience: int = 5,
+        progress: bool | None = None,
+    ) -> finetuning.Finetuned:
+        """Tune the remembered keys to labelled examples, as long as held-out ones gain by it.
+
+        The examples may be those that were learnt: each is answered without its own key. They are
+        encoded once. The keys of the best epoch are kept, or those before if none is better: the
+        judge is this classifier's own answer to what is held out. After an error, or Ctrl-C, the
+        keys are as before. Then fit the threshold again.
+
+        Args:
+            inputs: examples, as in `learn`, of known classes.
+            labels: as in `learn`.
+            held_out: examples that were not learnt, (inputs, labels) or a loader; if None a fifth
+                of the inputs of each class.
+            epochs: at most so many.
+            learning_rate: of Adam.
+            patience: epochs without gain, after which tuning ends.
+            progress: as in `learn`.
+
+        Raises:
+            ValueError: numbers do not fit, a label is not known, or there is nothing to hold out.
+        """
+        pair = held_out if isinstance(held_out, tuple) else (held_out, None)
+        with torch.inference_mode(False), torch.enable_grad(), self.tunable_keys() as keys:
+            known = [*self._labelled(inputs, labels, progress)]
+            judged = None if held_out is None else [*self._labelled(pair[0], pair[1], progress)]
+            with self.lock.reading():
+                asked = (deepcopy(self.memory), self.reader.having(), self.ensembler)
+                judge = partial(finetuning.Judge, keys, *asked, self._class_ids())
+            bounds = (epochs, learning_rate, patience, self.batch_size)
+            return finetuning.finetune(keys, known, judged, judge, *bounds, progress)
+
+    def untune(self) -> None:
+        """Go back to the keys as they were learnt, to the bit."""
+        self.change(partial(untune, self.memory), whole=True)
+
     def drift(self, loader: Iterable[Any], *, progress: bool | None = None) -> refreshing.Drift:
         """How far remembered keys are from what the encoder gives for their examples now.
 
@@ -646,7 +733,7 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: no ref of the loader is remembered.
         """
-        encoded = self._encoded(loader, progress)
+        encoded = refreshing.encoded(self._extract, loader, progress)
         with self.lock.reading():
             slots_by_ref = self._remembered_book().slots_by_ref()
             new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
@@ -660,13 +747,14 @@ class MemoryClassifier(LockedModule):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        encoded = self._encoded(loader, progress)
+        encoded = refreshing.encoded(self._extract, loader, progress)
 
         def replace() -> refreshing.Drift:
             self.memory.require_writable("refresh")
             slots_by_ref = self._remembered_book().slots_by_ref()
             new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
             drift = refreshing.drift_of(new, self.memory)
+            untune(self.memory)
             self.memory.keys[new.slots] = new.keys
             put_norms(self.memory, new.slots, new.norms)
             # The keys are of the present encoder now.
@@ -674,13 +762,6 @@ class MemoryClassifier(LockedModule):
             return drift
 
         return self.change(replace, whole=True)
-
-    def _encoded(
-        self, loader: Iterable[Any], progress: bool | None
-    ) -> list[tuple[Tensor, list[Label]]]:
-        """Features and refs of the batches: the slots of the refs may change while they run."""
-        batches = examples.batches_with_refs(loader, progress)
-        return [(self._extract(inputs)[0], refs) for inputs, refs in batches]
 
     # Forgetting
 
@@ -696,7 +777,8 @@ class MemoryClassifier(LockedModule):
 
         def empty() -> int:
             ids = self._remembered_book().known_ids(labels)
-            count = self.memory.forget(labels=ids)
+            with untuned(self.memory):
+                count = self.memory.forget(labels=ids)
             self.ensembler.forget_classes(ids)
             self._book = self._remembered_book()
             return count
@@ -722,7 +804,8 @@ class MemoryClassifier(LockedModule):
                     raise ValueError(f"no remembered example has the ref {ref!r}")
             slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
             beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
-            count = self.memory.forget(slots=slots)
+            with untuned(self.memory):
+                count = self.memory.forget(slots=slots)
             self._book = self._remembered_book()
             return Forgotten(count, beside)
 
@@ -745,7 +828,7 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label is not known; then nothing is changed.
         """
-        self._protect(labels, True)
+        _protect(self, labels, True)
 
     def unprotect(self, *labels: Label) -> None:
         """Treat these classes as all others again.
@@ -753,17 +836,7 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label is not known; then nothing is changed.
         """
-        self._protect(labels, False)
-
-    def _protect(self, labels: Iterable[Label], protected: bool) -> None:
-        def change() -> None:
-            self.memory.require_writable("protect" if protected else "unprotect")
-            ids = {*self._remembered_book().known_ids(labels)}
-            now = {*layers_of(self.memory.update).protected}
-            now = now | ids if protected else now - ids
-            self.memory.update = protecting(self.memory.update, now)
-
-        self.change(change, whole=True)
+        _protect(self, labels, False)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -807,6 +880,7 @@ class MemoryClassifier(LockedModule):
         """
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
+        untune(memory)
         return self.take(memory, book, other._example_dims)
 
     @torch.no_grad()
@@ -825,7 +899,8 @@ class MemoryClassifier(LockedModule):
             ids = memory.values.new_tensor([*self._book.ids(labels), EMPTY])
             values = ids[torch.searchsorted(numbers, memory.values).clamp(max=len(numbers))]
             values = values.where(memory.values != EMPTY, EMPTY)
-            slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
+            with untuned(self.memory):
+                slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
             self._book.add(labels)
             for theirs, slot in enumerate(slots.tolist()):
                 if slot != EMPTY:
@@ -959,6 +1034,7 @@ class MemoryClassifier(LockedModule):
         with refusals_of(path):
             empty.check_stored(of_memory)
             check_norms(of_memory)
+            check_untuned(of_memory)
             check_ensembler(of_ensembler)
             check_book(header["book"], of_memory["values"], of_ensembler["host_ids"])
             check_fingerprint(tensors.get("fingerprint"))
@@ -1010,6 +1086,7 @@ class MemoryClassifier(LockedModule):
         rename_old(state_dict, prefix)
         rename_wrapped(state_dict, f"{prefix}extractor.model.", self.model)
         adopt_norms(self.memory, state_dict, f"{prefix}memory.")
+        added = adopt_untuned(self.memory, state_dict, f"{prefix}memory.")
         try:
             book = checked_book(self.memory, self.ensembler, state_dict, prefix, self._to_json)
             if book is not None:
@@ -1021,6 +1098,8 @@ class MemoryClassifier(LockedModule):
                 self.memory.fit_checkpoint(dict(state_dict), f"{prefix}memory.")
         except (ValueError, RuntimeError) as error:
             args[-1].append(str(error))
+            if added:
+                untune(self.memory)
             # Torch goes on to the parts: memory and labels are loaded whole or not at all.
             keep_own(state_dict, prefix, own_tensors(self.memory, self.ensembler))
             return
@@ -1075,21 +1154,15 @@ class MemoryClassifier(LockedModule):
         """The label of each row, one of those asked about, or `unknown`."""
         with self.lock.reading():
             ids = self._class_ids(among)
-            evidence = self._evidence(features, raw, None if among is None else ids)
+            evidence = self.reader.read(
+                self.memory, self.ensembler, features, raw, None if among is None else ids
+            )
             columns = self.ensembler.decide(evidence, ids).tolist()
             numbers = [*ids.tolist(), EMPTY]
             return [
                 self.unknown if numbers[column] == EMPTY else self._book.label(numbers[column])
                 for column in columns
             ]
-
-    def _evidence(
-        self, features: Tensor, raw: Tensor | None, among: Tensor | None = None
-    ) -> Evidence:
-        logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids
-        if among is not None:
-            logits = self.ensembler.logits_among(logits, among)
-        return self.reader.evidence(self.memory, host_ids, features, logits, among)
 
     def _class_ids(self, among: Iterable[Any] | None = None) -> Tensor:
         """The integers of `classes`, or of those of them that are given, ascending."""
@@ -1103,6 +1176,17 @@ class MemoryClassifier(LockedModule):
     def _remembered_book(self) -> LabelBook:
         """The part of the label book that memory and host still use."""
         return self._book.restricted(self.memory.values, self.ensembler.host_ids)
+
+
+def _protect(classifier: MemoryClassifier, labels: Iterable[Label], protected: bool) -> None:
+    def change() -> None:
+        memory = classifier.memory
+        memory.require_writable("protect" if protected else "unprotect")
+        ids = {*classifier._remembered_book().known_ids(labels)}
+        now = {*layers_of(memory.update).protected}
+        memory.update = protecting(memory.update, now | ids if protected else now - ids)
+
+    classifier.change(change, whole=True)
 
 
 wrap = MemoryClassifier

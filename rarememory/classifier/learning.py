@@ -12,6 +12,7 @@ from rarememory.classifier.answers import Learnt
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
 from rarememory.classifier.norms import norms_of, put_norms
+from rarememory.classifier.tuned_keys import untuned
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of
 from rarememory.memory.queries import normalized
@@ -142,7 +143,9 @@ def _write(
     refs: list[list[Label]],
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Write at most as many rows as there are slots: slots, hits, and overwritten integers."""
-    write = memory.write(features, ids)
+    # What was learnt before was tuned without these.
+    with untuned(memory):
+        write = memory.write(features, ids)
     averaged = (write.hits & memory.update.averages(write.hits)).tolist()
     slots, stored = write.slots.tolist(), write.slots
     # A policy may keep not all of them.

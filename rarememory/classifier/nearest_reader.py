@@ -7,6 +7,7 @@ from torch import Tensor
 from rarememory.classifier import openset
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
+from rarememory.classifier.tuned_keys import learnt_keys
 from rarememory.memory import Memory
 
 
@@ -56,7 +57,7 @@ class NearestReader(Reader):
                 "inputs, or unknown="
             )
         slots = memory.state.occupied.nonzero().squeeze(1)
-        keys, own = memory.keys[slots], memory.values[slots]
+        keys, own = learnt_keys(memory)[slots], memory.values[slots]
         without_own = self.without_own_class(memory, host_ids, keys, None, own)
         others = memory(keys, exclude=slots)
         with_own = Evidence(others.scores.float(), others.values, None)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory.classifier.blend import Evidence
+from rarememory.classifier.ensembler import Ensembler
 from rarememory.memory import Memory
 
 
@@ -38,6 +39,20 @@ class Reader(ABC):
         if settings:
             raise ValueError(f"the reader {self.name!r} has no settings, so not {[*settings]}")
         return self
+
+    def read(
+        self,
+        memory: Memory,
+        ensembler: Ensembler,
+        features: Tensor,
+        outputs: Tensor | None,
+        among: Int64[Tensor, " classes"] | None = None,
+    ) -> Evidence:
+        """What the memory says of every row, beside what the model's outputs say as a host."""
+        logits, host_ids = ensembler.host_logits(outputs), ensembler.host_ids
+        if among is not None:
+            logits = ensembler.logits_among(logits, among)
+        return self.evidence(memory, host_ids, features, logits, among)
 
     @abstractmethod
     def evidence(

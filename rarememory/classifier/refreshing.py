@@ -1,14 +1,16 @@
 """Stale keys: after the encoder has changed, remembered examples are encoded again."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.classifier.examples import batches_with_refs
 from rarememory.classifier.labels import Label
 from rarememory.classifier.norms import norms_of
+from rarememory.classifier.tuned_keys import learnt_keys
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
@@ -46,6 +48,16 @@ class NewKeys(NamedTuple):
     slots: Int64[Tensor, " met"]
     keys: Float[Tensor, "met key_dim"]
     norms: Float[Tensor, " met"]
+
+
+def encoded(
+    extract: Callable[[Any], tuple[Tensor, Tensor | None]],
+    loader: Iterable[Any],
+    progress: bool | None,
+) -> list[tuple[Tensor, list[Label]]]:
+    """Features and refs of all batches: the slots of the refs may change while the model runs."""
+    batches = batches_with_refs(loader, progress)
+    return [(extract(inputs)[0], refs) for inputs, refs in batches]
 
 
 @torch.no_grad()
@@ -88,7 +100,7 @@ def new_keys(
 
 
 def drift_of(new: NewKeys, memory: Memory) -> Drift:
-    """How far the memory's keys are from the new ones."""
-    cosines = (new.keys.float() * memory.keys[new.slots].float()).sum(1)
+    """How far the memory's keys, as they were learnt, are from the new ones."""
+    cosines = (new.keys.float() * learnt_keys(memory)[new.slots].float()).sum(1)
     met = len(cosines)
     return Drift(cosines.mean().item(), cosines.min().item(), met, len(memory) - met)

@@ -16,6 +16,7 @@ from rarememory.classifier.invariants import (
     check_settings,
 )
 from rarememory.classifier.norms import NORMS, add_norms, check_norms
+from rarememory.classifier.tuned_keys import UNTUNED, add_untuned, check_untuned
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.budgets import PerClass, Protected, Reservoir
@@ -130,6 +131,8 @@ def empty_memory(
         raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
     if NORMS in tensors and not hasattr(memory, NORMS):
         add_norms(memory)
+    if UNTUNED in tensors:
+        add_untuned(memory)
     weight = tensors.get("projection.weight")
     if memory.projection is not None and weight is not None and weight.is_floating_point():
         memory.projection.to(weight.dtype)
@@ -243,6 +246,7 @@ def checked_book(
     of_ensembler = {**ensembler.state_dict(), **of_ensembler}
     memory.check_stored(of_memory)
     check_norms(of_memory)
+    check_untuned(of_memory)
     check_ensembler(of_ensembler)
     book: dict[str, Any] = own() if state is None else book_of(state)
     check_book(book, of_memory["values"], of_ensembler["host_ids"])

@@ -29,7 +29,7 @@ from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.queries import Rows, recalled
-from rarememory.memory.slots import copy_into, empty, kept_slots
+from rarememory.memory.slots import copy_into, empty, kept_slots, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered
@@ -390,7 +390,7 @@ class ShardedMemory(Memory):
             # them. Torch finds those whose entry is None as attributes all the same.
             self._buffers[name] = None
             self.__dict__[name] = part
-        for name in self._numbers():
+        for name in numbers_of(self):
             self._buffers[name] = self.get_buffer(name).to(device)
         if self.projection is not None:
             self.projection.to(device)
@@ -455,7 +455,7 @@ class ShardedMemory(Memory):
     ) -> tuple[dict[str, Tensor], list[int]]:
         """What the state_dict has for the slots of this process, checked."""
         self.require_writable("load")
-        slots, names = self._slot_buffers(), [*self._slot_buffers(), *self._numbers()]
+        slots, names = self._slot_buffers(), [*self._slot_buffers(), *numbers_of(self)]
         stored = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
         missing = [name for name in names if name not in stored]
         if not stored:

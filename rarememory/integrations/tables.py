@@ -1,7 +1,7 @@
 """Tables: what is remembered as rows of pandas, Parquet or NumPy's npz, and back.
 
 A row is a slot: its label, its refs, its age in writes, whatever else the memory keeps of each slot
-(usage, lengths of means), and its key.
+(usage, lengths of means), and its key, as it was learnt where it is tuned.
 """
 
 from copy import deepcopy
@@ -20,6 +20,7 @@ from rarememory.base.state import EMPTY, MemoryState
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import python_ref
+from rarememory.classifier.tuned_keys import UNTUNED, learnt_keys, untune
 from rarememory.memory import Memory
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _columns(remembered: Memory | MemoryClassifier) -> tuple[list[int], Columns]
         if memory.usage is not None:
             columns["idle"] = memory.usage.idle[slots].cpu().numpy()
             del columns["used"]
-        keys = memory.keys[slots].cpu()
+        keys = learnt_keys(memory)[slots].cpu()
         # NumPy has no bfloat16.
         columns["key"] = keys.to(torch.promote_types(keys.dtype, torch.float32)).numpy()
         return slots.tolist(), columns
@@ -151,7 +152,8 @@ def _columns(remembered: Memory | MemoryClassifier) -> tuple[list[int], Columns]
 def _own_buffers(memory: Memory) -> dict[str, Tensor]:
     """What this memory keeps of each slot beside key, value and write."""
     buffers = memory.named_buffers(recurse=False)
-    return {name: part for name, part in buffers if part.dim() and name not in MemoryState._fields}
+    known = {*MemoryState._fields, UNTUNED}
+    return {name: part for name, part in buffers if part.dim() and name not in known}
 
 
 def _take(remembered: Memory | MemoryClassifier, columns: Columns) -> int:
@@ -179,6 +181,7 @@ def _memory_of(like: Memory, columns: Columns, values: Tensor) -> Memory:
     if unknown := sorted(columns.keys() - known):
         raise ValueError(f"the table has columns {unknown}, and this memory keeps {sorted(known)}")
     memory = deepcopy(like)
+    untune(memory)
     memory.clear()
     memory.resize(max(1, len(values)))
     if not len(values):

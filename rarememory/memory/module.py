@@ -40,7 +40,14 @@ from rarememory.memory.queries import (
     rows_of,
 )
 from rarememory.memory.searching import FilteredSearch
-from rarememory.memory.slots import copy_into, empty, gather, kept_slots, resize_checkpoint
+from rarememory.memory.slots import (
+    copy_into,
+    empty,
+    gather,
+    kept_slots,
+    numbers_of,
+    resize_checkpoint,
+)
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage
 
@@ -598,16 +605,17 @@ class Memory(nn.Module):
         self.register_buffer(name, full)
         self._slot_fills[name] = fill
 
+    def remove_slot_buffer(self, name: str) -> None:
+        """Take away a buffer that `register_slot_buffer` has added."""
+        del self._slot_fills[name]
+        delattr(self, name)
+
     def empty_slots(self, count: int) -> dict[str, Shaped[Tensor, "..."]]:
         """What each per-slot buffer holds in so many empty slots."""
         return {
             name: torch.full((count, *buffer.shape[1:]), self._slot_fills[name]).to(buffer)
             for name, buffer in self._slot_buffers().items()
         }
-
-    def _numbers(self) -> list[str]:
-        """Names of the buffers of one number."""
-        return ["clock", "seed", *(["reads"] if "uses" in self._slot_fills else [])]
 
     def _slot_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name) for name in self._slot_fills}
@@ -667,12 +675,18 @@ class Memory(nn.Module):
         """
         with self.lock.writing():
             everything = {
-                name: self.get_buffer(name) for name in [*self._slot_fills, *self._numbers()]
+                name: self.get_buffer(name) for name in [*self._slot_fills, *numbers_of(self)]
             }
             before = {name: buffer.clone() for name, buffer in everything.items()}
+            fills = dict(self._slot_fills)
             try:
                 yield
             finally:
+                for name in self._slot_fills.keys() - fills.keys():
+                    self.remove_slot_buffer(name)
+                for name in fills.keys() - self._slot_fills.keys():
+                    self.register_buffer(name, everything[name])
+                self._slot_fills = fills
                 copy_into(everything, before)
                 self._half_keys()
 
@@ -796,7 +810,7 @@ class Memory(nn.Module):
             RuntimeError: inside `read_only()`.
         """
         self.require_writable("load")
-        others = [*self._numbers(), *(["projection.weight"] if self.projection else [])]
+        others = [*numbers_of(self), *(["projection.weight"] if self.projection else [])]
         buffers, fills = self._slot_buffers(), self._slot_fills
         resize_checkpoint(
             state_dict, prefix, buffers, fills, others, self.check_stored, self.kept_slots

@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from rarememory.base.state import EMPTY, MemoryState
 
 Fills = Mapping[str, int | float]
+
+
+def numbers_of(memory: nn.Module) -> list[str]:
+    """Names of the buffers of a memory that are one number, and not one for each slot."""
+    return [name for name in ("clock", "seed", "reads") if hasattr(memory, name)]
 
 
 def empty(buffers: Mapping[str, Tensor], fills: Fills, gone: Bool[Tensor, " slots"]) -> None:

@@ -23,6 +23,7 @@ from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.saving import memory_settings, own_tensors, part_of
+from rarememory.classifier.tuned_keys import UNTUNED
 from rarememory.memory.budgets import Protected
 from rarememory.memory.drafts import Draft
 from rarememory.memory.selections import Selection
@@ -325,9 +326,20 @@ class StoredClassifier(MemoryClassifier, Follower):
         """Refused by a RuntimeError: what was learnt is durable, and other workers know it."""
         raise RuntimeError("what a store has cannot be undone: forget what was learnt")
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As of any module, as a transaction: all workers take the state."""
-        return self.change(partial(super().load_state_dict, *args, **kwargs), whole=True)
+    def tunable_keys(self) -> Any:
+        """Refused by a RuntimeError: workers share the keys that were learnt."""
+        raise RuntimeError("the keys of a store are not tuned: other workers answer by them too")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As of any module, as a transaction: all workers take the state.
+
+        Raises:
+            ValueError: as there, or its keys are tuned.
+        """
+        if any(name.endswith(f"memory.{UNTUNED}") for name in state_dict):
+            raise ValueError("a store keeps keys as they were learnt: untune() before")
+        load = partial(super().load_state_dict, state_dict, *args, **kwargs)
+        return self.change(load, whole=True)
 
     def change(self, change: Callable[[], Changed], whole: bool = False) -> Changed:
         """Change the store's state, as a transaction, and then that of this worker.

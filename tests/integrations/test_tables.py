@@ -116,6 +116,20 @@ def test_other_memories_bring_what_they_keep_of_each_slot(tmp_path):
 
 
 @pytest.mark.parametrize("table", ["frame", "parquet", "npz"])
+def test_tuned_keys_go_into_a_table_as_they_were_learnt(table, tmp_path):
+    there = bare(4, update=FirstInFirstOut())
+    there.learn(at(0, 77), ["kea", "weka"])
+    learnt = there.memory.keys.clone()
+    with there.tunable_keys() as keys:
+        keys.keys.data.copy_(at(10, 60))
+    assert not torch.equal(there.memory.keys, learnt)
+    assert torch.equal(taken(there, table, tmp_path).memory.keys, learnt)
+    # And into one that is tuned, which goes back before.
+    assert from_frame(there, to_frame(taken(there, table, tmp_path))) == 2
+    assert torch.equal(there.memory.keys, learnt.repeat(2, 1)[[0, 1, 0, 1]])
+
+
+@pytest.mark.parametrize("table", ["frame", "parquet", "npz"])
 def test_nothing_is_a_table_of_no_rows(table, tmp_path):
     assert len(taken(bare(4), table, tmp_path).memory) == 0
 

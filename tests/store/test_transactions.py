@@ -161,6 +161,13 @@ def test_whatever_would_leave_the_store_behind_is_refused(pair):
         one.memory.write(rows(1), torch.tensor([0]))
     with pytest.raises(RuntimeError, match="cannot be undone"), one.snapshot():
         pass
+    with pytest.raises(RuntimeError, match="not tuned"), one.tunable_keys():
+        pass
+    with pytest.raises(RuntimeError, match="not tuned"):
+        one.finetune(rows(1), ["kea"])
+    state = {**one.state_dict(), "memory.untuned": one.memory.keys.clone()}
+    with pytest.raises(ValueError, match="untune"):
+        one.load_state_dict(state)
     with pytest.raises(TypeError, match="open the store again"):
         __import__("copy").deepcopy(one)
 

@@ -1,0 +1,183 @@
+"""Tuning remembered keys by their own examples, until examples that are held out say enough."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from rarememory.base.progress import progress_bar
+from rarememory.base.validation import check_count, check_positive
+from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.reader import Reader
+from rarememory.classifier.tuned_keys import TunableKeys
+from rarememory.memory import Memory
+
+EVERY = 5
+"""Of so many examples of a class one is held out, where none are given."""
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+
+
+class Labelled(NamedTuple):
+    """Features, the model's logits, and the integers of labels."""
+
+    features: Float[Tensor, "examples key_dim"]
+    logits: Float[Tensor, "examples n_host"] | None
+    ids: Int64[Tensor, " examples"]
+
+    @classmethod
+    def joined(cls, batches: list[Batch]) -> "Labelled":
+        """All batches as one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not batches:
+            raise ValueError("this needs labelled examples, and the loader yields none")
+        features, logits, ids = zip(*batches, strict=True)
+        return cls(
+            torch.cat(features), None if logits[0] is None else torch.cat(logits), torch.cat(ids)
+        )
+
+    def some(self, rows: Tensor) -> "Labelled":
+        """These examples."""
+        logits = None if self.logits is None else self.logits[rows]
+        return Labelled(self.features[rows], logits, self.ids[rows])
+
+    def parted(self) -> tuple["Labelled", "Labelled"]:
+        """The examples without every fifth one of each class, and these.
+
+        Raises:
+            ValueError: no class has five examples.
+        """
+        held = torch.zeros_like(self.ids, dtype=torch.bool)
+        for number in self.ids.unique():
+            held[(self.ids == number).nonzero().squeeze(1)[EVERY - 1 :: EVERY]] = True
+        if not held.any():
+            raise ValueError(f"no class has {EVERY} examples, so none is held out: give held_out=")
+        return self.some(~held), self.some(held)
+
+
+class Merit(NamedTuple):
+    """How well held-out examples are answered; the greater is the better."""
+
+    accuracy: float
+    likelihood: float
+
+
+class Finetuned(NamedTuple):
+    """What tuning did.
+
+    Attributes:
+        epochs: that were run.
+        best: the epoch whose keys are kept; 0 for the keys as they were.
+        before: share of the held-out examples that were answered rightly.
+        after: the same with the keys that are kept.
+
+    Example:
+        >>> Finetuned(epochs=8, best=5, before=0.7, after=0.75).after
+        0.75
+    """
+
+    epochs: int
+    best: int
+    before: float
+    after: float
+
+
+class Judge:
+    """The classifier's own answers to held-out examples, by keys that are not in its memory yet.
+
+    Args:
+        keys: that are tuned.
+        memory: a copy, which is changed; it forgets the held-out examples themselves.
+        reader: that asks it.
+        ensembler: of memory and host.
+        ids: the integers of all classes.
+        held_out: the examples.
+    """
+
+    def __init__(
+        self,
+        keys: TunableKeys,
+        memory: Memory,
+        reader: Reader,
+        ensembler: Ensembler,
+        ids: Tensor,
+        held_out: Labelled,
+    ) -> None:
+        self._memory, self._reader, self._ensembler = memory, reader, ensembler
+        self._ids, self._examples = ids, held_out
+        self._kept = ~keys.own(held_out.features, held_out.ids).any(0)
+        self._slots = keys.slots[self._kept]
+        memory.forget(slots=keys.slots[~self._kept])
+
+    @torch.no_grad()
+    def __call__(self, keys: Tensor) -> Merit:
+        """How well they are answered by these keys."""
+        memory, examples = self._memory, self._examples
+        memory.keys[self._slots] = normalize(keys[self._kept], dim=1).to(memory.keys.dtype)
+        evidence = self._reader.read(memory, self._ensembler, examples.features, examples.logits)
+        p = self._ensembler.probabilities(evidence, self._ids)
+        columns = torch.searchsorted(self._ids, examples.ids)
+        own = p.gather(1, columns.unsqueeze(1)).double()
+        accuracy = (p.argmax(1) == columns).double().mean()
+        return Merit(accuracy.item(), own.clamp(min=1e-12).log().mean().item())
+
+
+def finetune(
+    keys: TunableKeys,
+    examples: list[Batch],
+    held_out: list[Batch] | None,
+    judge_of: Callable[[Labelled], Judge],
+    epochs: int,
+    learning_rate: float,
+    patience: int,
+    batch_size: int,
+    progress: bool | None,
+) -> Finetuned:
+    """Tune the keys in place, to those of the epoch that the judge finds best.
+
+    Args:
+        keys: to tune.
+        examples: to tune with, in an order that is drawn anew, and the same each time.
+        held_out: for the judge; if None, a part of the examples.
+        judge_of: of the keys after each epoch; the keys as they are come first, and win a tie.
+        epochs: at most.
+        learning_rate: of Adam.
+        patience: epochs without a better one, after which tuning ends.
+        batch_size: examples a step.
+        progress: whether to show a bar over the epochs.
+
+    Raises:
+        ValueError: a number is wrong, or there are no examples, or none to hold out.
+    """
+    check_count("epochs", epochs)
+    check_count("patience", patience)
+    check_positive("learning_rate", learning_rate)
+    known = Labelled.joined(examples)
+    known, judged = known.parted() if held_out is None else (known, Labelled.joined(held_out))
+    judge, draw = judge_of(judged), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(keys.parameters(), lr=learning_rate)
+    first = merit = judge(keys.keys)
+    best, kept, epoch = 0, keys.keys.detach().clone(), 0
+    with progress_bar(range(1, epochs + 1), unit="epoch", show=progress) as bar:
+        for epoch in bar:
+            order = torch.randperm(len(known.ids), generator=draw).to(known.ids.device)
+            for rows in order.split(batch_size):
+                losses = keys.losses(*known.some(rows))
+                if len(losses):
+                    optimizer.zero_grad()
+                    losses.mean().backward()
+                    optimizer.step()
+            found = judge(keys.keys)
+            bar.set_postfix(held_out=f"{found.accuracy:.3f}")
+            if found > merit:
+                best, merit, kept = epoch, found, keys.keys.detach().clone()
+            if epoch - best >= patience:
+                break
+    keys.keys.data.copy_(kept)
+    return Finetuned(epoch, best, first.accuracy, merit.accuracy)
