@@ -112,14 +112,6 @@ class Reservoir(ByAgeAndNoise):
         if self.per_class is not None:
             check_count("per_class", self.per_class)
 
-    def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-        """None."""
-        return torch.zeros_like(hits)
-
-    @property
-    def weights(self) -> tuple[float, float]:
-        return 1.0, 0.0
-
 
 @dataclass(frozen=True)
 class Protected(Around):

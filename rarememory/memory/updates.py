@@ -141,12 +141,19 @@ class LeastUsed(ByUsage):
 
 @dataclass(frozen=True)
 class ByAgeAndNoise:
-    """Policies that give up slots by a weighted sum of age and noise, which one pass can find."""
+    """Policies that give up slots by a weighted sum of age and noise, which one pass can find.
+
+    Unless they say otherwise they give up the oldest slot, and average nothing.
+    """
+
+    def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """None."""
+        return torch.zeros_like(hits)
 
     @property
     def weights(self) -> tuple[float, float]:
         """Of the age, and of the noise."""
-        raise NotImplementedError
+        return 1.0, 0.0
 
     def eviction(
         self, ages: Float64[Tensor, " slots"], noise: Float64[Tensor, " slots"]
@@ -206,14 +213,6 @@ class FirstInFirstOut(ByAgeAndNoise):
         >>> [int(memory.write(row, torch.tensor(7)).slots) for row in torch.ones(5, 2)]
         [0, 1, 0, 1, 0]
     """
-
-    def averages(self, hits: Bool[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-        """None."""
-        return torch.zeros_like(hits)
-
-    @property
-    def weights(self) -> tuple[float, float]:
-        return 1.0, 0.0
 
 
 @dataclass(frozen=True)
