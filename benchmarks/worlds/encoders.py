@@ -62,8 +62,7 @@ def sentences(texts: Sequence[str]) -> Encoded:
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.enable_truncation(256)
     tokenizer.no_padding()
-    model: Any = BertModel.from_pretrained(folder, add_pooling_layer=False)
-    model.eval()
+    model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     tokens = [torch.tensor(one.ids) for one in tokenizer.encode_batch(list(texts))]
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
     features = torch.empty(len(tokens), 384)
