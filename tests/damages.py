@@ -275,7 +275,6 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
         "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
-        "Memory._numbers": [condition(False)],
         "Memory.merge": [drop_raise(), drop("require_writable")],
         "Memory._merge": [
             *map(drop_raise, range(2)),
@@ -329,6 +328,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "meets": [operator(">", ">="), drop_raise(0), drop_raise(1)],
     },
     "memory/slots.py": {
+        "numbers_of": [number("reads", "seed")],
         "empty": [drop("masked_fill_")],
         "kept_slots": [operator("<", "!="), unwrap("where")],
         "by_age": [without("stable"), without("stable", 1)],
