@@ -61,6 +61,31 @@ def test_a_text_is_learnt_and_continued():
     assert continued(model, found.words, said, 4) == line.split()[6:10]
 
 
+LINE = "the cat sat on the mat and the dog lay by the door\n"
+
+
+def test_the_gradient_of_all_matrices_is_clipped_together():
+    options = {"memory_size": 3, "hops": 1, "dim": 8}
+    (before,), (after,) = (
+        train_language_model(LINE * 9, epochs=1, clip=clip, **options)[1].validation
+        for clip in (1e-9, 50.0)
+    )
+    assert after < before == pytest.approx(11, rel=0.05)
+
+
+def test_the_learning_rate_falls_where_the_perplexity_does_not(monkeypatch):
+    def trained(told):
+        told = iter(told)
+        monkeypatch.setattr(
+            "rarememory.readers.language_model.perplexity_of", lambda *_: float(next(told))
+        )
+        options = {"memory_size": 3, "hops": 1, "dim": 8}
+        return train_language_model(LINE * 9, epochs=3, **options)[0].words
+
+    assert torch.equal(trained([9, 8, 7]), trained([9, 8, 8]))
+    assert not torch.equal(trained([9, 8, 7]), trained([9, 9, 7]))
+
+
 def test_an_untrained_model_finds_every_word_equally_likely():
     model = MemoryLanguageModel(20, 4, hops=1, dim=8)
     assert perplexity_of(model, torch.randint(20, (50, 5))) == pytest.approx(20, rel=0.05)

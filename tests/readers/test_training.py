@@ -159,6 +159,15 @@ def test_noise_leaves_the_order_of_sentences_and_adds_at_most_a_tenth_of_empty_o
     assert {0, 1} <= shifts
 
 
+def test_a_training_puts_its_noise_into_the_times():
+    tables = []
+    for noise in (0.0, 0.5):
+        training = untrained(Recipe(epochs=1, linear_epochs=0, noise=noise))
+        training.advance()
+        tables.append(training.reader.tables)
+    assert not torch.equal(*tables)
+
+
 def test_without_noise_the_times_are_the_columns():
     times = noisy_times(torch.tensor([3, 5]), 5, 0.0, torch.Generator())
     assert times[1].tolist() == [0, 1, 2, 3, 4]
