@@ -694,7 +694,7 @@ class MemoryClassifier(LockedModule):
         The examples may be those that were learnt: each is answered without its own key. They are
         encoded once. The keys of the best epoch are kept, or those before if none is better: the
         judge is this classifier's own answer to what is held out. After an error, or Ctrl-C, the
-        keys are as before. Then fit the threshold again.
+        keys are as before. Beside a host, calibrate before and after. Then fit the threshold again.
 
         Args:
             inputs: examples, as in `learn`, of known classes.
