@@ -22,24 +22,7 @@
 #include <thread>
 #include <vector>
 
-extern "C" {
-void rarememory_nearest(const float*, int64_t, const float*, int64_t, int64_t, const bool*, int64_t,
-                        float, int, int64_t*);
-void rarememory_code(const float*, int64_t, int64_t, const int64_t*, int64_t, uint8_t*, float*,
-                     float*, int);
-int64_t rarememory_nearest_coded(const float*, int64_t, const float*, int64_t, int64_t,
-                                 const uint8_t*, const float*, const float*, const bool*, int64_t,
-                                 float, int, const int64_t*, int64_t, int64_t*);
-void rarememory_nearest_pair(const float*, int64_t, const float*, int64_t, int64_t, const int64_t*,
-                             const int64_t*, float, int, int64_t*, int64_t*);
-void rarememory_evict_oldest(const int64_t*, const int64_t*, int64_t, int64_t, double, double,
-                             int64_t, const int64_t*, int64_t, int64_t, int64_t*);
-void rarememory_write(float*, int64_t, int64_t*, int64_t*, int64_t*, const float*, const int64_t*,
-                      int64_t, const int64_t*, const bool*, const bool*, const int64_t*, int64_t,
-                      double, int64_t*, int64_t*);
-void rarememory_score(const float*, int64_t, const float*, int64_t, const int64_t*, int64_t, int,
-                      float*);
-}
+#include "sanitized.h"
 
 // OpenMP
 
@@ -95,7 +78,7 @@ void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned) 
 
 namespace {
 
-constexpr int64_t EMPTY = -1, GROUP = 64;
+constexpr int64_t EMPTY = -1, GROUP = 64, BLOCK = 100;
 constexpr int OMP_THREADS = 2, READERS = 4, ROWS = 9;
 using Random = std::mt19937_64;
 
@@ -123,6 +106,41 @@ Buffer<float> units(int64_t rows, int64_t dim, Random& random) {
     }
     return made;
 }
+
+void check(bool right, const char* otherwise) {
+    if (right) return;
+    std::puts(otherwise);
+    std::exit(3);
+}
+
+template <class T>
+bool same(const Buffer<T>& one, const Buffer<T>& other) {
+    return std::equal(one.data(), one.data() + one.size, other.data());
+}
+
+/// What a read writes.
+struct Found {
+    Buffer<float> units, scores;
+    Buffer<int64_t> slots, values;
+
+    Found(int64_t rows, int64_t k, int64_t dim)
+        : units(rows * dim), scores(rows * k), slots(rows * k), values(rows * k) {}
+    bool operator==(const Found& other) const {
+        return same(slots, other.slots) && same(scores, other.scores) && same(values, other.values);
+    }
+};
+
+/// The labels, and what a read of pairs writes.
+struct Pairs {
+    Buffer<int64_t> labels, slots, values;
+    Buffer<float> units, lengths, scores, keys, slopes, loss;
+
+    Pairs(int64_t rows, int64_t dim, Random& random)
+        : labels(rows), slots(2 * rows), values(2 * rows), units(rows * dim), lengths(rows),
+          scores(2 * rows), keys(2 * rows * dim), slopes(2 * rows), loss(1) {
+        for (int64_t row = 0; row < rows; ++row) labels[row] = random() % 7;
+    }
+};
 
 /// Slots: few, or enough for a team of threads.
 int64_t some_size(Random& random) { return 1 + random() % (random() % 4 ? 700 : 9000); }
@@ -157,30 +175,50 @@ struct Memory {
         std::shared_lock<std::shared_mutex> lock(mutex);
         const int64_t batch = random() % 3 ? 1 : ROWS, k = std::min<int64_t>(slots, 1 + random() % 40);
         const float tolerance = float(dim + 10) * 0x1p-23f;
-        Buffer<float> queries = units(batch, dim, random), scores(batch * k);
-        Buffer<bool> occupied(slots);
-        for (int64_t slot = 0; slot < slots; ++slot) occupied[slot] = values[slot] != EMPTY;
-        Buffer<int64_t> found(batch * k), other(batch * k), labels(batch), positive(batch),
-            negative(batch), sampled(2, int64_t(random() % slots));
-        for (int64_t row = 0; row < batch; ++row) labels[row] = random() % 7;
-        rarememory_nearest(queries.data(), batch, keys.data(), slots, dim, occupied.data(), k,
+        Buffer<float> queries = units(batch, dim, random);
+        Buffer<int64_t> sampled(2, int64_t(random() % slots));
+        Found plain(batch, k, dim), coded(batch, k, dim);
+        auto read = [&](bool with_codes, Found& found) {
+            return rarememory_read(
+                queries.data(), batch, keys.data(), slots, dim, with_codes ? bytes.data() : nullptr,
+                steps.data(), off.data(), values.data(), k, tolerance, OMP_THREADS, sampled.data(),
+                sampled.size, found.units.data(), found.slots.data(), found.scores.data(),
+                found.values.data());
+        };
+        check(read(false, plain) == 0 && read(true, coded) >= 0, "a read failed");
+        check(plain == coded, "codes changed an answer");
+        Buffer<float> scores(batch * k), of_them(batch * dim);
+        rarememory_score(plain.units.data(), batch, keys.data(), dim, plain.slots.data(), k,
+                         OMP_THREADS, scores.data());
+        check(same(scores, plain.scores), "a score is another one");
+        rarememory_normalize(queries.data(), batch, dim, of_them.data());
+        check(same(of_them, plain.units), "a length is another one");
+        Pairs pairs(batch, dim, random);
+        const int64_t done = rarememory_read_pair(
+            queries.data(), batch, keys.data(), slots, dim, values.data(), pairs.labels.data(), 0.1f,
+            tolerance, OMP_THREADS, pairs.units.data(), pairs.lengths.data(), pairs.slots.data(),
+            pairs.scores.data(), pairs.values.data(), pairs.keys.data(), pairs.slopes.data(),
+            pairs.loss.data());
+        check(done == 0, "a pair was not read");
+        read_among(queries, k, tolerance, random);
+    }
+
+    /// Of some slots only: the same ones for all queries, or other ones for each.
+    void read_among(const Buffer<float>& queries, int64_t k, float tolerance, Random& random) {
+        const int64_t batch = queries.size / dim, stride = random() % 2 ? slots : 0;
+        Buffer<bool> marks(stride ? batch * slots : slots);
+        const uint64_t one_of = random() % 2 ? 2 : 100;
+        for (int64_t i = 0; i < marks.size; ++i) marks[i] = random() % one_of == 0;
+        if (!stride) {
+            Buffer<int64_t> labels(2, 1);
+            labels[1] = random() % 2 ? 5 : int64_t(1) << 40;
+            rarememory_mark(values.data(), slots, labels.data(), labels.size, marks.data());
+        }
+        Buffer<int64_t> found(batch * k, -2);
+        rarememory_nearest(queries.data(), batch, keys.data(), slots, dim, marks.data(), stride, k,
                            tolerance, OMP_THREADS, found.data());
-        const int64_t missed = rarememory_nearest_coded(
-            queries.data(), batch, keys.data(), slots, dim, bytes.data(), steps.data(), off.data(),
-            occupied.data(), k, tolerance, OMP_THREADS, sampled.data(), sampled.size, other.data());
-        for (int64_t row = 0; row < batch; ++row) {
-            std::sort(&found[row * k], &found[row * k] + k);
-            std::sort(&other[row * k], &other[row * k] + k);
-        }
-        if (missed < 0 || !std::equal(found.data(), found.data() + found.size, other.data())) {
-            std::puts("codes changed an answer");
-            std::exit(3);
-        }
-        rarememory_score(queries.data(), batch, keys.data(), dim, found.data(), k, OMP_THREADS,
-                         scores.data());
-        rarememory_nearest_pair(queries.data(), batch, keys.data(), slots, dim, values.data(),
-                                labels.data(), tolerance, OMP_THREADS, positive.data(),
-                                negative.data());
+        for (int64_t i = 0; i < found.size; ++i)
+            check(found[i] == EMPTY || marks[i / k * stride + found[i]], "a slot is not marked");
     }
 
     void write(Random& random) {
@@ -198,12 +236,91 @@ struct Memory {
             nearest[row] = slot, labels[row] = values[slot];
             averaged[row] = true, inserted[row] = false;
         }
-        rarememory_evict_oldest(values.data(), written.data(), clock, int64_t(random()), 1.0, 0.5,
-                                slots, nearest.data(), batch, batch, free.data());
-        rarememory_write(keys.data(), dim, values.data(), written.data(), &clock, queries.data(),
-                         labels.data(), batch, nearest.data(), averaged.data(), inserted.data(),
-                         free.data(), batch, 1e-12, slots_of.data(), overwritten.data());
+        const uint64_t state = random();
+        rarememory_evict_oldest(values.data(), written.data(), clock, state, 1.0, 0.5, slots,
+                                nearest.data(), batch, batch, free.data());
+        check(same(free, evicted_in_blocks(state, nearest, batch)), "another slot is given up");
+        if (random() % 2) {
+            const int64_t seed = int64_t(state);
+            rarememory_write_at_once(keys.data(), slots, dim, values.data(), written.data(), &clock,
+                                     &seed, queries.data(), labels.data(), batch, nearest.data(), 1,
+                                     1, 1.0, 0.5, 1e-12, slots_of.data(), averaged.data(),
+                                     overwritten.data());
+        } else {
+            rarememory_write(keys.data(), dim, values.data(), written.data(), &clock, queries.data(),
+                             labels.data(), batch, nearest.data(), averaged.data(), inserted.data(),
+                             free.data(), batch, 1e-12, slots_of.data(), overwritten.data());
+        }
         code(slots_of.data(), batch);
+    }
+
+    Buffer<int64_t> evicted_in_blocks(uint64_t state, const Buffer<int64_t>& keep, int64_t count) {
+        Buffer<int64_t> chosen(count, EMPTY);
+        Buffer<double> of_chosen(count), priorities(slots);
+        rarememory_noise(state, slots, priorities.data());
+        for (int64_t slot = 0; slot < slots; ++slot)
+            priorities[slot] = double(clock - written[slot]) + 0.5 * priorities[slot];
+        for (int64_t first = 0; first < slots; first += BLOCK) {
+            const int64_t size = std::min(BLOCK, slots - first);
+            rarememory_evict(priorities.data() + first, values.data() + first, first, size,
+                             keep.data(), keep.size, count, of_chosen.data(), chosen.data());
+        }
+        return chosen;
+    }
+};
+
+/// Memories of one size, one after the other in their buffers.
+struct Memories {
+    int64_t count, slots, dim;
+    Buffer<float> keys;
+    Buffer<int64_t> values, written, clocks, seeds;
+    std::shared_mutex mutex;
+
+    explicit Memories(Random& random)
+        : count(1 + random() % 5), slots(some_size(random) / 2 + 1), dim(1 + random() % 40),
+          keys(units(count * slots, dim, random)), values(count * slots, EMPTY),
+          written(count * slots), clocks(count), seeds(count, 7) {}
+
+    Found read_all(const Buffer<float>& queries, int64_t k) {
+        const int64_t rows = queries.size / dim;
+        Found found(rows, k, dim);
+        const int64_t done = rarememory_read_each(
+            count, queries.data(), rows / count, keys.data(), slots, dim, values.data(), k, 1e-5f,
+            OMP_THREADS, found.units.data(), found.slots.data(), found.scores.data(),
+            found.values.data());
+        check(done == 0, "a read of memories failed");
+        return found;
+    }
+
+    void read(Random& random) {
+        std::shared_lock<std::shared_mutex> shared(mutex);
+        const int64_t batch = 1 + random() % ROWS, rows = count * batch;
+        Buffer<float> queries = units(rows, dim, random);
+        read_all(queries, std::min<int64_t>(slots, 1 + random() % 9));
+        Pairs pairs(rows, dim, random);
+        pairs.loss = Buffer<float>(count);
+        const int64_t done = rarememory_read_pair_each(
+            count, queries.data(), batch, keys.data(), slots, dim, values.data(),
+            pairs.labels.data(), 0.1f, 1e-5f, OMP_THREADS, pairs.units.data(), pairs.lengths.data(),
+            pairs.slots.data(), pairs.scores.data(), pairs.values.data(), pairs.keys.data(),
+            pairs.slopes.data(), pairs.loss.data());
+        check(done == 0, "a pair of memories was not read");
+    }
+
+    void write(Random& random) {
+        std::unique_lock<std::shared_mutex> alone(mutex);
+        const int64_t batch = std::min<int64_t>(slots, 1 + random() % ROWS), rows = count * batch;
+        Buffer<float> queries = units(rows, dim, random);
+        const int64_t k = std::min<int64_t>(slots, 2);
+        const Found found = read_all(queries, k);
+        Buffer<int64_t> labels(rows), slots_of(rows), overwritten(rows);
+        Buffer<bool> hits(rows);
+        for (int64_t row = 0; row < rows; ++row) labels[row] = random() % 7;
+        const int64_t done = rarememory_write_each(
+            count, keys.data(), slots, dim, values.data(), written.data(), clocks.data(),
+            seeds.data(), queries.data(), labels.data(), batch, found.slots.data(), k, 1, 1.0, 0.5,
+            1e-12, OMP_THREADS, slots_of.data(), hits.data(), overwritten.data());
+        check(done == 0, "a write of memories failed");
     }
 };
 
@@ -214,14 +331,18 @@ int main(int count, char** arguments) {
     const int turns = count > 2 ? std::atoi(arguments[2]) : 20;
     Random random(seed);
     Memory memory(some_size(random), 1 + random() % 80, random);
+    Memories memories(random);
     std::vector<std::thread> threads;
-    auto repeat = [&](uint64_t own, void (Memory::*what)(Random&)) {
-        Random mine(seed * 64 + own);
-        for (int turn = 0; turn < turns; ++turn) (memory.*what)(mine);
+    // Each with numbers of its own.
+    auto start = [&](auto& of, auto what) {
+        threads.emplace_back([&, what, mine = Random(seed * 64 + threads.size())]() mutable {
+            for (int turn = 0; turn < turns; ++turn) (of.*what)(mine);
+        });
     };
-    for (uint64_t own = 0; own < READERS; ++own) threads.emplace_back(repeat, own, &Memory::read);
-    for (uint64_t own = 0; own < 2; ++own)
-        threads.emplace_back(repeat, READERS + own, &Memory::write);
+    for (int reader = 0; reader < READERS; ++reader) start(memory, &Memory::read);
+    for (int reader = 0; reader < 2; ++reader) start(memories, &Memories::read);
+    for (int writer = 0; writer < 2; ++writer) start(memory, &Memory::write);
+    start(memories, &Memories::write);
     for (std::thread& thread : threads) thread.join();
     std::printf("done with %d teams\n", teams.load());
 }

@@ -4,6 +4,7 @@ Each build is run with one seed after another and must report nothing. The same 
 damage put in must be reported, or the sanitizers would look at nothing.
 """
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -16,7 +17,7 @@ import rarememory.native
 from benchmarks.soak.campaign import Campaign, Tries
 
 SOURCES = Path(rarememory.native.__file__).parent
-DRIVER = Path(__file__).with_name("sanitized.cpp")
+DRIVER, DECLARED = (Path(__file__).with_name(f"sanitized.{end}") for end in ("cpp", "h"))
 TURNS = 30
 FLAGS = ("-std=c++17", "-O1", "-g", "-march=native", "-fopenmp", "-fno-sanitize-recover=all")
 
@@ -30,11 +31,12 @@ class Build(NamedTuple):
     damaged: str = ""
 
 
+_ADDRESS = "address,undefined"
 BUILDS = {
-    "address": Build("address,undefined"),
+    "address": Build(_ADDRESS),
     "thread": Build("thread"),
     "address_damaged": Build(
-        "address,undefined", "nearest_coded.cpp", "i < samples; ++i", "i <= samples; ++i"
+        _ADDRESS, "nearest_coded.cpp", "i < samples; ++i", "i <= samples; ++i"
     ),
     "thread_damaged": Build(
         "thread", "nearest_coded.cpp", "static thread_local std::vector<float> block;",
@@ -44,6 +46,7 @@ BUILDS = {
         "thread", "sanitized.cpp", "std::shared_lock<std::shared_mutex> lock(mutex);", ""
     ),
 }  # fmt: skip
+_RIGHT = [name for name, build in BUILDS.items() if not build.file]
 _REPORTS = ("AddressSanitizer", "ThreadSanitizer", "runtime error")
 
 
@@ -55,7 +58,7 @@ def _tries(folder: Path, seed: int) -> Tries:
     made: dict[str, Path] = {}
     for number in itertools.count():
         # The damaged ones now and then, each once in the first few tries.
-        names = [*BUILDS] if number % 20 == 0 else ["address", "thread"]
+        names = [*BUILDS] if number % 20 == 0 else [*_RIGHT]
         for name in names:
             if name not in made:
                 made[name] = built(name, folder, compiler)
@@ -63,27 +66,45 @@ def _tries(folder: Path, seed: int) -> Tries:
 
 
 def built(name: str, folder: Path, compiler: str) -> Path:
-    """Compile the kernels and the program that drives them.
+    """Compile the kernels and the program that drives them; what builds share only once.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed.
     """
     build, home = BUILDS[name], folder / name
-    home.mkdir()
-    for source in (*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp"), DRIVER):
-        text = source.read_text(encoding="utf-8")
-        if source.name == build.file:
-            assert text.count(build.line) == 1, f"{source.name} has changed: {build.line}"
-            text = text.replace(build.line, build.damaged)
-        (home / source.name).write_text(text, encoding="utf-8")
-    sources = sorted(path.name for path in home.glob("*.cpp"))
-    compile_it = [compiler, *FLAGS, f"-fsanitize={build.sanitizer}", *sources, "-c"]
-    subprocess.run(compile_it, cwd=home, check=True, capture_output=True, text=True)
-    objects = sorted(path.name for path in home.glob("*.o"))
+    objects = [
+        _compiled(source, build, folder, compiler) for source in (*SOURCES.glob("*.cpp"), DRIVER)
+    ]
     # Without -fopenmp here: sanitized.cpp runs what OpenMP asks for.
-    link = [compiler, f"-fsanitize={build.sanitizer}", *objects, "-o", "sanitized"]
-    subprocess.run(link, cwd=home, check=True, capture_output=True, text=True)
-    return home / "sanitized"
+    link = [compiler, f"-fsanitize={build.sanitizer}", *map(str, objects), "-o", str(home)]
+    subprocess.run(link, check=True, capture_output=True, text=True)
+    return home
+
+
+def text_of(source: Path, build: Build) -> str:
+    """A source of this build: damaged, and checked against the declarations."""
+    text = source.read_text(encoding="utf-8")
+    if source.name == build.file:
+        assert text.count(build.line) == 1, f"{source.name} has changed: {build.line}"
+        text = text.replace(build.line, build.damaged)
+    return f'{text}\n#include "{DECLARED.name}"\n'
+
+
+def command(compiler: str) -> list[str]:
+    """The compiler and its options."""
+    return [compiler, *FLAGS, *(f"-I{folder}" for folder in (SOURCES, DECLARED.parent))]
+
+
+def _compiled(source: Path, build: Build, folder: Path, compiler: str) -> Path:
+    text = text_of(source, build)
+    digest = hashlib.sha256(f"{build.sanitizer} {text}".encode()).hexdigest()
+    copy, made = folder / f"{digest}.cpp", folder / f"{digest}.o"
+    if not made.exists():
+        copy.write_text(text, encoding="utf-8")
+        options = [*command(compiler), f"-fsanitize={build.sanitizer}"]
+        compile_it = [*options, "-c", str(copy), "-o", str(made)]
+        subprocess.run(compile_it, check=True, capture_output=True, text=True)
+    return made
 
 
 def _outcome(name: str, program: Path, seed: int) -> str:
@@ -105,7 +126,7 @@ _ENVIRONMENT: Mapping[str, str] = {**os.environ, "TSAN_OPTIONS": "halt_on_error=
 CAMPAIGN = Campaign(
     "sanitizers",
     400,
-    frozenset({"address_clean", "thread_clean", "reported", "no_compiler"}),
+    frozenset({"reported", "no_compiler", *(f"{name}_clean" for name in _RIGHT)}),
     _tries,
-    patience=600.0,
+    patience=3600.0,
 )

@@ -1,6 +1,9 @@
 """Loading the library in C++, and its answers at sizes where threads and blocks matter."""
 
 import functools
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,6 +27,7 @@ from rarememory.memory import writing
 from rarememory.memory.queries import normalized
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
+from tests.sources import ROOT
 
 
 @pytest.fixture
@@ -49,6 +53,35 @@ def test_a_library_that_cannot_be_loaded_is_named(unloaded, monkeypatch, tmp_pat
     (tmp_path / "empty.so").write_bytes(b"")
     with pytest.raises(ImportError, match="searches cannot be loaded"):
         NativeLookup()
+
+
+LOADED = """
+import sys
+loaded = []
+sys.addaudithook(lambda name, facts: loaded.append(facts[0]) if name == "ctypes.dlopen" else None)
+import torch, rarememory
+rarememory.Memory(4, 8, lookup="native")(torch.ones(1, 4))
+print(*[file for file in loaded if "rarememory" in str(file)], sep="\\n")
+"""
+
+
+def test_no_library_is_loaded_from_where_others_may_write(tmp_path):
+    whole = native._FILE.read_bytes()
+    # Truncated ones, wherever an older version or another program would look for one.
+    for folder in ("", ".cache", ".cache/rarememory", "rarememory"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / native._FILE.name).write_bytes(whole[: len(whole) // 2])
+    folders = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "RAREMEMORY_CACHE", "LD_LIBRARY_PATH")
+    run = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)} | dict.fromkeys(folders, str(tmp_path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == [str(native._FILE)]
 
 
 def test_it_can_be_switched_off(unloaded, monkeypatch, caplog):

@@ -1,0 +1,44 @@
+// The kernels that sanitized.cpp calls. It is included at the end of each of their sources too: a
+// definition that differs from its declaration does not compile.
+
+#pragma once
+
+#include "calls.h"
+
+extern "C" {
+void rarememory_code(const float* keys, int64_t slots, int64_t dim, const int64_t* named,
+                     int64_t count, uint8_t* bytes, float* steps, float* off, int threads);
+void rarememory_mark(const int64_t* values, int64_t slots, const int64_t* labels, int64_t count,
+                     bool* marks);
+void rarememory_score(const float* queries, int64_t batch, const float* keys, int64_t dim,
+                      const int64_t* slots, int64_t k, int threads, float* scores);
+int64_t rarememory_normalize(const float* queries, int64_t batch, int64_t dim, float* units);
+int64_t rarememory_read_each(int64_t memories, const float* queries, int64_t batch,
+                             const float* keys, int64_t slots, int64_t dim, const int64_t* values,
+                             int64_t k, float tolerance, int threads, float* units, int64_t* found,
+                             float* scores, int64_t* found_values);
+int64_t rarememory_read_pair_each(int64_t memories, const float* queries, int64_t batch,
+                                  const float* keys, int64_t slots, int64_t dim,
+                                  const int64_t* values, const int64_t* labels, float margin,
+                                  float tolerance, int threads, float* units, float* lengths,
+                                  int64_t* found, float* scores, int64_t* found_values,
+                                  float* found_keys, float* slopes, float* loss);
+void rarememory_noise(uint64_t state, int64_t count, double* numbers);
+void rarememory_evict(const double* priorities, const int64_t* values, int64_t first, int64_t size,
+                      const int64_t* keep, int64_t kept, int64_t count, double* chosen_priorities,
+                      int64_t* chosen);
+void rarememory_evict_oldest(const int64_t* values, const int64_t* written, int64_t clock,
+                             uint64_t state, double age_weight, double noise_weight, int64_t size,
+                             const int64_t* keep, int64_t kept, int64_t count, int64_t* chosen);
+void rarememory_write(float* keys, int64_t dim, int64_t* values, int64_t* written, int64_t* clock,
+                      const float* queries, const int64_t* labels, int64_t batch,
+                      const int64_t* nearest, const bool* averaged, const bool* inserted,
+                      const int64_t* free, int64_t free_count, double shortest, int64_t* slots,
+                      int64_t* overwritten);
+int64_t rarememory_write_each(int64_t memories, float* keys, int64_t size, int64_t dim,
+                              int64_t* values, int64_t* written, int64_t* clock,
+                              const int64_t* seed, const float* queries, const int64_t* labels,
+                              int64_t batch, const int64_t* nearest, int64_t step, int averages,
+                              double age_weight, double noise_weight, double shortest, int threads,
+                              int64_t* slots, bool* hits, int64_t* overwritten);
+}
