@@ -89,6 +89,11 @@ def misuses(rank: int) -> dict[str, tuple[object, object, object]]:
         "queries of zeros": (rows * 0, labels, None),
         "queries not finite": (rows / 0, labels, None),
         "queries sparse": (rows.to_sparse(), labels, None),
+        "queries nested": (
+            torch.nested.as_nested_tensor([*rows], layout=torch.jagged),
+            labels,
+            None,
+        ),
         "queries without width": (rows.sum(), labels, None),
         "nothing": (None, None, None),
         "another device": (rows.to("meta"), labels, None),

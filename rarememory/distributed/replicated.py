@@ -29,7 +29,7 @@ from torch import Tensor, distributed, nn
 from rarememory.base.validation import FLOATS
 from rarememory.distributed.layout import Layout
 from rarememory.distributed.ranks import Ranks
-from rarememory.memory.queries import rows_of
+from rarememory.memory.queries import check_floats, rows_of
 
 
 @torch.no_grad()
@@ -143,6 +143,8 @@ def _masked_rows(queries: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[
     if not isinstance(queries, Tensor) or queries.dim() == 0:
         kind = "a number" if isinstance(queries, Tensor) else f"a {type(queries).__name__}"
         raise ValueError(f"queries must be a tensor [..., key_dim], not {kind}")
+    # Only dense ones have rows.
+    check_floats("queries", queries)
     rows = queries.reshape(-1, queries.shape[-1])
     checked = rows_of(queries, labels, mask, keys=rows, projection=None, validate=True)
     assert checked.labels is not None

@@ -230,8 +230,8 @@ def _check_queries(queries: Tensor, keys: Tensor) -> None:
     key_dim = keys.shape[1]
     if not isinstance(queries, Tensor):
         raise ValueError(f"queries must be a tensor [..., {key_dim}], not a {_kind(queries)}")
-    _check_floats("queries", queries)
-    _check_floats("keys", keys)
+    check_floats("queries", queries)
+    check_floats("keys", keys)
     if queries.dim() == 0 or queries.shape[-1] != key_dim:
         width = "no width" if queries.dim() == 0 else f"width {queries.shape[-1]}"
         raise ValueError(f"queries have {width}, and the keys of this memory have {key_dim}")
@@ -239,7 +239,8 @@ def _check_queries(queries: Tensor, keys: Tensor) -> None:
         raise ValueError(f"queries are on {queries.device}, and the memory is on {keys.device}")
 
 
-def _check_floats(name: str, tensor: Tensor) -> None:
+def check_floats(name: str, tensor: Tensor) -> None:
+    """Refuse what is not a dense tensor of floating point, of this name."""
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be floating point, not {tensor.dtype}")
     if tensor.dtype not in FLOATS:

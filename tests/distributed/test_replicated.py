@@ -76,6 +76,8 @@ def test_what_a_write_refuses_is_refused_by_every_process_and_none_waits(done):
         "labels in a list": "labels must be a tensor of integers >= 0, not a list",
         "queries in a list": "queries must be a tensor [..., key_dim], not a list",
         "queries of integers": "queries must be floating point",
+        "queries sparse": "queries must be dense, not torch.sparse_coo",
+        "queries nested": "queries must be dense, not nested",
         "queries of zeros": "queries must be finite and not zero",
         "queries not finite": "queries must be finite and not zero",
         "queries without width": "queries must be a tensor [..., key_dim], not a number",
