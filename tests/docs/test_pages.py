@@ -6,6 +6,7 @@ import runpy
 
 import pytest
 
+from benchmarks.soak.__main__ import CAMPAIGNS
 from tests.docs import pages
 from tests.sources import ROOT
 from tests.test_docstrings import public
@@ -85,6 +86,18 @@ def test_readme_is_short_and_its_links_lead_somewhere():
     assert len(readme.splitlines()) <= 150
     links = re.findall(r"\]\(((?!http)[^)#]+)", readme)
     assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["docs/promises.md", "docs/howto/share-a-memory.md"])
+def test_every_promise_names_a_test_that_exists(page):
+    rows = re.findall(
+        r"^\| (?!Promise|---)(.+) \| ([^|]+) \|$", pages.PAGES[page].read_text(), re.M
+    )
+    assert len(rows) > 10
+    for promise, held in rows:
+        named, soaked = re.findall("`(tests/[^`]+)`", held), re.findall("`([a-z_]+)`", held)
+        assert named and all((ROOT / test).is_file() for test in named), promise
+        assert {*soaked} <= {*CAMPAIGNS}, promise
 
 
 def test_every_page_is_in_the_navigation():
