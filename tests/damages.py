@@ -253,6 +253,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "recalled_rows": [drop_raise(), operator(">=", ">"), only("left", "or", 1)],
         "_check_queries": [drop_raise(0), drop_raise(1), drop_raise(2)],
         "_with_good_labels": [operator(">=", ">")],
+        "one_a_query": [drop_raise(0), drop_raise(1)],
         "nearest_slots": [unwrap("masked")],
     },
     "memory/writing.py": {
@@ -312,9 +313,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Filter.parts": [condition(True)],
         "Filter._of_some": [only("left", "&"), only("right", "|")],
         "Filter.of_each_row": [only("left", "or"), only("right", "or")],
-        "_one_a_row": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "_one_a_row": [drop_raise()],
         "filter_of": [drop_raise(0), condition(True, 0)],
-        "_among": [only("left", "&"), unwrap("masked_fill"), *map(drop_raise, range(3))],
+        "_among": [only("left", "&"), *map(drop_raise, range(3))],
+        "_found_among": [only("left", "&")],
+        "among_tensor": [drop_raise(0), drop_raise(1)],
     },
     "memory/searching.py": {
         "FilteredSearch.pair": [unwrap("masked_fill"), condition(False)],

@@ -1,7 +1,7 @@
 """The searches in C++ (rarememory/native), the fastest on a CPU."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory.base.shapes import (
@@ -39,10 +39,12 @@ class NativeLookup(Lookup):
 
     When the same keys are searched often, it reads codes of them, one byte for each number, and
     then only the keys that the codes cannot rule out: the result is the same. The codes are a cache
-    of about a quarter of the keys' size. A write updates them; any other change of the keys that
-    torch counts builds them again, and one that it does not count (`.data`, NumPy, a collective)
-    does so when a sample of the codes shows it: at once where all keys have changed, and where one
-    has within as many searches as there are slots. Copies and pickles do not contain them.
+    of about a quarter of the keys' size, and of twice that once reads among some slots are asked
+    for often: then only the codes of those slots are read. A write updates them; any other change
+    of the keys that torch counts builds them again, and one that it does not count (`.data`, NumPy,
+    a collective) does so when a sample of the codes shows it: at once where all keys have changed,
+    and where one has within as many searches as there are slots. Copies and pickles do not contain
+    them.
 
     Args:
         codes: whether to keep codes of the keys.
@@ -101,10 +103,12 @@ class NativeLookup(Lookup):
         """As `Lookup.nearest`; with `among` the keys of other slots are not read."""
         (batch, key_dim), size = queries.shape, keys.shape[0]
         marks = occupied if among is None else among
+        if batch == 1:
+            marks = marks.reshape(-1)
         each = marks.dim() == 2
         if batch > _ROWS_AT_ONCE:
             parts = [
-                self.nearest(some, keys, occupied, k, among=of_some)
+                self.nearest(some, keys, occupied, k, among=None if among is None else of_some)
                 for some, of_some in with_their_marks(queries, marks, _ROWS_AT_ONCE)
             ]
             return torch.cat(parts)
@@ -117,7 +121,7 @@ class NativeLookup(Lookup):
         limits = (k, tolerance(keys), torch.get_num_threads())
         codes = None
         if self._codes is not None and not each:
-            codes = self._codes.codes_for(keys, batch, k)
+            codes = self._codes.codes_for(keys, batch, k, filtered=among is not None)
         if codes is None:
             marked = (marks.data_ptr(), size if each else 0)
             library().rarememory_nearest(*rows, *marked, *limits, slots.data_ptr())
@@ -132,26 +136,36 @@ class NativeLookup(Lookup):
         return slots
 
     def read(
-        self, queries: Queries, keys: Keys, values: Values, k: int
+        self,
+        queries: Queries,
+        keys: Keys,
+        values: Values,
+        k: int,
+        among: Int64[Tensor, " labels"] | Bool[Tensor, " slots"] | None = None,
     ) -> tuple[Neighbors, Float[Tensor, "batch k"], Neighbors, Queries] | None:
         """The k nearest slots of queries of any length, in the one order, with scores and values.
 
-        The last part are the queries, of unit length. All is done in one call. None where the
-        library cannot read these tensors, a query has no length to divide by, or there are so many
-        queries that one call or several make no difference.
+        With `among`, labels or a mask, only occupied slots with one of them or in it are found. The
+        last part of the result are the queries, of unit length. All is done in one call. None where
+        the library cannot read these tensors, a query has no length to divide by, or there are so
+        many queries that one call or several make no difference.
         """
         batch, size = queries.shape[0], keys.shape[0]
-        if not 0 < batch < _MANY_ROWS or not is_supported(queries, keys, values):
+        given = () if among is None else (among,)
+        if not 0 < batch < _MANY_ROWS or not is_supported(queries, keys, values, *given):
             return None
         k = min(k, size)
         slots = empty_output(batch, k, dtype=torch.int64)
         found, units = torch.empty_like(slots), torch.empty_like(queries)
         scores = torch.empty_like(slots, dtype=torch.float32)
-        codes = None if self._codes is None else self._codes.codes_for(keys, batch, k)
+        codes = None
+        if self._codes is not None:
+            codes = self._codes.codes_for(keys, batch, k, filtered=among is not None)
         missed = library().rarememory_read(
             *(queries.data_ptr(), batch, keys.data_ptr(), size, keys.shape[1]),
-            *((None, None, None) if codes is None else codes.pointers),
-            *(values.data_ptr(), k, tolerance(keys), torch.get_num_threads()),
+            *((None, None, None, None) if codes is None else codes.pointers),
+            *(values.data_ptr(), *among_pointers(among)),
+            *(k, tolerance(keys), torch.get_num_threads()),
             *((None, 0) if codes is None else codes.sample()),
             *(units.data_ptr(), slots.data_ptr(), scores.data_ptr(), found.data_ptr()),
         )
@@ -159,7 +173,7 @@ class NativeLookup(Lookup):
             return None
         if missed == _STALE:
             record_uncounted_change(keys)
-            return self.read(queries, keys, values, k)
+            return self.read(queries, keys, values, k, among)
         if codes is not None and (missed or codes.missed):
             codes.count_misses(batch, missed)
         return slots, scores, found, units
@@ -183,6 +197,13 @@ class NativeLookup(Lookup):
             *(tolerance(keys), torch.get_num_threads(), positive.data_ptr(), negative.data_ptr()),
         )
         return positive, negative
+
+
+def among_pointers(among: Tensor | None) -> tuple[int | None, int, int | None]:
+    """Labels, how many (-1 for no list of them), and a mask, as the library takes them."""
+    if among is None or among.dtype == torch.bool:
+        return None, -1, None if among is None else among.data_ptr()
+    return among.data_ptr(), len(among), None
 
 
 def _contiguous(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,8 @@ _QUERIES_BEFORE_RETRY = 4096
 """Queries after which dropped codes are tried again."""
 _GROUP = 64
 """Slots are coded in groups: a multiple of the lanes of every processor."""
+_LINE = 64
+"""Bytes that a row of codes is a multiple of, as in codes.h."""
 
 
 def worth_coding(queries: int, slots: int, k: int) -> bool:
@@ -36,15 +38,23 @@ class Codes:
     """One byte for each number of each key, and the error of each coded key (codes.h).
 
     The error of a key that is not finite, or longer than unit length, counts as unbounded.
+
+    Args:
+        keys: of all slots.
+        rows: keep the bytes of each slot side by side too, for searches among few of the slots.
     """
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, *, rows: bool = False) -> None:
         slots, key_dim = keys.shape
         padded = -slots % _GROUP + slots
         self.bytes = empty_output(padded, (key_dim + 3) // 4 * 4, dtype=torch.uint8)
         self.steps = empty_output(padded, dtype=torch.float32)
         self.off = empty_output(padded, dtype=torch.float32)
-        self.pointers = (self.bytes.data_ptr(), self.steps.data_ptr(), self.off.data_ptr())
+        self.rows = None
+        if rows:
+            self.rows = empty_output(slots, -(-key_dim // _LINE) * _LINE, dtype=torch.uint8)
+        parts = (self.bytes, self.steps, self.off, self.rows)
+        self.pointers = tuple(None if part is None else part.data_ptr() for part in parts)
         # Slots added by the padding have the code of a zero vector.
         for part, zero in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(zero)
@@ -84,8 +94,13 @@ class CodeCache:
     def __init__(self) -> None:
         self._seen = _KeysSeen()
 
-    def codes_for(self, keys: Keys, queries: int, k: int) -> Codes | None:
-        """Codes that hold for these keys, or None where they do not pay, or not yet."""
+    def codes_for(
+        self, keys: Keys, queries: int, k: int, *, filtered: bool = False
+    ) -> Codes | None:
+        """Codes that hold for these keys, or None where they do not pay, or not yet.
+
+        With rows, once there have been as many queries among some of the slots.
+        """
         if not worth_coding(queries, keys.shape[0], k):
             return None
         seen = self._seen
@@ -97,7 +112,11 @@ class CodeCache:
             seen.codes, seen.queries = None, -_QUERIES_BEFORE_RETRY
         elif seen.codes is None and seen.queries >= _QUERIES_BEFORE_CODING and not keys.is_shared():
             seen.codes = Codes(keys)
+        elif filtered and seen.wants_rows():
+            # A new object, for there may be readers in other threads.
+            seen.codes = Codes(keys, rows=True)
         seen.queries += queries
+        seen.filtered += queries if filtered else 0
         return seen.codes
 
     def before_write(self, keys: Keys) -> None:
@@ -117,8 +136,14 @@ class _KeysSeen(Cache):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queries = 0
+        self.queries, self.filtered = 0, 0
         self.codes: Codes | None = None
+
+    def wants_rows(self) -> bool:
+        """Whether reads among some slots are frequent, and their codes are not in rows yet."""
+        if self.codes is None or self.codes.rows is not None:
+            return False
+        return self.filtered >= _QUERIES_BEFORE_CODING
 
     def before_write(self, keys: Keys) -> None:
         super().before_write(keys)

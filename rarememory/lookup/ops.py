@@ -60,7 +60,12 @@ def nearest(
 
 
 def read(
-    lookup: Lookup, queries: Queries, keys: Keys, values: Values, k: int
+    lookup: Lookup,
+    queries: Queries,
+    keys: Keys,
+    values: Values,
+    k: int,
+    among: Tensor | None = None,
 ) -> tuple[Neighbors, Float[Tensor, "batch k"], Neighbors, Queries] | None:
     """As `NativeLookup.read`; None where this lookup has no such call, or a program is compiled.
 
@@ -68,7 +73,7 @@ def read(
         ValueError: why the lookup does not support the call.
     """
     search = native_search(lookup, queries, keys, k)
-    return None if search is None else search.read(queries, keys, values, k)
+    return None if search is None else search.read(queries, keys, values, k, among)
 
 
 def native_search(lookup: Lookup, queries: Queries, keys: Keys, k: int) -> NativeLookup | None:

@@ -46,22 +46,31 @@ class _Pair(NamedTuple):
 
 
 def read_at_once(
-    queries: Tensor, keys: Tensor, values: Tensor, lookup: Lookup | None, k: int, temperature: float
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lookup: Lookup | None,
+    k: int,
+    temperature: float,
+    among: Tensor | None = None,
 ) -> Recall | None:
-    """What plain queries without gradient recall."""
+    """What plain queries without gradient recall, of all slots or among some labels or slots."""
     flat = _plain(queries, keys)
     if flat is None or type(k) is not int or k < 1:
         return None
     if queries.requires_grad and torch.is_grad_enabled():
         return None
-    found = (
-        _read_each(flat, keys, values, k) if lookup is None else read(lookup, flat, keys, values, k)
-    )
+    if among is not None and not _is_plain(among, values):
+        return None
+    if lookup is None:
+        found = _read_each(flat, keys, values, k)
+    else:
+        found = read(lookup, flat, keys, values, k, among)
     if found is None:
         return None
     slots, scores, values, units = found
     rows = Rows(units, None, None, queries.shape[:-1])
-    return recalled(rows, (slots, scores, values), temperature, None)
+    return recalled(rows, (slots, scores, values), temperature, None, among is not None)
 
 
 def read_pair_at_once(
@@ -135,6 +144,13 @@ def _plain(queries: Tensor, keys: Tensor) -> Tensor | None:
     if not plain or queries.layout != torch.strided or queries.shape[-1] != keys.shape[-1]:
         return None
     return queries if queries.dim() == 2 else queries.reshape(-1, keys.shape[-1])
+
+
+def _is_plain(among: Tensor, values: Tensor) -> bool:
+    """Whether these are labels, or a mask of the slots, of all queries."""
+    if among.dtype == torch.bool:
+        return among.shape == values.shape
+    return among.dtype == torch.int64 and among.dim() == 1
 
 
 def _read_each(

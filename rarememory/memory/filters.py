@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, host_may_read
-from rarememory.memory.queries import Rows
+from rarememory.lookup.native import among_pointers
+from rarememory.memory.queries import Rows, one_a_query
 
 Among = int | Iterable[Any] | Tensor
 """Labels or a mask of slots, as `Memory` takes them."""
@@ -83,7 +84,7 @@ def filter_of(
     """
     found = Filter(state.occupied, whole=True) if among is None else _among(among, rows, state)
     if not_slots is not None:
-        slots = _one_a_row("exclude", not_slots, rows, state)
+        slots = _one_a_row("exclude", not_slots, rows)
         size = len(state.values)
         if host_may_read(slots) and slots.numel():
             lowest, highest = (int(slot) for slot in slots.aminmax())
@@ -94,28 +95,19 @@ def filter_of(
                 )
         found = found._replace(not_slots=slots)
     if not_labels is not None:
-        labels = _one_a_row("exclude_labels", not_labels, rows, state)
+        labels = _one_a_row("exclude_labels", not_labels, rows)
         found = found._replace(not_labels=labels)
     return found
 
 
-def _one_a_row(name: str, numbers: Tensor, rows: Rows, state: MemoryState) -> Tensor:
+def _one_a_row(name: str, numbers: Tensor, rows: Rows) -> Tensor:
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, one a query, not {numbers.dtype}")
-    if numbers.shape != rows.shape:
-        raise ValueError(
-            f"{name} of shape {list(numbers.shape)} for queries of shape {list(rows.shape)}: give "
-            "one a query"
-        )
-    if numbers.device != state.values.device:
-        raise ValueError(
-            f"{name} is on {numbers.device}, and the memory is on {state.values.device}: move one"
-        )
-    return numbers.reshape(-1).long()
+    return one_a_query(name, numbers, rows.shape, rows.queries.device).long()
 
 
 def _among(among: Among, rows: Rows, state: MemoryState) -> Filter:
-    marks = _tensor(among, state)
+    marks = among_tensor(among, state.values)
     if marks.is_floating_point() or marks.is_complex():
         raise ValueError(
             f"among must be labels, which are integers, or a mask of slots, not {marks.dtype}"
@@ -127,35 +119,39 @@ def _among(among: Among, rows: Rows, state: MemoryState) -> Filter:
             f"among of shape {list(marks.shape)} for queries of shape {list(batch)}: give it one "
             f"dimension, for all of them, or {[*batch, 'n']}"
         )
-    if marks.dtype == torch.bool:
-        if marks.shape[-1] != size:
-            raise ValueError(
-                f"among is a mask of {marks.shape[-1]} slots, and this memory has {size}"
-            )
-        return Filter((marks.reshape(-1, size) if of_each else marks) & state.occupied)
-    if of_each:
-        return Filter(state.occupied, marks.reshape(-1, marks.shape[-1]).long())
-    # An empty slot has the value EMPTY, which is no label.
-    labels = marks.long().masked_fill(marks == EMPTY, EMPTY - 1)
-    return Filter(_with_labels(state.values, labels))
+    is_mask = marks.dtype == torch.bool
+    if is_mask and marks.shape[-1] != size:
+        raise ValueError(f"among is a mask of {marks.shape[-1]} slots, and this memory has {size}")
+    if not of_each:
+        return Filter(_found_among(marks if is_mask else marks.long(), state))
+    marks = marks.reshape(-1, marks.shape[-1])
+    return Filter(marks & state.occupied) if is_mask else Filter(state.occupied, marks.long())
 
 
-def _with_labels(values: Tensor, labels: Tensor) -> Tensor:
-    """The slots whose values are among the labels."""
-    if not native.is_supported(values, labels):
-        return torch.isin(values, labels)
-    ascending, marks = labels.sort().values, native.empty_output(len(values), dtype=torch.bool)
+def _found_among(among: Tensor, state: MemoryState) -> Tensor:
+    """The occupied slots that are in a mask, or whose values are among labels."""
+    values = state.values
+    if not native.is_supported(values, among):
+        marks = among if among.dtype == torch.bool else torch.isin(values, among)
+        return marks & state.occupied
+    marks = native.empty_output(len(values), dtype=torch.bool)
     native.library().rarememory_mark(
-        *(values.data_ptr(), len(values), ascending.data_ptr(), len(ascending), marks.data_ptr())
+        *(values.data_ptr(), len(values), *among_pointers(among)),
+        *(torch.get_num_threads(), marks.data_ptr()),
     )
     return marks
 
 
-def _tensor(among: Among, state: MemoryState) -> Tensor:
+def among_tensor(among: Among, values: Tensor) -> Tensor:
+    """The labels or the mask as a tensor on the device of the values.
+
+    Raises:
+        ValueError: they are neither, or on another device.
+    """
     if isinstance(among, Tensor):
-        if among.device != state.values.device:
+        if among.device != values.device:
             raise ValueError(
-                f"among is on {among.device}, and the memory is on {state.values.device}: move one"
+                f"among is on {among.device}, and the memory is on {values.device}: move one"
             )
         return among.reshape(1) if among.dim() == 0 else among
     listed = [among] if isinstance(among, int) else list(among)
@@ -163,4 +159,4 @@ def _tensor(among: Among, state: MemoryState) -> Tensor:
         marks = torch.tensor(listed) if listed else torch.zeros(0, dtype=torch.int64)
     except (RuntimeError, TypeError, ValueError):
         raise ValueError(f"among must be labels, which are integers, not {listed}") from None
-    return marks.to(state.values.device)
+    return marks.to(values.device)

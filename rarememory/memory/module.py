@@ -24,7 +24,7 @@ from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, updates, writing
 from rarememory.memory.budgets import PerClass, Reservoir, layers_of
 from rarememory.memory.drafts import Draft
-from rarememory.memory.filters import Among, Filter, filter_of
+from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
@@ -218,9 +218,12 @@ class Memory(nn.Module):
             ValueError: the number that was wrong and the choice that is right.
         """
         with self.lock.reading():
+            if among is not None:
+                # Once, for it may be an iterator.
+                among = among_tensor(among, self.values)
             whole = among is None and exclude is None and exclude_labels is None
-            if whole and mask is None:
-                recall = self._read_at_once(queries, labels, k)
+            if mask is None and exclude is None and exclude_labels is None:
+                recall = self._read_at_once(queries, labels, k, among)
                 if recall is not None:
                     return recall
             rows, state = self._rows(queries, labels, mask), self.state
@@ -239,14 +242,16 @@ class Memory(nn.Module):
                 found = in_order(slots, scores, state.values)
             return recalled(rows, found, self.temperature, loss, not whole)
 
-    def _read_at_once(self, queries: Tensor, labels: Tensor | None, k: int | None) -> Recall | None:
+    def _read_at_once(
+        self, queries: Tensor, labels: Tensor | None, k: int | None, among: Tensor | None = None
+    ) -> Recall | None:
         if self.projection is not None or not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
         if labels is None:
             k = self.k if k is None else k
-            return at_once.read_at_once(queries, *searched, k, self.temperature)
-        if k is not None:
+            return at_once.read_at_once(queries, *searched, k, self.temperature, among)
+        if k is not None or among is not None:
             return None
         margins = (self.margin, self.margin if self.subtract_margin else 0.0)
         return at_once.read_pair_at_once(queries, labels, *searched, *margins, self.temperature)

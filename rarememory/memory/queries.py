@@ -263,30 +263,35 @@ def _labels(labels: Tensor, queries: Tensor) -> Tensor:
         raise ValueError(f"labels must be a tensor of integers >= 0, not a {_kind(labels)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels must be integers >= 0, not {labels.dtype}")
-    return _like_queries("labels", labels, queries).long()
+    return one_a_query("labels", labels, queries.shape[:-1], queries.device).long()
 
 
 def _mask(mask: Tensor, queries: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = mask.dtype if isinstance(mask, Tensor) else f"a {_kind(mask)}"
         raise ValueError(f"mask must be torch.bool, True for rows that count, not {kind}")
-    return _like_queries("mask", mask, queries)
+    return one_a_query("mask", mask, queries.shape[:-1], queries.device)
 
 
 def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _like_queries(name: str, rows: Tensor, queries: Tensor) -> Tensor:
-    _check_dense(name, rows)
-    if rows.shape != queries.shape[:-1]:
+def one_a_query(name: str, given: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+    """What was given for queries of a leading shape on a device, in one dimension.
+
+    Raises:
+        ValueError: it is not dense, of another shape, or on another device.
+    """
+    _check_dense(name, given)
+    if given.shape != shape:
         raise ValueError(
-            f"{name} of shape {list(rows.shape)} for queries that ask for "
-            f"{list(queries.shape[:-1])}: give one a query"
+            f"{name} of shape {list(given.shape)} for queries that ask for {list(shape)}: give one "
+            "a query"
         )
-    if rows.device != queries.device:
-        raise ValueError(f"{name} on {rows.device} for queries on {queries.device}: move one")
-    return rows.reshape(-1)
+    if given.device != device:
+        raise ValueError(f"{name} on {given.device} for queries on {device}: move one")
+    return given.reshape(-1)
 
 
 def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> None:

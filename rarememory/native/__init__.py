@@ -37,12 +37,12 @@ _SIGNATURES = {
     "code": [
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _integer),  # coded_slots, count
-        *(_pointer, _pointer, _pointer, _count),  # bytes, steps, off, threads
+        *(_pointer, _pointer, _pointer, _pointer, _count),  # bytes, steps, off, rows, threads
     ],
     "nearest_coded": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer),  # bytes, steps, off
+        *(_pointer, _pointer, _pointer, _pointer),  # bytes, steps, off, rows
         *(_pointer, _integer),  # occupied, k
         *(ctypes.c_float, _count),  # tolerance, threads
         *(_pointer, _integer, _pointer),  # sampled, samples, found
@@ -55,7 +55,8 @@ _SIGNATURES = {
     ],
     "mark": [
         *(_pointer, _integer),  # values, slots
-        *(_pointer, _integer, _pointer),  # labels, count, marks
+        *(_pointer, _integer, _pointer),  # labels, count, mask
+        *(_count, _pointer),  # threads, marks
     ],
     "normalize": [
         *(_pointer, _integer, _integer, _pointer),  # queries, batch, key_dim, units
@@ -95,8 +96,9 @@ _SIGNATURES = {
     "read": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer),  # bytes, steps, off; or none
-        *(_pointer, _integer),  # values, k
+        *(_pointer, _pointer, _pointer, _pointer),  # bytes, steps, off, rows; or none
+        *(_pointer, _pointer, _integer),  # values, labels, count
+        *(_pointer, _integer),  # mask, k
         *(ctypes.c_float, _count),  # tolerance, threads
         *(_pointer, _integer),  # sampled, samples
         *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values

@@ -6,6 +6,9 @@
 
 #include "kernels.h"
 
+extern "C" void rarememory_mark(const int64_t* values, int64_t slots, const int64_t* labels,
+                                int64_t count, const bool* mask, int threads, bool* marks);
+
 extern "C" void rarememory_nearest(const float* queries, int64_t batch, const float* keys,
                                    int64_t slots, int64_t dim, const bool* marks, int64_t stride,
                                    int64_t k, float tolerance, int threads, int64_t* found);
@@ -13,8 +16,8 @@ extern "C" void rarememory_nearest(const float* queries, int64_t batch, const fl
 extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
                                             int64_t slots, int64_t dim, const uint8_t* bytes,
                                             const float* steps, const float* off,
-                                            const bool* occupied, int64_t k, float tolerance,
-                                            int threads, const int64_t* sampled, int64_t samples,
+                                            const uint8_t* rows, const bool* occupied, int64_t k,
+                                            float tolerance, int threads, const int64_t* sampled, int64_t samples,
                                             int64_t* found);
 
 extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
@@ -28,9 +31,10 @@ extern "C" void rarememory_rank(const float* queries, int64_t batch, const float
 
 extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
                                    int64_t slots, int64_t dim, const uint8_t* bytes,
-                                   const float* steps, const float* off, const int64_t* values,
-                                   int64_t k, float tolerance, int threads, const int64_t* sampled,
-                                   int64_t samples, float* units, int64_t* found, float* scores,
+                                   const float* steps, const float* off, const uint8_t* rows,
+                                   const int64_t* values, const int64_t* labels, int64_t count,
+                                   const bool* mask, int64_t k, float tolerance, int threads,
+                                   const int64_t* sampled, int64_t samples, float* units, int64_t* found, float* scores,
                                    int64_t* found_values);
 
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,

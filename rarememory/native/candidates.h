@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstring>
+
 #include "vectors.h"
 
 namespace rarememory {
@@ -10,9 +12,46 @@ constexpr int64_t FEWEST = 64;  // numbers among which a k-th highest is worth f
 
 /// How many slots are marked.
 inline int64_t count_marks(const bool* marks, int64_t count) {
-    int64_t sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += marks[i];
+    int64_t sum = 0, i = 0;
+    // Sums in bytes, for as long as a byte holds them, become vectors.
+    for (; i + 64 <= count; i += 64) {
+        uint8_t some = 0;
+        for (int64_t j = i; j < i + 64; ++j) some = uint8_t(some + marks[j]);
+        sum += some;
+    }
+    for (; i < count; ++i) sum += marks[i];
     return sum;
+}
+
+/// A bit for each of up to 64 marks.
+inline uint64_t bits_of(const bool* marks, int64_t count) {
+    uint64_t found = 0;
+    int64_t i = 0;
+    // A product brings the lowest bits of eight bytes together.
+    for (; i + 8 <= count; i += 8) {
+        uint64_t eight;
+        std::memcpy(&eight, marks + i, 8);
+        found |= (eight * 0x0102040810204080u >> 56) << i;
+    }
+    for (; i < count; ++i) found |= uint64_t(marks[i]) << i;
+    return found;
+}
+
+/// The places of so many marks.
+inline std::vector<int32_t> places_of(const bool* marks, int64_t count, int64_t marked) {
+    constexpr uint64_t LAST = uint64_t(1) << 63;
+    std::vector<int32_t> places(marked + 64);
+    int32_t* next = places.data();
+    for (int64_t slot = 0; slot < count; slot += 64) {
+        uint64_t left = bits_of(marks + slot, std::min<int64_t>(64, count - slot));
+        const int found = __builtin_popcountll(left);
+        // Eight at a time, so that there are few branches; what is too much is overwritten.
+        for (int32_t* some = next; some < next + found; some += 8)
+            for (int i = 0; i < 8; ++i, left &= left - 1)
+                some[i] = int32_t(slot) + __builtin_ctzll(left | LAST);
+        next += found;
+    }
+    return places;
 }
 
 /// How many of the numbers are at least so high. They come in whole vectors, the last one padded.

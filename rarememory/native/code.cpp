@@ -14,8 +14,8 @@ typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 /// Codes one key after the other, each padded with zeros to whole vectors.
 class Coder {
    public:
-    Coder(Rows keys, uint8_t* bytes, float* steps, float* off)
-        : keys_(keys), bytes_(bytes), steps_(steps), off_(off),
+    Coder(Rows keys, uint8_t* bytes, float* steps, float* off, uint8_t* rows)
+        : keys_(keys), bytes_(bytes), steps_(steps), off_(off), rows_(rows),
           key_((keys.dim + LANES - 1) / LANES * LANES), codes_(key_.size()) {}
 
     void code(int64_t slot) {
@@ -31,12 +31,14 @@ class Coder {
         uint8_t* to = bytes_ + (slot / LANES * quads * LANES + slot % LANES) * 4;
         for (int64_t quad = 0; quad < quads; ++quad)
             std::memcpy(to + quad * LANES * 4, &codes_[quad * 4], 4);
+        if (rows_) std::copy_n(codes_.begin(), keys_.dim, rows_ + slot * Codes::row_size(keys_.dim));
     }
 
    private:
     Rows keys_;
     uint8_t* bytes_;
     float *steps_, *off_;
+    uint8_t* rows_;
     std::vector<float> key_;
     std::vector<uint8_t> codes_;
 
@@ -83,15 +85,15 @@ class Coder {
 
 }  // namespace
 
-/// Codes the keys of the slots named, or with none named of all; EMPTY is none.
+/// Codes the keys of the slots named, or with none named of all; EMPTY is none. Rows may be none.
 extern "C" void rarememory_code(const float* keys, int64_t slots, int64_t dim,
                                 const int64_t* named, int64_t count, uint8_t* bytes, float* steps,
-                                float* off, int threads) {
+                                float* off, uint8_t* rows, int threads) {
     // A slot may be named twice, and two threads must not meet in it.
     threads = named ? 1 : worth(threads, count, 1, 4 * dim);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        Coder coder({keys, slots, dim}, bytes, steps, off);
+        Coder coder({keys, slots, dim}, bytes, steps, off, rows);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < count; ++i) {
             const int64_t slot = named ? named[i] : i;

@@ -17,6 +17,7 @@ namespace rarememory {
 constexpr int ZERO = 128;        // the code of 0
 constexpr int CODES = 127;       // on either side of it
 constexpr float LONGEST = 1.01f;  // of a coded key; a key of unit length never is longer
+constexpr int SOON = 32;          // rows to ask for before one is read
 constexpr float FAR = 8;          // off by this, a score may be above or below all others
 
 /// Codes of all slots, up to a whole number of groups; slots that are none have code ZERO.
@@ -25,9 +26,26 @@ struct Codes {
     const float* steps;
     const float* off;  // length of what a key and its code differ by
     int64_t slots, dim;
+    const uint8_t* rows = nullptr;  // the bytes of each slot side by side, if they are kept so too
+    const int32_t* places = nullptr;  // of the rows, if these are to be read
 
     int64_t quads() const { return (dim + 3) / 4; }
     const uint8_t* from(int64_t slot) const { return bytes + slot * 4 * quads(); }
+    const uint8_t* row(int64_t slot) const { return rows + slot * row_size(dim); }
+    /// From a slot on, which is the first one of a group.
+    Codes after(int64_t slot) const {
+        return {from(slot), steps + slot, off + slot, slots - slot, dim};
+    }
+    /// The rows of LANES listed slots, the last one as often as there are too few.
+    void rows_from(int64_t first, const uint8_t** found) const {
+        for (int64_t lane = 0; lane < LANES; ++lane) {
+            found[lane] = row(places[std::min(first + lane, slots - 1)]);
+            const uint8_t* later = row(places[std::min(first + lane + SOON, slots - 1)]);
+            for (int64_t d = 0; d < dim; d += 64) __builtin_prefetch(later + d);
+        }
+    }
+    /// A row begins with a cache line.
+    static int64_t row_size(int64_t dim) { return (dim + 63) / 64 * 64; }
 };
 
 /// A query in whole numbers, two words for four of them: their halves (see halve).
@@ -110,35 +128,35 @@ inline CodedQuery coded(const float* query, int64_t dim, int most) {
 }
 
 /// Adds to each lane the products of two numbers of 16 bits with two others.
-inline Words add_pairs(Words sums, Words codes, int32_t pair) {
+inline Words add_pairs(Words sums, Words codes, Words pairs) {
 #if defined(__AVX512BW__) && defined(__AVX512DQ__)
-    return sums + (Words)_mm512_madd_epi16((__m512i)codes, _mm512_set1_epi32(pair));
+    return sums + (Words)_mm512_madd_epi16((__m512i)codes, (__m512i)pairs);
 #elif defined(__AVX2__) && !defined(__AVX512F__)
-    return sums + (Words)_mm256_madd_epi16((__m256i)codes, _mm256_set1_epi32(pair));
+    return sums + (Words)_mm256_madd_epi16((__m256i)codes, (__m256i)pairs);
 #elif defined(__SSE2__) && !defined(__AVX512F__)
-    return sums + (Words)_mm_madd_epi16((__m128i)codes, _mm_set1_epi32(pair));
+    return sums + (Words)_mm_madd_epi16((__m128i)codes, (__m128i)pairs);
 #else
-    return sums + (codes & 0xffff) * uint32_t(int16_t(pair)) +
-           (codes >> 16) * uint32_t(int16_t(pair >> 16));
+    return sums + (codes & 0xffff) * (Words)((Ints)(pairs << 16) >> 16) +
+           (codes >> 16) * (Words)((Ints)pairs >> 16);
 #endif
 }
 
 /// Adds to each lane the products of its four codes with a half of four numbers.
-inline Words add_products(Words sums, Words codes, int32_t numbers, bool second) {
+inline Words add_products(Words sums, Words codes, Words numbers, bool second) {
 #if defined(__AVX512VNNI__) && defined(__AVX512DQ__)
-    return (Words)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, _mm512_set1_epi32(numbers));
+    return (Words)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)codes, (__m512i)numbers);
 #elif defined(__AVXVNNI__) && !defined(__AVX512F__)
     return (Words)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)codes,
-                                          _mm256_set1_epi32(numbers));
+                                          (__m256i)numbers);
 #else
     return add_pairs(sums, (second ? codes >> 8 : codes) & 0x00ff00ff, numbers);
 #endif
 }
 
 /// Adds to each lane the products of its four codes with four numbers of a byte.
-inline Words add_bytes(Words sums, Words codes, int32_t numbers) {
+inline Words add_bytes(Words sums, Words codes, Words numbers) {
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(__AVXVNNI__)
-    const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, _mm256_set1_epi32(numbers));
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)codes, (__m256i)numbers);
     return sums + (Words)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
     return add_products(sums, codes, numbers, true);
@@ -160,8 +178,8 @@ inline void multiply(const Codes& codes, int64_t slot, const int32_t* halves, Wo
             if (QUERIES == 1) __builtin_prefetch(here + GROUPS * quads * 4 * LANES);
             for (int query = 0; query < QUERIES; ++query) {
                 Words &one = first[query][group], &other = second[query][group];
-                const int32_t second_half = halves[QUERIES + query];
-                if (BOTH) one = add_products(one, four, halves[query], false);
+                const Words second_half = (Words)all(halves[QUERIES + query]);
+                if (BOTH) one = add_products(one, four, (Words)all(halves[query]), false);
                 other = BOTH ? add_products(other, four, second_half, true)
                              : add_bytes(other, four, second_half);
             }

@@ -122,14 +122,9 @@ void search_all(const Search& search, int threads, int64_t* found) {
 
 /// The same among the marked slots, whose places are listed first: no other key is read.
 void search_listed(Search search, int threads, int64_t* found) {
-    std::vector<int32_t> places(search.keys.count + 1);
-    int64_t marked = 0;
-    // Every slot is written down, and the next one in its place unless it is marked: no branch.
-    for (int64_t slot = 0; slot < search.keys.count; ++slot) {
-        places[marked] = int32_t(slot);
-        marked += search.marks[slot];
-    }
-    search.keys.count = marked;
+    const int64_t slots = search.keys.count;
+    search.keys.count = count_marks(search.marks, slots);
+    const std::vector<int32_t> places = places_of(search.marks, slots, search.keys.count);
     search.keys.places = places.data();
     search.marks = nullptr;
     search_all(search, threads, found);

@@ -1,12 +1,13 @@
 // The k nearest slots, by codes first: a bound above every score and one below, the slots whose bound
-// above reaches the k-th highest bound below, and of those in question the scores themselves.
+// above reaches the k-th highest bound below, and of those in question the scores themselves. Where
+// few slots may be found, only their codes are read.
 
 #include <cmath>
 #include <cstring>
 
 #include "calls.h"
 #include "candidates.h"
-#include "codes.h"
+#include "listed_codes.h"
 #include "squares.h"
 
 using namespace rarememory;
@@ -20,8 +21,9 @@ constexpr int BLOCK = 8192;                   // bounds for a query alone that a
 // Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
 // half the time; beyond, to look at more keys takes longer than that.
 constexpr int FEW = 128;
-// Up to one in so many slots it is quicker to read the keys of those that may be found, and no codes.
-constexpr int64_t FEW_OF_ALL = 4;
+// Up to one in so many slots it is quicker to list those that may be found; and of fewer than this,
+// and k times so many, to read the keys and no codes.
+constexpr int64_t FEW_OF_ALL = 4, FEWEST_CODED = 1024, FEWEST_CODED_PER_K = 32;
 constexpr int64_t STALE = -1;
 
 /// Whether a code is of its key: who changed the key, and not the code, has moved it farther than
@@ -44,7 +46,7 @@ float kth_highest(const std::vector<float>& numbers, int64_t count, int64_t k) {
 }
 
 struct CodedSearch {
-    Rows queries, keys;
+    Rows queries, keys;  // where places are listed, candidates are numbers of the list
     Codes codes;
     const bool* occupied;
     int64_t k;
@@ -60,6 +62,11 @@ struct CodedSearch {
     void code_queries() {
         coded_queries.resize((queries.count + tile() - 1) / tile() * tile());
         const int64_t halves = 2 * codes.quads();
+        if (alone() && keys.places) {
+            coded_queries[0] = coded(queries[0], keys.dim, in_bytes ? ONE_BYTE : TWO_BYTES);
+            tiles.push_back(halves_in_rows(coded_queries[0], keys.dim));
+            return;
+        }
         for (int64_t row = 0; row < int64_t(coded_queries.size()); ++row) {
             if (row % tile() == 0) tiles.emplace_back(halves * tile());
             if (row >= queries.count) continue;
@@ -75,7 +82,8 @@ struct CodedSearch {
     }
 
     int64_t block_size() const {
-        return alone() ? BLOCK : std::clamp<int64_t>(16 * k, 2048, BLOCK) / ROW * ROW;
+        if (alone() && !keys.places) return BLOCK;
+        return std::clamp<int64_t>(16 * k, 2048, BLOCK) / ROW * ROW;
     }
 
     /// What the scores of some keys by codes are off by at most.
@@ -85,29 +93,33 @@ struct CodedSearch {
 
     /// Bounds above the scores of some keys, [QUERIES, size].
     template <int QUERIES, int GROUPS, bool BOTH>
-    void bound(int64_t at, int64_t count, int64_t first, int64_t size, float* upper) const {
+    void bound(const Codes& some, int64_t count, int64_t first, int64_t size, float* upper) const {
         Words products[QUERIES * GROUPS];
         const int32_t* halves = tiles[first / QUERIES].data();
-        for (int64_t slot = at; slot < at + count; slot += GROUPS * LANES) {
-            multiply<GROUPS, QUERIES, BOTH>(codes, slot, halves, products);
+        for (int64_t slot = 0; slot < count; slot += GROUPS * LANES) {
+            if (QUERIES == 1 && some.places)
+                products[0] = multiply_rows<BOTH>(some, slot, halves);
+            else multiply<GROUPS, QUERIES, BOTH>(some, slot, halves, products);
             for (int row = 0; row < QUERIES; ++row)
                 for (int group = 0; group < GROUPS; ++group) {
                     const CodedQuery& query = coded_queries[first + row];
                     const int64_t here = slot + group * LANES;
                     const Ints product = (Ints)(products[row * GROUPS + group] - query.zeros);
                     const Floats score = __builtin_convertvector(product, Floats) *
-                                         (load(codes.steps + here) * query.step);
-                    store(upper + row * size + (here - at),
-                          score + off_by(query, load(codes.off + here)));
+                                         (load(some.steps + here) * query.step);
+                    store(upper + row * size + here, score + off_by(query, load(some.off + here)));
                 }
         }
     }
 
-    void bound_tile(int64_t at, int64_t count, int64_t first, int64_t size, float* upper) const {
-        if (alone() && in_bytes) bound<1, 4, false>(at, count, first, size, upper);
-        else if (alone()) bound<1, 4, true>(at, count, first, size, upper);
-        else if (in_bytes) bound<AT_ONCE, 2, false>(at, count, first, size, upper);
-        else bound<AT_ONCE, 1, true>(at, count, first, size, upper);
+    void bound_tile(const Codes& some, int64_t count, int64_t first, int64_t size,
+                    float* upper) const {
+        if (some.places && in_bytes) bound<1, 1, false>(some, count, first, size, upper);
+        else if (some.places) bound<1, 1, true>(some, count, first, size, upper);
+        else if (alone() && in_bytes) bound<1, 4, false>(some, count, first, size, upper);
+        else if (alone()) bound<1, 4, true>(some, count, first, size, upper);
+        else if (in_bytes) bound<AT_ONCE, 2, false>(some, count, first, size, upper);
+        else bound<AT_ONCE, 1, true>(some, count, first, size, upper);
     }
 
     /// Candidates for the queries of every `shares`-th tile, among the slots of one part.
@@ -115,27 +127,30 @@ struct CodedSearch {
                Candidates* candidates) const {
         const int64_t size = block_size();
         static thread_local std::vector<float> block;
+        static thread_local ListedCodes listed;
         block.resize(std::max<size_t>(block.size(), size * tile()));
         for (int64_t at = begin; at < end; at += size) {
             const int64_t count = std::min(size, end - at);
-            const bool holes = std::memchr(occupied + at, 0, count) != nullptr;
-            for (int64_t some = share; some < int64_t(tiles.size()); some += shares) {
-                const int64_t first = some * tile();
+            const bool holes = !keys.places && std::memchr(occupied + at, 0, count);
+            const Codes some =
+                keys.places ? listed.of(codes, keys.places + at, count, alone()) : codes.after(at);
+            for (int64_t number = share; number < int64_t(tiles.size()); number += shares) {
+                const int64_t first = number * tile();
                 const int64_t last = std::min(first + tile(), queries.count);
-                bound_tile(at, count, first, size, block.data());
+                bound_tile(some, count, first, size, block.data());
                 for (int64_t row = first; row < last; ++row) {
                     float* upper = block.data() + (row - first) * size;
                     for (int64_t i = 0; holes && i < count; ++i)
                         if (!occupied[at + i]) upper[i] = -INFINITE;
                     for (int64_t i = count; i % LANES; ++i) upper[i] = -INFINITE;
-                    take(row, upper, at, count, candidates[row]);
+                    take(row, upper, some.off, at, count, candidates[row]);
                 }
             }
         }
     }
 
     /// Takes what may be among the k best out of a block of bounds above.
-    void take(int64_t row, const float* upper, int64_t at, int64_t count,
+    void take(int64_t row, const float* upper, const float* off, int64_t at, int64_t count,
               Candidates& candidates) const {
         const CodedQuery& query = coded_queries[row];
         // Who has too many already is answered without.
@@ -144,7 +159,7 @@ struct CodedSearch {
             static thread_local std::vector<float> lower;
             lower.resize(BLOCK + LANES);
             for (int64_t i = 0; i < count; i += LANES)
-                store(&lower[i], load(upper + i) - 2 * off_by(query, load(codes.off + at + i)));
+                store(&lower[i], load(upper + i) - 2 * off_by(query, load(off + i)));
             candidates.demand(threshold(lower.data(), count, k));
         }
         candidates.take(upper, count, int32_t(at));
@@ -160,7 +175,8 @@ struct CodedSearch {
 
     std::vector<float> lower_bounds(const CodedQuery& query, const Candidates& candidates) const {
         std::vector<float> lower(candidates.scores.size(), -INFINITE);
-        for (int64_t i = 0; i < candidates.count; ++i) lower[i] = codes.off[candidates.slots[i]];
+        for (int64_t i = 0; i < candidates.count; ++i) 
+            lower[i] = codes.off[keys.place(candidates.slots[i])];
         for (int64_t i = 0; i < candidates.count; i += LANES)
             store(&lower[i], load(&candidates.scores[i]) - 2 * off_by(query, load(&lower[i])));
         return lower;
@@ -177,6 +193,7 @@ struct CodedSearch {
             const Candidates best = best_of(open, row, end - next);
             next = std::copy_n(best.slots.begin(), best.count, next);
         }
+        std::transform(slots, next, slots, [&](int64_t slot) { return keys.place(slot); });
         std::fill(next, end, EMPTY);
         return true;
     }
@@ -216,8 +233,8 @@ struct CodedSearch {
         std::vector<int64_t> slots(rows.size() * k);
         for (size_t i = 0; i < rows.size(); ++i)
             std::copy_n(queries[rows[i]], keys.dim, &asked[i * keys.dim]);
-        rarememory_nearest(asked.data(), rows.size(), keys.numbers, keys.count, keys.dim, occupied,
-                           0, k, tolerance, threads, slots.data());
+        rarememory_nearest(asked.data(), rows.size(), keys.numbers, codes.slots, keys.dim,
+                           occupied, 0, k, tolerance, threads, slots.data());
         for (size_t i = 0; i < rows.size(); ++i)
             std::copy_n(&slots[i * k], k, found + rows[i] * k);
     }
@@ -230,33 +247,41 @@ struct CodedSearch {
 extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
                                             int64_t slots, int64_t dim, const uint8_t* bytes,
                                             const float* steps, const float* off,
-                                            const bool* occupied, int64_t k, float tolerance,
-                                            int threads, const int64_t* sampled, int64_t samples,
-                                            int64_t* found) {
-    if (count_marks(occupied, slots) * FEW_OF_ALL <= slots) {
+                                            const uint8_t* rows, const bool* occupied, int64_t k,
+                                            float tolerance, int threads, const int64_t* sampled,
+                                            int64_t samples, int64_t* found) {
+    const int64_t marked = count_marks(occupied, slots);
+    const bool few = marked * FEW_OF_ALL <= slots;
+    if (few && (!rows || marked < std::max(FEWEST_CODED, k * FEWEST_CODED_PER_K))) {
         rarememory_nearest(queries, batch, keys, slots, dim, occupied, 0, k, tolerance, threads,
                            found);
         return 0;
     }
-    const Codes codes{bytes, steps, off, slots, dim};
+    const Codes codes{bytes, steps, off, slots, dim, rows};
     for (int64_t i = 0; i < samples; ++i)
         if (!is_of_key(codes, {keys, slots, dim}, sampled[i])) return STALE;
     const bool in_bytes = k <= FEW && (BY_PAIRS_OF_BYTES || (BY_BYTES && batch > 1));
-    CodedSearch search{{queries, batch, dim}, {keys, slots, dim}, codes, occupied, k, tolerance,
-                       in_bytes, {}, {}};
+    std::vector<int32_t> places;
+    Rows searched{keys, slots, dim};
+    if (few) {
+        places = places_of(occupied, slots, marked);
+        searched = {keys, marked, dim, places.data()};
+    }
+    CodedSearch search{{queries, batch, dim}, searched, codes, occupied, k, tolerance, in_bytes,
+                       {}, {}};
     search.code_queries();
     // Threads share the slots, and where those are few for that, the queries.
-    const int team = worth(threads, batch, slots, (BY_BYTES ? 1 : 2) * codes.quads());
-    const int64_t rows = (slots + ROW - 1) / ROW;
+    const int64_t count = searched.count, rounds = (count + ROW - 1) / ROW;
+    const int team = worth(threads, batch, count, (few ? 4 : BY_BYTES ? 1 : 2) * codes.quads());
     const int64_t enough = search.alone() ? 2048 : search.block_size();
-    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, slots / enough));
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, count / enough));
     const int64_t shares = team / parts;
     std::vector<Candidates> candidates(parts * batch);
 #pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
     for (int64_t work = 0; work < parts * shares; ++work) {
         const int64_t part = work % parts;
-        search.offer(rows * part / parts * ROW, std::min(rows * (part + 1) / parts * ROW, slots),
-                     work / parts, shares, &candidates[part * batch]);
+        search.offer(rounds * part / parts * ROW,
+                     std::min(rounds * (part + 1) / parts * ROW, count), work / parts, shares, &candidates[part * batch]);
     }
     std::vector<char> answered(batch);
 #pragma omp parallel for num_threads(team) if (batch * k >= 1024) schedule(static)

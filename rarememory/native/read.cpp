@@ -37,26 +37,26 @@ extern "C" int64_t rarememory_normalize(const float* queries, int64_t batch, int
     return normalize({queries, batch, dim}, units) ? 0 : UNSAFE;
 }
 
-/// By codes where there are bytes; returns what the search by codes does, and else 0; or UNSAFE,
+/// Of the slots that the labels or the mask leave, if there are such. By codes where there are
+/// bytes; returns what the search by codes does, and else 0; or UNSAFE,
 /// and nothing else, where a query has no length that this can divide by.
 extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
                                    int64_t slots, int64_t dim, const uint8_t* bytes,
-                                   const float* steps, const float* off, const int64_t* values,
-                                   int64_t k, float tolerance, int threads, const int64_t* sampled,
-                                   int64_t samples, float* units, int64_t* found, float* scores,
+                                   const float* steps, const float* off, const uint8_t* rows,
+                                   const int64_t* values, const int64_t* labels, int64_t count,
+                                   const bool* mask, int64_t k, float tolerance, int threads,
+                                   const int64_t* sampled, int64_t samples, float* units, int64_t* found, float* scores,
                                    int64_t* found_values) {
     if (!normalize({queries, batch, dim}, units)) return UNSAFE;
-    const std::unique_ptr<bool[]> occupied(new bool[slots]);
-    const int marking = worth(threads, 1, slots, 1);
-#pragma omp parallel for num_threads(marking) if (marking > 1) schedule(static)
-    for (int64_t slot = 0; slot < slots; ++slot) occupied[slot] = values[slot] != EMPTY;
+    const std::unique_ptr<bool[]> marks(new bool[slots]);
+    rarememory_mark(values, slots, labels, count, mask, threads, marks.get());
     int64_t missed = 0;
     if (bytes)
-        missed = rarememory_nearest_coded(units, batch, keys, slots, dim, bytes, steps, off,
-                                          occupied.get(), k, tolerance, threads, sampled, samples,
+        missed = rarememory_nearest_coded(units, batch, keys, slots, dim, bytes, steps, off, rows,
+                                          marks.get(), k, tolerance, threads, sampled, samples,
                                           found);
     else
-        rarememory_nearest(units, batch, keys, slots, dim, occupied.get(), 0, k, tolerance,
+        rarememory_nearest(units, batch, keys, slots, dim, marks.get(), 0, k, tolerance,
                            threads, found);
     if (missed >= 0)
         rarememory_rank(units, batch, keys, dim, values, found, k, threads, scores, found_values);

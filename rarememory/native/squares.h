@@ -7,16 +7,16 @@
 namespace rarememory {
 
 /// Of two rows of a square: lanes whose bit `Step` differs from the row's own change places.
-template <int Step>
-inline void exchange(Floats& a, Floats& b) {
+template <int Step, class Vector>
+inline void exchange(Vector& a, Vector& b) {
     Ints from_a, from_b;
     for (int lane = 0; lane < LANES; ++lane) {
         from_a[lane] = lane & Step ? LANES + (lane ^ Step) : lane;
         from_b[lane] = lane & Step ? LANES + lane : lane ^ Step;
     }
-    Floats first = shuffled(a, b, from_a);
-    b = shuffled(a, b, from_b);
-    a = first;
+    const Floats first = shuffled((Floats)a, (Floats)b, from_a);
+    b = (Vector)shuffled((Floats)a, (Floats)b, from_b);
+    a = (Vector)first;
 }
 
 /// Calls `pass` with 1, 2, 4, ... up to half of LANES.
@@ -38,7 +38,8 @@ inline void transpose(Floats* square) {
 }
 
 /// Of LANES vectors the sum of each one's lanes.
-inline Floats sums_of(Floats* rows) {
+template <class Vector>
+inline Vector sums_of(Vector* rows) {
     auto pass = [&](auto step) {
         for (int row = 0; row < LANES; row += 2 * step) {
             exchange<step>(rows[row], rows[row + step]);

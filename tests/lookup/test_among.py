@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rarememory import EMPTY
+from rarememory import EMPTY, FirstInFirstOut, Memory
 from rarememory.lookup import NativeLookup, TorchLookup
 from rarememory.lookup.exact import order, score
 from tests.lookup.test_nearest import KEYS, check, units
@@ -30,6 +30,88 @@ def test_native_finds_what_torch_finds(kind, batch, codes):
                 found = lookup.nearest(queries, keys, everywhere, k, among=among)
                 truth = TorchLookup().nearest(queries, keys, everywhere, k, among=among)
                 assert torch.equal(*(in_order(f, queries, keys) for f in (found, truth)))
+
+
+def coded(lookup: NativeLookup, queries: torch.Tensor, keys: torch.Tensor) -> NativeLookup:
+    """The lookup with codes of these keys, and rows of them."""
+    some = torch.arange(len(keys)) % 9 == 0
+    for _ in range(40):
+        lookup.nearest(queries, keys, some, 1, among=some)
+    assert lookup._codes._seen.codes.rows is not None
+    return lookup
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ["units", "clusters", "rising"])
+@pytest.mark.parametrize("dim", [3, 64, 130])
+@pytest.mark.parametrize("batch", [1, 21])
+def test_the_codes_of_listed_slots_change_no_answer(kind, dim, batch):
+    keys = KEYS[kind](9001, dim)
+    queries = torch.cat([units(batch, dim), keys[5:6]])[-batch:]
+    keys[11] *= 3  # no code holds it
+    lookup = coded(NativeLookup(), queries, keys)
+    everywhere = torch.ones(9001, dtype=torch.bool)
+    for share in (0.12, 0.24):
+        among = torch.rand(9001) < share
+        among[[5, 11, 9000]] = True
+        for k in (1, 7, 30, 300):
+            found = lookup.nearest(queries, keys, everywhere, k, among=among)
+            truth = TorchLookup().nearest(queries, keys, everywhere, k, among=among)
+            assert torch.equal(*(in_order(f, queries, keys) for f in (found, truth)))
+
+
+def test_a_query_alone_among_so_many_slots_that_two_threads_share_them():
+    keys, among = units(70_001, 24), torch.rand(70_001) < 0.2
+    queries, everywhere = units(1, 24), torch.ones(70_001, dtype=torch.bool)
+    lookup = coded(NativeLookup(), queries, keys)
+    for k in (1, 20, 200):
+        found = lookup.nearest(queries, keys, everywhere, k, among=among)
+        truth = TorchLookup().nearest(queries, keys, everywhere, k, among=among)
+        assert torch.equal(*(in_order(f, queries, keys) for f in (found, truth)))
+
+
+def test_codes_of_listed_slots_follow_the_keys():
+    def written(lookup: str | NativeLookup) -> Memory:
+        torch.manual_seed(0)
+        memory = Memory(6, 6000, k=9, lookup=lookup, update=FirstInFirstOut())
+        memory.write(torch.randn(6000, 6), torch.arange(6000) % 5)
+        return memory
+
+    memory, plain = written("native"), written(NativeLookup(codes=False))
+    queries, labels = torch.randn(3, 6), torch.tensor([3])
+    coded(memory.lookup, queries, memory.keys)
+
+    def check_again() -> None:
+        for some in (queries, queries[:1]):
+            for one, other in zip(
+                memory(some, among=labels)[:3], plain(some, among=labels)[:3], strict=True
+            ):
+                assert torch.equal(one, other)
+
+    check_again()
+    for made in (memory, plain):
+        made.write(queries, labels.expand(3))
+    check_again()
+    assert memory(queries, among=labels).confidence.isfinite().all()
+    for made in (memory, plain):
+        made.keys.data.neg_()
+    with pytest.warns(UserWarning, match="does not count"):
+        memory(queries, among=labels)
+    check_again()
+
+
+def test_rows_of_codes_are_kept_only_for_reads_among_some():
+    keys, everywhere = units(2048, 8), torch.ones(2048, dtype=torch.bool)
+    lookup = NativeLookup()
+    for batch in (1, 20, 1100):
+        for _ in range(40):
+            lookup.nearest(units(batch, 8), keys, everywhere, 1)
+    assert lookup._codes._seen.codes.rows is None
+    for _ in range(16):
+        lookup.nearest(units(1, 8), keys, everywhere, 1, among=everywhere)
+    assert lookup._codes._seen.codes.rows is None
+    lookup.nearest(units(1, 8), keys, everywhere, 1, among=everywhere)
+    assert lookup._codes._seen.codes.rows.shape == (2048, 64)
 
 
 @pytest.mark.parametrize("make", [TorchLookup, NativeLookup])

@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rarememory import EMPTY, Memory
 from rarememory.lookup import LOOKUPS, AutoLookup, FaissIVF, IndexedLookup, LocalitySensitiveHashing
@@ -19,6 +21,30 @@ SETTINGS = {
 @pytest.fixture(params=SETTINGS, ids=lambda search: search.__name__)
 def search(request) -> type[IndexedLookup]:
     return request.param
+
+
+class NamesAll(IndexedLookup):
+    """An index that knows nothing of what is empty."""
+
+    name, exact_below = "names all", 0
+
+    def build(self, keys, slots):
+        return len(keys)
+
+    def search(self, index, queries, keys, k):
+        return torch.arange(index).expand(len(queries), -1)[:, :k]
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 9), st.integers(0, 10**6))
+def test_an_empty_slot_is_not_found_even_if_the_index_names_it(slots, seed):
+    torch.manual_seed(seed)
+    keys, occupied = torch.eye(slots), torch.rand(slots) < 0.7
+    found = NamesAll().nearest(keys[:2], keys, occupied, slots)
+    count = int(occupied.sum())
+    for row in found.tolist():
+        assert row[:count] == [slot if occupied[slot] else EMPTY for slot in range(count)]
+        assert set(row[count:]) <= {EMPTY}
 
 
 def test_of_equal_keys_the_lower_slots_are_found(search):

@@ -191,8 +191,11 @@ def test_among_nothing_a_read_finds_nothing():
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
 def test_a_mask_that_names_empty_slots_finds_none_of_them(lookup):
-    recall = small(lookup=lookup)(torch.eye(3), k=6, among=torch.ones(3, 6, dtype=torch.bool))
-    assert recall.values[:, 3:].eq(EMPTY).all()
+    memory = small(lookup=lookup)
+    for among in (torch.ones(6, dtype=torch.bool), torch.ones(3, 6, dtype=torch.bool)):
+        # The key of an empty slot is zero, and so nearer than these.
+        recall = memory(-torch.eye(3), k=6, among=among)
+        assert recall.slots[:, 3:].eq(EMPTY).all() and recall.slots[:, :3].ge(0).all()
 
 
 def test_masked_rows_find_nothing():
@@ -268,10 +271,16 @@ def test_marks_of_each_row_are_made_for_some_rows_at_a_time(monkeypatch):
     [
         ({"exclude": torch.tensor([0, 1, 6])}, r"slot 6, and this memory has 0 to 5, and EMPTY"),
         ({"exclude": torch.tensor([0, -2, 1])}, "exclude names slot -2"),
-        ({"exclude": torch.tensor([0, 1])}, r"exclude of shape \[2\] for queries of shape \[3\]"),
+        (
+            {"exclude": torch.tensor([0, 1])},
+            r"exclude of shape \[2\] for queries that ask for \[3\]",
+        ),
         ({"exclude": torch.ones(3)}, "exclude must be integers, one a query, not torch.float32"),
-        ({"exclude_labels": torch.tensor(7)}, r"exclude_labels of shape \[\] for queries"),
-        ({"exclude": torch.zeros(3).long().to("meta")}, "exclude is on meta, and the memory is"),
+        ({"exclude_labels": torch.tensor(7)}, r"exclude_labels of shape \[\] for queries that ask"),
+        (
+            {"exclude": torch.zeros(3).long().to("meta")},
+            "exclude on meta for queries on cpu: move one",
+        ),
     ],
 )
 def test_what_cannot_be_left_out_is_refused(options, message):
@@ -279,11 +288,16 @@ def test_what_cannot_be_left_out_is_refused(options, message):
         small()(torch.eye(3), **options)
 
 
-@pytest.mark.parametrize("labels", [[], [3], [5, 1], range(20), [10**12 + n for n in range(20)]])
+@pytest.mark.parametrize(
+    "labels",
+    [[], [3], [EMPTY], [5, EMPTY, 1], range(20), [3, 68], [10**12 + n for n in range(20)]],
+)
 def test_slots_are_marked_by_few_many_and_far_labels(engine, labels):
     labels = list(labels)
     memory = Memory(3, 200, update=FirstInFirstOut())
     memory.write(torch.randn(150, 3), torch.tensor([1, 3, 7, 10**12, 10**12 + 3] * 30))
     found = memory(torch.randn(1, 3), k=200, among=labels + labels[:1])
-    wanted = [slot for slot, value in enumerate(memory.values.tolist()) if value in labels]
+    wanted = [
+        slot for slot, value in enumerate(memory.values.tolist()) if value in {*labels} - {EMPTY}
+    ]
     assert sorted(found.slots[found.slots != EMPTY].tolist()) == wanted

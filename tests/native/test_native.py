@@ -223,6 +223,46 @@ def test_one_call_reads_what_a_search_and_a_ranking_do(codes):
     assert codes == (lookup._codes is not None and lookup._codes.codes_for(keys, 5, 1) is not None)
 
 
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("slots", [1, 7, 70, 140_001])
+def test_slots_are_marked_as_torch_marks_them(slots):
+    values, mask = torch.randint(-1, 90, (slots,)), torch.rand(slots) < 0.3
+    values[::5] += 10**12
+    marks = torch.empty(slots, dtype=torch.bool)
+
+    def marked(labels, mask):
+        given = (None, -1) if labels is None else (labels.data_ptr(), len(labels))
+        pointers = (*given, None if mask is None else mask.data_ptr())
+        native.library().rarememory_mark(values.data_ptr(), slots, *pointers, 2, marks.data_ptr())
+        return marks
+
+    occupied = values != EMPTY
+    assert torch.equal(marked(None, None), occupied)
+    assert torch.equal(marked(None, mask), mask & occupied)
+    lists = [[], [EMPTY], [EMPTY, 3, 5], [5, 68, 3], [5, 69, 6], [5, 6, 70, 5], [0, 65_535]]
+    lists += [[1, 65_537], [7, 10**12 + 7], [-(2**63), 2**63 - 1, 4], list(range(80))]
+    for labels in (torch.tensor(some, dtype=torch.int64) for some in lists):
+        assert torch.equal(marked(labels, None), torch.isin(values, labels) & occupied)
+
+
+def test_reads_among_some_labels_and_slots_are_one_call(monkeypatch):
+    memory, calls = Memory(8, 64, update=FirstInFirstOut()), []
+    memory.write(units(60, 8), torch.arange(60) % 7)
+    kernel = native.library().rarememory_read
+    monkeypatch.setattr(
+        native.library(), "rarememory_read", lambda *given: calls.append(given) or kernel(*given)
+    )
+    queries, mask = torch.randn(3, 8), torch.rand(64) < 0.5
+    for count, among in enumerate((3, [1, 5, EMPTY], iter([2, 9]), torch.tensor([4]), mask), 1):
+        again = [2, 9] if count == 3 else among
+        recall = memory(queries, among=among)
+        with_gradient = memory(queries.clone().requires_grad_(), among=again)
+        assert len(calls) == count
+        for one, other in zip(recall[:4], with_gradient[:4], strict=True):
+            assert torch.equal(one, other)
+        assert recall.filtered and with_gradient.filtered
+
+
 def test_a_training_step_is_one_call_to_read_and_one_to_write(monkeypatch):
     memory, calls = Memory(8, 64), []
     memory.write(units(9, 8), torch.arange(9))
