@@ -118,6 +118,21 @@ bool same(const Buffer<T>& one, const Buffer<T>& other) {
     return std::equal(one.data(), one.data() + one.size, other.data());
 }
 
+/// Near to each other, or far apart.
+Buffer<int64_t> two_labels(Random& random) {
+    Buffer<int64_t> labels(2, 1);
+    labels[1] = random() % 2 ? 5 : int64_t(1) << 40;
+    return labels;
+}
+
+/// Many, some or few.
+Buffer<bool> some_marks(int64_t size, Random& random) {
+    const uint64_t one_of[] = {2, 6, 100}, chosen = one_of[random() % 3];
+    Buffer<bool> marks(size);
+    for (int64_t i = 0; i < size; ++i) marks[i] = random() % chosen == 0;
+    return marks;
+}
+
 /// What a read writes.
 struct Found {
     Buffer<float> units, scores;
@@ -149,7 +164,7 @@ struct Memory {
     int64_t slots, dim, clock = 0;
     Buffer<float> keys, steps, off;
     Buffer<int64_t> values, written;
-    Buffer<uint8_t> bytes;
+    Buffer<uint8_t> bytes, rows;
     std::shared_mutex mutex;
 
     Memory(int64_t slots, int64_t dim, Random& random) : dim(dim) { resize(slots, random); }
@@ -162,13 +177,14 @@ struct Memory {
         for (int64_t slot = 0; slot < slots; ++slot) values[slot] = slot % 5 ? slot % 7 : EMPTY;
         const int64_t padded = (slots + GROUP - 1) / GROUP * GROUP;
         bytes = Buffer<uint8_t>(padded * ((dim + 3) / 4 * 4), 128);
+        rows = Buffer<uint8_t>(slots * ((dim + 63) / 64 * 64));
         steps = Buffer<float>(padded), off = Buffer<float>(padded);
         code(nullptr, slots);
     }
 
     void code(const int64_t* named, int64_t count) {
         rarememory_code(keys.data(), slots, dim, named, count, bytes.data(), steps.data(),
-                        off.data(), OMP_THREADS);
+                        off.data(), rows.data(), OMP_THREADS);
     }
 
     void read(Random& random) {
@@ -177,13 +193,18 @@ struct Memory {
         const float tolerance = float(dim + 10) * 0x1p-23f;
         Buffer<float> queries = units(batch, dim, random);
         Buffer<int64_t> sampled(2, int64_t(random() % slots));
+        // Of all slots, or of those that labels or a mask leave.
+        const Buffer<int64_t> labels = two_labels(random);
+        const Buffer<bool> mask = some_marks(slots, random);
+        const int64_t count = random() % 2 ? labels.size : -1;
+        const bool* masked = random() % 2 ? mask.data() : nullptr;
         Found plain(batch, k, dim), coded(batch, k, dim);
         auto read = [&](bool with_codes, Found& found) {
             return rarememory_read(
                 queries.data(), batch, keys.data(), slots, dim, with_codes ? bytes.data() : nullptr,
-                steps.data(), off.data(), values.data(), k, tolerance, OMP_THREADS, sampled.data(),
-                sampled.size, found.units.data(), found.slots.data(), found.scores.data(),
-                found.values.data());
+                steps.data(), off.data(), rows.data(), values.data(), labels.data(), count, masked,
+                k, tolerance, OMP_THREADS, sampled.data(), sampled.size, found.units.data(),
+                found.slots.data(), found.scores.data(), found.values.data());
         };
         check(read(false, plain) == 0 && read(true, coded) >= 0, "a read failed");
         check(plain == coded, "codes changed an answer");
@@ -206,13 +227,11 @@ struct Memory {
     /// Of some slots only: the same ones for all queries, or other ones for each.
     void read_among(const Buffer<float>& queries, int64_t k, float tolerance, Random& random) {
         const int64_t batch = queries.size / dim, stride = random() % 2 ? slots : 0;
-        Buffer<bool> marks(stride ? batch * slots : slots);
-        const uint64_t one_of = random() % 2 ? 2 : 100;
-        for (int64_t i = 0; i < marks.size; ++i) marks[i] = random() % one_of == 0;
+        const Buffer<bool> marks = some_marks(stride ? batch * slots : slots, random);
         if (!stride) {
-            Buffer<int64_t> labels(2, 1);
-            labels[1] = random() % 2 ? 5 : int64_t(1) << 40;
-            rarememory_mark(values.data(), slots, labels.data(), labels.size, marks.data());
+            const Buffer<int64_t> labels = two_labels(random);
+            rarememory_mark(values.data(), slots, labels.data(), labels.size, nullptr, OMP_THREADS,
+                            marks.data());
         }
         Buffer<int64_t> found(batch * k, -2);
         rarememory_nearest(queries.data(), batch, keys.data(), slots, dim, marks.data(), stride, k,

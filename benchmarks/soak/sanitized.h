@@ -7,9 +7,8 @@
 
 extern "C" {
 void rarememory_code(const float* keys, int64_t slots, int64_t dim, const int64_t* named,
-                     int64_t count, uint8_t* bytes, float* steps, float* off, int threads);
-void rarememory_mark(const int64_t* values, int64_t slots, const int64_t* labels, int64_t count,
-                     bool* marks);
+                     int64_t count, uint8_t* bytes, float* steps, float* off, uint8_t* rows,
+                     int threads);
 void rarememory_score(const float* queries, int64_t batch, const float* keys, int64_t dim,
                       const int64_t* slots, int64_t k, int threads, float* scores);
 int64_t rarememory_normalize(const float* queries, int64_t batch, int64_t dim, float* units);
