@@ -62,8 +62,10 @@ class TunableKeys(nn.Module):
         ...     optimizer = torch.optim.SGD(keys.parameters(), lr=0.1)
         ...     keys.loss(torch.tensor([[0.0, 0.6, 0.8]]), ["kea"]).backward()
         ...     optimizer.step()
-        >>> birds.predict(torch.tensor([0.0, 0.6, 0.8])), birds.memory.keys.norm(dim=1)[:3]
-        ('kea', tensor([1., 1., 1.]))
+        >>> birds.predict(torch.tensor([0.0, 0.6, 0.8]))
+        'kea'
+        >>> torch.allclose(birds.memory.keys[:3].norm(dim=1), torch.ones(3))
+        True
         >>> birds.untune(), torch.equal(birds.memory.keys[:3], torch.eye(3))
         (None, True)
     """
