@@ -64,9 +64,9 @@ class TunableKeys(nn.Module):
         ...     optimizer.step()
         >>> birds.predict(torch.tensor([0.0, 0.6, 0.8]))
         'kea'
-        >>> torch.allclose(birds.memory.keys[:3].norm(dim=1), torch.ones(3))
+        >>> torch.allclose(birds.memory.keys[learnt.slots].norm(dim=1), torch.ones(3))
         True
-        >>> birds.untune(), torch.equal(birds.memory.keys[:3], torch.eye(3))
+        >>> birds.untune(), torch.equal(birds.memory.keys[learnt.slots], torch.eye(3))
         (None, True)
     """
 
