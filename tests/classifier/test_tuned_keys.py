@@ -172,6 +172,7 @@ def test_an_example_is_answered_without_its_own_key():
                 math.log(math.fsum(map(math.exp, there))) - z[int(ids[row])], abs=1e-4
             )
         # The same example under another label is not itself.
+        assert not keys.own(rows(7)[6:], ids[:1]).any()
         assert len(keys.losses(rows(7)[6:], None, ids[:1])) == 1
         assert keys.loss(rows(7)[6:], ["sparrow"]).item() == 0
         keys.keys.data.copy_(rows(7, 9))
