@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from rarememory import FirstInFirstOut, Memory, MemoryClassifier
 from rarememory.classifier import finetuning
 from rarememory.classifier.persistence import read_file, write_file
+from rarememory.classifier.tuned_keys import check_untuned
 from tests import oracle
 
 LABELS = ["kea", "kea", "weka", "weka", "takahe", "takahe", "sparrow"]
@@ -371,6 +372,13 @@ def test_a_damaged_file_or_state_is_refused(wrong, tmp_path):
     assert everything(plain) == before
 
 
+@pytest.mark.parametrize("wrong", [torch.ones(3, 1), torch.ones(2, 2), torch.ones(3, 2).long()])
+def test_learnt_keys_are_floats_of_the_shape_of_the_keys(wrong):
+    stored = {"keys": torch.eye(2)[[0, 1, 1]], "values": torch.tensor([1, 2, 3]), "untuned": wrong}
+    with pytest.raises(ValueError, match="for each number of a key"):
+        check_untuned(stored)
+
+
 def test_a_snapshot_undoes_tuning_and_its_end():
     classifier = birds()
     before = everything(classifier)
@@ -458,6 +466,22 @@ def test_the_keys_of_the_best_epoch_are_kept(monkeypatch):
     found = classifier.finetune(*clouds(10, 0), patience=3, learning_rate=0.01)
     assert found == finetuning.Finetuned(epochs=5, best=2, before=0.1, after=0.5)
     torch.testing.assert_close(classifier.memory.keys[:40], normalize(seen[2]))
+
+
+def test_an_epoch_is_steps_of_adam_over_all_examples_in_its_own_order():
+    one, other = learnt(), learnt()
+    one.batch_size = 7
+    held_out = (clouds(30, 1)[0], clouds(30, 1)[1])
+    assert one.finetune(*clouds(10, 0), held_out=held_out, epochs=1, learning_rate=0.05).best == 1
+    inputs, labels = clouds(10, 0)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    with other.tunable_keys() as keys:
+        optimizer = torch.optim.Adam(keys.parameters(), lr=0.05)
+        for some in order.split(7):
+            optimizer.zero_grad()
+            keys.loss(inputs[some], [labels[row] for row in some.tolist()]).backward()
+            optimizer.step()
+    torch.testing.assert_close(one.memory.keys, other.memory.keys)
 
 
 def test_a_fifth_of_each_class_is_held_out_and_its_own_slots_are_not_asked(monkeypatch):
