@@ -405,7 +405,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "classifier/rehearsal.py": {"host_level": [returns("level")]},
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
-    "classifier/metric.py": {"_best_scale": [operator("<", ">")]},
+    "classifier/metric.py": {"best_scale": [operator("<", ">"), operator("<=", ">")]},
     "classifier/refinement.py": {"refined": [operator("*", "/", 2)]},
     "distributed/replicated.py": {
         "gathered": [drop("_check_alike")],

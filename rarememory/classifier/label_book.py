@@ -74,15 +74,9 @@ class LabelBook:
     def ids(self, labels: Iterable[Label]) -> list[int]:
         """The integers that these labels have, or would get if they were added now."""
         new: dict[Any, int] = {}
-        # Each text is normalised once, however many examples have it.
-        texts: dict[str, Any] = {}
         ids = []
         for label in labels:
-            key = texts.get(label) if type(label) is str else None
-            if key is None:
-                key = typed_label(python_label(label))
-                if type(label) is str:
-                    texts[label] = key
+            key = typed_label(python_label(label))
             known = self._ids.get(key)
             ids.append(new.setdefault(key, self._next_id + len(new)) if known is None else known)
         return ids

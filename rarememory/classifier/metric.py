@@ -187,7 +187,7 @@ def fitted_metric(
         )
         scores = score(products)
         found = scores[judged]
-        loss, place = _best_scale(found, labels, weights, scales, place)
+        loss, place = best_scale(found, labels, weights, scales, place)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
         return round(accuracy, 3) - 0.02 * loss, FittedMetric(
@@ -222,7 +222,7 @@ def squares_outside(
     return found.outside * (x.square().sum(1) - along).clamp(min=0)
 
 
-def _best_scale(
+def best_scale(
     scores: Float[Tensor, "examples classes"],
     labels: Int64[Tensor, " examples"],
     weights: Float[Tensor, " examples"],

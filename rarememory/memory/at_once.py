@@ -60,7 +60,7 @@ def read_at_once(
         return None
     if queries.requires_grad and torch.is_grad_enabled():
         return None
-    if among is not None and not _is_plain(among, values):
+    if among is not None and (lookup is None or not _is_plain(among, values)):
         return None
     if lookup is None:
         found = _read_each(flat, keys, values, k)

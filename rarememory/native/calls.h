@@ -17,7 +17,8 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
                                             int64_t slots, int64_t dim, const uint8_t* bytes,
                                             const float* steps, const float* off,
                                             const uint8_t* rows, const bool* occupied, int64_t k,
-                                            float tolerance, int threads, const int64_t* sampled, int64_t samples,
+                                            float tolerance, int threads,
+                                            const int64_t* sampled, int64_t samples,
                                             int64_t* found);
 
 extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, const float* keys,
@@ -34,8 +35,8 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
                                    const float* steps, const float* off, const uint8_t* rows,
                                    const int64_t* values, const int64_t* labels, int64_t count,
                                    const bool* mask, int64_t k, float tolerance, int threads,
-                                   const int64_t* sampled, int64_t samples, float* units, int64_t* found, float* scores,
-                                   int64_t* found_values);
+                                   const int64_t* sampled, int64_t samples, float* units,
+                                   int64_t* found, float* scores, int64_t* found_values);
 
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
                                         int64_t slots, int64_t dim, const int64_t* values,

@@ -32,8 +32,8 @@ extern "C" int64_t rarememory_read_each(int64_t memories, const float* queries, 
         const int64_t row = n * batch;
         return rarememory_read(queries + row * dim, batch, keys + n * slots * dim, slots, dim,
                                nullptr, nullptr, nullptr, nullptr, values + n * slots, nullptr, -1,
-                               nullptr, k, tolerance, 1, nullptr, 0, units + row * dim, found + row * k, scores + row * k,
-                               found_values + row * k);
+                               nullptr, k, tolerance, 1, nullptr, 0, units + row * dim,
+                               found + row * k, scores + row * k, found_values + row * k);
     });
 }
 

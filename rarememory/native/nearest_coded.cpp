@@ -281,7 +281,8 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
     for (int64_t work = 0; work < parts * shares; ++work) {
         const int64_t part = work % parts;
         search.offer(rounds * part / parts * ROW,
-                     std::min(rounds * (part + 1) / parts * ROW, count), work / parts, shares, &candidates[part * batch]);
+                     std::min(rounds * (part + 1) / parts * ROW, count), work / parts, shares,
+                     &candidates[part * batch]);
     }
     std::vector<char> answered(batch);
 #pragma omp parallel for num_threads(team) if (batch * k >= 1024) schedule(static)

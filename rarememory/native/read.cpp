@@ -45,8 +45,8 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
                                    const float* steps, const float* off, const uint8_t* rows,
                                    const int64_t* values, const int64_t* labels, int64_t count,
                                    const bool* mask, int64_t k, float tolerance, int threads,
-                                   const int64_t* sampled, int64_t samples, float* units, int64_t* found, float* scores,
-                                   int64_t* found_values) {
+                                   const int64_t* sampled, int64_t samples, float* units,
+                                   int64_t* found, float* scores, int64_t* found_values) {
     if (!normalize({queries, batch, dim}, units)) return UNSAFE;
     const std::unique_ptr<bool[]> marks(new bool[slots]);
     rarememory_mark(values, slots, labels, count, mask, threads, marks.get());

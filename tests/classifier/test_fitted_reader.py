@@ -37,6 +37,19 @@ def shuffled(*parts: torch.Tensor, seed: int = 1) -> list[torch.Tensor]:
     return [part[order] for part in parts]
 
 
+@pytest.mark.parametrize("spread", [0.1, 1.0, 10.0])
+def test_the_scale_of_least_loss_is_found_from_wherever_the_search_begins(spread: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    scores = spread * torch.randn(40, 5, generator=random)
+    labels = scores.add(torch.randn(40, 5, generator=random) * spread).argmax(1)
+    weights, scales = torch.full((40,), 1 / 40), metric_module.SCALES
+    losses = [nn.functional.cross_entropy(scale * scores, labels).item() for scale in scales]
+    for begin in range(len(scales)):
+        loss, place = metric_module.best_scale(scores, labels, weights, scales, begin)
+        assert loss == pytest.approx(min(losses), rel=1e-5)
+        assert losses[place] == pytest.approx(min(losses), rel=1e-5)
+
+
 @pytest.mark.parametrize("counts", [[3, 4, 2], [1, 5, 2, 1], [2, 2]])
 @pytest.mark.parametrize("shrinkage", [0.05, 0.5, 1.0])
 def test_leaving_one_out_is_what_computing_all_without_it_gives(
