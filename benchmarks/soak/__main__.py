@@ -31,7 +31,7 @@ from benchmarks.soak.parts import watched_parts
 from benchmarks.soak.watching import Counts, Show, watched
 
 CAMPAIGNS = (
-    *("kills", "loads", "damaged", "page", "threads", "ranks", "rows", "sanitizers"),
+    *("kills", "loads", "damaged", "page", "threads", "models", "ranks", "rows", "sanitizers"),
     *("store_sqlite", "store_postgresql"),
 )
 """A file of this folder each, with its CAMPAIGN."""

@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 
 from benchmarks.cache import CellCache
-from benchmarks.soak import page, ranks
+from benchmarks.soak import models, page, ranks
 from benchmarks.soak.campaign import Campaign
 from benchmarks.soak.parts import watched_parts
 from benchmarks.soak.watching import watched
@@ -46,6 +46,11 @@ def test_the_page_answers_under_hostile_requests_and_slow_connections(tmp_path, 
     monkeypatch.setattr(page, "SECONDS", 60.0)
     monkeypatch.setattr(page, "SLOW", 50)
     assert {*islice(page.CAMPAIGN.tries(tmp_path, 0), 24)} == {"answered"}
+
+
+def test_threads_that_ask_one_model_get_their_own_features():
+    counts = watched(models.CAMPAIGN._replace(patience=120.0), 300.0, 400, 0)
+    assert counts.outcomes == {"right": 400}, counts.faults
 
 
 def test_two_processes_refuse_misuses_alike():
