@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "codes.h"
+#include "parallel.h"
 
 using namespace rarememory;
 
@@ -91,13 +92,11 @@ extern "C" void rarememory_code(const float* keys, int64_t slots, int64_t dim,
                                 float* off, uint8_t* rows, int threads) {
     // A slot may be named twice, and two threads must not meet in it.
     threads = named ? 1 : worth(threads, count, 1, 4 * dim);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    in_parts(count, threads, [&](int64_t begin, int64_t end) {
         Coder coder({keys, slots, dim}, bytes, steps, off, rows);
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < count; ++i) {
+        for (int64_t i = begin; i < end; ++i) {
             const int64_t slot = named ? named[i] : i;
             if (slot != EMPTY) coder.code(slot);
         }
-    }
+    });
 }

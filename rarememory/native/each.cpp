@@ -2,8 +2,10 @@
 // of a batch has its own. Threads share the memories.
 
 #include <algorithm>
+#include <vector>
 
 #include "calls.h"
+#include "parallel.h"
 #include "vectors.h"
 
 using namespace rarememory;
@@ -13,10 +15,9 @@ namespace {
 /// The least of what the work on each memory returns.
 template <class Work>
 int64_t least(int64_t memories, int threads, Work work) {
-    int64_t result = 0;
-#pragma omp parallel for num_threads(threads) if (threads > 1) reduction(min : result)
-    for (int64_t n = 0; n < memories; ++n) result = std::min(result, work(n));
-    return result;
+    std::vector<int64_t> results(memories);
+    for_each(memories, threads, [&](int64_t n) { results[n] = work(n); });
+    return *std::min_element(results.begin(), results.end());
 }
 
 }  // namespace

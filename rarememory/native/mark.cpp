@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "calls.h"
+#include "parallel.h"
 #include "vectors.h"
 
 using namespace rarememory;
@@ -71,12 +72,9 @@ extern "C" void rarememory_mark(const int64_t* values, int64_t slots, const int6
                                 int64_t count, const bool* mask, int threads, bool* marks) {
     const Labels some(labels, std::max<int64_t>(count, 0));
     threads = worth(threads, 1, slots, 4);
-    const int64_t of_each = (slots + threads - 1) / threads;
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t begin = 0; begin < slots; begin += of_each) {
-        const int64_t end = std::min(begin + of_each, slots);
+    in_parts(slots, threads, [&](int64_t begin, int64_t end) {
         if (count >= 0) some.mark(values + begin, end - begin, marks + begin);
         else for (int64_t i = begin; i < end; ++i) marks[i] = values[i] != EMPTY;
         if (mask) for (int64_t i = begin; i < end; ++i) marks[i] &= mask[i];
-    }
+    });
 }

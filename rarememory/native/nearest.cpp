@@ -5,6 +5,7 @@
 
 #include "calls.h"
 #include "candidates.h"
+#include "parallel.h"
 #include "squares.h"
 
 using namespace rarememory;
@@ -24,19 +25,27 @@ struct Search {
     int64_t k;
     float tolerance;
 
-    /// Scores of a block of keys for LANES queries, [LANES, size].
+    /// How many queries of a group share a vector.
+    int width(int64_t group) const {
+        return queries.count - group * LANES <= FEW_LANES ? FEW_LANES : LANES;
+    }
+
+    /// Scores of a block of keys for a group of queries, [width, size].
+    template <class Vector>
     void score_group(int64_t at, int64_t count, const float* lanes, int64_t size,
                      float* scores) const {
-        stream(keys, at, at + count, lanes, [&](int64_t slot, Floats* tile, auto n) {
+        constexpr int WIDTH = sizeof(Vector) / sizeof(float);
+        stream<Vector>(keys, at, at + count, lanes, [&](int64_t slot, Vector* tile, auto n) {
             float* to = scores + (slot - at);
             if (n < TILE) {
-                for (int lane = 0; lane < LANES; ++lane) to[lane * size] = tile[0][lane];
+                for (int lane = 0; lane < WIDTH; ++lane) to[lane * size] = tile[0][lane];
                 return;
             }
             for (int square = 0; square < TILE; square += LANES) {
-                transpose(tile + square);
-                for (int lane = 0; lane < LANES; ++lane)
-                    store(to + lane * size + square, tile[square + lane]);
+                Floats turned[LANES];
+                transpose_into(turned, tile + square);
+                for (int lane = 0; lane < WIDTH; ++lane)
+                    store(to + lane * size + square, turned[lane]);
             }
         });
     }
@@ -64,7 +73,9 @@ struct Search {
             const bool holes = marks && (stride || std::memchr(marks + at, 0, count));
             for (size_t group = share; group < lanes.size(); group += shares) {
                 if (alone) score_one(at, count, queries[0], block.data());
-                else score_group(at, count, lanes[group].data(), size, block.data());
+                else if (width(group) < LANES)
+                    score_group<FewFloats>(at, count, lanes[group].data(), size, block.data());
+                else score_group<Floats>(at, count, lanes[group].data(), size, block.data());
                 const int64_t first = group * LANES;
                 const int64_t last = std::min<int64_t>(first + LANES, queries.count);
                 for (int64_t query = first; query < last; ++query) {
@@ -103,21 +114,19 @@ void search_all(const Search& search, int threads, int64_t* found) {
     const int64_t shares = threads / parts;
     std::vector<std::vector<float>> lanes(groups);
     std::vector<Candidates> candidates(parts * batch);
-#pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
-    for (int64_t group = 0; group < (batch > 1 ? groups : 0); ++group)
-        lanes[group] = packed(search.queries, group * LANES);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t work = 0; work < parts * shares; ++work) {
+    for_each(batch > 1 ? groups : 0, groups > 1 ? threads : 1, [&](int64_t group) {
+        lanes[group] = packed(search.queries, group * LANES, search.width(group));
+    });
+    for_each(parts * shares, threads, [&](int64_t work) {
         const int64_t part = work % parts;
         search.offer(slots * part / parts, slots * (part + 1) / parts, work / parts, shares, lanes,
                      &candidates[part * batch]);
-    }
-#pragma omp parallel for num_threads(threads) if (batch * k >= 1024) schedule(static)
-    for (int64_t query = 0; query < batch; ++query) {
+    });
+    for_each(batch, batch * k >= 1024 ? threads : 1, [&](int64_t query) {
         Candidates& best = candidates[query];
         for (int64_t part = 1; part < parts; ++part) best.join(candidates[part * batch + query]);
         search.answer(query, best, found);
-    }
+    });
 }
 
 /// The same among the marked slots, whose places are listed first: no other key is read.
@@ -142,12 +151,11 @@ extern "C" void rarememory_nearest(const float* queries, int64_t batch, const fl
         return search_all(search, threads, found);
     if (!stride) return search_listed(search, threads, found);
     threads = worth(threads, 1, marked, dim);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t row = 0; row < batch; ++row) {
+    for_each(batch, threads, [&](int64_t row) {
         Search one = search;
         one.queries = {search.queries[row], 1, dim};
         one.marks += row * stride;
         one.stride = 0;
         search_listed(one, 1, found + row * k);
-    }
+    });
 }

@@ -8,6 +8,7 @@
 #include "calls.h"
 #include "candidates.h"
 #include "listed_codes.h"
+#include "parallel.h"
 #include "squares.h"
 
 using namespace rarememory;
@@ -277,23 +278,21 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
     const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, count / enough));
     const int64_t shares = team / parts;
     std::vector<Candidates> candidates(parts * batch);
-#pragma omp parallel for num_threads(team) if (team > 1) schedule(static)
-    for (int64_t work = 0; work < parts * shares; ++work) {
+    for_each(parts * shares, team, [&](int64_t work) {
         const int64_t part = work % parts;
         search.offer(rounds * part / parts * ROW,
                      std::min(rounds * (part + 1) / parts * ROW, count), work / parts, shares,
                      &candidates[part * batch]);
-    }
+    });
     std::vector<char> answered(batch);
-#pragma omp parallel for num_threads(team) if (batch * k >= 1024) schedule(static)
-    for (int64_t row = 0; row < batch; ++row) {
+    for_each(batch, batch * k >= 1024 ? team : 1, [&](int64_t row) {
         bool few = true;
         for (int64_t part = 0; part < parts; ++part) {
             few &= candidates[part * batch + row].count <= search.most();
             if (part > 0) candidates[row].join(candidates[part * batch + row]);
         }
         answered[row] = few && search.answer(row, candidates[row], found + row * k);
-    }
+    });
     std::vector<int64_t> left;
     for (int64_t row = 0; row < batch; ++row)
         if (!answered[row]) left.push_back(row);

@@ -1,6 +1,7 @@
 // The nearest slot of the positive value, and the nearest of a negative one: running maxima in registers.
 
 #include "calls.h"
+#include "parallel.h"
 #include "squares.h"
 #include "vectors.h"
 
@@ -151,11 +152,11 @@ extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, con
     const int64_t block = std::max<int64_t>(TILE, (1 << 16) / dim / TILE * TILE);
     std::vector<std::vector<float>> lanes(groups);
     std::vector<Pair> pairs(groups * parts);
-#pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
-    for (int64_t group = 0; group < groups; ++group)
+    const int sharing = groups > 1 ? threads : 1;
+    for_each(groups, sharing, [&](int64_t group) {
         lanes[group] = packed(search.queries, group * LANES);
-#pragma omp parallel for num_threads(threads) if (parts > 1) schedule(static)
-    for (int64_t part = 0; part < parts; ++part) {
+    });
+    for_each(parts, int(parts), [&](int64_t part) {
         const int64_t end = slots * (part + 1) / parts;
         if (batch == 1) pairs[part] = search.alone_between(slots * part / parts, end);
         else for (int64_t at = slots * part / parts; at < end; at += block)
@@ -163,11 +164,10 @@ extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, con
                 pairs[group * parts + part].join(
                     search.between(at, std::min(at + block, end), lanes[group].data(),
                                    Labels(labels, group * LANES, batch)));
-    }
-#pragma omp parallel for num_threads(threads) if (groups > 1) schedule(static)
-    for (int64_t group = 0; group < groups; ++group) {
+    });
+    for_each(groups, sharing, [&](int64_t group) {
         Pair& pair = pairs[group * parts];
         for (int64_t part = 1; part < parts; ++part) pair.join(pairs[group * parts + part]);
         search.answer(group * LANES, lanes[group].data(), pair);
-    }
+    });
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "calls.h"
+#include "parallel.h"
 #include "vectors.h"
 
 using namespace rarememory;
@@ -70,12 +71,10 @@ extern "C" void rarememory_rank(const float* queries, int64_t batch, const float
                                 float* scores, int64_t* found_values) {
     if (k == 0) return;
     threads = worth(threads, batch, k, 8 * dim);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
+    in_parts(batch, threads, [&](int64_t begin, int64_t end) {
         Sorter sorter(k);
         std::vector<double> query(dim);
-#pragma omp for schedule(static)
-        for (int64_t row = 0; row < batch; ++row) {
+        for (int64_t row = begin; row < end; ++row) {
             int64_t* mine = slots + row * k;
             std::copy_n(queries + row * dim, dim, query.begin());
             for (int64_t i = 0; i < k; i += AT_ONCE) {
@@ -99,5 +98,5 @@ extern "C" void rarememory_rank(const float* queries, int64_t batch, const float
                 found_values[row * k + i] = mine[i] == EMPTY ? EMPTY : values[mine[i]];
             }
         }
-    }
+    });
 }

@@ -1,5 +1,6 @@
 // Scores of given slots, for the order of the neighbours.
 
+#include "parallel.h"
 #include "vectors.h"
 
 using namespace rarememory;
@@ -8,9 +9,9 @@ extern "C" void rarememory_score(const float* queries, int64_t batch, const floa
                                  int64_t dim, const int64_t* slots, int64_t k, int threads,
                                  float* scores) {
     threads = worth(threads, batch, k, dim);
-#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t i = 0; i < batch * k; ++i)
+    for_each(batch * k, threads, [&](int64_t i) {
         scores[i] = slots[i] == EMPTY
                         ? -INFINITE
                         : exact_score(queries + i / k * dim, keys + slots[i] * dim, dim);
+    });
 }

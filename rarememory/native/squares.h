@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "vectors.h"
 
 namespace rarememory {
@@ -19,23 +21,39 @@ inline void exchange(Vector& a, Vector& b) {
     a = (Vector)first;
 }
 
-/// Calls `pass` with 1, 2, 4, ... up to half of LANES.
-template <class Pass>
+/// Calls `pass` with 1, 2, 4, ... up to half of so many rows.
+template <int ROWS = LANES, class Pass>
 inline void each_step(Pass pass) {
     pass(std::integral_constant<int, 1>());
     pass(std::integral_constant<int, 2>());
-    if constexpr (LANES > 4) pass(std::integral_constant<int, 4>());
-    if constexpr (LANES > 8) pass(std::integral_constant<int, 8>());
+    if constexpr (ROWS > 4) pass(std::integral_constant<int, 4>());
+    if constexpr (ROWS > 8) pass(std::integral_constant<int, 8>());
 }
 
-/// Turns a square of LANES vectors over: rows of lanes become lanes of rows.
-inline void transpose(Floats* square) {
+/// Turns squares that lie side by side over, each of ROWS rows: rows of lanes become lanes of rows.
+template <int ROWS = LANES>
+inline void transpose(Floats* squares) {
     auto pass = [&](auto step) {
-        for (int row = 0; row < LANES; ++row)
-            if (!(row & step)) exchange<step>(square[row], square[row | step]);
+        for (int row = 0; row < ROWS; ++row)
+            if (!(row & step)) exchange<step>(squares[row], squares[row | step]);
     };
-    each_step(pass);
+    each_step<ROWS>(pass);
 }
+
+/// Turns LANES vectors over: vector i has what lane i of each has, in order.
+inline void transpose_into(Floats* turned, const Floats* rows) {
+    std::copy_n(rows, LANES, turned);
+    transpose(turned);
+}
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+inline void transpose_into(Floats* turned, const FewFloats* rows) {
+    for (int row = 0; row < FEW_LANES; ++row)
+        turned[row] = (Floats)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)rows[row]),
+                                                 (__m256)rows[row + FEW_LANES], 1);
+    transpose<FEW_LANES>(turned);
+}
+#endif
 
 /// Of LANES vectors the sum of each one's lanes.
 template <class Vector>

@@ -1,4 +1,4 @@
-// What both searches stand on: vectors of one coordinate of several queries, and the scores of a tile
+// What the searches stand on: vectors of one coordinate of several queries, and the scores of a tile
 // of keys, computed in registers.
 //
 // Queries are packed so that a vector holds one coordinate of LANES queries, and a tile of TILE keys
@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -33,6 +32,10 @@ typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
 
+// Queries that are few share a vector of this many: a wider one would take longer and be half empty.
+constexpr int FEW_LANES = std::min(LANES, 8);
+typedef float FewFloats __attribute__((vector_size(4 * FEW_LANES)));
+
 constexpr float INFINITE = std::numeric_limits<float>::infinity();
 constexpr float LOWEST = -2;  // below any cosine
 constexpr int64_t EMPTY = -1;
@@ -43,6 +46,12 @@ inline Ints all(int32_t x) { return x - Ints{}; }
 inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats load(const float* numbers) { return *(const Unaligned*)numbers; }
+
+template <class Vector>
+inline Vector load_as(const float* numbers) {
+    typedef Vector AnyVector __attribute__((aligned(4)));
+    return *(const AnyVector*)numbers;
+}
 inline void store(float* numbers, Floats x) { *(Unaligned*)numbers = x; }
 
 /// Lanes of `a` (places from 0) and of `b` (from LANES on).
@@ -183,31 +192,25 @@ inline bool is_writable(const float* query, int64_t dim, int64_t label, int64_t 
            !std::all_of(query, query + dim, [](float x) { return x == 0; });
 }
 
-/// Threads worth their while: those that wait actively are there at once, others have to be woken.
-inline int worth(int threads, int64_t batch, int64_t slots, int64_t dim) {
-    static const char* policy = std::getenv("OMP_WAIT_POLICY");
-    static const bool asleep = policy && (*policy == 'p' || *policy == 'P');
-    return int(std::clamp<int64_t>(batch * slots * dim >> (asleep ? 20 : 18), 1, threads));
-}
-
-/// LANES queries from the first one on, [dim, LANES]; a lane without a finite query is NaN, and a
-/// score of NaN finds nothing.
-inline std::vector<float> packed(Rows queries, int64_t first) {
-    std::vector<float> lanes(queries.dim * LANES, std::numeric_limits<float>::quiet_NaN());
-    for (int lane = 0; lane < LANES && first + lane < queries.count; ++lane) {
+/// Queries from the first one on, [dim, width]; a lane without a finite query is NaN, and a score of
+/// NaN finds nothing.
+inline std::vector<float> packed(Rows queries, int64_t first, int width = LANES) {
+    std::vector<float> lanes(queries.dim * width, std::numeric_limits<float>::quiet_NaN());
+    for (int lane = 0; lane < width && first + lane < queries.count; ++lane) {
         const float* query = queries[first + lane];
         if (!finite(query, queries.dim)) continue;
-        for (int64_t d = 0; d < queries.dim; ++d) lanes[d * LANES + lane] = query[d];
+        for (int64_t d = 0; d < queries.dim; ++d) lanes[d * width + lane] = query[d];
     }
     return lanes;
 }
 
-/// Scores of N keys in a row, a vector of LANES queries each.
-template <int N>
-inline void score(const float* keys, int64_t dim, const float* lanes, Floats* scores) {
-    Floats sums[N] = {};
+/// Scores of N keys in a row, a vector of queries each.
+template <int N, class Vector>
+inline void score(const float* keys, int64_t dim, const float* lanes, Vector* scores) {
+    constexpr int64_t WIDTH = sizeof(Vector) / sizeof(float);
+    Vector sums[N] = {};
     for (int64_t d = 0; d < dim; ++d) {
-        Floats query = load(lanes + d * LANES);
+        const Vector query = load_as<Vector>(lanes + d * WIDTH);
         // The next tile is asked for, a cache line at a time, while this one is multiplied.
         if (d % 16 == 0)
             for (int row = 0; row < N; ++row) __builtin_prefetch(keys + (N + row) * dim + d);
@@ -217,16 +220,17 @@ inline void score(const float* keys, int64_t dim, const float* lanes, Floats* sc
 }
 
 /// The same of keys that do not lie in a row.
-template <int N>
-inline void score_places(Rows keys, int64_t first, const float* lanes, Floats* scores) {
+template <int N, class Vector>
+inline void score_places(Rows keys, int64_t first, const float* lanes, Vector* scores) {
+    constexpr int64_t WIDTH = sizeof(Vector) / sizeof(float);
     const float *rows[N], *later[N];
     for (int row = 0; row < N; ++row) {
         rows[row] = keys[first + row];
         later[row] = keys[std::min(first + row + N, keys.count - 1)];
     }
-    Floats sums[N] = {};
+    Vector sums[N] = {};
     for (int64_t d = 0; d < keys.dim; ++d) {
-        Floats query = load(lanes + d * LANES);
+        const Vector query = load_as<Vector>(lanes + d * WIDTH);
         if (d % 16 == 0)
             for (int row = 0; row < N; ++row) __builtin_prefetch(later[row] + d);
         for (int row = 0; row < N; ++row) sums[row] += rows[row][d] * query;
@@ -235,9 +239,9 @@ inline void score_places(Rows keys, int64_t first, const float* lanes, Floats* s
 }
 
 /// Calls `visit(slot, scores, N)` for tile after tile of N keys, from one slot up to another.
-template <class Visit>
+template <class Vector = Floats, class Visit>
 inline void stream(Rows keys, int64_t begin, int64_t end, const float* lanes, Visit visit) {
-    Floats scores[TILE];
+    Vector scores[TILE];
     int64_t slot = begin;
     for (; slot + TILE <= end; slot += TILE) {
         if (keys.places) score_places<TILE>(keys, slot, lanes, scores);
