@@ -5,9 +5,9 @@
 How many bare matrix products is a training step worth? How much longer than a resnet18 alone does a
 classifier take to predict one image, and to learn one? How much longer does a write take with a
 million slots than with 8,192? And the choice of the oldest slots, the part of a write that reads
-every slot? Run it on a quiet machine. The timing is interleaved, each piece of work runs twice and
-the first time is thrown away (the caches hold other data then), and a ratio is the median over the
-rounds, with its quartiles.
+every slot? Which part of a read of one query is the lock that it takes? Run it on a quiet machine.
+The timing is interleaved, each piece of work runs twice and the first time is thrown away (the
+caches hold other data then), and a ratio is the median over the rounds, with its quartiles.
 """
 
 import itertools
@@ -25,7 +25,8 @@ from rarememory import Memory, Recall, wrap
 from rarememory.memory.writing import eviction_order
 
 BENCHMARK = Benchmark("benchmarks.memory", __doc__)
-BATCH, SLOTS, MANY_SLOTS, KEY_DIM, CLASSES = 16, 8192, 1_000_000, 128, 1000
+BATCH, KEY_DIM, CLASSES = 16, 128, 1000
+FEW_SLOTS, SLOTS, MANY_SLOTS = 256, 8192, 1_000_000
 ROUNDS, WARM_UP = 300, 30
 NONE, ALL = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH, dtype=torch.int64)
 HALF = torch.arange(BATCH) % 2
@@ -42,7 +43,7 @@ def main(run: Run) -> None:
     figures: dict[str, float] = {}
     steps = _training_step()
     steps["step.ratio_to_product"] = steps["memory.train_step.ratio_to_matmul"]
-    for key, ratio in {**steps, **_writing(), **_classifying()}.items():
+    for key, ratio in {**steps, **_writing(), **_locking(), **_classifying()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
     print_figures(figures)
@@ -107,6 +108,30 @@ def _writing() -> dict[str, list[float]]:
         seconds = _interleaved(work)
         ratios[key] = _ratio(seconds["many"], seconds["few"])
     return ratios
+
+
+def _locking() -> dict[str, list[float]]:
+    """What the lock of a read takes, to a read of one query natively, by the number of slots."""
+
+    def lock(memory: Memory) -> None:
+        with memory.lock.reading():
+            pass
+
+    shares: dict[str, list[float]] = {}
+    for slots in (FEW_SLOTS, SLOTS):
+        memory = _filled(slots)
+        # Timing a call takes a while too.
+        work = {
+            "read": lambda memory=memory: partial(memory, memory.keys[:1], k=1),
+            "lock": lambda memory=memory: partial(lock, memory),
+            "nothing": lambda: partial(id, None),
+        }
+        seconds = _interleaved(work)
+        shares[f"memory.lock.ratio_to_read.m{slots}"] = [
+            (locked - nothing) / read
+            for read, locked, nothing in zip(*seconds.values(), strict=True)
+        ]
+    return shares
 
 
 def _classifying() -> dict[str, list[float]]:

@@ -359,13 +359,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "base/derived.py": {"Derived.of": [only("left", "and")]},
     "base/locks.py": {
-        "ReadersWriterLock.reading": [condition(True)],
+        "ReadersWriterLock.reading": [drop("_wait_for_writer")],
         "ReadersWriterLock.writing": [condition(True)],
-        "ReadersWriterLock.reset_after_fork": [condition(False), drop("acquire")],
-        "_Reading.__enter__": [number(1, 2), only("left", "and")],
-        "_Reading.__exit__": [drop("set")],
-        "_Writing.__enter__": [drop_raise()],
-        "_Writing.__exit__": [drop("release")],
+        "ReadersWriterLock.reset_after_fork": [condition(True), drop("acquire"), drop("clear")],
+        "_Writing.__enter__": [drop_raise(), drop("acquire", 1)],
+        "_Writing.__exit__": [condition(False), drop("release")],
     },
     "lookup/pair.py": {"nearest_pair": [returns("(positives[0], negatives[0])")]},
     "lookup/indexed.py": {

@@ -7,14 +7,17 @@ proportion to the memory, and whoever holds a buffer would hold an old one.
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from threading import Event, RLock, get_ident
-from weakref import WeakSet
+from threading import Condition, RLock, local
+from weakref import WeakSet, ref
 
-import torch
+from torch.compiler import is_dynamo_compiling
 
 
 class ReadersWriterLock:
     """Lets many threads read at once, or one write.
+
+    Each thread has a lock of its own: a read holds that one, a write those of all threads (Hsieh
+    and Weihl 1992), so a read in one thread costs no more than a lock does.
 
     Inside its own block a thread may take the lock again: to read always, to write where it writes
     already or no other thread is about to. A compiled program consists of torch's operators and
@@ -32,68 +35,69 @@ class ReadersWriterLock:
     """
 
     def __init__(self) -> None:
-        self._reading, self._writing = _Reading(self), _Writing(self)
-        # How many blocks each thread is in.
-        self._reads: dict[int, int] = {}
+        self._writing = _Writing(self)
+        # How many blocks the thread is in that writes, or waits until others have read: it has the
+        # mutex, and holds the locks of these other threads.
         self._writes = 0
-        # The thread that writes, or waits until others have read: it has the mutex.
-        self._writer: int | None = None
         self._mutex = RLock()
-        self._read_has_ended = Event()
+        self._held: list[RLock] = []
+        # The locks of the threads that are alive.
+        self._threads: set[ref[RLock]] = set()
+        self._mine = _Mine(self._threads)
         _LOCKS.add(self)
 
-    def reading(self) -> AbstractContextManager[None]:
+    def reading(self) -> AbstractContextManager[object]:
         """A block in which no other thread writes."""
-        return nullcontext() if torch.compiler.is_compiling() else self._reading
+        if is_dynamo_compiling():
+            return nullcontext()
+        # A thread adds its lock, then looks for a writer; a writer says so, then looks for locks:
+        # one sees the other.
+        mine = self._mine.lock
+        if self._writes:
+            self._wait_for_writer(mine)
+        return mine
 
-    def writing(self) -> AbstractContextManager[None]:
+    def _wait_for_writer(self, mine: RLock) -> None:
+        # Without this, a thread that reads again and again would keep the writer waiting.
+        if not self._mutex.acquire(blocking=False):
+            if _is_held(mine):
+                return
+            self._mutex.acquire()
+        self._mutex.release()
+
+    def writing(self) -> AbstractContextManager[object]:
         """A block in which no other thread reads or writes.
 
         Raises:
             RuntimeError: at its beginning, inside a read of this thread, if another thread is about
                 to write: each would wait for the other.
         """
-        return nullcontext() if torch.compiler.is_compiling() else self._writing
+        return nullcontext() if is_dynamo_compiling() else self._writing
 
     def reset_after_fork(self) -> None:
         """Let go of what other threads held, which are not in this process."""
-        me = get_ident()
-        self._reads = {me: self._reads[me]} if me in self._reads else {}
-        self._mutex, self._read_has_ended = RLock(), Event()
-        if self._writer != me:
-            self._writer, self._writes = None, 0
-        for _ in range(self._writes):
+        writes = self._writes if _is_held(self._mutex) else 0
+        self._writes, self._mutex, self._held = writes, RLock(), []
+        for _ in range(writes):
             self._mutex.acquire()
+        mine = self._mine.lock
+        self._threads.clear()
+        self._mine.put(mine if _is_held(mine) else RLock())
 
     def __reduce__(self) -> tuple[type["ReadersWriterLock"], tuple[()]]:
         return type(self), ()
 
 
-class _Reading(AbstractContextManager[None]):
-    # Each step on the dict is whole, and only its own thread changes an entry. A reader makes its
-    # entry, then looks for a writer; a writer says so, then looks for entries: one sees the other.
+class _Mine(local):
+    """The lock of the thread that asks, made when it asks first."""
 
-    def __init__(self, lock: ReadersWriterLock) -> None:
-        self._lock = lock
+    def __init__(self, threads: set[ref[RLock]]) -> None:
+        self.threads = threads
+        self.put(RLock())
 
-    def __enter__(self) -> None:
-        lock, me = self._lock, get_ident()
-        depth = lock._reads.get(me, 0)
-        lock._reads[me] = depth + 1
-        if lock._writer is not None and lock._writer != me and not depth:
-            self.__exit__()
-            with lock._mutex:
-                lock._reads[me] = 1
-
-    def __exit__(self, *error: object) -> None:
-        lock, me = self._lock, get_ident()
-        depth = lock._reads[me] - 1
-        if depth:
-            lock._reads[me] = depth
-            return
-        del lock._reads[me]
-        if lock._writer is not None:
-            lock._read_has_ended.set()
+    def put(self, lock: RLock) -> None:
+        self.lock = lock
+        self.threads.add(ref(lock, self.threads.discard))
 
 
 class _Writing(AbstractContextManager[None]):
@@ -101,18 +105,24 @@ class _Writing(AbstractContextManager[None]):
         self._lock = lock
 
     def __enter__(self) -> None:
-        lock, me = self._lock, get_ident()
-        if not lock._mutex.acquire(blocking=me not in lock._reads):
-            raise RuntimeError(
-                "a thread that reads this memory cannot write while another is about to: write "
-                "outside of the read"
-            )
-        lock._writer = me
+        lock = self._lock
+        if not lock._mutex.acquire(blocking=False):
+            if _is_held(lock._mine.lock):
+                raise RuntimeError(
+                    "a thread that reads this memory cannot write while another is about to: write "
+                    "outside of the read"
+                )
+            lock._mutex.acquire()
         lock._writes += 1
+        if lock._writes > 1:
+            return
+        mine = lock._mine.lock
         try:
-            while len(lock._reads) > (me in lock._reads):
-                lock._read_has_ended.wait()
-                lock._read_has_ended.clear()
+            for thread in tuple(lock._threads):
+                other = thread()
+                if other is not None and other is not mine:
+                    other.acquire()
+                    lock._held.append(other)
         except BaseException:
             # An interrupt from the keyboard.
             self.__exit__()
@@ -121,9 +131,18 @@ class _Writing(AbstractContextManager[None]):
     def __exit__(self, *error: object) -> None:
         lock = self._lock
         lock._writes -= 1
-        if not lock._writes:
-            lock._writer = None
+        while not lock._writes and lock._held:
+            lock._held.pop().release()
         lock._mutex.release()
+
+
+def _is_held(lock: RLock) -> bool:
+    """Whether this thread holds the lock; a condition of it may then be notified."""
+    try:
+        Condition(lock).notify()
+    except RuntimeError:
+        return False
+    return True
 
 
 _LOCKS: WeakSet[ReadersWriterLock] = WeakSet()

@@ -3,13 +3,15 @@
 import copy
 import os
 import pickle
+import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
-import torch
 
+from rarememory.base import locks
 from rarememory.base.locks import ReadersWriterLock
 
 SECONDS = 30
@@ -58,6 +60,20 @@ def test_a_writer_is_alone():
     assert not wrong and not inside
 
 
+def test_a_writer_waits_for_another():
+    lock, written = ReadersWriterLock(), threading.Event()
+
+    def write():
+        with lock.writing():
+            written.set()
+
+    with lock.writing():
+        writer = in_thread(write)
+        assert not written.wait(0.05)
+    assert written.wait(SECONDS)
+    writer.join(SECONDS)
+
+
 def test_a_reader_may_read_again_while_a_writer_waits():
     lock, written = ReadersWriterLock(), threading.Event()
 
@@ -67,7 +83,7 @@ def test_a_reader_may_read_again_while_a_writer_waits():
 
     with lock.reading():
         writer = in_thread(write)
-        while lock._writer is None:
+        while not lock._writes:
             pass
         with lock.reading():
             assert not written.is_set()
@@ -88,6 +104,39 @@ def test_a_reader_that_comes_waits_for_the_writer():
         assert not read.wait(0.05)
     assert read.wait(SECONDS)
     reader.join(SECONDS)
+
+
+def test_a_thread_that_reads_again_and_again_lets_the_writer_in():
+    lock, written, started = ReadersWriterLock(), threading.Event(), threading.Event()
+
+    def write():
+        started.set()
+        with lock.writing():
+            written.set()
+
+    for _ in range(20):
+        written.clear()
+        started.clear()
+        with lock.reading():
+            writer = in_thread(write)
+            assert started.wait(SECONDS)
+            while not lock._writes:
+                pass
+        with lock.reading():
+            assert written.is_set()
+        writer.join(SECONDS)
+
+
+def test_a_thread_that_has_ended_leaves_nothing():
+    lock = ReadersWriterLock()
+    before = len(lock._threads)
+
+    def read():
+        with lock.reading():
+            pass
+
+    in_thread(read).join(SECONDS)
+    assert len(lock._threads) == before
 
 
 def test_a_reader_alone_may_write_and_of_two_the_second_is_refused():
@@ -111,24 +160,38 @@ def test_a_reader_alone_may_write_and_of_two_the_second_is_refused():
     assert sorted(said)[1] == "wrote"
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarm")
 def test_an_interrupted_wait_leaves_nothing_locked(monkeypatch):
-    lock, done = ReadersWriterLock(), threading.Event()
+    lock, go, wrote = ReadersWriterLock(), threading.Event(), threading.Event()
 
-    def interrupted():
+    def read():
+        with lock.reading():
+            started.release()
+            go.wait(SECONDS)
+
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    with lock.reading():
-        monkeypatch.setattr(lock._read_has_ended, "wait", interrupted)
+    def write():
+        with lock.writing():
+            wrote.set()
 
-        def write():
-            with pytest.raises(KeyboardInterrupt), lock.writing():
-                pass
-            done.set()
-
-        in_thread(write)
-        assert done.wait(SECONDS)
-    with lock.writing():
-        pass
+    started = threading.Semaphore(0)
+    readers = [in_thread(read) for _ in range(3)]
+    for _ in readers:
+        assert started.acquire(timeout=SECONDS)
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt), lock.writing():
+            pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    go.set()
+    for reader in readers:
+        reader.join(SECONDS)
+    in_thread(write)
+    assert wrote.wait(SECONDS)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda lock: pickle.loads(pickle.dumps(lock))])
@@ -148,35 +211,51 @@ def test_a_copy_is_held_by_nobody(copied):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_process_waits_for_no_thread_of_its_parent():
-    held, mine, go = ReadersWriterLock(), ReadersWriterLock(), threading.Event()
-    started = threading.Event()
+def test_a_child_process_holds_what_its_thread_held_and_waits_for_no_other():
+    written, read, writing, reading = (ReadersWriterLock() for _ in range(4))
+    started, go = threading.Event(), threading.Event()
 
     def hold():
-        with held.writing():
+        with written.writing(), read.reading():
             started.set()
             go.wait(SECONDS)
 
+    def write(lock, done):
+        with lock.writing():
+            pass
+        done.append(lock)
+
+    def written_by_others(locks, seconds):
+        done = []
+        for thread in [in_thread(partial(write, lock, done)) for lock in locks]:
+            thread.join(seconds)
+        return len(done)
+
+    # The writer holds the lock of this thread too.
+    with written.reading():
+        pass
     thread = in_thread(hold)
     assert started.wait(SECONDS)
-    with mine.writing(), mine.reading():
+    with writing.writing(), writing.writing(), writing.reading(), reading.reading():
         child = os.fork()
         if not child:
             # An alarm ends a child that waits for ever.
-            import signal
-
             signal.alarm(SECONDS)
-            with held.writing(), mine.writing():
-                os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+            with written.reading():
+                pass
+            free = written_by_others([written, read], SECONDS)
+            alone = not written_by_others([writing, reading], 0.05)
+    if not child:
+        again = written_by_others([written, read, writing, reading], SECONDS)
+        os._exit(0 if free == 2 and alone and again == 4 else 1)
+    assert os.waitpid(child, 0)[1] == 0
     go.set()
     thread.join(SECONDS)
-    with held.writing(), mine.writing():
-        pass
+    assert written_by_others([written, read, writing, reading], SECONDS) == 4
 
 
 def test_a_compiled_program_takes_no_lock(monkeypatch):
     lock = ReadersWriterLock()
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(locks, "is_dynamo_compiling", lambda: True)
     with lock.reading(), lock.writing():
-        assert not lock._reads and lock._writer is None
+        assert not lock._writes and not locks._is_held(lock._mine.lock)
