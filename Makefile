@@ -21,7 +21,7 @@ endif
 native wheel: export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence babi generalised worlds bench lookup soak summary damage clean
+.PHONY: help venv native wheel wheel-test demo test check format docs learn2learn omniglot evaluation report peers maml ablation sequence babi generalised worlds models bench lookup soak summary damage clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
@@ -126,6 +126,10 @@ generalised: $(READY) ## old and new classes at once, beside rivals (DATA=folder
 worlds: $(READY) ## frozen encoders on real data, beside tuned rivals (DATA=folder, else downloaded; an hour)
 	$(if $(READY),$(RUN) pip install --quiet --editable '.[worlds]')
 	$(RUN) benchmarks.worlds $(if $(DATA),--data "$(DATA)")
+
+models: $(READY) ## wrap models of timm, Hugging Face and PEFT, which this installs (a minute; each night)
+	$(if $(READY),$(RUN) pip install --quiet --editable '.[models]')
+	$(PYTEST) tests/classifier/test_models.py
 
 bench: $(READY) ## what a read, a write and a training step cost
 	$(RUN) benchmarks.memory
