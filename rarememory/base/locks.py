@@ -118,7 +118,7 @@ class _Writing(AbstractContextManager[None]):
             return
         mine = lock._mine.lock
         try:
-            for thread in tuple(lock._threads):
+            for thread in lock._threads.copy():
                 other = thread()
                 if other is not None and other is not mine:
                     other.acquire()
