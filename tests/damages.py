@@ -276,10 +276,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
         "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
-        "Memory.merge": [drop_raise(), drop("require_writable")],
-        "Memory._merge": [
-            *map(drop_raise, range(2)),
-            *map(drop, ("add_", "copy_", "empty", "check_stored")),
+        "Memory.merge": [
+            drop_raise(),
+            *map(drop, ("require_writable", "check_stored", "keep", "align", "empty")),
+            *(drop("_before_write"), drop("_after_write"), unwrap("masked_fill")),
         ],
         "Memory.forget": [drop("require_writable"), drop("empty")],
         "Memory.clear": [drop("require_writable"), drop("empty")],
@@ -293,15 +293,26 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
     },
     "integrations/tables.py": {
-        "write_table": [drop_raise()],
-        "_take": [drop_raise(0), drop_raise(1), drop("note_refs")],
-        "_memory_of": [drop_raise(), drop("clear"), operator("-", "+"), operator("-", "+", 1)],
+        "to_frame": [without("dtype")],
+        "from_frame": [drop_raise()],
+        "write_table": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "_take": [drop_raise(0), drop_raise(1), drop("note_refs"), drop("pop")],
+        "_refs_of_row": [drop_raise(), condition(True, 1)],
+        "_read_npz": [drop_raise(0), drop_raise(1), operator("or", "and")],
+        "_read_parquet": [without("page_checksum_verification")],
+        "_memory_of": [
+            *(drop_raise(0), drop_raise(1), drop("clear"), drop("set_width")),
+            *(operator("-", "+"), operator("-", "+", 1)),
+        ],
         "_numbers": [drop_raise(0), drop_raise(1), drop_raise(2)],
     },
     "memory/stats.py": {"stats_of": [operator("/", "*"), operator(">", ">=")]},
     "memory/merging.py": {
         "places": [operator("<", "<=")],
         "check_alike": [drop_raise(0), drop_raise(1)],
+        "check_mergeable": [drop_raise(0), drop_raise(1)],
+        "put_values": [drop_raise(), unwrap("where")],
+        "align": [drop("add_"), drop("copy_"), operator("+", "-")],
     },
     "memory/usage.py": {
         "Usage.record": [drop("add_"), drop("count_answers")],
@@ -347,6 +358,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_check_alone": [drop_raise()],
         "_check_alike": [drop_raise()],
     },
+    "variants/mean.py": {
+        "MeanMemory.joined": [
+            *(returns("None", 1), operator(">", "<"), unwrap("where"), unwrap("clamp")),
+            *(drop("copy_"), without("include_self"), only("left", "*")),
+        ],
+    },
     "variants/vector.py": {"VectorMemory._load_from_state_dict": [condition(False)]},
     "lookup/exact.py": {
         "k_nearest": [without("descending"), operator("<", "<=")],
@@ -379,11 +396,18 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "answers_more": [operator(">", "<"), unwrap("argsort")],
         "GaussianDiscriminant.logits": [operator("/", "*"), operator("+", "-")],
     },
+    "classifier/fingerprint.py": {
+        "check_one_encoder": [drop_raise(), operator(">", "<"), condition(False)],
+        "_features_now": [condition(False)],
+    },
+    "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
+    "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_norms")]},
     "classifier/norms.py": {
         "put_norms": [condition(False)],
         "has_norms": [returns("False")],
         "adopt_norms": [condition(False), condition(False, 1)],
         "check_norms": [drop_raise(0), drop_raise(1)],
+        "match_norms": [drop("add_norms"), drop("remove_slot_buffer")],
     },
     "classifier/tuned_keys.py": {
         "TunableKeys.losses": [without("without")],

@@ -221,6 +221,8 @@ class PaperMemory:
             if value != EMPTY
         ]
         kept = sorted(ranking)[:size]
+        later = max(self.reads, other.reads)
+        self.used = [used + later - self.reads for used in self.used]
         for age, number, slot in ranking:
             if number == 0 and (age, number, slot) not in kept:
                 self.forget(slots=[slot])
@@ -231,6 +233,9 @@ class PaperMemory:
             free = self.values.index(EMPTY)
             self.keys[free], self.values[free] = other.keys[slot], other.values[slot]
             self.ages[free], went[slot] = other.ages[slot], free
+            self.uses[free] = other.uses[slot]
+            self.used[free] = other.used[slot] + later - other.reads
+        self.reads = later
         self.clock = max(self.clock, other.clock)
         return went
 

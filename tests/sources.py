@@ -63,6 +63,10 @@ _TESTS = {
     "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",
+    "classifier/norms.py": "classifier/test_merging.py classifier/test_saving.py",
+    "classifier/guesses.py": "classifier/test_merging.py",
+    "classifier/classifier.py": "classifier/test_merging.py classifier/test_learning.py",
+    "classifier/fingerprint.py": "classifier/test_merging.py classifier/test_fingerprint.py",
     "evaluation/embedding.py": "evaluation/test_protocols.py",
 }
 

@@ -24,8 +24,8 @@ from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
-from rarememory.classifier.fingerprint import Fingerprint, check_encoder
-from rarememory.classifier.guesses import Guesses, adopt_widths, corrected
+from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
+from rarememory.classifier.guesses import Guesses, adopt_widths, corrected, width_of
 from rarememory.classifier.invariants import (
     check_book,
     check_complete,
@@ -44,7 +44,7 @@ from rarememory.classifier.labels import (
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
 from rarememory.classifier.locked_module import LockedModule
-from rarememory.classifier.norms import add_norms, adopt_norms, check_norms, put_norms
+from rarememory.classifier.norms import add_norms, adopt_norms, check_norms, match_norms, put_norms
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file, write_file
@@ -872,15 +872,23 @@ class MemoryClassifier(LockedModule):
 
         Labels and refs are joined by name; the model's own classes of the other one are not taken,
         and nor are its threshold and weights. Where there is no room for all, the youngest are kept
-        (`Memory.merge`). Both have to be learnt with the same model.
+        (`Memory.merge`). Both have to be learnt with the same model: its features of a made-up
+        input must be the same, as after `load`.
 
         Raises:
-            ValueError: the memories do not fit, or a label is what `predict` says of unknown
-                examples; nothing is changed.
+            ValueError: the memories or the models do not fit, or a label is what `predict` says of
+                unknown examples; nothing is changed.
+            RuntimeError: inside `memory.read_only()`.
         """
+        if other is self:
+            raise ValueError("a classifier cannot be merged with itself")
+        if other.model is not self.model:
+            ours, theirs = ((c._fingerprint, c.extractor, c._reference()) for c in (self, other))
+            check_one_encoder(ours, theirs)
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
         untune(memory)
+        match_norms(memory, self.memory)
         return self.take(memory, book, other._example_dims)
 
     @torch.no_grad()
@@ -899,7 +907,9 @@ class MemoryClassifier(LockedModule):
             ids = memory.values.new_tensor([*self._book.ids(labels), EMPTY])
             values = ids[torch.searchsorted(numbers, memory.values).clamp(max=len(numbers))]
             values = values.where(memory.values != EMPTY, EMPTY)
-            with untuned(self.memory):
+            if not len(numbers):
+                return 0
+            with untuned(self.memory), width_of(memory, self.memory, self._guesses):
                 slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
             self._book.add(labels)
             for theirs, slot in enumerate(slots.tolist()):

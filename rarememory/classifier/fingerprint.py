@@ -98,6 +98,46 @@ def check_encoder(
     warnings.warn(said, stacklevel=3)
 
 
+def check_one_encoder(
+    ours: tuple[Fingerprint, FeatureExtractor, Tensor],
+    theirs: tuple[Fingerprint, FeatureExtractor, Tensor],
+) -> None:
+    """Refuse two encoders whose features of one made-up input differ, if both can take it.
+
+    Args:
+        ours: the fingerprint of a classifier, its encoder, and a tensor of its device and dtype.
+        theirs: those of another one.
+
+    Raises:
+        ValueError: they differ.
+    """
+    form = theirs[0].form if ours[0].form is None else ours[0].form
+    one, other = (_features_now(form, *parts) for parts in (ours, theirs))
+    if one is None or other is None:
+        return
+    if one.shape != other.shape:
+        found = f"have width {len(one)} and {len(other)}"
+    elif (difference := float((one - other).norm() / one.norm())) > TOLERANCE:
+        found = f"differ by {difference:.0%} of their length"
+    else:
+        return
+    raise ValueError(
+        f"the two have different models, whose features of the same input {found}: learn both with "
+        "one model, or learn() the examples of the other one here"
+    )
+
+
+def _features_now(
+    form: dict[str, list[Any]] | None, stored: Fingerprint, encoder: FeatureExtractor, like: Tensor
+) -> Tensor | None:
+    """Features of such an example; those that were stored where there is no model any more."""
+    found = Fingerprint(form)
+    found.take(encoder, like)
+    if found.features is None and stored.form == form:
+        return None if stored.features is None else stored.features.float()
+    return found.features
+
+
 def _is_plain(part: Any) -> bool:
     return isinstance(part, Tensor) and part.dim() > 0 and not part.is_complex() and len(part) > 0
 

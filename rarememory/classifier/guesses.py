@@ -1,5 +1,7 @@
 """Widths that are guessed from a model's layers, and corrected by its first batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +46,7 @@ def corrected(
     """
     features, logits = outputs
     if guesses.key_dim and not len(memory):
-        _set_width(memory, features.shape[1])
+        set_width(memory, features.shape[1])
     untouched = list(book) == list(range(len(host_ids))) and not (host_ids == EMPTY).any()
     if logits is None or not guesses.n_host or not untouched or logits.shape[1] == len(host_ids):
         return book
@@ -59,13 +61,31 @@ def adopt_widths(
     """Give memory and host classes the widths of a checkpoint, in place of guesses."""
     keys = state_dict.get(f"{prefix}memory.keys")
     if guesses.key_dim and keys is not None:
-        _set_width(memory, keys.shape[1])
+        set_width(memory, keys.shape[1])
     ids = state_dict.get(f"{prefix}ensembler.host_ids")
     if guesses.n_host and ids is not None:
         copy_into({"host_ids": host_ids}, {"host_ids": ids})
 
 
-def _set_width(memory: Memory, key_dim: int) -> None:
+@contextmanager
+def width_of(other: Memory, memory: Memory, guesses: Guesses) -> Iterator[None]:
+    """Give the keys of an empty memory the width of another's, if theirs is a guess.
+
+    If what follows in the block is refused, they are as before.
+    """
+    width = memory.keys.shape[1]
+    open_width = guesses.key_dim and not len(memory)
+    if open_width:
+        set_width(memory, other.keys.shape[1])
+    try:
+        yield
+    except BaseException:
+        if open_width:
+            set_width(memory, width)
+        raise
+
+
+def set_width(memory: Memory, key_dim: int) -> None:
     """Give the keys of an empty memory another width, in place."""
     if memory.keys.shape[1] != key_dim:
         keys = memory.keys.new_zeros(len(memory.keys), key_dim)

@@ -31,7 +31,7 @@ def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
 
 
 def add_norms(memory: Memory) -> None:
-    """Give an empty memory the buffer.
+    """Give a memory the buffer; what it holds already counts as of length 1.
 
     Example:
         >>> memory = Memory(key_dim=2, memory_size=3)
@@ -42,6 +42,14 @@ def add_norms(memory: Memory) -> None:
         tensor([[3., 4.]])
     """
     memory.register_slot_buffer(NORMS, fill=1.0)
+
+
+def match_norms(memory: Memory, like: Memory) -> None:
+    """Let a memory remember lengths if the other one does, 1 where they are not known."""
+    if hasattr(like, NORMS) and not hasattr(memory, NORMS):
+        add_norms(memory)
+    elif hasattr(memory, NORMS) and not hasattr(like, NORMS):
+        memory.remove_slot_buffer(NORMS)
 
 
 def has_norms(memory: Memory) -> bool:

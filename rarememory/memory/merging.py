@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from rarememory.base.state import EMPTY, MemoryState
+from rarememory.memory.budgets import Layers, PerClass, layers_of
+from rarememory.memory.placing import seen_buffer
 from rarememory.memory.slots import by_age
+from rarememory.memory.updates import Update
 
 
 class Places(NamedTuple):
@@ -25,9 +28,7 @@ class Places(NamedTuple):
     slots: Int64[Tensor, " taken"]
 
 
-def places(
-    ours: MemoryState, theirs: MemoryState, protected: tuple[int, ...] = (), most: int | None = None
-) -> Places:
+def places(ours: MemoryState, theirs: MemoryState, layers: Layers) -> Places:
     """The youngest slots of both that fit; of equal ages ours, then the lower slot.
 
     Ours stay where they are, and theirs go to the lowest slots that are free, in their order.
@@ -35,15 +36,15 @@ def places(
     Args:
         ours: what one memory holds.
         theirs: what the other one holds.
-        protected: classes that are kept before the others.
-        most: slots that a class may have.
+        layers: of the policy, which may keep some classes before the others, and say how many slots
+            a class may have.
     """
     mine, others = (state.occupied.nonzero().squeeze(1) for state in (ours, theirs))
     values = torch.cat([ours.values[mine], theirs.values[others]])
     ages = torch.cat([ours.ages[mine], theirs.ages[others]])
-    order = by_age(values, ages, protected)
-    if most is not None:
-        order = order[_place_in_class(values[order]) < most]
+    order = by_age(values, ages, layers.protected)
+    if isinstance(layers.budget, PerClass):
+        order = order[_place_in_class(values[order]) < layers.budget.most]
     kept = torch.zeros_like(ages, dtype=torch.bool)
     kept[order[: len(ours.values)]] = True
     gone = mine[~kept[: len(mine)]]
@@ -75,6 +76,58 @@ def check_alike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Non
         if buffer.shape[1:] != theirs[name].shape[1:]:
             here, there = (list(part.shape[1:]) for part in (buffer, theirs[name]))
             raise ValueError(f"{name} have width {here} in this memory, and {there} in the other")
+
+
+def check_mergeable(
+    update: Update, projection: nn.Linear | None, theirs: Mapping[str, Tensor]
+) -> None:
+    """Refuse a merge under this policy, or of keys of another projection.
+
+    Raises:
+        ValueError: the policy goes by rows that are gone, or the keys do not fit.
+    """
+    ours = None if projection is None else projection.weight
+    weight = theirs.get("projection.weight")
+    if (ours is None) != (weight is None) or not (
+        ours is None or weight is None or torch.equal(ours, weight)
+    ):
+        raise ValueError("the memories project queries differently, so their keys do not fit")
+    if seen_buffer(layers_of(update)) is not None:
+        raise ValueError(
+            f"{update} goes by rows that are not in memory any more, so it cannot be merged: learn "
+            "what the other one was taught"
+        )
+
+
+def put_values(theirs: dict[str, Tensor], values: Int64[Tensor, " slots"]) -> None:
+    """Let their slots have these values in place of their own; an empty slot stays empty.
+
+    Raises:
+        ValueError: there is not one for each slot.
+    """
+    own = theirs["values"]
+    if values.shape != own.shape:
+        raise ValueError(f"values of shape {list(values.shape)} for {len(own)} slots")
+    theirs["values"] = values.to(own).where(own != EMPTY, EMPTY)
+
+
+def align(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Let both count writes, and reads, from one beginning: what is kept is how long ago each was.
+
+    Ours are changed in place, and theirs are replaced.
+    """
+    for number, stamps in (("clock", "written"), ("reads", "used")):
+        if number in theirs:
+            mine, now = ours[number], theirs[number]
+            later = torch.maximum(mine, now)
+            ours[stamps].add_(later - mine)
+            theirs[stamps], theirs[number] = theirs[stamps] + (later - now), later
+            mine.copy_(later)
+
+
+def state_of(buffers: Mapping[str, Tensor]) -> MemoryState:
+    """The state that a memory with these buffers has."""
+    return MemoryState(*(buffers[name] for name in MemoryState._fields))
 
 
 def slot_of_each(found: Places, size: int) -> Int64[Tensor, " slots"]:

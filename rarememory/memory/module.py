@@ -22,14 +22,22 @@ from rarememory.base.validation import (
 from rarememory.lookup import AutoLookup, Lookup, NativeLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, updates, writing
-from rarememory.memory.budgets import PerClass, Reservoir, layers_of
+from rarememory.memory.budgets import Reservoir, layers_of
 from rarememory.memory.drafts import Draft
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.invariants import check_state
 from rarememory.memory.losses import margin_loss
-from rarememory.memory.merging import check_alike, places, slot_of_each
+from rarememory.memory.merging import (
+    align,
+    check_alike,
+    check_mergeable,
+    places,
+    put_values,
+    slot_of_each,
+    state_of,
+)
 from rarememory.memory.placing import SEEN, seen_buffer
 from rarememory.memory.queries import (
     Rows,
@@ -469,7 +477,9 @@ class Memory(nn.Module):
 
         Both keep their slots while there is room. If there is not, the youngest of both are kept;
         of equal ages ours, then the lower slot. Nothing is averaged and nothing is drawn, so parts
-        of a data set that were learnt apart are joined the same way each time.
+        of a data set that were learnt apart are joined the same way each time. `other.merge(one)`
+        keeps the same rows where both have as many slots and no ages are equal at the limit, in
+        other slots; the policy, and the numbers to come of the generator, are those of this memory.
 
         Args:
             other: of the same key width and the same buffers, with keys of the same encoder.
@@ -496,50 +506,42 @@ class Memory(nn.Module):
             theirs = {name: part.clone() for name, part in theirs.items()}
         with self.lock.writing():
             self.require_writable("merge")
-            return self._merge(theirs, list(other._slot_fills), values)
+            buffers = self._slot_buffers()
+            check_alike(buffers, {name: theirs[name] for name in other._slot_fills})
+            check_mergeable(self.update, self.projection, theirs)
+            if values is not None:
+                put_values(theirs, values)
+                self.check_stored(theirs)
+            everywhere = torch.arange(len(self.values), device=self.values.device)
+            self._before_write()
+            if self._draft is not None:
+                self._draft.keep(everywhere)
+            align({name: self.get_buffer(name) for name in [*buffers, *numbers_of(self)]}, theirs)
+            holders = self.joined(theirs)
+            found = places(self.state, state_of(theirs), layers_of(self.update))
+            gone = torch.zeros_like(self.values, dtype=torch.bool).index_fill_(0, found.gone, True)
+            empty(buffers, self._slot_fills, gone)
+            for name, buffer in buffers.items():
+                buffer[found.slots] = theirs[name][found.taken].to(buffer.dtype)
+            slots = slot_of_each(found, len(theirs["values"]))
+            if holders is None:
+                self._after_write(torch.cat([found.gone, found.slots]))
+                return slots
+            self._after_write(everywhere)
+            return torch.cat([everywhere.masked_fill(gone, EMPTY), slots])[holders]
 
-    def _merge(self, theirs: dict[str, Tensor], names: list[str], values: Tensor | None) -> Tensor:
-        buffers = self._slot_buffers()
-        check_alike(buffers, {name: theirs[name] for name in names})
-        ours = None if self.projection is None else self.projection.weight
-        weight = theirs.get("projection.weight")
-        if (ours is None) != (weight is None) or not (
-            ours is None or weight is None or torch.equal(ours, weight)
-        ):
-            raise ValueError("the memories project queries differently, so their keys do not fit")
-        if values is not None:
-            if values.shape != theirs["values"].shape:
-                raise ValueError(
-                    f"values of shape {list(values.shape)} for {len(theirs['values'])} slots"
-                )
-            theirs["values"] = values.where(theirs["values"] != EMPTY, EMPTY)
-            self.check_stored(theirs)
-        their_state = MemoryState(*(theirs[name] for name in MemoryState._fields))
-        layers = layers_of(self.update)
-        if seen_buffer(layers) is not None:
-            raise ValueError(
-                f"{self.update} goes by rows that are not in memory any more, so it cannot be "
-                "merged: learn what the other one was taught"
-            )
-        most = layers.budget.most if isinstance(layers.budget, PerClass) else None
-        found = places(self.state, their_state, layers.protected, most)
-        self._before_write()
-        if self._draft is not None:
-            self._draft.keep(torch.arange(len(self.values), device=self.values.device))
-        gone = torch.zeros_like(self.values, dtype=torch.bool).index_fill_(0, found.gone, True)
-        empty(buffers, self._slot_fills, gone)
-        # Each counts from its own beginning: what is kept is how long ago it was.
-        for number, stamps in (("clock", "written"), ("reads", "used")):
-            if number in theirs:
-                mine, now = self.get_buffer(number), theirs[number]
-                later = torch.maximum(mine, now)
-                buffers[stamps].add_(later - mine)
-                theirs[stamps] += later - now
-                mine.copy_(later)
-        for name, buffer in buffers.items():
-            buffer[found.slots] = theirs[name][found.taken].to(buffer.dtype)
-        self._after_write(torch.cat([found.gone, found.slots]))
-        return slot_of_each(found, len(their_state.values))
+    def joined(self, theirs: dict[str, Shaped[Tensor, "..."]]) -> Int64[Tensor, " slots"] | None:
+        """Join rows of a merge that stand for one thing, in place; for variants.
+
+        Args:
+            theirs: the buffers of the other memory, with our clock. A row that has become part of
+                another one has the value EMPTY afterwards.
+
+        Returns:
+            Of each of their rows the one that holds it: one of ours, or after these one of theirs.
+            None if each holds itself.
+        """
+        return None
 
     def require_writable(self, verb: str) -> None:
         """Refuse this verb inside `read_only()`, by a RuntimeError; a draft is undone anyway."""

@@ -24,9 +24,10 @@ class MeanMemory(Memory):
     follows classes that change, and pictures of several kinds, but where classes are as they are
     and slots are few, means know more.
 
-    Reading, forgetting, snapshots and checkpoints are those of `Memory`. A write's `hits` say
-    whether the class was in memory, whatever was nearest. A write looks at its labels: it does not
-    compile in one piece.
+    Reading, forgetting, snapshots and checkpoints are those of `Memory`; a merge joins the means of
+    a class, so parts of a data set that were learnt apart have the means of the whole. A write's
+    `hits` say whether the class was in memory, whatever was nearest. A write looks at its labels:
+    it does not compile in one piece.
 
     Args:
         args: as in `Memory`.
@@ -98,6 +99,34 @@ class MeanMemory(Memory):
         lengths = stored["lengths"]
         if not lengths.is_meta and not ((lengths > 0) == (stored["values"] != EMPTY)).all():
             raise ValueError("lengths must be positive, and 0 where a slot is empty")
+
+    def joined(self, theirs: dict[str, Shaped[Tensor, "..."]]) -> Int64[Tensor, " slots"] | None:
+        """Of a class in both memories our slot takes their examples into its mean."""
+        mine = {name: getattr(self, name) for name in theirs if theirs[name].dim()}
+        both = {name: torch.cat([part, theirs[name].to(part)]) for name, part in mine.items()}
+        rows, size = torch.arange(len(both["values"]), device=self.values.device), len(self.values)
+        classes, place = both["values"].unique(return_inverse=True)
+        first = torch.full_like(classes, len(rows)).scatter_reduce(0, place, rows, "amin")
+        holders = first[place].where(both["values"] != EMPTY, rows)
+        if bool((holders == rows).all()):
+            return None
+        sums = torch.zeros_like(both["keys"], dtype=torch.float64)
+        sums.index_add_(0, holders, both["keys"].double() * both["lengths"].double().unsqueeze(1))
+        lengths = torch.linalg.vector_norm(sums, dim=1)
+        changed = holders[holders != rows].unique()
+        some = changed[lengths[changed] > _SHORTEST]
+        both["keys"][some] = (sums[some] / lengths[some].unsqueeze(1)).to(both["keys"].dtype)
+        both["lengths"][changed] = lengths[changed].clamp(min=_SHORTEST).to(both["lengths"].dtype)
+        for name, how in (("written", "amax"), ("used", "amax"), ("uses", "sum")):
+            if name in both:
+                both[name] = both[name].scatter_reduce(
+                    0, holders, both[name], how, include_self=False
+                )
+        both["values"][holders != rows] = EMPTY
+        for name, part in both.items():
+            mine[name].copy_(part[:size])
+            theirs[name] = part[size:]
+        return holders[size:]
 
     def _averaged(self, units: Tensor, labels: Tensor) -> Write:
         """Write rows of at most as many classes as there are slots."""

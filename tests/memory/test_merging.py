@@ -14,33 +14,76 @@ def fifo(size: int, key_dim: int = 3, **options: object) -> Memory:
     return Memory(key_dim, size, update=FirstInFirstOut(), **options)
 
 
+def lived_through(memory: Memory, oracle: PaperMemory, writes: int, forget: bool) -> None:
+    for _ in range(writes):
+        row, label = torch.randn(1, 3), torch.randint(0, 5, (1,))
+        memory.write(row, label)
+        oracle.write(row.tolist(), label.tolist(), average=False)
+        if torch.rand(()) < 0.5:
+            memory.record(memory(row, k=1))
+            oracle.record(oracle.read(row.tolist()[0], 1).slots)
+    if forget:
+        memory.forget(labels=[1, 2])
+        oracle.forget(labels=[1, 2])
+
+
 @settings(max_examples=25)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 12), st.integers(0, 12), st.booleans())
-def test_the_youngest_of_both_are_kept(size, their_size, writes, their_writes, forget):
+@given(
+    st.sampled_from(LOOKUPS),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(0, 12),
+    st.integers(0, 12),
+    st.booleans(),
+)
+def test_the_youngest_of_both_are_kept(lookup, size, their_size, writes, their_writes, forget):
     torch.manual_seed(writes + 31 * their_writes)
-    pairs = [(fifo(n), PaperMemory(3, n)) for n in (size, their_size)]
+    pairs = [
+        (fifo(n, lookup=lookup, count_usage=True), PaperMemory(3, n)) for n in (size, their_size)
+    ]
     for (memory, oracle), count in zip(pairs, (writes, their_writes), strict=True):
-        for _ in range(count):
-            row, label = torch.randn(1, 3), torch.randint(0, 5, (1,))
-            memory.write(row, label)
-            oracle.write(row.tolist(), label.tolist(), average=False)
-        if forget:
-            memory.forget(labels=[1, 2])
-            oracle.forget(labels=[1, 2])
+        lived_through(memory, oracle, count, forget)
     (memory, oracle), (other, their_oracle) = pairs
     before = bits(other)
     assert memory.merge(other).tolist() == oracle.merge(their_oracle)
     assert bits(other) == before
     assert memory.values.tolist() == oracle.values
     there = memory.values != EMPTY
-    assert memory.ages[there].tolist() == [a for a, t in zip(oracle.ages, there, strict=True) if t]
-    assert memory.clock == oracle.clock
+    for mine, told in (
+        (memory.ages, oracle.ages),
+        (memory.usage.uses, oracle.uses),
+        (memory.usage.used, oracle.used),
+    ):
+        assert mine[there].tolist() == [n for n, t in zip(told, there, strict=True) if t]
+    assert memory.clock == oracle.clock and memory.usage.reads == oracle.reads
     for slot in there.nonzero().squeeze(1).tolist():
         assert memory.keys[slot].tolist() == pytest.approx(oracle.key(slot), abs=1e-6)
     # It goes on as the oracle does.
-    row, label = torch.randn(1, 3), torch.tensor([3])
-    told = oracle.write(row.tolist(), [3], average=False)
-    assert memory.write(row, label).slots.tolist() == [told[0].slot]
+    lived_through(memory, oracle, 3, forget)
+    assert memory.values.tolist() == oracle.values
+    assert memory.usage.uses[memory.values != EMPTY].tolist() == [
+        uses for uses, value in zip(oracle.uses, oracle.values, strict=True) if value != EMPTY
+    ]
+
+
+def test_each_way_round_the_same_rows_are_kept_and_ties_go_to_the_one_that_merges():
+    def made(*labels: int) -> Memory:
+        memory = fifo(3)
+        for label in labels:
+            memory.write(torch.randn(3), torch.tensor(label))
+            memory.forget(labels=0)
+        return memory
+
+    # Ages 3, 1 and 2, 0; then twice the ages 2, 1, 0.
+    for mine, theirs, one_way, other_way in (
+        ((7, 0, 8, 0), (5, 0, 6), [5, 6, 8], [5, 6, 8]),
+        ((1, 2, 3), (4, 5, 6), [2, 3, 6], [3, 5, 6]),
+    ):
+        pairs = [(made(*mine), made(*theirs)) for _ in range(2)]
+        pairs[0][0].merge(pairs[0][1])
+        pairs[1][1].merge(pairs[1][0])
+        assert sorted(pairs[0][0].values.tolist()) == one_way
+        assert sorted(pairs[1][1].values.tolist()) == other_way
 
 
 @pytest.mark.parametrize("lookup", [*LOOKUPS, "auto"])

@@ -180,3 +180,52 @@ def test_means_in_every_dtype_of_keys(dtype, converted):
     wanted = torch.tensor([2.0, 1.0]) / 5**0.5
     torch.testing.assert_close(memory.keys[0].float(), wanted, atol=0.005, rtol=0)
     assert memory.lengths[0].item() == pytest.approx(5**0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_that_were_learnt_apart_have_the_means_of_the_whole(seed):
+    torch.manual_seed(seed)
+    one, other, whole = (mean_memory(count_usage=True) for _ in range(3))
+    for part in (one, other, other):
+        queries, labels = rows(7)
+        for memory in (part, whole):
+            memory.write(queries, labels)
+        part.record(part(queries[:3], k=1))
+    there = one.usage.uses.sum() + other.usage.uses.sum()
+    ages, before = {**ages_of(one)}, bits(other)
+    slots = one.merge(other)
+    assert bits(other) == before
+    assert_same(held(one), held(whole))
+    assert one.lengths.sort().values.tolist() == pytest.approx(whole.lengths.sort().values.tolist())
+    assert one.usage.uses.sum() == there and one.usage.reads == 2
+    for value, age in ages_of(other).items():
+        assert ages_of(one)[value] == min(age, ages.get(value, age))
+    for value, slot in zip(other.values.tolist(), slots.tolist(), strict=True):
+        assert (EMPTY if slot == EMPTY else one.values[slot]) == value
+    # They go on alike, and what the lookup keeps of the keys is of the means.
+    queries, labels = rows(7)
+    for memory in (one, whole):
+        memory.write(queries, labels)
+    assert_same(held(one), held(whole))
+
+
+def ages_of(memory) -> dict[int, int]:
+    pairs = zip(memory.values.tolist(), memory.ages.tolist(), strict=True)
+    return {value: age for value, age in pairs if value != EMPTY}
+
+
+def test_a_merge_joins_examples_that_cancel_and_gives_up_the_oldest_class():
+    one, other = mean_memory(2), mean_memory(4)
+    one.write(torch.eye(4)[0], torch.tensor(1))
+    one.write(torch.eye(4)[1], torch.tensor(2))
+    for row, label in ((-torch.eye(4)[0], 1), (torch.eye(4)[2], 3), (torch.eye(4)[3], 4)):
+        other.write(row, torch.tensor(label))
+    # 2 and 4 are the youngest of both; the mean of 1, which both had, is given up as one.
+    assert one.merge(other).tolist() == [EMPTY, EMPTY, 0, EMPTY]
+    assert one.values.tolist() == [4, 2]
+    back = mean_memory(4)
+    back.write(torch.eye(4)[0], torch.tensor(1))
+    assert back.merge(other).tolist() == [0, 1, 2, EMPTY]
+    assert back.keys[0].tolist() == [1, 0, 0, 0] and 0 < back.lengths[0] < 1e-5
+    back.write(torch.eye(4)[1], torch.tensor(1))
+    torch.testing.assert_close(back.keys[0], torch.eye(4)[1], atol=1e-5, rtol=0)
