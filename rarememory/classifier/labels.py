@@ -33,7 +33,7 @@ def python_label(label: Any) -> Label:
             f"a label must be hashable (str, int, tuple, ...), not the {type(label).__name__} "
             f"{label!r}"
         ) from None
-    if _is_missing(label):
+    if is_missing(label):
         raise ValueError(
             f"a label must equal itself, and {label} does not: name it, or leave the example out"
         )
@@ -124,7 +124,7 @@ def label_from_json(stored: Any) -> Label:
 
 def _none_missing(name: str, labels: Iterable[Any]) -> list[Any]:
     labels = list(labels)
-    rows = [row for row, label in enumerate(labels) if _is_missing(label)]
+    rows = [row for row, label in enumerate(labels) if is_missing(label)]
     if rows:
         named = ", ".join(map(str, rows[:8]))
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
@@ -135,7 +135,7 @@ def _none_missing(name: str, labels: Iterable[Any]) -> list[Any]:
     return labels
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
     """Whether this stands for a value that is not there: NaN, NaT, pandas.NA."""
     try:
         return bool(label != label)

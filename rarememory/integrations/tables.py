@@ -7,9 +7,7 @@ A row is a slot: its label, its refs, its age in writes, whatever else the memor
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
-from zlib import error as DamagedStream
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,8 +16,10 @@ from torch import Tensor
 from rarememory.base.files import StrPath, write_atomically
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.classifier import MemoryClassifier
+from rarememory.classifier.guesses import set_width
 from rarememory.classifier.label_book import LabelBook
-from rarememory.classifier.labels import python_ref
+from rarememory.classifier.labels import Label, is_missing, python_labels, python_refs
+from rarememory.classifier.norms import NORMS
 from rarememory.classifier.tuned_keys import UNTUNED, learnt_keys, untune
 from rarememory.memory import Memory
 
@@ -45,15 +45,18 @@ def to_frame(remembered: Memory | MemoryClassifier) -> "pd.DataFrame":
         [[7, 0], [9, 0]]
     """
     slots, columns = _columns(remembered)
-    # One object a row, whatever the columns hold.
-    return _pandas().DataFrame({name: list(part) for name, part in columns.items()}, index=slots)
+    pandas, rows = _pandas(), {name: list(part) for name, part in columns.items()}
+    if isinstance(remembered, MemoryClassifier):
+        # Otherwise 1 beside 2.5 would become 1.0, which is another label, and None would be NaN.
+        rows["label"] = pandas.Series(rows["label"], index=slots, dtype=object)
+    return pandas.DataFrame(rows, index=slots)
 
 
 def from_frame(remembered: Memory | MemoryClassifier, frame: "pd.DataFrame") -> int:
     """Take over the rows of such a frame, as `merge` does, and return how many.
 
     `label` and `key` are needed; an age is 0 and refs are none where the frame has no such column.
-    Keys are of the same encoder, and of unit length.
+    A row of `refs` is a list, or missing. Keys are of the same encoder, and of unit length.
 
     Raises:
         ValueError: a column is missing, unknown or holds what no memory has; nothing is changed.
@@ -64,6 +67,8 @@ def from_frame(remembered: Memory | MemoryClassifier, frame: "pd.DataFrame") -> 
         >>> from_frame(other, to_frame(one)), other.values
         (2, tensor([ 7,  9, -1, -1]))
     """
+    if len({*frame}) < len([*frame]):
+        raise ValueError(f"two columns of the table have one name: {[*frame]}")
     return _take(remembered, {str(name): frame[name].tolist() for name in frame})
 
 
@@ -74,7 +79,7 @@ def write_table(remembered: Memory | MemoryClassifier, path: StrPath) -> None:
 
     Raises:
         ValueError: the file has another ending, or labels or refs are not of one type each, text
-            or number: a column holds one type. A frame takes any.
+            or number (of 64 bits): a column holds one type. A frame takes any.
         ModuleNotFoundError: for Parquet, pandas or pyarrow is not installed.
 
     Example:
@@ -88,10 +93,7 @@ def write_table(remembered: Memory | MemoryClassifier, path: StrPath) -> None:
     """
     write = {".parquet": _write_parquet, ".npz": _write_npz}[_ending(path)]
     _, columns = _columns(remembered)
-    for name, labels in (
-        ("labels", columns["label"]),
-        ("refs", [ref for refs in columns.get("refs", []) for ref in refs]),
-    ):
+    for name, labels in (("labels", columns["label"]), ("refs", _all_refs(columns))):
         kinds = {type(label) for label in labels}
         if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
             named = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -99,6 +101,10 @@ def write_table(remembered: Memory | MemoryClassifier, path: StrPath) -> None:
                 f"a file of a table holds {name} of one type, text or number, and these are "
                 f"{named}: use to_frame, or save()"
             )
+        if kinds == {str} and any(text.endswith("\0") for text in labels):
+            raise ValueError(f"a file of a table holds no {name} that end in a zero byte: save()")
+        if kinds == {int} and not all(-(2**63) <= label < 2**63 for label in labels):
+            raise ValueError(f"a file of a table holds {name} of 64 bits, and one has more: save()")
     write_atomically(path, lambda temporary: write(columns, temporary))
 
 
@@ -108,6 +114,7 @@ def read_table(remembered: Memory | MemoryClassifier, path: StrPath) -> int:
     Raises:
         OSError: it cannot be read.
         ValueError: it is damaged, or as in `from_frame`; nothing is changed.
+        ModuleNotFoundError: as in `write_table`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -119,9 +126,18 @@ def read_table(remembered: Memory | MemoryClassifier, path: StrPath) -> int:
         2
     """
     read = {".parquet": _read_parquet, ".npz": _read_npz}[_ending(path)]
+    if read is _read_parquet:
+        _pandas()
+    with Path(path).open("rb") as file:
+        try:
+            columns = read(file)
+        except Exception as error:
+            # Bytes that are damaged bring these libraries to errors of every kind.
+            said = " ".join(str(error).split())
+            raise ValueError(f"{str(path)!r} is damaged, or no table: {said}") from error
     try:
-        return _take(remembered, read(Path(path)))
-    except (ValueError, KeyError, EOFError, BadZipFile, DamagedStream) as error:
+        return _take(remembered, columns)
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be taken over: {error}") from error
 
 
@@ -166,12 +182,27 @@ def _take(remembered: Memory | MemoryClassifier, columns: Columns) -> int:
     if isinstance(remembered, Memory):
         other = _memory_of(remembered, columns, _numbers("label", columns, torch.int64))
         return int((remembered.merge(other) != EMPTY).sum())
+    if not hasattr(remembered.memory, NORMS):
+        # As in `merge`: the other reader has no use for lengths of features.
+        columns.pop(NORMS, None)
     book = LabelBook()
-    values = torch.tensor(book.add(columns["label"]), dtype=torch.int64)
+    values = torch.tensor(book.add(python_labels(columns["label"])), dtype=torch.int64)
     for slot, refs in enumerate(columns.get("refs", [])):
-        some = [python_ref(ref) for ref in refs]
+        some = _refs_of_row(refs)
         book.note_refs([slot] * len(some), [False] * len(some), [[ref] for ref in some])
     return remembered.take(_memory_of(remembered.memory, columns, values), book)
+
+
+def _all_refs(columns: Columns) -> list[Any]:
+    return [ref for refs in columns.get("refs", []) for ref in refs]
+
+
+def _refs_of_row(refs: Any) -> list[Label]:
+    if isinstance(refs, list | tuple | np.ndarray):
+        return python_refs(refs)
+    if refs is None or is_missing(refs):
+        return []
+    raise ValueError(f"the column refs must hold a list in each row, not {refs!r}")
 
 
 def _memory_of(like: Memory, columns: Columns, values: Tensor) -> Memory:
@@ -186,12 +217,13 @@ def _memory_of(like: Memory, columns: Columns, values: Tensor) -> Memory:
     memory.resize(max(1, len(values)))
     if not len(values):
         return memory
-    state = memory.state_dict()
     ages = _numbers("age", columns, torch.int64)
     keys = _numbers("key", columns, like.keys.dtype)
-    if keys.shape[1:] != like.keys.shape[1:]:
-        widths = f"{list(keys.shape[1:])}, and this memory's {list(like.keys.shape[1:])}"
-        raise ValueError(f"keys have width {widths}: it must be that of one encoder")
+    if keys.dim() != 2:
+        raise ValueError("the column key must have a row of numbers in each row")
+    # Whether the width fits is seen in the merge: a classifier may not know its own yet.
+    set_width(memory, keys.shape[1])
+    state = memory.state_dict()
     state |= {"keys": keys, "values": values}
     state |= {"clock": ages.max(), "written": ages.max() - ages}
     there = own.keys() & columns.keys()
@@ -242,11 +274,12 @@ def _pandas() -> Any:
 
 
 def _write_parquet(columns: Columns, path: Path) -> None:
-    _pandas().DataFrame({name: list(part) for name, part in columns.items()}).to_parquet(path)
+    frame = _pandas().DataFrame({name: list(part) for name, part in columns.items()})
+    frame.to_parquet(path, write_page_checksum=True)
 
 
-def _read_parquet(path: Path) -> Columns:
-    frame = _pandas().read_parquet(path)
+def _read_parquet(file: BinaryIO) -> Columns:
+    frame = _pandas().read_parquet(file, page_checksum_verification=True)
     return {str(name): frame[name].tolist() for name in frame}
 
 
@@ -254,15 +287,20 @@ def _write_npz(columns: Columns, path: Path) -> None:
     parts: Columns = {name: np.array(part) for name, part in columns.items() if name != "refs"}
     if "refs" in columns:
         parts["ref_counts"] = np.array([len(refs) for refs in columns["refs"]], dtype=np.int64)
-        parts["refs"] = np.array([ref for refs in columns["refs"] for ref in refs])
-    np.savez(path, **parts)
+        parts["refs"] = np.array(_all_refs(columns))
+    # The list of files in an archive has no checksum of its own.
+    np.savez(path, columns=np.array([*parts]), **parts)
 
 
-def _read_npz(path: Path) -> Columns:
-    # NumPy leaves a file open that it cannot read.
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        columns = {name: file[name] for name in file.files}
+def _read_npz(file: BinaryIO) -> Columns:
+    with np.load(file, allow_pickle=False) as archive:
+        columns = {name: archive[name] for name in archive.files}
+    names = {*columns.pop("columns", columns)}
+    if names != columns.keys():
+        raise ValueError(f"it has the columns {sorted(columns)}, and was written with others")
     if "refs" in columns:
-        refs, counts = iter(columns["refs"].tolist()), columns.pop("ref_counts")
-        columns["refs"] = [[*islice(refs, count)] for count in counts.tolist()]
+        refs, counts = iter(columns["refs"].tolist()), columns.pop("ref_counts").tolist()
+        if sum(counts) != len(columns["refs"]) or min(counts, default=0) < 0:
+            raise ValueError(f"it has {len(columns['refs'])} refs, and counts {sum(counts)}")
+        columns["refs"] = [[*islice(refs, count)] for count in counts]
     return {name: part if name == "key" else [*part] for name, part in columns.items()}
