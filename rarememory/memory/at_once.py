@@ -60,8 +60,12 @@ def read_at_once(
         return None
     if queries.requires_grad and torch.is_grad_enabled():
         return None
-    if among is not None and (lookup is None or not _is_plain(among, values)):
-        return None
+    if among is not None:
+        if len(flat) == 1 and among.dtype == torch.bool and among.shape[:-1] == queries.shape[:-1]:
+            # A mask of its own is a mask of all queries.
+            among = among.flatten()
+        if lookup is None or not _is_plain(among, values):
+            return None
     if lookup is None:
         found = _read_each(flat, keys, values, k)
     else:
