@@ -460,6 +460,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_check": [drop_raise(0), drop_raise(1)],
         "_episode": [operator("-", "+")],
     },
+    "evaluation/plots.py": {
+        "plot_embedding": [operator("-", "+"), operator("<=", ">"), drop_raise()],
+        "plot_ages": [operator("+", "-"), condition(True)],
+        "plot_confusions": [drop_raise(), operator("/", "*"), unwrap("clamp"), condition(True, 1)],
+        "_colours": [condition(True)],
+    },
     "evaluation/embedding.py": {"embed": [drop("eval"), operator("/", "*")]},
     "evaluation/lifelong.py": {"lifelong_accuracy": [drop("write")]},
     "data/episodes.py": {

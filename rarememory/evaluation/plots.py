@@ -23,7 +23,7 @@ def plot_embedding(
 
     Args:
         memory: of any kind.
-        names: of the values; the values themselves if None.
+        names: of the values; one without a name stands for itself.
         ax: to draw into; a new figure if None.
 
     Raises:
@@ -45,11 +45,11 @@ def plot_embedding(
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     points = torch.nn.functional.pad(centred @ axes.T, (0, max(0, 2 - len(axes)))).cpu()
     ax = _axes(ax)
-    classes = values.unique().tolist()
-    for value in classes:
+    classes, names = values.unique().tolist(), names or {}
+    for value, colour in zip(classes, _colours(len(classes)), strict=True):
         own = points[(values == value).cpu()]
-        name = value if names is None else names[value]
-        ax.scatter(own[:, 0].numpy(), own[:, 1].numpy(), s=12, label=str(name))
+        label = str(names.get(value, value))
+        ax.scatter(own[:, 0].numpy(), own[:, 1].numpy(), s=12, color=colour, label=label)
     if len(classes) <= _MOST_NAMES:
         ax.legend(fontsize="small")
     ax.set(xlabel="first component", ylabel="second component")
@@ -58,6 +58,11 @@ def plot_embedding(
 
 def plot_ages(memory: Memory, bins: int = 30, ax: "Axes | None" = None) -> "Axes":
     """How many slots are how old, in writes.
+
+    Args:
+        memory: of any kind.
+        bins: bars at most, each of as many ages.
+        ax: to draw into; a new figure if None.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -69,7 +74,11 @@ def plot_ages(memory: Memory, bins: int = 30, ax: "Axes | None" = None) -> "Axes
         2
     """
     ax = _axes(ax)
-    ax.hist(memory.ages[memory.state.occupied].cpu().numpy(), bins=bins)
+    ages = memory.ages[memory.state.occupied].cpu()
+    oldest = int(ages.max()) if len(ages) else 0
+    # Bars of unlike numbers of ages would rise and fall where the ages do not.
+    width = oldest // bins + 1
+    ax.hist(ages.numpy(), bins=[n * width - 0.5 for n in range(oldest // width + 2)])
     ax.set(xlabel="writes since the slot was written", ylabel="slots")
     return ax
 
@@ -95,11 +104,15 @@ def plot_confusions(
     """
     if len(answers) != len(labels):
         raise ValueError(f"{len(answers)} answers for {len(labels)} labels: give one of each")
-    names = list(dict.fromkeys([*labels, *answers]))
-    shares = confusion_counts([names.index(a) for a in answers], [names.index(y) for y in labels])
+    # To Python 1 and True are equal, and to a classifier they are two labels.
+    pairs = [[(type(label), label) for label in part] for part in (answers, labels)]
+    number = {pair: n for n, pair in enumerate(dict.fromkeys([*pairs[1], *pairs[0]]))}
+    names = [label for _, label in number]
+    shares = confusion_counts(*([number[pair] for pair in part] for part in pairs))
     shares = shares.double() / shares.sum(1, keepdim=True).clamp(min=1)
     ax = _axes(ax)
-    ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    if names:
+        ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     if len(names) <= _MOST_NAMES:
         ax.set_xticks(range(len(names)), [str(name) for name in names], rotation=90)
         ax.set_yticks(range(len(names)), [str(name) for name in names])
@@ -114,6 +127,15 @@ def confusion_counts(answers: Sequence[int], labels: Sequence[int]) -> Int64[Ten
         answers, dtype=torch.int64
     )
     return pairs.bincount(minlength=count * count).view(count, count)
+
+
+def _colours(count: int) -> list[Any]:
+    """As many colours, all different, and as unlike as so many can be."""
+    from matplotlib import colormaps
+
+    if count <= _MOST_NAMES:
+        return list(colormaps["tab10" if count <= 10 else "tab20"].colors[:count])
+    return list(colormaps["turbo"].resampled(count)(range(count)))
 
 
 def _axes(ax: "Axes | None") -> "Axes":

@@ -32,9 +32,35 @@ def test_the_plane_is_that_of_the_main_components():
         plot_embedding(Memory(3, 4))
 
 
-def test_ages_are_counted():
-    ax = plot_ages(memory(), bins=5)
-    assert [bar.get_height() for bar in ax.patches] == [1] * 5
+@pytest.mark.parametrize("classes", [1, 10, 11, 20, 21, 200])
+def test_every_class_has_a_colour_of_its_own_and_few_have_a_legend(classes):
+    drawn = Memory(5, 500, update=FirstInFirstOut())
+    drawn.write(torch.randn(2 * classes, 5), torch.arange(2 * classes) // 2)
+    ax = plot_embedding(drawn, {0: "kea"})
+    assert len({tuple(part.get_facecolor()[0]) for part in ax.collections}) == classes
+    assert [part.get_label() for part in ax.collections[:2]] == ["kea", "1"][:classes]
+    assert (ax.get_legend() is None) == (classes > 20)
+    plot_ages(drawn).figure.canvas.draw()
+    labels = torch.randint(0, classes, (300,)).tolist()
+    drawn = plot_confusions(labels, labels)
+    drawn.figure.canvas.draw()
+    assert (len(drawn.get_xticklabels()) == len({*labels})) == (classes <= 20)
+
+
+@pytest.mark.parametrize(("writes", "bins"), [(5, 5), (5, 30), (7, 3), (60, 7), (1, 4)])
+def test_ages_are_counted_in_bars_of_as_many_ages(writes, bins):
+    drawn = Memory(5, 100, update=FirstInFirstOut())
+    for label in range(writes):
+        drawn.write(torch.randn(1, 5), torch.tensor([label]))
+    bars = [int(bar.get_height()) for bar in plot_ages(drawn, bins=bins).patches]
+    assert sum(bars) == writes and len(bars) <= bins
+    assert {*bars[:-1]} <= {bars[0]} and bars[-1] <= bars[0]
+
+
+def test_nothing_makes_an_empty_picture():
+    for ax in (plot_ages(Memory(3, 4)), plot_confusions([], [])):
+        ax.figure.canvas.draw()
+        assert not ax.images and sum(bar.get_height() for bar in ax.patches) == 0
 
 
 def test_confusions_are_shares_of_each_class():
@@ -47,6 +73,9 @@ def test_confusions_are_shares_of_each_class():
     with pytest.raises(ValueError, match="1 answers for 2 labels"):
         plot_confusions(["kea"], ["kea", "weka"])
     assert plot_confusions(answers, labels, ax) is ax
+    # Four labels, as a classifier has it.
+    shares = plot_confusions([1, True, 1.0, "1"], [1, True, 1.0, "1"]).images[0].get_array()
+    assert shares.tolist() == torch.eye(4).tolist()
 
 
 def test_counts_are_those_of_a_loop():

@@ -69,6 +69,16 @@ def test_queries_that_found_nothing_count_for_no_slot():
     assert memory.usage.idle[:3].tolist() == [1, 0, 1]
 
 
+def test_queries_of_any_shape_are_counted():
+    memory = counting()
+    memory.write(torch.eye(3), torch.tensor([7, 8, 9]))
+    memory.record(memory(torch.eye(3).expand(2, 4, 3, 3)))
+    memory.record(memory(torch.eye(3)[0]))
+    memory.record(memory(torch.zeros(0, 3)))
+    assert memory.usage.uses.tolist() == [9, 8, 8, 0] and memory.usage.reads == 3
+    assert memory.usage.idle[:3].tolist() == [1, 2, 2]
+
+
 def test_a_memory_that_does_not_count_says_how_to():
     memory = Memory(3, 4)
     assert memory.usage is None and "uses" not in memory.state_dict()
