@@ -1,7 +1,7 @@
 """Seconds over frozen features, and their ratios to scikit-learn's logistic regression.
 
-What takes a single example is called again and again; its first call, whose code and data are not in
-the processor's caches after a batch, stands beside the median of the others.
+What takes a single example is called again and again; its first call, whose code and data are not
+in the processor's caches after a batch, stands beside the median of the others.
 """
 
 import time
