@@ -120,18 +120,22 @@ def _locking() -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for slots in (FEW_SLOTS, SLOTS):
         memory = _filled(slots)
-        # Timing a call takes a while too.
-        work = {
-            "read": lambda memory=memory: partial(memory, memory.keys[:1], k=1),
-            "lock": lambda memory=memory: partial(lock, memory),
-            "nothing": lambda: partial(id, None),
+        works: dict[str, Work] = {
+            "read": partial(memory, memory.keys[:1], k=1),
+            "lock": partial(lock, memory),
+            # Timing a call takes a while too.
+            "nothing": partial(id, None),
         }
-        seconds = _interleaved(work)
+        seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
         shares[f"memory.lock.ratio_to_read.m{slots}"] = [
             (locked - nothing) / read
             for read, locked, nothing in zip(*seconds.values(), strict=True)
         ]
     return shares
+
+
+def _itself(work: Work) -> Work:
+    return work
 
 
 def _classifying() -> dict[str, list[float]]:

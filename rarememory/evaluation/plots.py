@@ -134,7 +134,8 @@ def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     if count <= _MOST_NAMES:
-        return list(colormaps["tab10" if count <= 10 else "tab20"].colors[:count])
+        # These number their colours; `turbo` has one for each part of a range.
+        return list(colormaps["tab10" if count <= 10 else "tab20"](range(count)))
     return list(colormaps["turbo"].resampled(count)(range(count)))
 
 
