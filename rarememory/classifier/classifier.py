@@ -909,7 +909,7 @@ class MemoryClassifier(LockedModule):
             values = values.where(memory.values != EMPTY, EMPTY)
             if not len(numbers):
                 return 0
-            with untuned(self.memory), width_of(memory, self.memory, self._guesses):
+            with untuned(self.memory):
                 slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
             self._book.add(labels)
             for theirs, slot in enumerate(slots.tolist()):
@@ -920,7 +920,9 @@ class MemoryClassifier(LockedModule):
                 self._example_dims = example_dims
             return int((slots != EMPTY).sum())
 
-        return self.change(change, whole=True)
+        # Not in the change, which a store tries out on slots of the width that they have.
+        with width_of(memory, self.memory, self._guesses):
+            return self.change(change, whole=True)
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""

@@ -74,14 +74,16 @@ def width_of(other: Memory, memory: Memory, guesses: Guesses) -> Iterator[None]:
     If what follows in the block is refused, they are as before.
     """
     width = memory.keys.shape[1]
-    open_width = guesses.key_dim and not len(memory)
-    if open_width:
-        set_width(memory, other.keys.shape[1])
+    with memory.lock.writing():
+        guessed = guesses.key_dim and len(other) > 0 and not len(memory)
+        if guessed:
+            set_width(memory, other.keys.shape[1])
     try:
         yield
     except BaseException:
-        if open_width:
-            set_width(memory, width)
+        with memory.lock.writing():
+            if guessed and not len(memory):
+                set_width(memory, width)
         raise
 
 

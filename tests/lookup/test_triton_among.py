@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from rarememory import EMPTY, LeastUsed, Memory
 from rarememory.lookup import TorchLookup, TritonLookup
 from rarememory.lookup.exact import order, score
 from tests.lookup.test_nearest import KEYS, units
+from tests.memories import bits
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,3 +59,32 @@ def test_keys_that_may_not_be_found_are_not_read():
     keys[~among] = torch.nan
     found = triton().nearest(queries, keys, everywhere, 5, among=among)
     assert torch.equal(found.sort().values, truth.sort().values)
+
+
+def test_a_memory_by_triton_filters_counts_and_merges_as_by_torch():
+    one, other = (Memory(5, 12, lookup=of, update=LeastUsed()) for of in (triton(), TorchLookup()))
+    queries, labels, rows = units(3, 5), torch.tensor([1, 0, 2]), units(13, 5)
+    shard = Memory(5, 7, update=LeastUsed())
+    shard.write(rows[9:], torch.tensor([3, 1, 0, 2]))
+    for memory in (one, other):
+        memory.write(rows[:9], torch.arange(9) % 3)
+        memory.record(memory(queries, k=1))
+        memory.merge(shard)
+    assert bits(one) == bits(other) and len(one) == 12
+    nearest = other(queries, k=1)
+    for among in (
+        *(None, torch.tensor([0, 3]), torch.arange(12) % 2 == 0),
+        *(torch.tensor([[0, EMPTY], [1, 2], [3, 3]]), torch.rand(3, 12) < 0.5),
+    ):
+        for left_out in (
+            {},
+            {"exclude": nearest.slots[:, 0]},
+            {"exclude_labels": nearest.values[:, 0].roll(1)},
+        ):
+            for k, own in ((4, None), (None, labels)):
+                found, truth = (
+                    memory(queries, own, k=k, among=among, **left_out) for memory in (one, other)
+                )
+                assert torch.equal(found.slots, truth.slots)
+                assert torch.equal(found.scores, truth.scores)
+                assert own is None or torch.equal(found.loss, truth.loss)

@@ -86,6 +86,18 @@ def test_each_way_round_the_same_rows_are_kept_and_ties_go_to_the_one_that_merge
         assert sorted(pairs[1][1].values.tolist()) == other_way
 
 
+def test_a_merge_in_a_draft_is_undone_to_the_bit():
+    one, other = fifo(4), fifo(4)
+    one.write(torch.eye(3), torch.tensor([7, 8, 9]))
+    other.write(-torch.eye(3), torch.tensor([4, 5, 6]))
+    before = bits(one)
+    with one.draft() as draft:
+        one.merge(other)
+        one.write(torch.ones(3), torch.tensor(3))
+    assert bits(one) == before
+    assert draft.rows["values"].tolist() == [3, 4] and draft.slots.tolist() == [0, 3]
+
+
 @pytest.mark.parametrize("lookup", [*LOOKUPS, "auto"])
 def test_every_lookup_finds_what_was_taken_over(lookup):
     one, other = fifo(2000, 8, lookup=lookup), fifo(1500, 8)
@@ -128,6 +140,8 @@ def test_memories_that_do_not_fit_are_refused_and_nothing_is_changed():
     for message, other in refused.items():
         with pytest.raises(ValueError, match=message):
             one.merge(other)
+    with pytest.raises(ValueError, match="this memory keeps lengths of each slot, and the other"):
+        MeanMemory(3, 4).merge(one)
     with pytest.raises(ValueError, match=r"values of shape \[2\] for 4 slots"):
         one.merge(fifo(4), values=torch.tensor([1, 2]))
     other = fifo(4)

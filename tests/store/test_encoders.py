@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import rarememory
 from rarememory import FirstInFirstOut, Memory
 from rarememory.store import wrap
 
@@ -92,3 +93,20 @@ def test_a_classifier_with_classes_of_its_own_is_shared_whole(store):
         one.catch_up()
         assert one.classes == other.classes == ["finch", "kea"]
         assert torch.equal(one(IMAGES), other(IMAGES))
+
+
+def test_what_was_learnt_apart_is_merged_into_a_store_and_every_worker_sees_it(store):
+    apart = rarememory.wrap(nn.Flatten(), host=False)
+    apart.learn(IMAGES[:2], ["kea", "weka"], REFS[:2])
+    strange = rarememory.wrap(nn.Flatten(), host=False, unknown="nothing")
+    strange.learn(IMAGES[:2], ["kea", "unknown"])
+    with opened(nn.Flatten(), store) as one, opened(nn.Flatten(), store) as other:
+        with pytest.raises(ValueError, match="no class can be called that"):
+            one.merge(strange)
+        assert one.merge(apart) == 2
+        other.catch_up()
+        assert one.predict(IMAGES[:2]) == other.predict(IMAGES[:2]) == ["kea", "weka"]
+        assert one.examples() == other.examples() == apart.examples()
+        other.learn(IMAGES[2:], ["tui", "kea"], REFS[2:])
+        apart.forget("weka")
+        assert one.merge(apart) == 1 and len(one.memory) == 5
