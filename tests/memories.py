@@ -1,6 +1,10 @@
 """Memories to test, and what to compare them by."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from threading import Thread
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,3 +71,27 @@ class NewTensors(TorchDispatchMode):
                 self.shapes.add(tuple(tensor.shape))
                 self.dtypes.add(tensor.dtype)
         return made
+
+
+def assert_waits(
+    verbs: Mapping[str, Callable[[Any], object]], make: Callable[[], Any], held: str
+) -> None:
+    """That each verb, on something new in a thread, ends only after a block of this thread."""
+    ended = set()
+
+    def run(name: str, subject: Any) -> None:
+        verbs[name](subject)
+        ended.add(name)
+
+    with ExitStack() as blocks:
+        threads = []
+        for name in verbs:
+            subject = make()
+            blocks.enter_context(getattr(subject.lock, held)())
+            threads.append(Thread(target=run, args=(name, subject), daemon=True))
+            threads[-1].start()
+        time.sleep(0.3)
+        assert not ended
+    for thread in threads:
+        thread.join(30)
+    assert ended == verbs.keys()

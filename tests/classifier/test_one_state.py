@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rarememory import Memory, MemoryClassifier, wrap
+from tests.memories import assert_waits
 
 SECONDS = 0.5
 THREADS = 4
@@ -145,3 +146,62 @@ def test_the_first_batches_of_threads_agree_on_what_was_guessed():
         together(*(partial(classifier.learn, images[i], f"new {i}") for i in range(THREADS)))
         assert len(classifier.memory) == THREADS
         assert classifier.classes[:3] == [0, 1, 2] and len(classifier.classes) == 3 + THREADS
+
+
+def entered(block):
+    with block:
+        pass
+
+
+IMAGES, NAMES, REFS = torch.eye(8), ["kea", "weka", "kakapo"] * 2, [f"{i}.png" for i in range(6)]
+
+
+def taught() -> MemoryClassifier:
+    birds = bare(8)
+    birds.learn(IMAGES[:6], NAMES, REFS)
+    return birds
+
+
+READS = {
+    "classes": lambda birds: birds.classes,
+    "blend_weights": lambda birds: birds.blend_weights,
+    "forward": lambda birds: birds(IMAGES),
+    "predict": lambda birds: birds.predict(IMAGES),
+    "predict_proba": lambda birds: birds.predict_proba(IMAGES),
+    "explain": lambda birds: birds.explain(IMAGES),
+    "familiarity": lambda birds: birds.familiarity(IMAGES),
+    "loss": lambda birds: birds.loss(IMAGES[:1], ["kea"]),
+    "drift": lambda birds: birds.drift([(IMAGES[:6], REFS)]),
+    "protected": lambda birds: birds.protected,
+    "examples": MemoryClassifier.examples,
+    "doctor": MemoryClassifier.doctor,
+    "state_dict": MemoryClassifier.state_dict,
+    "a copy": copy.deepcopy,
+    "a pickle": pickle.dumps,
+    "a merge into another": lambda birds: bare().merge(birds),
+}
+WRITES = {
+    "learn": lambda birds: birds.learn(IMAGES[6], "takahe"),
+    "forget": lambda birds: birds.forget("kea"),
+    "forget_refs": lambda birds: birds.forget_refs("1.png"),
+    "merge": lambda birds: birds.merge(bare()),
+    "resize": lambda birds: birds.resize(7),
+    "refresh": lambda birds: birds.refresh([(IMAGES[:6], REFS)]),
+    "protect": lambda birds: birds.protect("kea"),
+    "unprotect": lambda birds: birds.unprotect("kea"),
+    "calibrate": lambda birds: birds.calibrate(IMAGES[:6], NAMES),
+    "fit_threshold": MemoryClassifier.fit_threshold,
+    "snapshot": lambda birds: entered(birds.snapshot()),
+    "read_only": lambda birds: entered(birds.memory.read_only()),
+    "load_state_dict": lambda birds: birds.load_state_dict(bare(8).state_dict()),
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "verbs"), [("writing", READS | WRITES), ("reading", WRITES)], ids=["write", "read"]
+)
+def test_each_verb_waits_for_what_it_must_not_run_beside(held, verbs, tmp_path):
+    path = tmp_path / "birds.safetensors"
+    if held == "writing":
+        verbs = {**verbs, "save": lambda birds: birds.save(path)}
+    assert_waits(verbs, taught, held)

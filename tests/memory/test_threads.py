@@ -11,7 +11,7 @@ import torch
 
 from rarememory import EMPTY, FirstInFirstOut, Memory
 from rarememory.variants import MeanMemory, VectorMemory, class_attention
-from tests.memories import LOOKUPS
+from tests.memories import LOOKUPS, assert_waits
 
 SECONDS = 0.5
 SIZES = (40, 1500)
@@ -174,3 +174,50 @@ def test_variants_are_of_one_moment_too():
         assert found == pytest.approx(round(found), abs=1e-3 * max(1.0, found))
 
     until_the_end(write_means, read_means, write_vectors, read_vectors)
+
+
+def made() -> Memory:
+    return Memory(8, 4, count_usage=True)
+
+
+def entered(block):
+    with block:
+        pass
+
+
+ONE, LABEL = torch.ones(8), torch.tensor(5)
+RECALL = made()(ONE)
+READS = {
+    "a read": lambda memory: memory(ONE),
+    "a read with labels": lambda memory: memory(ONE, LABEL),
+    "ages": lambda memory: memory.ages,
+    "length": len,
+    "stats": Memory.stats,
+    "a copy": copy.deepcopy,
+    "a pickle": pickle.dumps,
+    "a merge into another": lambda memory: made().merge(memory),
+}
+WRITES = {
+    "write": lambda memory: memory.write(ONE, LABEL),
+    "write of what was read": lambda memory: memory.write(RECALL, LABEL),
+    "record": lambda memory: memory.record(RECALL),
+    "forget": lambda memory: memory.forget(slots=[1]),
+    "clear": Memory.clear,
+    "merge": lambda memory: memory.merge(made()),
+    "sync": Memory.sync,
+    "read_only": lambda memory: entered(memory.read_only()),
+    "snapshot": lambda memory: entered(memory.snapshot()),
+    "draft": lambda memory: entered(memory.draft()),
+    "put_slots": lambda memory: memory.put_slots(torch.tensor([0]), {}, LABEL),
+    "put_state": lambda memory: memory.put_state({}),
+    "resize": lambda memory: memory.resize(3),
+    "to": Memory.double,
+    "load_state_dict": lambda memory: memory.load_state_dict(made().state_dict()),
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "verbs"), [("writing", READS | WRITES), ("reading", WRITES)], ids=["write", "read"]
+)
+def test_each_verb_waits_for_what_it_must_not_run_beside(held, verbs):
+    assert_waits(verbs, made, held)
