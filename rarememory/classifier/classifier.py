@@ -51,6 +51,7 @@ from rarememory.classifier.persistence import read_file, write_file
 from rarememory.classifier.reader import Reader
 from rarememory.classifier.readers import reader_of
 from rarememory.classifier.saving import (
+    check_fits,
     check_shapes,
     checked_book,
     copy_own_state,
@@ -1107,6 +1108,7 @@ class MemoryClassifier(LockedModule):
                 check_labels(LabelBook.from_json(book), self.unknown)
                 host_ids = self.ensembler.host_ids
                 adopt_widths(self._guesses, self.memory, host_ids, state_dict, prefix)
+                check_fits(self.ensembler.state_dict(prefix=f"{prefix}ensembler."), state_dict)
                 self.memory.fit_checkpoint(dict(state_dict), f"{prefix}memory.")
         except (ValueError, RuntimeError) as error:
             args[-1].append(str(error))

@@ -81,7 +81,8 @@ def check_encoder(
     try:
         difference = stored.difference(encoder, like)
     except Exception as error:
-        found = f"the model cannot take the input of the fingerprint ({error})"
+        reason = " ".join(str(error).split())
+        found = f"the model cannot take the input of the fingerprint ({reason})"
     else:
         if difference <= TOLERANCE:
             return

@@ -77,7 +77,7 @@ class FittedReader(Reader):
         """Shrinkage (None: found by leave-one-out) and penalty."""
         return self._settings._asdict()
 
-    def having(self, **settings: float | None) -> "FittedReader":
+    def having(self, /, **settings: float | None) -> "FittedReader":
         """A reader with other settings.
 
         Raises:

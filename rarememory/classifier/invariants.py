@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import check_count
 from rarememory.classifier.outputs import OWN_FUNCTION
+from rarememory.memory.invariants import is_dense
 
 LARGEST_EXAMPLE = 2**26
 """Numbers that the made-up input of a fingerprint may have: so much memory a file may ask for."""
@@ -22,6 +23,8 @@ MOST_DIMENSIONS = 64
 """Of a tensor, to torch."""
 DEEPEST = 20
 """Tuples in tuples, as labels may be."""
+MOST_LAYERS = 64
+"""In each other, of a model."""
 
 
 def check_settings(stored: Any) -> None:
@@ -72,7 +75,9 @@ def check_header(header: Any) -> None:
     """
     host = _part(header, "host", dict, "an object")
     at = _part(host, "at", str | None, "a text or nothing")
-    if at and not all(at.split(".")):
+    names = at.split(".") if at else []
+    # Torch finds no layer that has the name of something else that every module has.
+    if len(names) > MOST_LAYERS or any(not name or hasattr(nn.Module(), name) for name in names):
         raise ValueError(f"its header must name a layer, not {at[:40]!r}")
     _part(host, "answers", bool, "true or false")
     if "guessed" in host:
@@ -189,11 +194,11 @@ def check_ensembler(stored: Mapping[str, Tensor]) -> None:
         ValueError: the temperature of its weights must be positive, and all four numbers
     """
     weights, threshold, host_ids = (stored[name] for name in ("weights", "threshold", "host_ids"))
-    floats = isinstance(weights, Tensor) and isinstance(threshold, Tensor)
+    floats = is_dense(weights) and is_dense(threshold)
     floats = floats and weights.is_floating_point() and threshold.is_floating_point()
     if not floats or weights.shape != (4,) or threshold.shape != ():
         raise ValueError("its weights must be four floats, and its threshold one")
-    if not isinstance(host_ids, Tensor) or host_ids.dtype != torch.int64 or host_ids.dim() != 1:
+    if not is_dense(host_ids) or host_ids.dtype != torch.int64 or host_ids.dim() != 1:
         raise ValueError("its classes of the host must be a row of int64")
     if host_ids.is_meta or weights.is_meta or threshold.is_meta:
         return
@@ -215,7 +220,7 @@ def book_of(state: Any) -> Any:
     Raises:
         ValueError: it is none.
     """
-    if not isinstance(state, Tensor) or state.dtype != torch.uint8 or state.dim() != 1:
+    if not is_dense(state) or state.is_meta or state.dtype != torch.uint8 or state.dim() != 1:
         raise ValueError("its labels must be a row of bytes")
     try:
         return json.loads(state.cpu().numpy().tobytes())

@@ -30,7 +30,7 @@ class Reader(ABC):
         """What is set, by name; stored in a file."""
         return {}
 
-    def having(self, **settings: float | None) -> "Reader":
+    def having(self, /, **settings: float | None) -> "Reader":
         """A reader with other settings.
 
         Raises:

@@ -197,6 +197,18 @@ def check_shapes(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPat
             )
 
 
+def check_fits(own: Mapping[str, Tensor], stored: Mapping[str, Any]) -> None:
+    """Refuse those stored tensors that cannot be copied into our own of the same name.
+
+    Raises:
+        ValueError: one has another shape, or no numbers.
+    """
+    for name, tensor in own.items():
+        part = stored.get(name, tensor)
+        if part.shape != tensor.shape or (part.is_meta and not tensor.is_meta):
+            raise ValueError(f"{name} must be {list(tensor.shape)}, not {list(part.shape)}")
+
+
 @torch.no_grad()
 def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
     """Copy what was stored, and has been checked, into our own tensors."""
@@ -239,8 +251,8 @@ def checked_book(
     """
     of_memory = part_of(state_dict, f"{prefix}memory.")
     of_ensembler = part_of(state_dict, f"{prefix}ensembler.")
-    state = state_dict.get(f"{prefix}_extra_state")
-    if not of_memory and not of_ensembler and state is None:
+    has_book = (name := f"{prefix}_extra_state") in state_dict
+    if not of_memory and not of_ensembler and not has_book:
         return None
     of_memory = {**memory.state_dict(), **of_memory}
     of_ensembler = {**ensembler.state_dict(), **of_ensembler}
@@ -248,7 +260,7 @@ def checked_book(
     check_norms(of_memory)
     check_untuned(of_memory)
     check_ensembler(of_ensembler)
-    book: dict[str, Any] = own() if state is None else book_of(state)
+    book: dict[str, Any] = book_of(state_dict[name]) if has_book else own()
     check_book(book, of_memory["values"], of_ensembler["host_ids"])
     return book
 

@@ -71,11 +71,23 @@ def check_state(stored: Mapping[str, Tensor]) -> None:
         _refuse((used < 0) | (used > reads), f"used must be from 0 to {reads}, the last read")
 
 
+def is_dense(part: object) -> bool:
+    """Whether this is a tensor of numbers that lie side by side, as those of a memory do.
+
+    Example:
+        >>> is_dense(torch.eye(2)), is_dense(torch.eye(2).to_sparse()), is_dense(7)
+        (True, False, False)
+    """
+    if not isinstance(part, Tensor) or part.layout != torch.strided:
+        return False
+    return not (part.is_nested or part.is_quantized)
+
+
 _DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}
 
 
 def _check_type(name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+    if not is_dense(tensor):
         raise ValueError(f"{name} must be a dense tensor")
     whole = name in (*MemoryState._fields, *Usage._fields) and name != "keys"
     if whole and tensor.dtype != torch.int64:

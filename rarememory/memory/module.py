@@ -806,8 +806,14 @@ class Memory(nn.Module):
         """
         check_state(stored)
         for name, own in self.state_dict().items():
-            if name in stored and stored[name].is_floating_point() != own.is_floating_point():
-                raise ValueError(f"{name} must be like {own.dtype}, not {stored[name].dtype}")
+            if (part := stored.get(name)) is None:
+                continue
+            if part.is_complex() or part.is_floating_point() != own.is_floating_point():
+                raise ValueError(f"{name} must be like {own.dtype}, not {part.dtype}")
+            if part.is_meta and not own.is_meta:
+                raise ValueError(f"{name} must have numbers, which tensors on meta have not")
+            if name not in self._slot_fills and part.shape != own.shape:
+                raise ValueError(f"{name} must be {list(own.shape)}, not {list(part.shape)}")
 
     def fit_checkpoint(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Resize, in a state_dict, the memory under `prefix` to as many slots as there are here.
@@ -847,6 +853,10 @@ class Memory(nn.Module):
                 self.fit_checkpoint(state_dict, prefix)
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
+                # Torch goes on to the projection: a memory is loaded whole or not at all.
+                for name, own in self.named_parameters():
+                    if prefix + name in state_dict:
+                        state_dict[prefix + name] = own
                 return
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
             self._half_keys()

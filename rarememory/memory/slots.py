@@ -102,13 +102,15 @@ def resize_checkpoint(
     if missing:
         raise ValueError(f"the checkpoint's memory has no {' and no '.join(missing)}")
     stored = {name: state_dict[prefix + name] for name in names}
+    check(stored)
     for name, buffer in buffers.items():
         if stored[name].shape[1:] != buffer.shape[1:]:
             width, wanted = (" x ".join(map(str, it.shape[1:])) for it in (stored[name], buffer))
             raise ValueError(
                 f"the checkpoint's {name} have width {width}, and this memory's {wanted}"
             )
-    check(stored)
+        if stored[name].shape[:1] != stored["values"].shape:
+            raise ValueError(f"the checkpoint's {name} are not of as many slots as its values")
     memory_size = len(buffers["values"])
     if len(stored["values"]) != memory_size:
         state = MemoryState(*(stored[name] for name in MemoryState._fields))

@@ -1,6 +1,6 @@
 """Many memories of one size in one module: each row of a batch reads and writes its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.lookup.pair import SCORES_AT_ONCE, pair_at_once
 from rarememory.lookup.torch import nearest_at_once
 from rarememory.memory import Memory, at_once, margin_loss, writing
-from rarememory.memory.invariants import check_state
+from rarememory.memory.invariants import check_state, is_dense
 from rarememory.memory.module import SLOT_BUFFERS
 from rarememory.memory.queries import Rows, recalled, recalled_rows, rows_of
 from rarememory.memory.slots import empty
@@ -278,20 +278,33 @@ class BatchedMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        own = {name: state_dict.get(prefix + name) for name in MemoryState._fields}
-        stored = {name: part for name, part in own.items() if part is not None}
-        # Torch reports what is missing, or of another shape.
-        if {name: part.shape for name, part in stored.items()} == {
-            name: self.get_buffer(name).shape for name in own
-        }:
-            for number in range(len(self.keys)):
-                try:
-                    check_state({name: part[number] for name, part in stored.items()})
-                except ValueError as error:
-                    args[-1].append(f"memory {number}: {error}")
-                    return
+        stored = {
+            name: state_dict[prefix + name]
+            for name in MemoryState._fields
+            if prefix + name in state_dict
+        }
+        try:
+            if stored:
+                self._check_stored(stored)
+        except ValueError as error:
+            args[-1].append(str(error))
+            return
         with self.lock.writing():
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _check_stored(self, stored: Mapping[str, Tensor]) -> None:
+        """Refuse what is not the state of so many memories of this size."""
+        for name in MemoryState._fields:
+            own, part = self.get_buffer(name), stored.get(name)
+            if part is None or not is_dense(part):
+                raise ValueError(f"{name} must be a dense tensor")
+            if part.shape != own.shape or (part.is_meta and not own.is_meta):
+                raise ValueError(f"{name} must be {list(own.shape)}, not {list(part.shape)}")
+        for number in range(len(self.keys)):
+            try:
+                check_state({name: part[number] for name, part in stored.items()})
+            except ValueError as error:
+                raise ValueError(f"memory {number}: {error}") from None
 
     def extra_repr(self) -> str:
         count, size, key_dim = self.keys.shape

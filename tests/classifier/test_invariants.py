@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from classifiers import at, everything, hosted
+from memories import SPOILT
+from torch import Tensor
 
 from benchmarks.soak.damaged import damaged
 from rarememory import MemoryClassifier
@@ -43,6 +45,13 @@ def without(name):
     return lambda _, header: header.pop(name)
 
 
+def changed(name, change):
+    def spoil(tensors, _):
+        tensors[name] = change(tensors[name])
+
+    return spoil
+
+
 def spoilt(name, place, value):
     def spoil(tensors, _):
         tensors[name][place] = value
@@ -53,6 +62,10 @@ def spoilt(name, place, value):
 DEEP = {"tuple": [1]}
 for _ in range(30):
     DEEP = {"tuple": [DEEP]}
+
+INSIDE = {}
+for _ in range(4):
+    INSIDE = {"policy": {"name": "PerClass", "fields": INSIDE}}
 
 TENSORS = {
     "a key of no length": (spoilt("memory.keys", 0, 0.0), r"keys must be of length 1.*\[0\]"),
@@ -65,6 +78,9 @@ TENSORS = {
     "a class of no name": (spoilt("ensembler.host_ids", 0, 50), r"classes \[50\], which have no"),
     "a class twice": (spoilt("ensembler.host_ids", 0, 2), "must have different numbers"),
     "a class below -1": (spoilt("ensembler.host_ids", 0, -2), "must have different numbers"),
+    "classes that are floats": (changed("ensembler.host_ids", Tensor.float), "a row of int64"),
+    "classes in a table": (changed("ensembler.host_ids", lambda x: x[None]), "a row of int64"),
+    "weights that are integers": (changed("ensembler.weights", Tensor.long), "must be four floats"),
 }
 BOOKS = {
     "a ref of no slot": (put("book/refs/0/0", 8), "refs must be of different slots from 0 to 7"),
@@ -87,18 +103,26 @@ BOOKS = {
         put("book/reader_settings/kea", 1),
         r"has \['shrinkage', 'penalty'\]",
     ),
+    "settings called self": (put("book/reader_settings/self", 1), "penalty'.*not.*self"),
     "a penalty that is a text": (put("book/reader_settings/penalty", "x"), "penalty must be 0 or"),
     "no penalty": (put("book/reader_settings/penalty", None), "penalty must be 0 or a positive"),
     "a shrinkage above 1": (put("book/reader_settings/shrinkage", 2), "must be at most 1"),
     "a shrinkage of 0": (put("book/reader_settings/shrinkage", 0), "shrinkage must be a positive"),
     "a reader that is none": (put("book/reader", []), "must have a text as reader"),
     "remarks that are no text": (put("book/about", {"a": 1}), "its remarks must be texts"),
+    "a protected class of no number": (put("book/protected", [99]), "protected classes must have"),
+    "refs without their slot": (put("book/refs/0", [1]), "must have pairs as refs"),
     "dimensions below 0": (put("book/example_dims", -1), "cannot have -1 dimensions"),
 }
 HEADERS = {
     "no host": (without("host"), "its header has no host"),
     "a host that is a list": (put("host", []), "must have an object as host"),
     "a layer without a name": (put("host/at", "a..b"), "must name a layer"),
+    "layers of a thousand names": (put("host/at", "a" + ".a" * 999), "must name a layer, not 'a.a"),
+    "a layer of torch's own name": (
+        put("host/at", "training"),
+        "must name a layer, not 'training'",
+    ),
     "answers that are a number": (put("host/answers", 1), "must have true or false as answers"),
     "an output that is a list": (put("host/output", [1]), "must name the output of the model"),
     "no memory": (without("memory"), "its header has no memory"),
@@ -110,6 +134,10 @@ HEADERS = {
     "a setting too many": (put("memory/kea", 1), "cannot have its settings"),
     "a policy that is none": (put("update", 7), "must have an object as update, not 7"),
     "a policy of too much": (put("update/fields", {"kea": 1}), "has no options, not {'kea': 1}"),
+    "policies in policies": (put("update/fields", INSIDE), "a policy in a policy, and so on"),
+    "a policy of too little": (put("update/name", "Protected"), "cannot have its options"),
+    "no threshold": (lambda tensors, _: tensors.pop("ensembler.threshold"), "has nothing for ens"),
+    "a fingerprint of no row": (changed("fingerprint", lambda x: x[None]), "a row of finite"),
     "a memory that is a list": (put("memory_class", []), "must have a text as memory_class"),
     "a batch of none": (put("batch_size", 0), "batch_size must be an integer of at least 1"),
     "a guess that is a number": (put("guesses", [1, 2]), "must have two guesses"),
@@ -117,6 +145,7 @@ HEADERS = {
     "an unknown that is a list": (put("unknown", []), "the label for what is unknown must be"),
     "a form that is a list": (put("example", [1]), "form of its examples must be an object"),
     "a form of terabytes": (put("example", {"": [[2**20] * 2, "float32", None]}), "at most 67,"),
+    "a form of one number": (put("example", {"": [7]}), "must have shapes, dtypes and numbers"),
     "a dtype that is none": (put("example", {"": [[2], "load", None]}), "which is none of torch's"),
     "a form of other numbers": (put("example", {"": [[2], "int64", 7]}), "is not 0 or 1"),
 }
@@ -152,15 +181,28 @@ def test_a_checkpoint_that_no_classifier_gives_is_refused_and_nothing_is_loaded(
     assert classifier.predict(at(0, 90)) == ["kea", 7]
 
 
-@pytest.mark.parametrize("text", [b"", b"kea", b"[" * 100_000, b"\xff", b"7"])
+@pytest.mark.parametrize("text", [b"", b"kea", b"[" * 100_000, b"\xff", b"7", torch.ones(3), None])
 def test_labels_of_a_checkpoint_that_are_no_labels_are_refused(text):
     state = used().state_dict()
-    state["_extra_state"] = torch.tensor([*text], dtype=torch.uint8)
+    state["_extra_state"] = torch.tensor([*text]).byte() if isinstance(text, bytes) else text
     classifier = used()
     before = everything(classifier)
-    with pytest.raises(RuntimeError, match=r"its labels are|its header must be JSON objects"):
+    said = r"its labels (are|must be a row)|its header must be JSON objects"
+    with pytest.raises(RuntimeError, match=said):
         classifier.load_state_dict(state)
     assert everything(classifier) == before
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_checkpoint_is_taken_whole_or_not_at_all(spoil):
+    state = used().state_dict()
+    for name in [name for name in state if not name.startswith("extractor.")]:
+        classifier = used()
+        classifier.learn(at(45), ["kiwi"])
+        before = everything(classifier)
+        with pytest.raises(RuntimeError, match=r"^Error\(s\) in loading state_dict"):
+            classifier.load_state_dict({**state, name: spoil(state[name])})
+        assert everything(classifier) == before
 
 
 def test_a_memory_of_another_width_leaves_the_labels_as_they_are():

@@ -5,7 +5,8 @@ import torch
 
 from rarememory import MeanMemory, Memory
 from rarememory.memory.invariants import check_state
-from tests.memories import bits
+from rarememory.variants import BatchedMemory, VectorMemory
+from tests.memories import SPOILT, bits
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -134,3 +135,30 @@ def test_a_part_of_another_kind_of_number_is_refused(name, memory, dtype):
 
 def test_a_state_without_numbers_is_not_checked():
     check_state({name: part.to("meta") for name, part in used().state_dict().items()})
+
+
+def with_vectors(fill):
+    vectors = VectorMemory(Memory(4, 6), width=2)
+    vectors.write(EYE, EYE[:, :2], torch.tensor([3, 5, 7, 9]))
+    return vectors if fill is used else vectors.clear() or vectors
+
+
+KINDS = {
+    "plain": lambda fill: fill(Memory),
+    "projecting": lambda fill: fill(Memory, projection=True),
+    "means": lambda fill: fill(MeanMemory),
+    "vectors": with_vectors,
+    "several": lambda fill: BatchedMemory([fill(Memory), fill(Memory)]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_checkpoint_is_taken_whole_or_not_at_all(kind, spoil):
+    state = KINDS[kind](used).state_dict()
+    for name in state:
+        memory = KINDS[kind](lambda kind, **options: kind(4, 6, **options))
+        before = bits(memory)
+        with pytest.raises(RuntimeError, match=r"^Error\(s\) in loading state_dict"):
+            memory.load_state_dict({**state, name: spoil(state[name])})
+        assert bits(memory) == before
