@@ -135,6 +135,14 @@ def test_text_values_puts_what_is_remembered_into_a_prompt():
     assert lines[-1] == "Answer:"
 
 
+def test_what_was_learnt_apart_is_joined_and_comes_back_from_a_table():
+    printed = printed_by("learnt_apart.py")
+    assert "20 examples taken over: 40 of 6 birds" in printed
+    assert int(re.search(r"right: (\d+) of 120", printed)[1]) > 100
+    assert "a tui or a ruru? ['tui', 'ruru']" in printed and "1 read recorded" in printed
+    assert "the same from a table: True" in printed and "usage too: 120 answers" in printed
+
+
 def test_many_users_learn_and_forget_each_by_themselves():
     printed = printed_by("many_users.py")
     assert int(re.findall(r"(\d+)% are called", printed)[0]) > 90

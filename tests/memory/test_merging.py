@@ -153,5 +153,7 @@ def test_memories_that_do_not_fit_are_refused_and_nothing_is_changed():
         one.merge(fifo(4))
     assert bits(one) == before
     projected, alike = (fifo(4, projection=True) for _ in range(2))
+    with pytest.raises(ValueError, match="project queries differently"):
+        projected.merge(alike)
     alike.load_state_dict(projected.state_dict())
     assert projected.merge(alike).tolist() == [EMPTY] * 4
