@@ -25,6 +25,7 @@ PAGES = (
     "docs/results.md",
     "docs/concepts/memory-networks.md",
     "docs/howto/shard-a-memory.md",
+    "docs/promises.md",
 )
 PROVENANCE = ("command", "commit", "device", "seed")
 # Lower case, but for the millions of a cell such as b16_m1M_k256.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from threading import Thread
 from typing import Any
 
@@ -87,12 +87,13 @@ class NewTensors(TorchDispatchMode):
 def assert_waits(
     verbs: Mapping[str, Callable[[Any], object]], make: Callable[[], Any], held: str
 ) -> None:
-    """That each verb, on something new in a thread, ends only after a block of this thread."""
+    """That each verb, on something new in a thread, ends (or begins its block) only after ours."""
     ended = set()
 
     def run(name: str, subject: Any) -> None:
-        verbs[name](subject)
-        ended.add(name)
+        done = verbs[name](subject)
+        with done if isinstance(done, AbstractContextManager) else nullcontext():
+            ended.add(name)
 
     with ExitStack() as blocks:
         threads = []

@@ -91,9 +91,9 @@ def test_readme_is_short_and_its_links_lead_somewhere():
 
 @pytest.mark.parametrize("page", ["docs/promises.md", "docs/howto/share-a-memory.md"])
 def test_every_promise_names_a_test_that_exists(page):
-    rows = re.findall(
-        r"^\| (?!Promise|---)(.+) \| ([^|]+) \|$", pages.PAGES[page].read_text(), re.M
-    )
+    # What comes before the first heading counts tries of the promises.
+    text = pages.PAGES[page].read_text(encoding="utf-8").partition("\n## ")[2]
+    rows = re.findall(r"^\| (?!Promise|---)(.+) \| ([^|]+) \|$", text, re.M)
     assert len(rows) > 10
     for promise, held in rows:
         named, soaked = re.findall("`(tests/[^`]+)`", held), re.findall("`([a-z_]+)`", held)
