@@ -5,6 +5,7 @@ import pickle
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from threading import Barrier
 
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from rarememory import Memory, MemoryClassifier, wrap
+from rarememory.base import locks
+from rarememory.classifier import locked_module
 from tests.memories import assert_waits
 
 SECONDS = 0.5
@@ -200,3 +203,43 @@ def test_each_verb_waits_for_what_it_must_not_run_beside(held, verbs, tmp_path):
     if held == "writing":
         verbs = {**verbs, "save": lambda birds: birds.save(path)}
     assert_waits(verbs, taught, held)
+
+
+class Watched(MemoryClassifier):
+    """Its labels may be looked at, changed and copied inside its lock only."""
+
+    watched = False
+
+    def check(self) -> None:
+        lock = self.memory.lock
+        assert not self.watched or locks._is_held(lock._mine.lock) or locks._is_held(lock._mutex)
+
+    def __getattribute__(self, name):
+        if name == "_book":
+            self.check()
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name, value):
+        if name == "_book" and self.watched:
+            self.check()
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("verb", (ALL := READS | WRITES).values(), ids=ALL)
+def test_labels_and_memory_are_of_one_block_of_the_lock(verb, monkeypatch):
+    birds = Watched(nn.Identity(), host=False, memory=Memory(8, 8))
+    birds.learn(IMAGES[:6], NAMES, REFS)
+    copied = locked_module.deepcopy
+    monkeypatch.setattr(locked_module, "deepcopy", lambda part: birds.check() or copied(part))
+    birds.watched = True
+    done = verb(birds)
+    if isinstance(done, AbstractContextManager):
+        with done:
+            pass
+
+
+def test_a_file_is_of_one_block_of_the_lock(tmp_path):
+    birds = Watched(nn.Identity(), host=False, memory=Memory(8, 8))
+    birds.learn(IMAGES[:6], NAMES, REFS)
+    birds.watched = True
+    birds.save(tmp_path / "birds.safetensors")

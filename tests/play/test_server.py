@@ -275,6 +275,21 @@ def test_of_many_requests_at_once_some_are_told_to_wait_and_the_others_are_answe
     assert act(server, "state")["classes"] == []
 
 
+def test_actions_of_many_requests_are_done_one_at_a_time(server, monkeypatch):
+    inside, most = [], []
+
+    def undo(*_):
+        inside.append(None)
+        time.sleep(0.01)
+        most.append(len(inside))
+        inside.pop()
+
+    monkeypatch.setitem(page.ACTIONS, "undo", undo)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: act(server, "undo"), range(8)))
+    assert most == [1] * 8
+
+
 def test_a_port_that_is_taken_is_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
