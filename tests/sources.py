@@ -67,6 +67,8 @@ _TESTS = {
     "classifier/guesses.py": "classifier/test_merging.py",
     "classifier/classifier.py": "classifier/test_merging.py classifier/test_learning.py",
     "classifier/fingerprint.py": "classifier/test_merging.py classifier/test_fingerprint.py",
+    "classifier/locked_module.py": "classifier/test_one_state.py",
+    "play/page.py": "play/test_server.py",
     "evaluation/embedding.py": "evaluation/test_protocols.py",
 }
 

@@ -28,7 +28,8 @@ LONGEST = 1000
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 2**31, 2**62, 2**63, 2**80, -(2**63), 10**400, 0.5, -0.0, 1e308,
     float("inf"), float("-inf"), float("nan"), "", "x", "keys", "\ud800", "load", "é" * 100, [], {},
-    [[]], [1, 2, 3], {"tuple": []}, {"tuple": 7}, {"a": {}}, [None] * 3,
+    [[]], [1, 2, 3], {"tuple": []}, {"tuple": 7}, {"a": {}}, {"self": 1}, [None] * 3, "forward",
+    "a" + ".a" * 2000,
 )  # fmt: skip
 NUMBERS = (
     0.0, -1.0, 1.0, 2.0, 1e-30, 1e30, 2.0**62, -(2.0**62), float("inf"), float("-inf"), float("nan")
@@ -52,6 +53,8 @@ def outcome(path: Path, model: nn.Module, what: str) -> str:
     """What comes of loading this file."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         try:
+            # As it is inspected, and as it is used.
+            MemoryClassifier.load(path, None)
             classifier = MemoryClassifier.load(path, model)
         except (ValueError, OSError) as error:
             text = str(error)

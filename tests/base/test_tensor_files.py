@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rarememory.base import tensor_files
 from rarememory.base.tensor_files import encoded, read_tensors
 
 TENSORS = {
@@ -99,6 +100,18 @@ def test_whatever_else_is_refused_in_one_line(path, content):
     with pytest.raises(ValueError, match="is no safetensors file, or only a part of one") as error:
         read_tensors(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("error", [KeyError("a\nb"), RecursionError("a\n b"), TypeError()])
+def test_whatever_the_parser_stumbles_over_is_said_in_one_line(path, monkeypatch, error):
+    def stumble(_):
+        raise error
+
+    monkeypatch.setattr(tensor_files, "load", stumble)
+    path.write_bytes(encoded(TENSORS, TEXTS))
+    with pytest.raises(ValueError, match=r"only a part of one \((a b|'a\\nb'|TypeError)\)") as said:
+        read_tensors(path)
+    assert "\n" not in str(said.value)
 
 
 def test_what_is_no_file_is_refused(path):
