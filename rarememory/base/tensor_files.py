@@ -64,8 +64,8 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors: dict[str, Tensor] = load(content)
         header, data = _split(content)
     except Exception as error:
-        # What is no such file ends in whatever the parser stumbles over.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # What is no such file ends in whatever the parser stumbles over, and may quote at length.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{str(path)!r} is no safetensors file, or only a part of one ({reason}): restore it"
         ) from error

@@ -90,6 +90,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(path, monkey
         b"\x02\0\0\0\0\0\0\0[]",
         b"PK\x03\x04" * 9,
         (8).to_bytes(8, "little") + b'{"a":7} ',
+        (2016).to_bytes(8, "little") + b'{"a":{"dtype":"' + b"x" * 1998 + b'"}}',
     ],
 )
 def test_whatever_else_is_refused_in_one_line(path, content):
@@ -99,7 +100,7 @@ def test_whatever_else_is_refused_in_one_line(path, content):
         return
     with pytest.raises(ValueError, match="is no safetensors file, or only a part of one") as error:
         read_tensors(path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("error", [KeyError("a\nb"), RecursionError("a\n b"), TypeError()])
