@@ -277,7 +277,12 @@ def test_a_damaged_file_is_refused_in_a_sentence_or_read_as_it_was(table, tmp_pa
     write_table(birds, path)
     whole, random = path.read_bytes(), Random(0)
     told, refusals = birds.examples(), 0
-    for part in [b"", whole[:40], whole[:-30], b"x" * 500, *[None] * 200]:
+    names = [
+        whole[: n + 1] + b"T" + whole[n + 2 :]
+        for n in range(len(whole))
+        if whole[n:].startswith(b"weka")
+    ]
+    for part in [b"", whole[:40], whole[:-30], b"x" * 500, *names, *[None] * 100]:
         damaged = bytearray(whole if part is None else part)
         if part is None:
             damaged[random.randrange(len(whole))] ^= random.randrange(1, 256)
@@ -293,7 +298,7 @@ def test_a_damaged_file_is_refused_in_a_sentence_or_read_as_it_was(table, tmp_pa
         else:
             # A byte that says nothing, as a date does.
             assert other.examples() == told
-    assert refusals > 100
+    assert refusals > 50
 
 
 def test_an_archive_whose_list_lost_a_file_is_refused(tmp_path):

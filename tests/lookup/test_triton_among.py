@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from rarememory import EMPTY, LeastUsed, Memory
+from rarememory import EMPTY, BatchedMemory, LeastUsed, Memory
 from rarememory.lookup import TorchLookup, TritonLookup
 from rarememory.lookup.exact import order, score
 from tests.lookup.test_nearest import KEYS, units
@@ -88,3 +88,19 @@ def test_a_memory_by_triton_filters_counts_and_merges_as_by_torch():
                 assert torch.equal(found.slots, truth.slots)
                 assert torch.equal(found.scores, truth.scores)
                 assert own is None or torch.equal(found.loss, truth.loss)
+
+
+def test_many_memories_in_one_answer_as_each_does_by_triton():
+    loop = [Memory(5, 7, lookup=triton(), seed=n) for n in range(2)]
+    many = BatchedMemory(loop)
+    for _ in range(2):
+        queries, labels = units(6, 5).view(2, 3, 5), torch.randint(0, 3, (2, 3))
+        many.write(queries, labels)
+        for memory, rows, own in zip(loop, queries, labels, strict=True):
+            memory.write(rows, own)
+        for own, k in ((None, 4), (labels, None)):
+            found = many(queries, own, k=k)
+            of_row = labels if own is not None else [None] * 2
+            told = [m(rows, y, k=k) for m, rows, y in zip(loop, queries, of_row, strict=True)]
+            assert torch.equal(found.slots, torch.stack([one.slots for one in told]))
+            assert torch.equal(found.scores, torch.stack([one.scores for one in told]))
