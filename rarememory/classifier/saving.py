@@ -218,11 +218,12 @@ def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
 
 @contextmanager
 def refusals_of(path: StrPath) -> Iterator[None]:
-    """Say of whatever is refused in the block which file it is of."""
+    """Say of whatever is refused in the block which file it is of, in a sentence."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+        # It may quote a text of the file, which may be long.
+        raise ValueError(f"{str(path)!r} cannot be loaded: {str(error)[:400]}") from error
 
 
 def part_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

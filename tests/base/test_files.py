@@ -134,6 +134,21 @@ def test_a_draft_that_another_takes_for_abandoned_is_made_again(tmp_path, monkey
 
 
 @posix
+def test_a_draft_that_another_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    removed, flock = [], files.fcntl.flock
+
+    def late(lock, how):
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            os.rmdir(removed[0])
+        flock(lock, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    write_atomically(tmp_path / "a", lambda temporary: temporary.write_text("new"))
+    assert len(removed) == 1 and os.listdir(tmp_path) == ["a"]
+
+
+@posix
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_stays_one_and_its_target_is_replaced(tmp_path, there):
     for folder in ("disk", "links"):

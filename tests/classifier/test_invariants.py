@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks.soak.damaged import damaged
 from rarememory import MemoryClassifier
-from rarememory.classifier.persistence import read_file, write_file
+from rarememory.base.tensor_files import encoded
+from rarememory.classifier.persistence import FORMAT, read_file, write_file
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -138,6 +139,7 @@ HEADERS = {
     "a policy of too little": (put("update/name", "Protected"), "cannot have its options"),
     "no threshold": (lambda tensors, _: tensors.pop("ensembler.threshold"), "has nothing for ens"),
     "a fingerprint of no row": (changed("fingerprint", lambda x: x[None]), "a row of finite"),
+    "a policy of a long name": (put("update/name", "kea" * 999), "was learnt by a keakea"),
     "a memory that is a list": (put("memory_class", []), "must have a text as memory_class"),
     "a batch of none": (put("batch_size", 0), "batch_size must be an integer of at least 1"),
     "a guess that is a number": (put("guesses", [1, 2]), "must have two guesses"),
@@ -160,6 +162,7 @@ def test_a_file_that_no_classifier_writes_is_refused_in_a_line(path, spoil, said
     with pytest.raises(ValueError, match=said) as error:
         MemoryClassifier.load(path, used().model)
     assert "birds.safetensors" in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 800
 
 
 @pytest.mark.parametrize(("spoil", "said"), (PARTS := TENSORS | BOOKS).values(), ids=PARTS)
@@ -267,3 +270,10 @@ def test_a_digest_by_another_name_is_seen(path):
     path.write_bytes(path.read_bytes().replace(b'"sha256"', b'"sha257"'))
     with pytest.raises(ValueError, match=r"is damaged: its header has \['sha257'\]"):
         MemoryClassifier.load(path, used().model)
+
+
+@pytest.mark.parametrize("version", ["", "x", "-1", "²", "9" * 5_000])
+def test_a_version_that_is_no_number_is_refused(path, version):
+    path.write_bytes(encoded({}, {"format": FORMAT, "version": version, "header": "{}"}))
+    with pytest.raises(ValueError, match=r"is damaged: its version is '.{0,40}', no number$"):
+        MemoryClassifier.load(path, None)
