@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +18,11 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from rarememory.base.validation import check_count
 from rarememory.classifier.heads import last_linear
 from rarememory.classifier.modes import evaluation_mode
+from rarememory.evaluation.plots import plot_ages, plot_confusions, plot_embedding
 from rarememory.memory import Memory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
@@ -60,6 +64,8 @@ class MemoryCallback(Callback):
         prefix: of the logged name.
         prog_bar: whether the progress bar shows it.
         stats: whether to log `memory.stats()` too, under the same prefix.
+        plots: whether loggers that take pictures (TensorBoard, Weights & Biases) get those of
+            `rarememory.evaluation.plots`: keys, ages, and confusions of the first process's part.
         save: whether checkpoints contain the memory.
         seed: of torch's random state while the support is loaded.
 
@@ -106,6 +112,7 @@ class MemoryCallback(Callback):
         prefix: str = "memory",
         prog_bar: bool = False,
         stats: bool = False,
+        plots: bool = False,
         save: bool = False,
         seed: int = 0,
     ) -> None:
@@ -119,18 +126,22 @@ class MemoryCallback(Callback):
         self.prefix = prefix
         self.prog_bar = prog_bar
         self.stats = stats
+        self.plots = plots
         self.save = save
         self.seed = seed
         self.memory: Memory | None = None
         self._skips = True
         self._hooks = ExitStack()
         self._captured: list[Any] = []
+        self._answers: list[int] = []
+        self._labels: list[int] = []
 
     # Hooks of Lightning
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loader = trainer.train_dataloader if self.support is None else self.support
         self._skips = loader is None
+        self._answers, self._labels = [], []
         if not self._skips:
             self.memory = self._filled(loader, trainer, pl_module)
             if self.stats:
@@ -179,6 +190,27 @@ class MemoryCallback(Callback):
             sync_dist=True,
             batch_size=len(labels),
         )
+        if self.plots:
+            self._answers += predictions.tolist()
+            self._labels += labels.tolist()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the memory and its answers, if asked for."""
+        if not self.plots or self._skips or self.memory is None or not trainer.is_global_zero:
+            return
+        for name, ax in self._drawn(self.memory).items():
+            for logger in trainer.loggers:
+                key = f"{self.prefix}/{name}"
+                experiment: Any = getattr(logger, "experiment", None)
+                if hasattr(logger, "log_image"):
+                    logger.log_image(key, [ax.figure], trainer.global_step)
+                elif hasattr(experiment, "add_figure"):
+                    experiment.add_figure(key, ax.figure, trainer.global_step)
+
+    def _drawn(self, memory: Memory) -> "dict[str, Axes]":
+        confusions = plot_confusions(self._answers, self._labels)
+        drawn = {"ages": plot_ages(memory), "confusions": confusions}
+        return drawn | ({"keys": plot_embedding(memory)} if len(memory) > 1 else {})
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

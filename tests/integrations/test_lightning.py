@@ -6,6 +6,7 @@ import torch
 pytest.importorskip("lightning", reason="lightning is not installed")
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
 from rarememory import Memory
@@ -70,11 +71,10 @@ def batches(*sizes, seed=0):
 
 
 def trainer_of(*callbacks, **options):
-    options = {"max_epochs": 1, "enable_checkpointing": False, **options}
+    options = {"max_epochs": 1, "enable_checkpointing": False, "logger": False, **options}
     return Trainer(
         accelerator="cpu",
         devices=1,
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
@@ -320,3 +320,44 @@ def test_the_numbers_of_the_memory_are_logged_when_asked_for():
     assert logged["few/occupied"] == logged["few/slots"] == 7
     assert logged["few/classes"] == len({int(y) for _, labels in support.batches for y in labels})
     assert "few/fill" not in validated(MemoryCallback(support, prefix="few"))
+
+
+class Pictures(Logger):
+    """A logger that keeps the figures it gets, as TensorBoard's or as that of Weights & Biases."""
+
+    name, version = "pictures", 0
+
+    def __init__(self, tensorboard):
+        super().__init__()
+        self.figures = {}
+        self.experiment = self if tensorboard else None
+        if not tensorboard:
+            self.log_image = lambda key, images, step: self.add_figure(key, images[0], step)
+
+    def add_figure(self, key, figure, step):
+        self.figures[key] = figure
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+
+@pytest.mark.parametrize("tensorboard", [True, False])
+def test_loggers_that_take_pictures_get_those_of_the_memory(tensorboard, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    logger, callback = Pictures(tensorboard), MemoryCallback(batches(9, 2), plots=True)
+    logged = validated(callback, logger=[logger, CSVLogger(tmp_path)])
+    assert {*logger.figures} == {"memory/keys", "memory/ages", "memory/confusions"}
+    picture = logger.figures["memory/confusions"].axes[0]
+    labels = torch.cat([y for _, y in batches(7, 7, 3, seed=1).batches]).tolist()
+    names = [int(text.get_text()) for text in picture.get_yticklabels()]
+    shares = {name: row for name, row in zip(names, picture.images[0].get_array(), strict=True)}
+    # The rows are classes: each of those that have examples is divided among its answers.
+    assert {name for name, row in shares.items() if row.sum() > 0.5} == {*labels}
+    right = sum(shares[label][names.index(label)] for label in labels)
+    assert right / len(labels) == pytest.approx(logged["memory/accuracy"], abs=1e-6)
+    logger.figures.clear()
+    validated(MemoryCallback(batches(5, 2)), logger=logger)
+    assert not logger.figures
