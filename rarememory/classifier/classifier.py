@@ -881,6 +881,11 @@ class MemoryClassifier(LockedModule):
                 unknown examples; nothing is changed.
             RuntimeError: inside `memory.read_only()`.
         """
+        if not isinstance(other, MemoryClassifier):
+            raise ValueError(
+                "a classifier is merged with a MemoryClassifier, not with a "
+                f"{type(other).__name__}: `.memory.merge` takes a Memory"
+            )
         if other is self:
             raise ValueError("a classifier cannot be merged with itself")
         if other.model is not self.model:

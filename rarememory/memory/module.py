@@ -499,6 +499,8 @@ class Memory(nn.Module):
             >>> one.merge(other), one.values
             (tensor([ 1, -1, -1, -1]), tensor([ 7,  9, -1, -1]))
         """
+        if not isinstance(other, Memory):
+            raise ValueError(f"a memory is merged with a Memory, not with a {type(other).__name__}")
         if other is self:
             raise ValueError("a memory cannot be merged with itself")
         with other.lock.reading():

@@ -67,6 +67,8 @@ def test_an_empty_one_adds_nothing_and_unknown_stays_no_class():
         bare(unknown="kea").merge(one)
     with pytest.raises(ValueError, match="cannot be merged with itself"):
         one.merge(one)
+    with pytest.raises(ValueError, match="with a MemoryClassifier, not with a Memory"):
+        one.merge(Memory(4, 4))
     assert everything(one) == before
 
 

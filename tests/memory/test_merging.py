@@ -136,6 +136,7 @@ def test_memories_that_do_not_fit_are_refused_and_nothing_is_changed():
         "the other memory keeps lengths of each slot, and this one does not": MeanMemory(3, 4),
         "project queries differently": fifo(4, projection=True),
         "cannot be merged with itself": one,
+        "merged with a Memory, not with a OrderedDict": one.state_dict(),
     }
     for message, other in refused.items():
         with pytest.raises(ValueError, match=message):
