@@ -8,6 +8,7 @@ proportion to the memory, and whoever holds a buffer would hold an old one.
 import os
 from contextlib import AbstractContextManager, nullcontext
 from threading import Condition, RLock, local
+from typing import Any
 from weakref import WeakSet, ref
 
 from torch.compiler import is_dynamo_compiling
@@ -91,7 +92,7 @@ class ReadersWriterLock:
 class _Mine(local):
     """The lock of the thread that asks, made when it asks first."""
 
-    def __init__(self, threads: set[ref[RLock]]) -> None:
+    def __init__(self, threads: set[Any]) -> None:
         self.threads = threads
         self.put(RLock())
 
@@ -106,17 +107,20 @@ class _Writing(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         lock = self._lock
-        if not lock._mutex.acquire(blocking=False):
-            if _is_held(lock._mine.lock):
+        mine = lock._mine.lock
+        while not lock._mutex.acquire(blocking=False):
+            if not _is_held(mine):
+                lock._mutex.acquire()
+                break
+            # If nobody writes, a reader that waited has the mutex, and gives it back at once.
+            if lock._writes:
                 raise RuntimeError(
                     "a thread that reads this memory cannot write while another is about to: write "
                     "outside of the read"
                 )
-            lock._mutex.acquire()
         lock._writes += 1
         if lock._writes > 1:
             return
-        mine = lock._mine.lock
         try:
             for thread in lock._threads.copy():
                 other = thread()

@@ -160,6 +160,41 @@ def test_a_reader_alone_may_write_and_of_two_the_second_is_refused():
     assert sorted(said)[1] == "wrote"
 
 
+def test_a_reader_may_write_while_another_only_looks_for_a_writer():
+    lock, looks, done = ReadersWriterLock(), threading.Event(), []
+
+    def look():
+        # As a reader that has waited for a writer: it takes the mutex, and lets go of it.
+        with lock._mutex:
+            looks.set()
+            tried.wait(0.05)
+
+    tried = threading.Event()
+    with lock.reading():
+        in_thread(look)
+        assert looks.wait(SECONDS)
+        with lock.writing():
+            done.append("written")
+    assert done == ["written"]
+
+
+def test_what_fails_before_a_write_begins_leaves_nothing_locked(monkeypatch):
+    lock = ReadersWriterLock()
+
+    class Broken:
+        @property
+        def lock(self):
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_mine", Broken())
+        with pytest.raises(MemoryError), lock.writing():
+            pass
+    thread = in_thread(lambda: lock.writing().__enter__())
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarm")
 def test_an_interrupted_wait_leaves_nothing_locked(monkeypatch):
     lock, go, wrote = ReadersWriterLock(), threading.Event(), threading.Event()
