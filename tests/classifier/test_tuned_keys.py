@@ -268,6 +268,13 @@ def test_what_is_remembered_changes_as_if_nothing_had_been_tuned(verb, policy):
     assert everything(one) == everything(other)
 
 
+def narrow():
+    """A classifier that has learnt features of another width."""
+    classifier = MemoryClassifier(nn.Identity(), host=False, memory=Memory(3, 4))
+    classifier.learn(torch.eye(3)[:1], ["moa"])
+    return classifier
+
+
 @pytest.mark.parametrize(
     "refused",
     [
@@ -275,7 +282,7 @@ def test_what_is_remembered_changes_as_if_nothing_had_been_tuned(verb, policy):
         lambda one: one.forget_refs("nowhere"),
         lambda one: one.learn(torch.zeros(1, 5), ["kea"]),
         lambda one: one.refresh([(rows(1), ["nowhere"])]),
-        lambda one: one.merge(MemoryClassifier(nn.Identity(), host=False, memory=Memory(3, 4))),
+        lambda one: one.merge(narrow()),
     ],
 )
 def test_a_refused_change_leaves_keys_tuned(refused):
