@@ -301,6 +301,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/invariants.py": {
         "check_state": [*(drop("_refuse", nth) for nth in range(6)), drop_raise(1), drop_raise(2)],
         "_check_type": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "check_fits": [drop_raise(0), drop_raise(1), drop_raise(2)],
     },
     "classifier/invariants.py": {
         "check_header": [drop_raise(0)],
@@ -370,7 +371,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "base/caches.py": {"Cache.after_write": [drop("update"), condition(True)]},
     "variants/batched.py": {
         "BatchedMemory._moved": [unwrap("where"), operator("*", "+")],
-        "BatchedMemory._check_stored": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "BatchedMemory._check_stored": [drop("check_fits"), drop_raise()],
         "BatchedMemory._check_memories": [drop_raise()],
         "BatchedMemory.forget": [drop_raise(), operator("&", "|")],
         "_check_alone": [drop_raise()],

@@ -60,11 +60,9 @@ class ReadersWriterLock:
 
     def _wait_for_writer(self, mine: RLock) -> None:
         # Without this, a thread that reads again and again would keep the writer waiting.
-        if not self._mutex.acquire(blocking=False):
-            if _is_held(mine):
-                return
-            self._mutex.acquire()
-        self._mutex.release()
+        if not _is_held(mine):
+            with self._mutex:
+                pass
 
     def writing(self) -> AbstractContextManager[object]:
         """A block in which no other thread reads or writes.

@@ -51,7 +51,6 @@ from rarememory.classifier.persistence import read_file, write_file
 from rarememory.classifier.reader import Reader
 from rarememory.classifier.readers import reader_of
 from rarememory.classifier.saving import (
-    check_fits,
     check_shapes,
     checked_book,
     copy_own_state,
@@ -78,6 +77,7 @@ from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of, protecting
+from rarememory.memory.invariants import check_fits
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.selections import Selection
 from rarememory.memory.updates import FirstInFirstOut, Update

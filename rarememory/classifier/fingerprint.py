@@ -61,7 +61,7 @@ class Fingerprint:
         if self.features is None or self.form is None:
             return 0.0
         found, stored = self._of(encoder, like), self.features.float()
-        return float((found - stored).norm() / stored.norm())
+        return _difference(found, stored)
 
     def _of(self, encoder: FeatureExtractor, like: Tensor) -> Tensor:
         assert self.form is not None
@@ -118,7 +118,7 @@ def check_one_encoder(
         return
     if one.shape != other.shape:
         found = f"have width {len(one)} and {len(other)}"
-    elif (difference := float((one - other).norm() / one.norm())) > TOLERANCE:
+    elif (difference := _difference(other, one)) > TOLERANCE:
         found = f"differ by {difference:.0%} of their length"
     else:
         return
@@ -137,6 +137,10 @@ def _features_now(
     if found.features is None and stored.form == form:
         return None if stored.features is None else stored.features.float()
     return found.features
+
+
+def _difference(found: Tensor, features: Tensor) -> float:
+    return float((found - features).norm() / features.norm())
 
 
 def _is_plain(part: Any) -> bool:

@@ -197,18 +197,6 @@ def check_shapes(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPat
             )
 
 
-def check_fits(own: Mapping[str, Tensor], stored: Mapping[str, Any]) -> None:
-    """Refuse those stored tensors that cannot be copied into our own of the same name.
-
-    Raises:
-        ValueError: one has another shape, or no numbers.
-    """
-    for name, tensor in own.items():
-        part = stored.get(name, tensor)
-        if part.shape != tensor.shape or (part.is_meta and not tensor.is_meta):
-            raise ValueError(f"{name} must be {list(tensor.shape)}, not {list(part.shape)}")
-
-
 @torch.no_grad()
 def copy_tensors(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
     """Copy what was stored, and has been checked, into our own tensors."""

@@ -83,6 +83,27 @@ def is_dense(part: object) -> bool:
     return not (part.is_nested or part.is_quantized)
 
 
+def check_fits(own: Mapping[str, Tensor], stored: Mapping[str, object]) -> None:
+    """Refuse those stored tensors that cannot be copied into our own of the same name.
+
+    Raises:
+        ValueError: one is not dense, has another shape, or has no numbers.
+
+    Example:
+        >>> check_fits({"keys": torch.zeros(2, 3)}, {"keys": torch.zeros(2, 4)})
+        Traceback (most recent call last):
+        ValueError: keys must be [2, 3], not [2, 4]
+    """
+    for name, tensor in own.items():
+        part = stored.get(name, tensor)
+        if not isinstance(part, Tensor) or not is_dense(part):
+            raise ValueError(f"{name} must be a dense tensor")
+        if part.shape != tensor.shape:
+            raise ValueError(f"{name} must be {list(tensor.shape)}, not {list(part.shape)}")
+        if part.is_meta and not tensor.is_meta:
+            raise ValueError(f"{name} must have numbers, which tensors on meta have not")
+
+
 _DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}
 
 

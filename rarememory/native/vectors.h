@@ -45,13 +45,13 @@ inline Floats all(float x) { return x - Floats{}; }
 inline Ints all(int32_t x) { return x - Ints{}; }
 inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 inline Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
-inline Floats load(const float* numbers) { return *(const Unaligned*)numbers; }
 
 template <class Vector>
 inline Vector load_as(const float* numbers) {
-    typedef Vector AnyVector __attribute__((aligned(4)));
-    return *(const AnyVector*)numbers;
+    typedef Vector UnalignedVector __attribute__((aligned(4)));
+    return *(const UnalignedVector*)numbers;
 }
+inline Floats load(const float* numbers) { return load_as<Floats>(numbers); }
 inline void store(float* numbers, Floats x) { *(Unaligned*)numbers = x; }
 
 /// Lanes of `a` (places from 0) and of `b` (from LANES on).

@@ -16,7 +16,7 @@ from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.lookup.pair import SCORES_AT_ONCE, pair_at_once
 from rarememory.lookup.torch import nearest_at_once
 from rarememory.memory import Memory, at_once, margin_loss, writing
-from rarememory.memory.invariants import check_state, is_dense
+from rarememory.memory.invariants import check_fits, check_state
 from rarememory.memory.module import SLOT_BUFFERS
 from rarememory.memory.queries import Rows, recalled, recalled_rows, rows_of
 from rarememory.memory.slots import empty
@@ -294,12 +294,8 @@ class BatchedMemory(nn.Module):
 
     def _check_stored(self, stored: Mapping[str, Tensor]) -> None:
         """Refuse what is not the state of so many memories of this size."""
-        for name in MemoryState._fields:
-            own, part = self.get_buffer(name), stored.get(name)
-            if part is None or not is_dense(part):
-                raise ValueError(f"{name} must be a dense tensor")
-            if part.shape != own.shape or (part.is_meta and not own.is_meta):
-                raise ValueError(f"{name} must be {list(own.shape)}, not {list(part.shape)}")
+        own = {name: self.get_buffer(name) for name in MemoryState._fields}
+        check_fits(own, {name: stored.get(name) for name in own})
         for number in range(len(self.keys)):
             try:
                 check_state({name: part[number] for name, part in stored.items()})
