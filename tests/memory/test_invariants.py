@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rarememory import MeanMemory, Memory
-from rarememory.memory.invariants import check_state
+from rarememory.memory.invariants import check_fits, check_state
 from rarememory.variants import BatchedMemory, VectorMemory
 from tests.memories import SPOILT, bits
 
@@ -135,6 +135,13 @@ def test_a_part_of_another_kind_of_number_is_refused(name, memory, dtype):
 
 def test_a_state_without_numbers_is_not_checked():
     check_state({name: part.to("meta") for name, part in used().state_dict().items()})
+
+
+def test_a_tensor_of_another_shape_cannot_be_copied():
+    own = {"keys": torch.zeros(2, 3), "values": torch.zeros(2)}
+    check_fits(own, {"keys": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match=r"keys must be \[2, 3\], not \[2, 4\]"):
+        check_fits(own, {"keys": torch.ones(2, 4)})
 
 
 def with_vectors(fill):

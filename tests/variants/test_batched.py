@@ -211,6 +211,24 @@ def test_a_checkpoint_that_no_memory_has_is_refused_whole():
     assert all(torch.equal(part, before[name]) for name, part in batched.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda part: part[:, :4], r"keys must be \[3, 33, 7\], not \[3, 4, 7\]"),
+        (lambda part: part.to("meta"), "keys must have numbers"),
+        (lambda part: part.to_sparse(), "keys must be a dense tensor"),
+    ],
+)
+def test_keys_that_cannot_be_copied_are_refused_whole(spoil, message):
+    batched, other = batched_memory(), batched_memory()
+    other.forget(torch.tensor([True, False, True]))
+    before = {name: part.clone() for name, part in other.state_dict().items()}
+    stored = batched.state_dict()
+    with pytest.raises(RuntimeError, match=message):
+        other.load_state_dict({**stored, "keys": spoil(stored["keys"])})
+    assert all(torch.equal(part, before[name]) for name, part in other.state_dict().items())
+
+
 def test_a_refused_row_leaves_every_memory_as_it_was():
     batched = batched_memory()
     before = {name: part.clone() for name, part in batched.state_dict().items()}
