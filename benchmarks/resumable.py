@@ -21,12 +21,20 @@ class ResumableTraining:
         generator: draws the examples.
         seconds: spent in steps, over all interruptions.
         curve: what `evaluate` returned.
+        clock: what seconds are read from, before a step and after it.
     """
 
     parts: ClassVar[tuple[str, ...]]
 
-    def __init__(self, *, facts: str, steps: int, seed: int) -> None:
-        self.facts, self.steps = facts, steps
+    def __init__(
+        self,
+        *,
+        facts: str,
+        steps: int,
+        seed: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.facts, self.steps, self.clock = facts, steps, clock
         self.generator = Generator().manual_seed(seed)
         self.step = 0
         self.seconds = 0.0
@@ -60,9 +68,9 @@ class ResumableTraining:
         bar = progress_bar(total=self.steps, initial=self.step, description=name, unit=unit)
         with bar:
             while self.step < self.steps:
-                begin = time.perf_counter()
+                begin = self.clock()
                 loss = self.advance()
-                self.seconds += time.perf_counter() - begin
+                self.seconds += self.clock() - begin
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}")

@@ -1,5 +1,6 @@
 """The classifier that exists already: torchvision's resnet18, trained with softmax."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ def trained_host(old: Characters, checkpoint: Path, *, epochs: int, seed: int) -
 def tuned_host(
     host: nn.Module, images: Images, task: Task, checkpoint: Path, *, epochs: int, seed: int
 ) -> tuple[nn.Module, float]:
-    """The rival that fine-tunes the whole host, over all classes; and its seconds.
+    """The rival that fine-tunes the whole host, over all classes; and its processor seconds.
 
     Its head starts from imprinted weights; in each epoch every class is seen as often as the
     largest. The host that is given is changed; `images` are of the examples of the task.
@@ -48,7 +49,7 @@ class HostTraining(ResumableTraining):
 
     AdamW on a one-cycle schedule up to `rate`, in bfloat16 where the device computes in it;
     drawings are jittered anew in every epoch. With `balance` every class is seen as often as the
-    largest, else every example once.
+    largest, else every example once. Its seconds are those of processors.
     """
 
     parts = ("model", "optimizer", "schedule")
@@ -72,7 +73,7 @@ class HostTraining(ResumableTraining):
             self.optimizer, rate, total_steps=epochs * -(-rows // BATCH)
         )
         facts = repr((epochs, rate, seed, balance, rows))
-        super().__init__(facts=facts, steps=epochs, seed=seed)
+        super().__init__(facts=facts, steps=epochs, seed=seed, clock=time.process_time)
 
     def advance(self) -> float:
         """One epoch; return the loss of its last batch."""
