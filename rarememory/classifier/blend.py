@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY
+from rarememory.native import empty_output, is_supported, library
 
 FOUND = torch.inf
 """A host score that stands for the one that the reader of the memory finds."""
@@ -84,6 +85,11 @@ class Classes:
         """The index of each of the host's classes among the ids; len(ids) for a forgotten one."""
         return self.columns(self.host_ids)
 
+    @cached_property
+    def integers(self) -> list[int]:
+        """The ids for the host, and EMPTY in the column after them."""
+        return [*self.ids.tolist(), EMPTY]
+
     def columns(self, values: Int64[Tensor, "*rows"]) -> Int64[Tensor, "*rows"]:
         """The index of each integer among the ids; len(ids) for EMPTY."""
         if values.dim() == 2 and (len(values) == 1 or (len(values) and values.stride(0) == 0)):
@@ -102,8 +108,23 @@ def class_logits(
     evidence: Evidence, weights: BlendWeights, classes: Classes
 ) -> Float[Tensor, "batch columns"]:
     """The z of every class; EXCLUDED for one without evidence and, last, for no class at all."""
+    found = _natively(evidence, weights, classes)
+    return _class_logits(evidence, weights, classes)[0] if found is None else found[0]
+
+
+def likeliest(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> tuple[Float[Tensor, "batch columns"], Int64[Tensor, " batch"]]:
+    """The z of every class as in `class_logits`, and the index of the likeliest.
+
+    Of equal classes it is the first; the number of classes where none has any evidence.
+    """
+    found = _natively(evidence, weights, classes)
+    if found is not None:
+        return found
     z, _ = _class_logits(evidence, weights, classes)
-    return z
+    best = z.max(1)
+    return z, best.indices.where(best.values > EXCLUDED / 2, len(classes.ids))
 
 
 def probabilities(
@@ -148,6 +169,30 @@ def _class_logits(
     has_evidence = highest > EXCLUDED / 2
     z = sums.where(has_evidence, 1.0).log() + highest + host
     return z.where(has_evidence, EXCLUDED), host
+
+
+def _natively(
+    evidence: Evidence, weights: BlendWeights, classes: Classes
+) -> tuple[Float[Tensor, "batch columns"], Int64[Tensor, " batch"]] | None:
+    """`likeliest` in one call; None for a gradient, and where the library cannot read these."""
+    scores, values, logits, found, _ = evidence
+    given = [scores, *weights] if logits is None else [scores, logits, *weights]
+    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    if wants_gradient or not is_supported(classes.ids, classes.host_ids, *given):
+        return None
+    columns, count = classes.columns(values), len(classes.ids)
+    z = empty_output(len(scores), count + 1, dtype=torch.float32)
+    best = empty_output(len(scores), dtype=torch.int64)
+    host: tuple[int | None, int, int | None] = (None, 0, None)
+    if logits is not None:
+        host = (logits.data_ptr(), logits.shape[1], classes.host_columns.data_ptr())
+    library().rarememory_blend(
+        *(scores.data_ptr(), *scores.shape, columns.data_ptr(), columns.stride(0), *host),
+        *(weights.temperature.data_ptr(), weights.host_score.data_ptr(), found),
+        *(weights.host_weight.data_ptr(), weights.host_bias.data_ptr()),
+        *(count, EXCLUDED, torch.get_num_threads(), z.data_ptr(), best.data_ptr()),
+    )
+    return z, best
 
 
 def _exponents(evidence: Evidence, weights: BlendWeights) -> Float[Tensor, "batch k"]:

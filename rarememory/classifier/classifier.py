@@ -1135,7 +1135,8 @@ class MemoryClassifier(LockedModule):
 
     def _reference(self) -> Tensor:
         """A tensor of the model's device and dtype; everything else is moved to that device."""
-        like = next(self.extractor.parameters(), self.memory.keys)
+        parameter = self.extractor.first_parameter()
+        like = self.memory.keys if parameter is None else parameter
         if like.device != self.memory.keys.device or like.device != self.threshold.device:
             self.to(like.device)
         return like
@@ -1176,11 +1177,9 @@ class MemoryClassifier(LockedModule):
             evidence = self.reader.read(
                 self.memory, self.ensembler, features, raw, None if among is None else ids
             )
-            columns = self.ensembler.decide(evidence, ids).tolist()
-            numbers = [*ids.tolist(), EMPTY]
             return [
-                self.unknown if numbers[column] == EMPTY else self._book.label(numbers[column])
-                for column in columns
+                self.unknown if number == EMPTY else self._book.label(number)
+                for number in self.ensembler.decide(evidence, ids)
             ]
 
     def _class_ids(self, among: Iterable[Any] | None = None) -> Tensor:

@@ -29,7 +29,7 @@ class Ensembler(nn.Module):
         >>> logits = ensembler.host_logits(torch.tensor([[2.0, 1.0]]))
         >>> evidence = Evidence(torch.tensor([[0.9]]), torch.tensor([[1]]), logits)
         >>> ensembler.decide(evidence, torch.arange(2))
-        tensor([1])
+        [1]
     """
 
     weights: Tensor
@@ -87,16 +87,14 @@ class Ensembler(nn.Module):
         """The evidence for the best class, as a cosine."""
         return openset.familiarity(evidence, self.blend_weights, self._classes(ids))
 
-    def decide(self, evidence: Evidence, ids: Tensor) -> Int64[Tensor, " batch"]:
-        """The index of the likeliest class among `ids`; len(ids) for an unknown example."""
+    def decide(self, evidence: Evidence, ids: Tensor) -> list[int]:
+        """The integer of the likeliest class of each row, one of `ids`; EMPTY if it is unknown."""
         weights, classes = self.blend_weights, self._classes(ids)
-        z = blend.class_logits(evidence, weights, classes)
-        best = z.max(1)
-        if host_may_read(self.threshold) and self.threshold.item() == -torch.inf:
-            known = best.values > EXCLUDED / 2
-        else:
+        z, best = blend.likeliest(evidence, weights, classes)
+        if not host_may_read(self.threshold) or self.threshold.item() > -torch.inf:
             known = openset.familiarity(evidence, weights, classes, z) > self.threshold
-        return best.indices.where(known, len(ids))
+            best = best.where(known, len(ids))
+        return [classes.integers[column] for column in best.tolist()]
 
     def fit_threshold(
         self,

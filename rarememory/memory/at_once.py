@@ -43,6 +43,7 @@ class _Pair(NamedTuple):
     loss: Tensor
     keys: Tensor
     slopes: Tensor
+    gradient: Tensor
 
 
 def read_at_once(
@@ -190,18 +191,20 @@ def _pair(
         torch.empty_like(slots),
         keys.new_empty(memories),
     )
-    lengths, slopes = keys.new_empty((batch, 1)), torch.empty_like(scores)
+    slopes, gradient = torch.empty_like(scores), torch.empty_like(units)
     found_keys = keys.new_empty((batch, 2, key_dim))
     kernels = native.library()
     read_pair = kernels.rarememory_read_pair_each if memories else kernels.rarememory_read_pair
     failed = read_pair(
         *(*memories, queries.data_ptr(), of_each, keys.data_ptr(), *keys.shape[-2:]),
         *(values.data_ptr(), labels.data_ptr()),
-        *(margin, tolerance(keys), torch.get_num_threads(), units.data_ptr(), lengths.data_ptr()),
+        *(margin, tolerance(keys), torch.get_num_threads(), units.data_ptr()),
         *(slots.data_ptr(), scores.data_ptr(), found.data_ptr(), found_keys.data_ptr()),
-        *(slopes.data_ptr(), loss.data_ptr()),
+        *(slopes.data_ptr(), gradient.data_ptr(), loss.data_ptr()),
     )
-    return None if failed else _Pair(slots, scores, found, units, loss, found_keys, slopes)
+    if failed:
+        return None
+    return _Pair(slots, scores, found, units, loss, found_keys, slopes, gradient)
 
 
 class _PairWithGradient(torch.autograd.Function):
@@ -210,14 +213,18 @@ class _PairWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, pair: _Pair) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes)
+        ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes, pair.gradient)
         return pair.scores, pair.units, pair.loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
         """dq = (g - u (u . g)) / |q|, g = du + sum_i (ds_i + slope_i dloss / batch) K[slot_i]."""
         of_scores, of_units, of_loss = gradients
-        queries, slots, keys, slopes = ctx.saved_tensors
+        queries, slots, keys, slopes, gradient = ctx.saved_tensors
+        alone = of_scores is None and of_units is None and not torch.is_grad_enabled()
+        if alone and of_loss is not None and of_loss.dim() == 0:
+            # That of the loss was found with the pair. It has no gradient of its own.
+            return of_loss * gradient, None
         weights = torch.zeros_like(slopes)
         if of_loss is not None:
             # A loss, or one for each of several memories of as many rows.

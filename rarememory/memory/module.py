@@ -412,7 +412,8 @@ class Memory(nn.Module):
             return None
         write, averages = done
         slots = write.slots.reshape(-1)
-        self._fill(slots, ~write.hits.reshape(-1) if averages else True)
+        if len(self._slot_fills) > len(SLOT_BUFFERS):
+            self._fill(slots, ~write.hits.reshape(-1) if averages else True)
         self._after_write(slots)
         return write
 

@@ -108,9 +108,9 @@ _SIGNATURES = {
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
-        *(_pointer, _pointer),  # units, lengths
+        _pointer,  # units
         *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
-        *(_pointer, _pointer),  # slopes, loss
+        *(_pointer, _pointer, _pointer),  # slopes, gradient, loss
     ],
     "read_each": [
         *(_integer, _pointer, _integer),  # memories, queries, batch
@@ -124,9 +124,9 @@ _SIGNATURES = {
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
-        *(_pointer, _pointer),  # units, lengths
+        _pointer,  # units
         *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
-        *(_pointer, _pointer),  # slopes, loss
+        *(_pointer, _pointer, _pointer),  # slopes, gradient, loss
     ],
     "write_each": [
         *(_integer, _pointer, _integer, _integer),  # memories, keys, slots, dim
@@ -137,6 +137,22 @@ _SIGNATURES = {
         *(ctypes.c_double, _count),  # shortest, threads
         *(_pointer, _pointer, _pointer),  # slots, hits, overwritten
     ],
+    "discriminate": [
+        *(_pointer, _integer, _integer),  # features, batch, dim
+        *(_pointer, _pointer),  # mean, center
+        *(_pointer, _integer, _pointer, ctypes.c_float),  # metric, axes, precision, outside
+        *(_pointer, _pointer, _pointer, _pointer),  # weights, bias, change, more
+        *(_integer, _count, _pointer),  # classes, threads, logits
+    ],
+    "blend": [
+        *(_pointer, _integer, _integer),  # scores, batch, k
+        *(_pointer, _integer),  # columns, stride
+        *(_pointer, _integer, _pointer),  # logits, n_host, host_columns
+        *(_pointer, _pointer, ctypes.c_float),  # temperature, host_score, found
+        *(_pointer, _pointer),  # host_weight, host_bias
+        *(_integer, ctypes.c_float),  # classes, nothing
+        *(_count, _pointer, _pointer),  # threads, z, likeliest
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -146,7 +162,7 @@ _SIGNATURES = {
 }
 _RETURNS = dict.fromkeys(
     (
-        *("nearest_coded", "normalize", "read", "read_pair", "write_at_once"),
+        *("nearest_coded", "normalize", "discriminate", "read", "read_pair", "write_at_once"),
         *("read_each", "read_pair_each", "write_each"),
     ),
     _integer,

@@ -41,9 +41,9 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
                                         int64_t slots, int64_t dim, const int64_t* values,
                                         const int64_t* labels, float margin, float tolerance,
-                                        int threads, float* units, float* lengths, int64_t* found,
-                                        float* scores, int64_t* found_values, float* found_keys,
-                                        float* slopes, float* loss);
+                                        int threads, float* units, int64_t* found, float* scores,
+                                        int64_t* found_values, float* found_keys, float* slopes,
+                                        float* gradient, float* loss);
 
 extern "C" int64_t rarememory_write_at_once(float* keys, int64_t size, int64_t dim,
                                             int64_t* values, int64_t* written, int64_t* clock,

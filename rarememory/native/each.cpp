@@ -43,17 +43,18 @@ extern "C" int64_t rarememory_read_pair_each(int64_t memories, const float* quer
                                              int64_t batch, const float* keys, int64_t slots,
                                              int64_t dim, const int64_t* values,
                                              const int64_t* labels, float margin, float tolerance,
-                                             int threads, float* units, float* lengths,
-                                             int64_t* found, float* scores, int64_t* found_values,
-                                             float* found_keys, float* slopes, float* loss) {
+                                             int threads, float* units, int64_t* found,
+                                             float* scores, int64_t* found_values,
+                                             float* found_keys, float* slopes, float* gradient,
+                                             float* loss) {
     threads = worth(threads, memories * batch, slots, dim);
     return least(memories, threads, [&](int64_t n) {
         const int64_t row = n * batch;
         return rarememory_read_pair(queries + row * dim, batch, keys + n * slots * dim, slots, dim,
                                     values + n * slots, labels + row, margin, tolerance, 1,
-                                    units + row * dim, lengths + row, found + 2 * row,
-                                    scores + 2 * row, found_values + 2 * row,
-                                    found_keys + 2 * row * dim, slopes + 2 * row, loss + n);
+                                    units + row * dim, found + 2 * row, scores + 2 * row,
+                                    found_values + 2 * row, found_keys + 2 * row * dim,
+                                    slopes + 2 * row, gradient + row * dim, loss + n);
     });
 }
 

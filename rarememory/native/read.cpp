@@ -11,9 +11,6 @@ using namespace rarememory;
 
 namespace {
 
-// Between these a squared length neither overflows nor loses digits in float32.
-constexpr float SHORTEST = 1e-15f, LONGEST = 1e15f;
-
 /// q / |q|, with a length that is summed in doubles and rounded once; whether all have a safe one.
 bool normalize(Rows queries, float* units, float* lengths = nullptr) {
     for (int64_t row = 0; row < queries.count; ++row, units += queries.dim) {
@@ -22,11 +19,23 @@ bool normalize(Rows queries, float* units, float* lengths = nullptr) {
             sums[d % 8] += double(queries[row][d]) * queries[row][d];
         for (double part : sums) sum += part;
         const float length = float(std::sqrt(sum));
-        if (!(length > SHORTEST && length < LONGEST)) return false;
+        if (!is_safe(length)) return false;
         for (int64_t d = 0; d < queries.dim; ++d) units[d] = queries[row][d] / length;
         if (lengths) lengths[row] = length;
     }
     return true;
+}
+
+/// dq = (g - u (u . g)) / |q| of a row, with g = sum_i slopes[i] keys[i] over the pair, times a scale.
+void descend(const float* unit, float length, const float* slopes, const float* keys, int64_t dim,
+             float scale, float* gradient) {
+    double along = 0;
+    for (int64_t d = 0; d < dim; ++d) {
+        gradient[d] = slopes[0] * keys[d] + slopes[1] * keys[dim + d];
+        along += double(unit[d]) * gradient[d];
+    }
+    for (int64_t d = 0; d < dim; ++d)
+        gradient[d] = (gradient[d] - unit[d] * float(along)) * (scale / length);
 }
 
 }  // namespace
@@ -63,17 +72,18 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
     return missed;
 }
 
-/// The pair of each query, its keys (zero for EMPTY), the memory loss, and what a row's part of it
-/// gains with each of the two scores; UNSAFE also where a label is none.
+/// The pair of each query, its keys (zero for EMPTY), the memory loss, what a row's part of it gains
+/// with each of the two scores, and its gradient; UNSAFE also where a label is none.
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
                                         int64_t slots, int64_t dim, const int64_t* values,
                                         const int64_t* labels, float margin, float tolerance,
-                                        int threads, float* units, float* lengths, int64_t* found,
-                                        float* scores, int64_t* found_values, float* found_keys,
-                                        float* slopes, float* loss) {
+                                        int threads, float* units, int64_t* found, float* scores,
+                                        int64_t* found_values, float* found_keys, float* slopes,
+                                        float* gradient, float* loss) {
     for (int64_t row = 0; row < batch; ++row)
         if (labels[row] < 0) return UNSAFE;
-    if (!normalize({queries, batch, dim}, units, lengths)) return UNSAFE;
+    std::vector<float> lengths(batch);
+    if (!normalize({queries, batch, dim}, units, lengths.data())) return UNSAFE;
     std::vector<int64_t> positive(batch), negative(batch);
     rarememory_nearest_pair(units, batch, keys, slots, dim, values, labels, tolerance, threads,
                             positive.data(), negative.data());
@@ -91,6 +101,8 @@ extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, con
         for (int64_t i = 2 * row; i < 2 * row + 2; ++i)
             if (found[i] == EMPTY) std::fill_n(found_keys + i * dim, dim, 0.0f);
             else std::copy_n(keys + found[i] * dim, dim, found_keys + i * dim);
+        descend(units + row * dim, lengths[row], slopes + 2 * row, found_keys + 2 * row * dim, dim,
+                1 / float(batch), gradient + row * dim);
     }
     *loss = float(sum / double(batch));
     return 0;

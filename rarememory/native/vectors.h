@@ -185,6 +185,9 @@ inline bool finite(const float* numbers, int64_t count) {
     return all_finite;
 }
 
+/// Whether a vector of this length can be squared in float32 without overflow or a loss of digits.
+inline bool is_safe(double length) { return length > 1e-15 && length < 1e15; }
+
 /// Whether a row can be written that has this label, and this slot nearest to it.
 inline bool is_writable(const float* query, int64_t dim, int64_t label, int64_t slot,
                         int64_t slots) {

@@ -10,6 +10,8 @@ using namespace rarememory;
 
 namespace {
 
+constexpr int64_t AGES = 64;  // slots whose ages are looked at together
+
 constexpr uint64_t GAMMA = 0x9E3779B97F4A7C15u;
 
 /// A slot and how gladly it is given up: the gladder goes first, then the lower slot.
@@ -125,18 +127,30 @@ extern "C" void rarememory_evict(const double* priorities, const int64_t* values
 }
 
 /// The same for priority = age_weight * age + noise_weight * noise, in one pass: noise is drawn
-/// only where it could make a slot one of them.
+/// only where it could make a slot one of them, and a block is passed over whose oldest slot is too
+/// young for that.
 extern "C" void rarememory_evict_oldest(const int64_t* values, const int64_t* written,
                                           int64_t clock, uint64_t state, double age_weight,
                                           double noise_weight, int64_t size, const int64_t* keep,
                                           int64_t kept, int64_t count, int64_t* chosen) {
     EvictionList best(keep, kept, count);
     const double reach = std::abs(noise_weight);
-    for (int64_t slot = 0; slot < size; ++slot) {
-        const double age = product(age_weight, double(clock - written[slot]));
-        if (values[slot] == EMPTY) best.offer(INFINITE, slot);
-        else if (age + reach >= best.least())
-            best.offer(age + product(noise_weight, noise(state, slot)), slot);
+    auto weighted_age = [&](int64_t when) { return product(age_weight, double(clock - when)); };
+    for (int64_t first = 0; first < size; first += AGES) {
+        const int64_t end = std::min(first + AGES, size);
+        int64_t oldest = std::numeric_limits<int64_t>::max(), holes = age_weight < 0;
+        for (int64_t slot = first; slot < end; ++slot) {
+            oldest = std::min(oldest, written[slot]);
+            holes |= int64_t(values[slot] == EMPTY);
+        }
+        // Rounding keeps the order of ages, so none of the others reaches it either.
+        if (!holes && weighted_age(oldest) + reach < best.least()) continue;
+        for (int64_t slot = first; slot < end; ++slot) {
+            const double age = weighted_age(written[slot]);
+            if (values[slot] == EMPTY) best.offer(INFINITE, slot);
+            else if (age + reach >= best.least())
+                best.offer(age + product(noise_weight, noise(state, slot)), slot);
+        }
     }
     best.end_with(nullptr, chosen);
 }

@@ -23,7 +23,7 @@ from rarememory import (
 from rarememory.lookup import FaissLookup, NativeLookup, TorchLookup
 from rarememory.lookup import native as native_file
 from rarememory.lookup.exact import ranked
-from rarememory.memory import writing
+from rarememory.memory import at_once, writing
 from rarememory.memory.queries import normalized
 from tests.lookup.test_nearest import KEYS, check, units
 from tests.memories import bits
@@ -305,6 +305,24 @@ def test_a_gradient_read_in_one_call_has_a_gradient(monkeypatch):
     assert torch.allclose(mine, seconds(), atol=1e-5)
 
 
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("stored", [0, 1, 40])
+def test_the_gradient_of_the_loss_is_found_with_the_pair(stored, monkeypatch):
+    memory = Memory(13, 64, margin=0.5)
+    memory.write(units(stored, 13), torch.randint(0, 5, (stored,)))
+    queries, labels = units(7, 13).mul(2).requires_grad_(), torch.randint(0, 6, (7,))
+
+    def gradient(**options) -> Tensor:
+        return torch.autograd.grad(3 * memory(queries, labels).loss, queries, **options)[0]
+
+    found, general = gradient(), gradient(create_graph=True)
+    assert found.requires_grad != general.requires_grad
+    monkeypatch.setattr(native, "is_supported", lambda *tensors: False)
+    for one in (found, general):
+        assert torch.allclose(one, gradient(), atol=1e-6)
+    assert stored < 2 or found.abs().sum() > 0.1
+
+
 def test_a_memory_reads_in_one_call(monkeypatch):
     memory, calls = Memory(8, 16), []
     memory.write(units(9, 8), torch.arange(9))
@@ -381,13 +399,24 @@ def evicting(policy):
     return lambda self, ages, noise: policy.eviction(ages, noise)
 
 
-def test_slots_are_evicted_block_by_block_as_all_at_once(monkeypatch):
+class YoungestFirst(AverageOrReplace):
+    @property
+    def weights(self):
+        return -1.0, self.age_noise
+
+
+@pytest.mark.parametrize(("spread", "holes"), [(90, 30), (10**6, 0), (10**6, 3)])
+def test_slots_are_evicted_block_by_block_as_all_at_once(spread, holes, monkeypatch):
+    monkeypatch.setitem(at_once._AVERAGES, YoungestFirst, True)
     state = Memory(1, 1000, seed=5).state
-    state.written.copy_(torch.randint(0, 90, (1000,)))
-    state.values.copy_(torch.randint(-1, 30, (1000,)))
-    state.clock.fill_(100)
+    # Ages far apart, so that most blocks have no slot that is old enough.
+    state.written.copy_(torch.randint(0, spread, (1000,)))
+    state.values.copy_(torch.randint(30, (1000,)))
+    state.values[torch.randint(1000, (holes,))] = EMPTY
+    state.clock.fill_(spread + 10)
     keep = torch.randint(-1, 1000, (40,))
-    for policy in (AverageOrReplace(), FirstInFirstOut(), AverageOrReplaceRandom()):
+    policies = AverageOrReplace(), FirstInFirstOut(), AverageOrReplaceRandom(), YoungestFirst()
+    for policy in policies:
         for count in (1, 16, 500, 1000):
             whole = writing.eviction_order(state, policy, count, keep)
             with monkeypatch.context() as small:

@@ -1,0 +1,83 @@
+// The logits of every class for queries that are few, by a fitted discriminant: torch takes longer to
+// begin its operators than this takes.
+
+#include <cmath>
+
+#include "parallel.h"
+#include "vectors.h"
+
+using namespace rarememory;
+
+namespace {
+
+constexpr double SHORTEST = 1e-12;  // a shorter vector is not lengthened, as in torch
+
+/// The sum of x[i]² times a weight, in doubles.
+template <class Weight>
+double squares(const float* x, int64_t count, Weight weight) {
+    double sums[8] = {}, sum = 0;
+    for (int64_t i = 0; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
+    for (double part : sums) sum += part;
+    return sum;
+}
+
+double squares(const float* x, int64_t count) {
+    return squares(x, count, [](int64_t) { return 1.0; });
+}
+
+/// x / length - origin.
+void divide(const float* x, double length, const float* origin, int64_t dim, float* to) {
+    const float divisor = float(length);
+    for (int64_t d = 0; d < dim; ++d) to[d] = x[d] / divisor - origin[d];
+}
+
+/// Adds x @ matrix, where the matrix is [rows, columns].
+void add_product(const float* x, const float* matrix, int64_t rows, int64_t columns, float* sums) {
+    for (int64_t row = 0; row < rows; ++row, matrix += columns)
+        for (int64_t i = 0; i < columns; ++i) sums[i] += x[row] * matrix[i];
+}
+
+}  // namespace
+
+/// Without `precision` the axes cover every direction, and without `change` nothing was refined. 0, or
+/// UNSAFE where features have no length that this can divide by.
+extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
+                                           const float* mean, const float* center,
+                                           const float* metric, int64_t axes, const float* precision,
+                                        float outside, const float* weights, const float* bias,
+                                           const float* change, const float* more, int64_t classes,
+                                        int threads, float* logits) {
+    std::vector<double> lengths(batch);
+    for (int64_t row = 0; row < batch; ++row) {
+        lengths[row] = std::sqrt(squares(features + row * dim, dim));
+        if (!is_safe(lengths[row])) return UNSAFE;
+    }
+    threads = worth(threads, batch, dim, axes);
+    for_each(batch, threads, [&](int64_t number) {
+        std::vector<float> x(dim), row(axes), refined;
+        divide(features + number * dim, lengths[number], mean, dim, x.data());
+        const double centred = std::max(std::sqrt(squares(x.data(), dim)), SHORTEST);
+        divide(x.data(), centred, center, dim, x.data());
+        add_product(x.data(), metric, dim, axes, row.data());
+        double length = squares(row.data(), axes);
+        if (precision) {
+            const double along =
+                squares(row.data(), axes, [&](int64_t i) { return 1.0 / precision[i]; });
+            length += outside * std::max(squares(x.data(), dim) - along, 0.0);
+        }
+        const float scale = float(1 / std::sqrt(std::max(length, SHORTEST)));
+        for (float& number : row) number *= scale;
+        float* base = logits + number * classes;
+        std::copy_n(bias, classes, base);
+        add_product(row.data(), weights, axes, classes, base);
+        if (!change) return;
+        refined.assign(base, base + classes);
+        for (int64_t i = 0; i < classes; ++i) refined[i] += more[i];
+        add_product(row.data(), change, axes, classes, refined.data());
+        // The greatest stays as great as it was.
+        const float level = *std::max_element(base, base + classes) -
+                            *std::max_element(refined.begin(), refined.end());
+        for (int64_t i = 0; i < classes; ++i) base[i] = refined[i] + level;
+    });
+    return 0;
+}

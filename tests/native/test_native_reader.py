@@ -1,0 +1,127 @@
+"""The reader's logits and the blend in C++: what torch gives, on every instruction set."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import normalize
+
+from rarememory import EMPTY, native, wrap
+from rarememory.classifier import blend
+from rarememory.classifier.blend import EXCLUDED, FOUND, BlendWeights, Classes, Evidence
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+
+pytestmark = pytest.mark.usefixtures("instruction_set")
+
+
+def evidence(seed: int, batch: int, k: int, n_host: int, one_row: bool) -> tuple[Evidence, Classes]:
+    """Neighbours of classes 0 to 9, some of none, beside a host of some of these classes."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(EMPTY, 10, (1 if one_row else batch, k), generator=generator)
+    scores = torch.randn(batch, k, generator=generator)
+    scores[torch.rand(batch, k, generator=generator) < 0.1] = -torch.inf
+    host_ids = torch.randperm(10, generator=generator)[:n_host]
+    logits = 9 * torch.randn(batch, n_host, generator=generator) if n_host else None
+    if logits is not None and seed % 3 == 0:
+        host_ids[0], logits[:, 0] = EMPTY, EXCLUDED
+    ids = torch.cat([values.flatten(), host_ids]).unique()
+    found = Evidence(scores, values.expand(batch, k), logits, host_score=0.7)
+    return found, Classes(ids[ids != EMPTY], host_ids)
+
+
+def in_doubles(found: Evidence, weights: BlendWeights) -> tuple[Evidence, BlendWeights]:
+    """The same for torch: the library reads floats."""
+    logits = None if found.logits is None else found.logits.double()
+    wide = found._replace(scores=found.scores.double(), logits=logits)
+    return wide, BlendWeights(*(weight.double() for weight in weights))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**20),
+    batch=st.integers(0, 5),
+    k=st.integers(0, 12),
+    n_host=st.integers(0, 8),
+    one_row=st.booleans(),
+    host_score=st.sampled_from([FOUND, 0.4]),
+)
+def test_the_blend_is_that_of_torch(seed, batch, k, n_host, one_row, host_score):
+    found, classes = evidence(seed, batch, k, n_host, one_row)
+    weights = BlendWeights(*torch.tensor([0.1, host_score, 1.3, 0.2]))
+    z, best = blend.likeliest(found, weights, classes)
+    assert z.dtype == torch.float32 and torch.equal(z, blend.class_logits(found, weights, classes))
+    wide, _ = blend.likeliest(*in_doubles(found, weights), classes)
+    assert torch.allclose(z.double(), wide, rtol=1e-5, atol=1e-4)
+    highest = z.max(1)
+    assert torch.equal(best, highest.indices.where(highest.values > EXCLUDED / 2, len(classes.ids)))
+
+
+def test_of_equal_classes_the_first_is_likeliest():
+    found = Evidence(torch.tensor([[0.5, 0.5]]), torch.tensor([[7, 3]]), None)
+    classes = Classes(torch.tensor([3, 7]), torch.arange(0))
+    weights = BlendWeights(*torch.tensor([0.1, 0.5, 1.0, 0.0]))
+    assert blend.likeliest(found, weights, classes)[1].tolist() == [0]
+
+
+@pytest.mark.parametrize("bad", ["score", "logit"])
+def test_what_is_not_a_number_is_evidence_for_nothing(bad):
+    found, classes = evidence(1, 3, 6, 4, one_row=True)
+    assert found.logits is not None
+    part = found.scores if bad == "score" else found.logits
+    part[1, 0] = torch.nan
+    weights = BlendWeights(*torch.tensor([0.1, 0.5, 1.0, 0.0]))
+    mine = blend.likeliest(found, weights, classes)
+    theirs = blend.likeliest(*in_doubles(found, weights), classes)
+    assert torch.equal(mine[1], theirs[1])
+    assert torch.allclose(mine[0].double(), theirs[0], rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
+def test_a_gradient_of_the_blend_is_torchs():
+    found, classes = evidence(1, 3, 6, 4, one_row=False)
+    weights = torch.tensor([0.1, 0.5, 1.0, 0.0], requires_grad=True)
+    blend.class_logits(found, BlendWeights(*weights), classes)[:, 0].sum().backward()
+    assert weights.grad is not None and weights.grad.abs().sum() > 0
+
+
+def fitted(classes: int, shots: int, dim: int) -> Discriminant:
+    torch.manual_seed(dim)
+    means = normalize(torch.randn(classes, dim), dim=1).repeat_interleave(shots, 0)
+    keys = normalize(means + 0.3 / dim**0.5 * torch.randn(classes * shots, dim), dim=1)
+    return fit_discriminant(keys, torch.arange(classes).repeat_interleave(shots))
+
+
+@pytest.mark.parametrize(
+    ("classes", "shots", "dim"), [(2, 1, 3), (5, 4, 33), (7, 20, 16), (3, 2, 100)]
+)
+def test_few_queries_are_read_as_many_are(classes, shots, dim):
+    found = fitted(classes, shots, dim)
+    queries = 5 * torch.randn(40, dim)
+    many = found.logits(queries)
+    for row in range(0, 40, 4):
+        few = found.logits_of_few(queries[row : row + 1 + row % 4])
+        assert few is not None
+        assert torch.allclose(few, many[row : row + len(few)], rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_not_read_in_one_call_is_left_to_torch():
+    found = fitted(5, 4, 8)
+    for bad in (0.0, torch.nan, torch.inf, 1e-30, 1e30):
+        assert found.logits_of_few(torch.full((1, 8), bad)) is None
+    queries = torch.randn(5, 8)
+    wrong = queries, queries[:1].double(), queries[:1, :7], queries[:, :1].T.expand(8, 5).T[:1]
+    assert [found.logits_of_few(one) for one in wrong] == [None] * 4
+    assert found.logits_of_few(queries[:0]) is not None
+
+
+def test_a_classifier_answers_alike_with_and_without_the_library(monkeypatch):
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Linear(12, 6))
+    classifier.learn(torch.randn(20, 12), [f"class {row % 5}" for row in range(20)])
+    queries = torch.randn(50, 12)
+    one_by_one = [classifier.predict(query) for query in queries]
+    assert len({*one_by_one}) > 4
+    assert classifier.predict(queries) == one_by_one
+    mine = classifier.predict_proba(queries)
+    monkeypatch.setattr(native, "_made", lambda: "masked")
+    assert classifier.predict(queries) == one_by_one
+    assert torch.allclose(mine.values, classifier.predict_proba(queries).values, atol=1e-5)
