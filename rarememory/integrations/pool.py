@@ -4,11 +4,12 @@
 
 Three readers, in each of some spaces of keys at unit length: the vote of the nearest samples, the
 class means of `rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al.
-1998) with the kernel exp(-width |x - x'|^2). One more is kernel ridge regression of rows at their
-own length, because columns can tell classes by how far a row is from the mean. Each says in closed
-form, or nearly so, what it would answer to a sample that it had not seen. The weights are those of
-greatest likelihood of the left-out samples, with a prior of equal weights (Genest and Zidek 1986,
-logarithmic pools).
+1998) with the kernel exp(-width |x - x'|^2). Two more are kernel ridge regression of rows at their
+own length, because columns can tell classes by how far a row is from the mean: of columns as they
+are, and of columns that count by how well each tells the classes apart (`telling`). Each says in
+closed form, or nearly so, what it would answer to a sample that it had not seen. The weights are
+those of greatest likelihood of the left-out samples, with a prior of equal weights (Genest and
+Zidek 1986, logarithmic pools).
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ _WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 _FLOOR = 1e-3
+_LEAST_SHARE = 0.05
+"""Of the variance of a column between classes: it may tell them apart together with another."""
 _CELLS = 2**24
 """Cosines at once: 128 MiB."""
 
@@ -159,6 +162,36 @@ def fit_kernel_ridge(
     return KernelRidge(keys, duals, shares, width, scale, scale * found)
 
 
+def telling(
+    rows: Float[Tensor, "samples columns"], classes: Int64[Tensor, " samples"]
+) -> Float[Tensor, " columns"]:
+    """What to multiply each column with, so that distances tell classes apart.
+
+    sqrt(s / w): w is the variance within classes and s = 1 - w / t, 0.05 at least, the share that
+    is between them of the whole variance t. Of rows of one class x - x' has the variance 2 w, of
+    rows of two classes 2 t. So the log-odds of one class to two (Ioffe 2006, probabilistic linear
+    discriminant analysis) are -(x - x')^2 s / (4 w), but for a constant, and the kernel is their
+    exponential.
+
+    One sample more, of variance t, is counted in w: few samples may be close to each other by
+    chance. A left-out sample is left out of the regression and not of w and t, which it changes
+    little. A column that is the same everywhere, but for rounding, is multiplied with 0.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 3.0], [0.1, 9.0], [9.0, 3.0], [9.1, 9.0]])
+        >>> found = telling(rows, torch.tensor([0, 0, 1, 1]))
+        >>> bool(found[0] > 5 * found[1])
+        True
+    """
+    counts = classes.bincount()
+    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, classes, rows)
+    within = (rows - (sums / counts.unsqueeze(1))[classes]).square().sum(0)
+    whole = (rows - rows.mean(0)).square().mean(0)
+    within = (within + whole) / (len(rows) - len(counts) + 1)
+    share = (1 - within / whole).clamp(min=_LEAST_SHARE)
+    return (share / within).sqrt().where(whole > 1e-12 * whole.max(), 0.0)
+
+
 @dataclass(frozen=True)
 class Pool:
     """Readers of the same samples in several spaces, and their weights.
@@ -170,11 +203,12 @@ class Pool:
         temperature: of the vote.
         discriminants: in each space.
         ridges: in each space.
-        of_rows: kernel ridge of rows at their own length; None without them.
+        of_rows: kernel ridges of rows at their own length; none without them.
+        columns: what each of these multiplies the columns with.
         judged: the samples that were left out; those that are alone in their class are not.
         left_out: log-probabilities that each reader gives them.
-        weights: of the readers: vote, class means and kernel ridge in each space, kernel ridge of
-            rows.
+        weights: of the readers: vote, class means and kernel ridge in each space, kernel ridges
+            of rows.
 
     Example:
         >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
@@ -189,7 +223,8 @@ class Pool:
     temperature: float
     discriminants: Sequence[Discriminant]
     ridges: Sequence[KernelRidge]
-    of_rows: KernelRidge | None
+    of_rows: Sequence[KernelRidge]
+    columns: Sequence[Float[Tensor, " columns"]]
     judged: Int64[Tensor, " judged"]
     left_out: Float[Tensor, "readers judged classes"]
     weights: Float[Tensor, " readers"]
@@ -213,10 +248,10 @@ class Pool:
                 discriminant.logits(theirs).softmax(1),
                 ridge.logits(theirs).softmax(1),
             ]
-        if self.of_rows is not None:
+        for ridge, columns in zip(self.of_rows, self.columns, strict=True):
             if rows is None:
                 raise ValueError("this pool reads rows at their own length too: give rows")
-            found.append(self.of_rows.logits(rows).softmax(1))
+            found.append(ridge.logits(rows * columns).softmax(1))
         return pooled(_logs(found), self.weights)
 
 
@@ -265,10 +300,11 @@ def fit_pool(
             ridge.left_out.softmax(1),
         ]
         ridges.append(ridge)
-    of_rows = None
+    columns, of_rows = [], []
     if rows is not None:
-        of_rows = fit_kernel_ridge(rows[some], classes[some], n_classes)
-        found.append(of_rows.left_out.softmax(1))
+        columns = [rows.new_ones(rows.shape[1]), telling(rows, classes)]
+        of_rows = [fit_kernel_ridge(rows[some] * by, classes[some], n_classes) for by in columns]
+        found += [ridge.left_out.softmax(1) for ridge in of_rows]
     logs = _logs(found)[:, judged]
     weights = _weights(logs, classes[some[judged]])
     return Pool(
@@ -279,6 +315,7 @@ def fit_pool(
         discriminants,
         ridges,
         of_rows,
+        columns,
         some[judged],
         logs,
         weights,

@@ -55,7 +55,8 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         reader: "nearest" is the vote and "fitted" the class means. "auto" pools these and kernel
             ridge regression, with weights that the left-out samples choose; with `scale="auto"`
             each of the three reads both the columns as they are and standardised ones, and kernel
-            ridge regression also how far standardised rows are from each other.
+            ridge regression also how far standardised rows are from each other, with columns that
+            all count the same, and that count by how well each tells the classes apart.
 
     Attributes:
         classes_: the classes seen so far, sorted.

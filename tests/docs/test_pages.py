@@ -30,7 +30,14 @@ NOT_REFERENCE = {
     # Parts of `MemoryNeighbors`.
     *(
         f"rarememory.integrations.pool.{name}"
-        for name in ("KernelRidge", "evenly_spaced", "fit_kernel_ridge", "pooled", "vote")
+        for name in (
+            "KernelRidge",
+            "evenly_spaced",
+            "fit_kernel_ridge",
+            "pooled",
+            "telling",
+            "vote",
+        )
     ),
 }
 
