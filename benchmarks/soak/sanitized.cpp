@@ -148,11 +148,11 @@ struct Found {
 /// The labels, and what a read of pairs writes.
 struct Pairs {
     Buffer<int64_t> labels, slots, values;
-    Buffer<float> units, lengths, scores, keys, slopes, loss;
+    Buffer<float> units, scores, keys, slopes, gradient, loss;
 
     Pairs(int64_t rows, int64_t dim, Random& random)
-        : labels(rows), slots(2 * rows), values(2 * rows), units(rows * dim), lengths(rows),
-          scores(2 * rows), keys(2 * rows * dim), slopes(2 * rows), loss(1) {
+        : labels(rows), slots(2 * rows), values(2 * rows), units(rows * dim),
+          scores(2 * rows), keys(2 * rows * dim), slopes(2 * rows), gradient(rows * dim), loss(1) {
         for (int64_t row = 0; row < rows; ++row) labels[row] = random() % 7;
     }
 };
@@ -217,11 +217,40 @@ struct Memory {
         Pairs pairs(batch, dim, random);
         const int64_t done = rarememory_read_pair(
             queries.data(), batch, keys.data(), slots, dim, values.data(), pairs.labels.data(), 0.1f,
-            tolerance, OMP_THREADS, pairs.units.data(), pairs.lengths.data(), pairs.slots.data(),
-            pairs.scores.data(), pairs.values.data(), pairs.keys.data(), pairs.slopes.data(),
+            tolerance, OMP_THREADS, pairs.units.data(), pairs.slots.data(), pairs.scores.data(),
+            pairs.values.data(), pairs.keys.data(), pairs.slopes.data(), pairs.gradient.data(),
             pairs.loss.data());
         check(done == 0, "a pair was not read");
         read_among(queries, k, tolerance, random);
+        answer(queries, random);
+    }
+
+    /// A classifier's answers: logits of classes by a discriminant, blended with those of a host.
+    void answer(const Buffer<float>& queries, Random& random) {
+        const int64_t batch = queries.size / dim, axes = 1 + random() % dim;
+        const int64_t classes = 1 + random() % 9, all = classes + random() % 4;
+        const Buffer<float> origins = units(2, dim, random), metric = units(dim, axes, random),
+                            linear = units(2 * axes, classes, random),
+                            added = units(2, classes, random), answers = units(batch, 3, random),
+                            weights(4, 0.5f);
+        const Buffer<float> precision(axes, 2.0f);
+        Buffer<float> logits(batch * classes), z(batch * (all + 1));
+        Buffer<int64_t> columns(classes), host_columns(3), likeliest(batch);
+        for (int64_t i = 0; i < classes; ++i) columns[i] = i;
+        // Beyond all classes: a class of the host that is forgotten.
+        for (int64_t i = 0; i < 3; ++i) host_columns[i] = std::min(classes + i, all);
+        const int64_t done = rarememory_discriminate(
+            queries.data(), batch, dim, origins.data(), origins.data() + dim, metric.data(), axes,
+            axes < dim ? precision.data() : nullptr, 0.5f, linear.data(), added.data(),
+            random() % 2 ? linear.data() + axes * classes : nullptr, added.data() + classes, classes,
+            OMP_THREADS, logits.data());
+        check(done == 0, "few queries were not read");
+        rarememory_blend(logits.data(), batch, classes, columns.data(), 0, answers.data(), 3,
+                         host_columns.data(), weights.data(), weights.data() + 1, 0.5f,
+                         weights.data() + 2, weights.data() + 3, all, -1e30f, OMP_THREADS, z.data(),
+                         likeliest.data());
+        for (int64_t row = 0; row < batch; ++row)
+            check(likeliest[row] < all, "no class is likeliest");
     }
 
     /// Of some slots only: the same ones for all queries, or other ones for each.
@@ -320,9 +349,9 @@ struct Memories {
         pairs.loss = Buffer<float>(count);
         const int64_t done = rarememory_read_pair_each(
             count, queries.data(), batch, keys.data(), slots, dim, values.data(),
-            pairs.labels.data(), 0.1f, 1e-5f, OMP_THREADS, pairs.units.data(), pairs.lengths.data(),
-            pairs.slots.data(), pairs.scores.data(), pairs.values.data(), pairs.keys.data(),
-            pairs.slopes.data(), pairs.loss.data());
+            pairs.labels.data(), 0.1f, 1e-5f, OMP_THREADS, pairs.units.data(), pairs.slots.data(),
+            pairs.scores.data(), pairs.values.data(), pairs.keys.data(), pairs.slopes.data(),
+            pairs.gradient.data(), pairs.loss.data());
         check(done == 0, "a pair of memories was not read");
     }
 

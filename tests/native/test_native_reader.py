@@ -69,6 +69,11 @@ def test_what_is_not_a_number_is_evidence_for_nothing(bad):
     assert found.logits is not None
     part = found.scores if bad == "score" else found.logits
     part[1, 0] = torch.nan
+    # A number of the same class that comes later does not hide it.
+    values = found.values.clone()
+    values[:, :2] = classes.ids[0]
+    found.scores[:, 1] = 0.3
+    found = found._replace(values=values)
     weights = BlendWeights(*torch.tensor([0.1, 0.5, 1.0, 0.0]))
     mine = blend.likeliest(found, weights, classes)
     theirs = blend.likeliest(*in_doubles(found, weights), classes)
