@@ -91,7 +91,7 @@ def test_a_gradient_of_the_blend_is_torchs():
 def fitted(classes: int, shots: int, dim: int) -> Discriminant:
     torch.manual_seed(dim)
     means = normalize(torch.randn(classes, dim), dim=1).repeat_interleave(shots, 0)
-    keys = normalize(means + 0.3 / dim**0.5 * torch.randn(classes * shots, dim), dim=1)
+    keys = normalize(means + torch.randn(classes * shots, dim) / dim**0.5, dim=1)
     return fit_discriminant(keys, torch.arange(classes).repeat_interleave(shots))
 
 
