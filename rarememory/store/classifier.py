@@ -354,9 +354,7 @@ class StoredClassifier(MemoryClassifier, Follower):
                 # It may be of an old state, without what another worker has learnt just now.
                 act.decision = None
             result, head = self.replica.write(act.name, partial(self._settle, act))
-            if head is None:
-                self.look()
-            else:
+            if head is not None:
                 assert act.decision is not None
                 done, rows = act.decision.change, act.decision.draft.rows
                 self._take_change(head, done, since=head.version - 1, rows=rows)
@@ -365,10 +363,13 @@ class StoredClassifier(MemoryClassifier, Follower):
     def _settle(self, act: Act, transaction: Transaction) -> tuple[Any, Head | None]:
         """Inside a transaction: the result, and the head after the change that is written.
 
-        There is no head where it was done before, by an earlier try or by another worker.
+        There is no head where it was done before, by an earlier try or by another worker: then this
+        worker knows it afterwards too.
         """
         head, decision = transaction.head, act.decision
         if transaction.done is not None:
+            # By this connection, which is there: the one that reads may be lost as well.
+            self._caught_up(transaction)
             if act.sent and decision is not None:
                 return decision.result, None
             return _result_of(transaction.done), None

@@ -132,6 +132,17 @@ def test_the_same_call_learns_once_whoever_makes_it(pair):
     assert one.forget("kea", once="of it too") == other.forget("kea", once="of it too") == 1
 
 
+def test_who_finds_it_done_knows_it_though_the_connection_that_reads_is_lost(pair, monkeypatch):
+    def lost(*_):
+        raise Lost("the server was started again")
+
+    one, other = pair
+    one.learn(rows(2), ["kea", "weka"], once="of a client")
+    monkeypatch.setattr(other.replica, "read", lost)
+    other.learn(rows(2), ["kea", "weka"], once="of a client")
+    assert one.version == other.version == 1 and digest(one) == digest(other)
+
+
 def test_what_is_fitted_resized_cleared_or_loaded_is_everybodys(pair):
     one, other = pair
     one.learn(rows(12), ["kea", "weka"] * 6, [f"{n}.png" for n in range(12)])
