@@ -6,6 +6,9 @@
 Every answer is checked against float64 first; a wrong candidate is named and not timed. The timing
 is interleaved, so all share the machine's noise, and ratios are taken round by round. Finished
 cells are stored in runs/: after Ctrl-C the same command resumes.
+
+A processor of newer instructions stands in for an older one where all libraries are told to leave
+them out, by the environment variables that the result names (`benchmarks.lookup.machine.MASKS`).
 """
 
 import argparse

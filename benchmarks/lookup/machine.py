@@ -10,6 +10,13 @@ from torch.utils import collect_env
 
 from rarememory import native
 
+MASKS = (
+    *(native.SWITCH, "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"),
+    *("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "FAISS_OPT_LEVEL"),
+)
+"""Environment variables that keep ours, torch, NumPy and Faiss from the processor's newest
+instructions."""
+
 
 def machine(device: str) -> dict[str, Any]:
     """Facts that decide how fast a matrix product is here."""
@@ -27,6 +34,7 @@ def machine(device: str) -> dict[str, Any]:
     return facts | {
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "masks": {name: os.environ[name] for name in MASKS if name in os.environ},
         "mkl": torch.backends.mkl.is_available(),
         # A library put before torch's own may change which instructions MKL takes.
         "preloaded": "LD_PRELOAD" in os.environ,
