@@ -161,12 +161,13 @@ class Discriminant:
     ) -> Float[Tensor, "batch classes"] | None:
         """`logits` in one call, where that is quicker.
 
-        None for many rows, for a row without a length that float32 can divide by, and where the
-        library cannot read these tensors.
+        None for many rows, for a gradient, for a row without a length that float32 can divide by,
+        and where the library cannot read these tensors.
         """
         batch, given = len(features), self._arguments
         fits = batch <= _FEW and features.shape[1:] == self.mean.shape
-        if not (fits and given and is_supported(features)):
+        wants_gradient = features.requires_grad and torch.is_grad_enabled()
+        if not (fits and given and is_supported(features)) or wants_gradient:
             return None
         logits = empty_output(batch, len(self.bias), dtype=torch.float32)
         unsafe = library().rarememory_discriminate(

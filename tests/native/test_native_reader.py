@@ -116,6 +116,10 @@ def test_what_is_not_read_in_one_call_is_left_to_torch():
     wrong = queries, queries[:1].double(), queries[:1, :7], queries[:, :1].T.expand(8, 5).T[:1]
     assert [found.logits_of_few(one) for one in wrong] == [None] * 4
     assert found.logits_of_few(queries[:0]) is not None
+    few = queries[:1].clone().requires_grad_()
+    assert found.logits_of_few(few) is None and found.logits(few).requires_grad
+    with torch.no_grad():
+        assert found.logits_of_few(few) is not None
 
 
 def test_a_classifier_answers_alike_with_and_without_the_library(monkeypatch):
