@@ -306,14 +306,19 @@ def test_a_gradient_read_in_one_call_has_a_gradient(monkeypatch):
 
 
 @pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("beside", ["nothing", "scores", "queries"])
 @pytest.mark.parametrize("stored", [0, 1, 40])
-def test_the_gradient_of_the_loss_is_found_with_the_pair(stored, monkeypatch):
+def test_the_gradient_of_the_loss_is_found_with_the_pair(stored, beside, monkeypatch):
     memory = Memory(13, 64, margin=0.5)
     memory.write(units(stored, 13), torch.randint(0, 5, (stored,)))
     queries, labels = units(7, 13).mul(2).requires_grad_(), torch.randint(0, 6, (7,))
 
     def gradient(**options) -> Tensor:
-        return torch.autograd.grad(3 * memory(queries, labels).loss, queries, **options)[0]
+        recall = memory(queries, labels)
+        total = 3 * recall.loss
+        if beside != "nothing":
+            total = total + getattr(recall, beside).nan_to_num(neginf=0).square().sum(0)[0]
+        return torch.autograd.grad(total, queries, **options)[0]
 
     found, general = gradient(), gradient(create_graph=True)
     assert found.requires_grad != general.requires_grad

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from rarememory import EMPTY, native, wrap
+from rarememory import EMPTY, Memory, native, wrap
 from rarememory.classifier import blend
 from rarememory.classifier.blend import EXCLUDED, FOUND, BlendWeights, Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
@@ -122,15 +122,21 @@ def test_what_is_not_read_in_one_call_is_left_to_torch():
         assert found.logits_of_few(few) is not None
 
 
-def test_a_classifier_answers_alike_with_and_without_the_library(monkeypatch):
+@pytest.mark.parametrize("labels", [["kea", "weka", 7, 8, 9], ["kea", 0, 1, "weka", "7"]])
+@pytest.mark.parametrize("projected", [False, True])
+def test_a_classifier_answers_alike_with_and_without_the_library(projected, labels, monkeypatch):
     torch.manual_seed(0)
-    classifier = wrap(torch.nn.Linear(12, 6))
-    classifier.learn(torch.randn(20, 12), [f"class {row % 5}" for row in range(20)])
+    memory = Memory(12, 64, projection=projected)
+    # Some of the labels are classes of the model too.
+    classifier = wrap(torch.nn.Linear(12, 6), memory=memory)
+    classifier.learn(torch.randn(20, 12), labels * 4)
     queries = torch.randn(50, 12)
     one_by_one = [classifier.predict(query) for query in queries]
-    assert len({*one_by_one}) > 4
+    assert len({*one_by_one}) > 2
     assert classifier.predict(queries) == one_by_one
     mine = classifier.predict_proba(queries)
+    few = classifier.predict_proba(queries[:4])
+    assert torch.allclose(few.values, mine.values[:4], atol=1e-5)
     monkeypatch.setattr(native, "_made", lambda: "masked")
     assert classifier.predict(queries) == one_by_one
     assert torch.allclose(mine.values, classifier.predict_proba(queries).values, atol=1e-5)
