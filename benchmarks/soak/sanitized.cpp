@@ -239,11 +239,13 @@ struct Memory {
         for (int64_t i = 0; i < classes; ++i) columns[i] = i;
         // Beyond all classes: a class of the host that is forgotten.
         for (int64_t i = 0; i < 3; ++i) host_columns[i] = std::min(classes + i, all);
+        const float* precise = axes < dim ? precision.data() : nullptr;
+        const float* change = random() % 2 ? linear.data() + axes * classes : nullptr;
+        const float *more = added.data() + classes, *offsets = random() % 2 ? more : nullptr;
         const int64_t done = rarememory_discriminate(
             queries.data(), batch, dim, origins.data(), origins.data() + dim, metric.data(), axes,
-            axes < dim ? precision.data() : nullptr, 0.5f, linear.data(), added.data(),
-            random() % 2 ? linear.data() + axes * classes : nullptr, added.data() + classes, classes,
-            OMP_THREADS, logits.data());
+            precise, 0.5f, linear.data(), added.data(), change, more, offsets, classes, OMP_THREADS,
+            logits.data());
         check(done == 0, "few queries were not read");
         rarememory_blend(logits.data(), batch, classes, columns.data(), 0, answers.data(), 3,
                          host_columns.data(), weights.data(), weights.data() + 1, 0.5f,
@@ -251,6 +253,14 @@ struct Memory {
                          likeliest.data());
         for (int64_t row = 0; row < batch; ++row)
             check(likeliest[row] < all, "no class is likeliest");
+        Buffer<int64_t> decided(batch);
+        rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(),
+                          origins.data(), origins.data() + dim, metric.data(), axes, precise, 0.5f,
+                          linear.data(), added.data(), change, more, offsets, classes,
+                          columns.data(), 3, host_columns.data(), 0.5f, all, -1e30f, OMP_THREADS,
+                          decided.data());
+        for (int64_t row = 0; row < batch; ++row)
+            check(decided[row] == likeliest[row], "one call decides otherwise than two");
     }
 
     /// Of some slots only: the same ones for all queries, or other ones for each.

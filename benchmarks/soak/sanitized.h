@@ -22,17 +22,14 @@ int64_t rarememory_read_pair_each(int64_t memories, const float* queries, int64_
                                   float tolerance, int threads, float* units, int64_t* found,
                                   float* scores, int64_t* found_values, float* found_keys,
                                   float* slopes, float* gradient, float* loss);
-int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
-                                const float* mean, const float* center, const float* metric,
-                                int64_t axes, const float* precision, float outside,
-                                const float* weights, const float* bias, const float* change,
-                                const float* more, int64_t classes, int threads, float* logits);
-void rarememory_blend(const float* scores, int64_t batch, int64_t k, const int64_t* columns,
-                      int64_t stride, const float* logits, int64_t n_host,
-                      const int64_t* host_columns, const float* temperature,
-                      const float* host_score, float found, const float* host_weight,
-                      const float* host_bias, int64_t classes, float nothing, int threads, float* z,
-                      int64_t* likeliest);
+int64_t rarememory_decide(const float* features, int64_t batch, int64_t dim, const float* logits,
+                          const float* blend, const float* mean, const float* center,
+                          const float* metric, int64_t axes, const float* precision, float outside,
+                          const float* weights, const float* bias, const float* change,
+                          const float* more, const float* offsets, int64_t k,
+                          const int64_t* columns, int64_t n_host, const int64_t* host_columns,
+                          float found, int64_t classes, float nothing, int threads,
+                          int64_t* likeliest);
 void rarememory_noise(uint64_t state, int64_t count, double* numbers);
 void rarememory_evict(const double* priorities, const int64_t* values, int64_t first, int64_t size,
                       const int64_t* keep, int64_t kept, int64_t count, double* chosen_priorities,

@@ -111,6 +111,8 @@ def check_dense(values: Any) -> None:
     Raises:
         ValueError: these do.
     """
+    if isinstance(values, Tensor) and values.layout == torch.strided:
+        return
     sparse = isinstance(values, Tensor) and "sparse" in str(values.layout)
     if sparse or hasattr(values, "toarray"):
         kind = values.layout if isinstance(values, Tensor) else type(values).__name__

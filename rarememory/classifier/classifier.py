@@ -1173,13 +1173,15 @@ class MemoryClassifier(LockedModule):
     ) -> list[Label]:
         """The label of each row, one of those asked about, or `unknown`."""
         with self.lock.reading():
-            ids = self._class_ids(among)
-            evidence = self.reader.read(
-                self.memory, self.ensembler, features, raw, None if among is None else ids
-            )
+            memory, ensembler = self.memory, self.ensembler
+            if among is None:
+                found = self.reader.decide(memory, ensembler, features, raw, self._class_ids)
+            else:
+                ids = self._class_ids(among)
+                evidence = self.reader.read(memory, ensembler, features, raw, ids)
+                found = ensembler.decide(evidence, ids)
             return [
-                self.unknown if number == EMPTY else self._book.label(number)
-                for number in self.ensembler.decide(evidence, ids)
+                self.unknown if number == EMPTY else self._book.label(number) for number in found
             ]
 
     def _class_ids(self, among: Iterable[Any] | None = None) -> Tensor:

@@ -164,21 +164,25 @@ class Discriminant:
         None for many rows, for a gradient, for a row without a length that float32 can divide by,
         and where the library cannot read these tensors.
         """
-        batch, given = len(features), self._arguments
-        fits = batch <= _FEW and features.shape[1:] == self.mean.shape
         wants_gradient = features.requires_grad and torch.is_grad_enabled()
-        if not (fits and given and is_supported(features)) or wants_gradient:
+        if wants_gradient or self.few is None or not self.reads_as_few(features):
             return None
-        logits = empty_output(batch, len(self.bias), dtype=torch.float32)
+        logits = empty_output(len(features), len(self.bias), dtype=torch.float32)
         unsafe = library().rarememory_discriminate(
-            *(features.data_ptr(), *features.shape, *given[0], len(self.bias)),
+            *(features.data_ptr(), *features.shape, *self.few.arguments, None, len(self.bias)),
             *(torch.get_num_threads(), logits.data_ptr()),
         )
         return None if unsafe else logits
 
+    def reads_as_few(self, features: Tensor) -> bool:
+        """Whether these are few, as wide as keys, and lie where the library can read them."""
+        shape = features.shape
+        few = len(shape) == 2 and shape[1] == len(self.mean) and shape[0] <= _FEW
+        return few and is_supported(features)
+
     @cached_property
-    def _arguments(self) -> tuple[list[Any], list[Tensor | None]] | None:
-        """All that the library reads beside features, and the tensors; None if it cannot."""
+    def few(self) -> "Arguments | None":
+        """What the library reads of this; None if it cannot."""
         dim, axes = self.metric.shape
         precision = self.found.precision if axes < dim else None
         parts = [self.mean, self.center, self.metric, precision]
@@ -189,10 +193,17 @@ class Discriminant:
         mean, center, metric, precise, *linear = [
             None if part is None else part.data_ptr() for part in kept
         ]
-        return [mean, center, metric, axes, precise, self.found.outside, *linear], kept
+        return Arguments([mean, center, metric, axes, precise, self.found.outside, *linear], kept)
 
     def _centred(self, features: Tensor) -> Tensor:
         return normalize(features.to(self.mean.dtype), dim=1) - self.mean
+
+
+class Arguments(NamedTuple):
+    """Arguments of a kernel from `mean` to `more`, and the tensors that they point into."""
+
+    arguments: list[Any]
+    tensors: list[Tensor | None]
 
 
 def fit_discriminant(

@@ -91,10 +91,14 @@ class Ensembler(nn.Module):
         """The integer of the likeliest class of each row, one of `ids`; EMPTY if it is unknown."""
         weights, classes = self.blend_weights, self._classes(ids)
         z, best = blend.likeliest(evidence, weights, classes)
-        if not host_may_read(self.threshold) or self.threshold.item() > -torch.inf:
+        if not self.accepts_all():
             known = openset.familiarity(evidence, weights, classes, z) > self.threshold
             best = best.where(known, len(ids))
         return [classes.integers[column] for column in best.tolist()]
+
+    def accepts_all(self) -> bool:
+        """Whether there is no threshold, so far as the host may know without a wait."""
+        return host_may_read(self.threshold) and self.threshold.item() == -torch.inf
 
     def fit_threshold(
         self,

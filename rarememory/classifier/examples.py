@@ -143,6 +143,15 @@ def input_batches(
         dims: dimensions of one example, if they are known.
         progress: whether to show a progress bar.
     """
+    if isinstance(inputs, Tensor):
+        # As below, in a tenth of the time.
+        check_dense(inputs)
+        if inputs.shape[:1] == (0,):
+            return False, iter(())
+        single = inputs.dim() == dims
+        batch = inputs.unsqueeze(0) if single else inputs
+        check_dims(batch, dims)
+        return single, iter((batch,))
     single = False
     if is_loader(inputs):
         bar = iter(progress_bar(inputs, unit="batch", show=progress))

@@ -90,14 +90,15 @@ class FeatureExtractor(nn.Module):
             ValueError: there are more or fewer features than examples.
         """
         with evaluation_mode(self.model):
-            parts = [self(to_device(part, like)) for part in split_batch(inputs, batch_size)]
-        features = torch.cat([features for features, _ in parts])
+            parts = [
+                _copied(*self(to_device(part, like))) for part in split_batch(inputs, batch_size)
+            ]
+        features, logits = parts[0] if len(parts) == 1 else _joined(parts)
         if len(features) != count_examples(inputs):
             raise ValueError(
                 f"the model makes {len(features)} features of {count_examples(inputs)} examples"
             )
-        logits = [logits for _, logits in parts if logits is not None]
-        return features, torch.cat(logits) if logits else None
+        return features, logits
 
     def first_parameter(self) -> nn.Parameter | None:
         """The first of `parameters()`, in a tenth of the time; None where there is none."""
@@ -153,6 +154,16 @@ class FeatureExtractor(nn.Module):
         head = next((call for call in heads if call.name == self.at), heads[-1])
         self.at, self.guessed = head.name, False
         return head.features, output
+
+
+def _copied(features: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Copies: a model may write all that it returns into one tensor, call after call."""
+    return features.clone(), None if logits is None else logits.clone()
+
+
+def _joined(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    logits = [logits for _, logits in parts if logits is not None]
+    return torch.cat([features for features, _ in parts]), torch.cat(logits) if logits else None
 
 
 def _no_head(model: str, at: str | None, search: HeadSearch, output: Tensor) -> str:

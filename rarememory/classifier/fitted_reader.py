@@ -4,7 +4,8 @@
 of a host are weighed against new ones.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Int64
@@ -14,8 +15,10 @@ from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
-from rarememory.classifier.blend import Evidence
+from rarememory.classifier.blend import Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
+from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.few_queries import FewQueries
 from rarememory.classifier.gaussian import (
     GaussianDiscriminant,
     fit_gaussian,
@@ -95,6 +98,23 @@ class FittedReader(Reader):
                 f"{penalty}"
             )
         return FittedReader(Settings(**{**self.settings, **settings}))  # type: ignore[arg-type]
+
+    def decide(
+        self,
+        memory: Memory,
+        ensembler: Ensembler,
+        features: Tensor,
+        outputs: Tensor | None,
+        find_ids: Callable[[], Int64[Tensor, " classes"]],
+    ) -> list[int]:
+        """As any reader, and few queries in less time."""
+        if memory.projection is None and ensembler.accepts_all():
+            fitted = self._of(memory, ensembler.host_ids)
+            few = fitted.few_queries(find_ids, ensembler.host_ids)
+            found = None if few is None else few.decide(features, outputs, ensembler.weights)
+            if found is not None:
+                return found
+        return super().decide(memory, ensembler, features, outputs, find_ids)
 
     def evidence(
         self,
@@ -210,6 +230,8 @@ class _Fitted:
         settings: Settings,
     ) -> None:
         self.keys, self.values = keys, values
+        # False until it is asked for.
+        self._few_queries: FewQueries | Literal[False] | None = False
         # Where the host would have to wait for them, it never asks.
         self.slots = slots.tolist() if host_may_read(slots) else []
         self.classes, self.places, counts = values.unique(return_inverse=True, return_counts=True)
@@ -283,6 +305,21 @@ class _Fitted:
             return None
         logits = self.discriminant.logits_of_few(features)
         return None if logits is None else logits + self.offsets
+
+    def few_queries(
+        self, find_ids: Callable[[], Int64[Tensor, " classes"]], host_ids: Tensor
+    ) -> FewQueries | None:
+        """What decides about few queries beside a host of these classes; None if nothing does."""
+        if self._few_queries is False:
+            self._few_queries = self._made_ready(find_ids(), host_ids)
+        return self._few_queries
+
+    def _made_ready(self, ids: Tensor, host_ids: Tensor) -> FewQueries | None:
+        if not isinstance(self.discriminant, Discriminant) or self.discriminant.few is None:
+            return None
+        # A copy, which nobody changes.
+        classes = Classes(ids, host_ids.clone())
+        return FewQueries(self.discriminant, self.offsets, classes, self.host_score)
 
     def _cosines(self, queries: Tensor) -> Tensor:
         return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T

@@ -1,7 +1,7 @@
 """The interface of a reader: what remembered examples say of a query, as evidence for classes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float, Int64
@@ -53,6 +53,25 @@ class Reader(ABC):
         if among is not None:
             logits = ensembler.logits_among(logits, among)
         return self.evidence(memory, host_ids, features, logits, among)
+
+    def decide(
+        self,
+        memory: Memory,
+        ensembler: Ensembler,
+        features: Tensor,
+        outputs: Tensor | None,
+        find_ids: Callable[[], Int64[Tensor, " classes"]],
+    ) -> list[int]:
+        """The integer of the likeliest class of each row, as `Ensembler.decide` finds it.
+
+        Args:
+            memory: to ask.
+            ensembler: weighs its evidence against that of the host.
+            features: of the model.
+            outputs: its logits, if it is a host.
+            find_ids: gives the integers of all classes.
+        """
+        return ensembler.decide(self.read(memory, ensembler, features, outputs), find_ids())
 
     @abstractmethod
     def evidence(

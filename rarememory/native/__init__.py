@@ -142,7 +142,7 @@ _SIGNATURES = {
         *(_pointer, _pointer),  # mean, center
         *(_pointer, _integer, _pointer, ctypes.c_float),  # metric, axes, precision, outside
         *(_pointer, _pointer, _pointer, _pointer),  # weights, bias, change, more
-        *(_integer, _count, _pointer),  # classes, threads, logits
+        *(_pointer, _integer, _count, _pointer),  # offsets, classes, threads, logits
     ],
     "blend": [
         *(_pointer, _integer, _integer),  # scores, batch, k
@@ -153,6 +153,16 @@ _SIGNATURES = {
         *(_integer, ctypes.c_float),  # classes, nothing
         *(_count, _pointer, _pointer),  # threads, z, likeliest
     ],
+    "decide": [
+        *(_pointer, _integer, _integer),  # features, batch, dim
+        *(_pointer, _pointer),  # logits, blend
+        *(_pointer, _pointer),  # mean, center
+        *(_pointer, _integer, _pointer, ctypes.c_float),  # metric, axes, precision, outside
+        *(_pointer, _pointer, _pointer, _pointer),  # weights, bias, change, more
+        *(_pointer, _integer, _pointer),  # offsets, k, columns
+        *(_integer, _pointer, ctypes.c_float),  # n_host, host_columns, found
+        *(_integer, ctypes.c_float, _count, _pointer),  # classes, nothing, threads, likeliest
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim
@@ -162,8 +172,8 @@ _SIGNATURES = {
 }
 _RETURNS = dict.fromkeys(
     (
-        *("nearest_coded", "normalize", "discriminate", "read", "read_pair", "write_at_once"),
-        *("read_each", "read_pair_each", "write_each"),
+        *("nearest_coded", "normalize", "discriminate", "decide", "read", "read_pair"),
+        *("write_at_once", "read_each", "read_pair_each", "write_each"),
     ),
     _integer,
 )

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "calls.h"
 #include "parallel.h"
 #include "vectors.h"
 

@@ -6,6 +6,22 @@
 
 #include "kernels.h"
 
+extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
+                                 const int64_t* columns, int64_t stride, const float* logits,
+                                 int64_t n_host, const int64_t* host_columns,
+                                 const float* temperature, const float* host_score, float found,
+                                 const float* host_weight, const float* host_bias, int64_t classes,
+                                 float nothing, int threads, float* z, int64_t* likeliest);
+
+extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
+                                           const float* mean, const float* center,
+                                           const float* metric, int64_t axes,
+                                           const float* precision, float outside,
+                                           const float* weights, const float* bias,
+                                           const float* change, const float* more,
+                                           const float* offsets, int64_t classes, int threads,
+                                           float* logits);
+
 extern "C" void rarememory_mark(const int64_t* values, int64_t slots, const int64_t* labels,
                                 int64_t count, const bool* mask, int threads, bool* marks);
 

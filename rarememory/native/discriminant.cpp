@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "calls.h"
 #include "parallel.h"
 #include "vectors.h"
 
@@ -39,14 +40,17 @@ void add_product(const float* x, const float* matrix, int64_t rows, int64_t colu
 
 }  // namespace
 
-/// Without `precision` the axes cover every direction, and without `change` nothing was refined. 0, or
-/// UNSAFE where features have no length that this can divide by.
+/// Without `precision` the axes cover every direction, and without `change` nothing was refined; the
+/// offsets of the classes are added last, where there are any. 0, or UNSAFE where features have no
+/// length that this can divide by.
 extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
                                            const float* mean, const float* center,
-                                           const float* metric, int64_t axes, const float* precision,
-                                        float outside, const float* weights, const float* bias,
-                                           const float* change, const float* more, int64_t classes,
-                                        int threads, float* logits) {
+                                           const float* metric, int64_t axes,
+                                           const float* precision, float outside,
+                                           const float* weights, const float* bias,
+                                           const float* change, const float* more,
+                                           const float* offsets, int64_t classes, int threads,
+                                           float* logits) {
     std::vector<double> lengths(batch);
     for (int64_t row = 0; row < batch; ++row) {
         lengths[row] = std::sqrt(squares(features + row * dim, dim));
@@ -70,14 +74,17 @@ extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch,
         float* base = logits + number * classes;
         std::copy_n(bias, classes, base);
         add_product(row.data(), weights, axes, classes, base);
-        if (!change) return;
-        refined.assign(base, base + classes);
-        for (int64_t i = 0; i < classes; ++i) refined[i] += more[i];
-        add_product(row.data(), change, axes, classes, refined.data());
-        // The greatest stays as great as it was.
-        const float level = *std::max_element(base, base + classes) -
-                            *std::max_element(refined.begin(), refined.end());
-        for (int64_t i = 0; i < classes; ++i) base[i] = refined[i] + level;
+        if (change) {
+            refined.assign(base, base + classes);
+            for (int64_t i = 0; i < classes; ++i) refined[i] += more[i];
+            add_product(row.data(), change, axes, classes, refined.data());
+            // The greatest stays as great as it was.
+            const float level = *std::max_element(base, base + classes) -
+                                *std::max_element(refined.begin(), refined.end());
+            for (int64_t i = 0; i < classes; ++i) base[i] = refined[i] + level;
+        }
+        if (offsets)
+            for (int64_t i = 0; i < classes; ++i) base[i] += offsets[i];
     });
     return 0;
 }

@@ -232,6 +232,15 @@ def test_examples_of_several_shapes_are_refused():
         bare().predict(np.array(["2024-01-01"], dtype="datetime64[D]"))
 
 
+@pytest.mark.parametrize("array", [torch.tensor, np.array], ids=["torch", "numpy"])
+def test_a_batch_of_examples_of_other_dimensions_is_refused(array):
+    classifier = bare()
+    classifier.learn(at(0, 90), ["kea", "weka"])
+    for inputs in (2.0, [[[1.0, 0.0]]]):
+        with pytest.raises(ValueError, match="one example has 1 dimensions here, and a batch 2"):
+            classifier.predict(array(inputs))
+
+
 def test_sparse_inputs_are_refused():
     classifier = bare()
     classifier.learn(at(0, 90), NAMES)

@@ -47,6 +47,23 @@ def test_a_loader_is_answered_as_its_examples_are(loader):
     assert classifier.doctor(loader()) == classifier.doctor(at(*ANGLES))
 
 
+def test_a_model_may_write_all_its_outputs_into_one_tensor():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.outputs = torch.zeros(3, 2)
+
+        def forward(self, inputs):
+            return self.outputs[: len(inputs)].copy_(inputs)
+
+    classifier = MemoryClassifier(InPlace(), host=False, memory=Memory(2, 16), batch_size=3)
+    classifier.learn(at(10, 90, 180), ["kea", "weka", "moa"])
+    loader = DataLoader(at(*ANGLES), batch_size=3)
+    one, other = classifier.predict_proba(loader), classifier.predict_proba(at(*ANGLES))
+    assert torch.allclose(one.values, other.values)
+    assert classifier.predict(at(*ANGLES)) == ["kea", "kea", "weka", "weka", "moa", "moa", "moa"]
+
+
 def test_a_loader_is_answered_as_it_comes_and_not_gathered_first():
     said = []
 

@@ -92,6 +92,17 @@ def test_a_user_thread_may_call_the_model_meanwhile():
     assert sum(in_threads(wrong)) == 0
 
 
+def test_evaluation_reaches_parts_that_are_shared_and_those_beside_parts_that_are_none():
+    shared = nn.Dropout()
+    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared, nn.Dropout()))
+    model[0].register_module("none", None)
+    model.insert(0, nn.Module())
+    model[0].register_module("none", None)
+    with evaluation_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.modules())
+
+
 def test_evaluation_ends_for_all_at_the_end_of_the_last_block():
     model = network().train()
     model[1].eval()

@@ -4,12 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from rarememory import EMPTY, Memory, native, wrap
+from rarememory import EMPTY, Memory, MemoryClassifier, native, wrap
 from rarememory.classifier import blend
 from rarememory.classifier.blend import EXCLUDED, FOUND, BlendWeights, Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.few_queries import FewQueries
+from rarememory.classifier.label_book import LabelBook
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 
@@ -120,6 +124,88 @@ def test_what_is_not_read_in_one_call_is_left_to_torch():
     assert found.logits_of_few(few) is None and found.logits(few).requires_grad
     with torch.no_grad():
         assert found.logits_of_few(few) is not None
+
+
+def in_two_steps(classifier: MemoryClassifier, queries: Tensor) -> list[object]:
+    """The answers to few queries by what the reader says and what the ensembler makes of it."""
+    memory, ensembler, book = classifier.memory, classifier.ensembler, classifier._book
+    ids = book.present(memory.values, ensembler.host_ids)
+    classes, answers = Classes(ids, ensembler.host_ids), []
+    for few in queries.split(4):
+        evidence = classifier.reader.read(memory, ensembler, *classifier.extractor(few))
+        z, best = blend.likeliest(evidence, ensembler.blend_weights, classes)
+        assert torch.equal(z[:, :-1].argmax(1), best)
+        answers += [book.label(number) for number in ids[best].tolist()]
+    return answers
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("not in one call")
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 2**20),
+    n_host=st.sampled_from([0, 2, 6]),
+    shots=st.integers(1, 3),
+    host_bias=st.sampled_from([0.0, 2.0, -2.0]),
+)
+@torch.no_grad()
+def test_few_queries_are_decided_in_one_call(seed, n_host, shots, host_bias):
+    torch.manual_seed(seed)
+    model = torch.nn.Linear(6, n_host) if n_host else torch.nn.Identity()
+    classifier = wrap(model, host=n_host > 0, memory=Memory(6, 64))
+    learnt = torch.randn(4 * shots, 6)
+    classifier.learn(learnt, ["kea", "weka", 0 if seed % 2 else "7", 1] * shots)
+    classifier.ensembler.weights[3] = host_bias
+    queries = learnt.repeat(3, 1) + torch.randn(12 * shots, 6)
+    expected = in_two_steps(classifier, queries)
+    assert classifier.predict(queries[0]) == expected[0]
+    fitted = classifier.reader._of(classifier.memory, classifier.ensembler.host_ids)
+    with pytest.MonkeyPatch.context() as patch:
+        if isinstance(fitted.discriminant, Discriminant):
+            patch.setattr(Ensembler, "decide", refuse)
+            patch.setattr(LabelBook, "present", refuse)
+        assert [classifier.predict(query) for query in queries] == expected
+        assert classifier.predict(queries[:4]) == expected[:4]
+    # Weights are read at each question, also where torch does not count their change.
+    classifier.ensembler.weights.data[3] = 30.0
+    answers = [classifier.predict(query) for query in queries]
+    assert answers == in_two_steps(classifier, queries)
+    assert not n_host or {*answers} <= {*range(n_host)}
+
+
+@torch.no_grad()
+def test_what_one_call_cannot_decide_is_decided_in_two_steps():
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Linear(6, 5), memory=Memory(6, 64))
+    learnt = torch.randn(40, 6)
+    classifier.learn(learnt, ["kea", "weka", 0, 1] * 10)
+    answers = [classifier.predict(query) for query in learnt]
+    # More rows than are few, and a threshold that not all reach.
+    assert {*answers} >= {"kea", "weka", 1} and classifier.predict(learnt) == answers
+    familiar = classifier.familiarity(learnt)
+    classifier.ensembler.threshold.copy_(familiar.median())
+    known = [classifier.predict(query) != classifier.unknown for query in learnt]
+    assert known == (familiar > familiar.median()).tolist()
+    classifier.ensembler.threshold.fill_(-torch.inf)
+    classifier.forget(1)
+    answers = [classifier.predict(query) for query in learnt]
+    assert 1 not in answers and answers == in_two_steps(classifier, learnt)
+
+
+def test_one_call_decides_about_few_rows_of_floats_only():
+    classes = Classes(torch.tensor([0, 3, 7]), torch.tensor([3, 0]))
+    found = fit_discriminant(torch.eye(4), torch.tensor([3, 3, 7, 7]))
+    few, weights = FewQueries(found, torch.zeros(2), classes, 0.8), torch.tensor([1.0, 9.0, 1, 0])
+    features, outputs = torch.eye(4)[:1], torch.ones(1, 2)
+    assert few.decide(features, outputs, weights) in ([0], [3])
+    strange = torch.ones(1, 4)[:, ::2]
+    for bad in (None, outputs[:, :1], outputs.double(), strange):
+        assert few.decide(features, bad, weights) is None
+    for bad in (features.double(), features[:, :3], features.repeat(5, 1), 0 * features):
+        assert few.decide(bad, torch.ones(len(bad), 2), weights) is None
+    assert few.decide(features, outputs, weights.double()) is None
 
 
 @pytest.mark.parametrize("labels", [["kea", "weka", 7, 8, 9], ["kea", 0, 1, "weka", "7"]])
