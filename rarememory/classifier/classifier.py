@@ -401,7 +401,7 @@ class MemoryClassifier(LockedModule):
             check_labels(batch.labels, self.unknown)
             if batch.labels:
                 dims = examples.example_dims(batch.inputs)
-                if self.memory.values.max() == EMPTY:
+                if self.memory.values.max().item() == EMPTY:
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
                 with examples.one_label_named(inputs, labels):

@@ -25,7 +25,9 @@ def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
         >>> norms_of(torch.tensor([[3.0, 4.0], [3e38, 3e38]]))
         tensor([5.0000e+00, 1.0000e+15])
     """
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    wide = features
+    if features.dtype != torch.float32:
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
     norms: Tensor = torch.linalg.vector_norm(wide, dim=1).clamp(_SHORTEST, _LONGEST)
     return norms
 

@@ -61,6 +61,7 @@ from rarememory.memory.usage import Usage
 
 SLOT_BUFFERS: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
 """The buffers of every memory with an entry for each slot, by what an empty slot holds."""
+_FILLED_BY_WRITES = SLOT_BUFFERS.keys() | SEEN.keys()
 
 
 class Memory(nn.Module):
@@ -391,7 +392,7 @@ class Memory(nn.Module):
 
     def _fill(self, slots: Tensor, inserted: Tensor | bool) -> None:
         """Reset own entries of the slots that rows have been put into."""
-        own = self._slot_fills.keys() - SLOT_BUFFERS - SEEN.keys()
+        own = self._slot_fills.keys() - _FILLED_BY_WRITES
         if own:
             filled = slots if inserted is True else slots[inserted]
             for name in own:

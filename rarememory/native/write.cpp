@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <memory>
+#include <numeric>
 
 #include "calls.h"
 #include "vectors.h"
@@ -34,6 +35,9 @@ class EvictionList {
 
     /// Below this, or at it and later, a slot comes too late.
     double least() const { return full() ? best_.back().priority : -INFINITE; }
+
+    /// Whether no later slot can come first: as many empty ones are found as are asked for.
+    bool done() const { return least() == INFINITE; }
 
     /// Slots come in ascending order.
     void offer(double priority, int64_t slot) {
@@ -80,13 +84,17 @@ double product(double a, double b) {
 
 /// Rows of a batch in an order that depends on what they are, not on where they stand.
 std::vector<int64_t> own_order(Rows queries, const int64_t* labels) {
+    std::vector<int64_t> rows(queries.count);
+    std::iota(rows.begin(), rows.end(), 0);
+    std::stable_sort(rows.begin(), rows.end(),
+                     [&](int64_t a, int64_t b) { return labels[a] < labels[b]; });
+    auto same = [&](int64_t a, int64_t b) { return labels[a] == labels[b]; };
+    if (std::adjacent_find(rows.begin(), rows.end(), same) == rows.end()) return rows;
     std::vector<double> fingerprints(queries.count), waves(queries.dim);
     for (int64_t d = 0; d < queries.dim; ++d) waves[d] = std::cos(double(d + 1));
     for (int64_t row = 0; row < queries.count; ++row)
         for (int64_t d = 0; d < queries.dim; ++d)
             fingerprints[row] += queries[row][d] * waves[d];
-    std::vector<int64_t> rows(queries.count);
-    for (int64_t row = 0; row < queries.count; ++row) rows[row] = row;
     std::sort(rows.begin(), rows.end(), [&](int64_t a, int64_t b) {
         if (labels[a] != labels[b]) return labels[a] < labels[b];
         if (fingerprints[a] != fingerprints[b]) return fingerprints[a] < fingerprints[b];
@@ -118,7 +126,7 @@ extern "C" void rarememory_evict(const double* priorities, const int64_t* values
     EvictionList best(keep, kept, count);
     best.begin_with(chosen_priorities, chosen);
     const double most = std::numeric_limits<double>::max();
-    for (int64_t i = 0; i < size; ++i) {
+    for (int64_t i = 0; i < size && !best.done(); ++i) {
         if (values[i] == EMPTY) best.offer(INFINITE, first + i);
         else if (std::isnan(priorities[i])) best.offer(0.0, first + i);
         else best.offer(std::clamp(priorities[i], -most, most), first + i);
@@ -136,7 +144,7 @@ extern "C" void rarememory_evict_oldest(const int64_t* values, const int64_t* wr
     EvictionList best(keep, kept, count);
     const double reach = std::abs(noise_weight);
     auto weighted_age = [&](int64_t when) { return product(age_weight, double(clock - when)); };
-    for (int64_t first = 0; first < size; first += AGES) {
+    for (int64_t first = 0; first < size && !best.done(); first += AGES) {
         const int64_t end = std::min(first + AGES, size);
         int64_t oldest = std::numeric_limits<int64_t>::max(), holes = age_weight < 0;
         for (int64_t slot = first; slot < end; ++slot) {
