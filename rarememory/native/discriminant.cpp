@@ -13,19 +13,6 @@ namespace {
 
 constexpr double SHORTEST = 1e-12;  // a shorter vector is not lengthened, as in torch
 
-/// The sum of x[i]² times a weight, in doubles.
-template <class Weight>
-double squares(const float* x, int64_t count, Weight weight) {
-    double sums[8] = {}, sum = 0;
-    for (int64_t i = 0; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
-    for (double part : sums) sum += part;
-    return sum;
-}
-
-double squares(const float* x, int64_t count) {
-    return squares(x, count, [](int64_t) { return 1.0; });
-}
-
 /// x / length - origin.
 void divide(const float* x, double length, const float* origin, int64_t dim, float* to) {
     const float divisor = float(length);
@@ -53,21 +40,21 @@ extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch,
                                            float* logits) {
     std::vector<double> lengths(batch);
     for (int64_t row = 0; row < batch; ++row) {
-        lengths[row] = std::sqrt(squares(features + row * dim, dim));
+        lengths[row] = std::sqrt(sum_of_squares(features + row * dim, dim));
         if (!is_safe(lengths[row])) return UNSAFE;
     }
     threads = worth(threads, batch, dim, axes);
     for_each(batch, threads, [&](int64_t number) {
         std::vector<float> x(dim), row(axes), refined;
         divide(features + number * dim, lengths[number], mean, dim, x.data());
-        const double centred = std::max(std::sqrt(squares(x.data(), dim)), SHORTEST);
+        const double centred = std::max(std::sqrt(sum_of_squares(x.data(), dim)), SHORTEST);
         divide(x.data(), centred, center, dim, x.data());
         add_product(x.data(), metric, dim, axes, row.data());
-        double length = squares(row.data(), axes);
+        double length = sum_of_squares(row.data(), axes);
         if (precision) {
             const double along =
-                squares(row.data(), axes, [&](int64_t i) { return 1.0 / precision[i]; });
-            length += outside * std::max(squares(x.data(), dim) - along, 0.0);
+                sum_of_squares(row.data(), axes, [&](int64_t i) { return 1.0 / precision[i]; });
+            length += outside * std::max(sum_of_squares(x.data(), dim) - along, 0.0);
         }
         const float scale = float(1 / std::sqrt(std::max(length, SHORTEST)));
         for (float& number : row) number *= scale;

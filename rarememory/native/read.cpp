@@ -14,11 +14,7 @@ namespace {
 /// q / |q|, with a length that is summed in doubles and rounded once; whether all have a safe one.
 bool normalize(Rows queries, float* units, float* lengths = nullptr) {
     for (int64_t row = 0; row < queries.count; ++row, units += queries.dim) {
-        double sums[8] = {}, sum = 0;
-        for (int64_t d = 0; d < queries.dim; ++d)
-            sums[d % 8] += double(queries[row][d]) * queries[row][d];
-        for (double part : sums) sum += part;
-        const float length = float(std::sqrt(sum));
+        const float length = float(std::sqrt(sum_of_squares(queries[row], queries.dim)));
         if (!is_safe(length)) return false;
         for (int64_t d = 0; d < queries.dim; ++d) units[d] = queries[row][d] / length;
         if (lengths) lengths[row] = length;

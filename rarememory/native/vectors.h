@@ -179,6 +179,19 @@ inline float exact_score(const float* query, const float* key, int64_t dim) {
     return score;
 }
 
+/// The sum of x[i]² times a weight: eight sums in doubles, the same everywhere.
+template <class Weight>
+inline double sum_of_squares(const float* x, int64_t count, Weight weight) {
+    double sums[8] = {}, sum = 0;
+    for (int64_t i = 0; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
+    for (double part : sums) sum += part;
+    return sum;
+}
+
+inline double sum_of_squares(const float* x, int64_t count) {
+    return sum_of_squares(x, count, [](int64_t) { return 1.0; });
+}
+
 inline bool finite(const float* numbers, int64_t count) {
     bool all_finite = true;
     for (int64_t i = 0; i < count; ++i) all_finite &= numbers[i] - numbers[i] == 0;
