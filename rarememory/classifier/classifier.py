@@ -396,17 +396,17 @@ class MemoryClassifier(LockedModule):
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None
     ) -> Iterator[LabelledFeatures]:
         for batch in examples.labelled_batches(inputs, labels, refs, progress):
+            check_labels(batch.labels, self.unknown)
             with examples.one_label_named(inputs, labels):
                 examples.check_dims(batch.inputs, self._example_dims)
-            check_labels(batch.labels, self.unknown)
-            if batch.labels:
-                dims = examples.example_dims(batch.inputs)
+                if not batch.labels:
+                    continue
                 if self.memory.values.max().item() == EMPTY:
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
-                with examples.one_label_named(inputs, labels):
-                    features, _ = self._extract(batch.inputs)
-                yield LabelledFeatures(features, batch.labels, batch.refs, dims)
+                features, _ = self._extract(batch.inputs)
+            dims = examples.example_dims(batch.inputs)
+            yield LabelledFeatures(features, batch.labels, batch.refs, dims)
 
     @torch.no_grad()
     def whiten(

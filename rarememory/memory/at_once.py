@@ -185,14 +185,12 @@ def _pair(
     of_each = batch // math.prod(memories)
     if not 0 < of_each <= _MOST_ROWS:
         return None
-    slots, scores = values.new_empty((batch, 2)), keys.new_empty((batch, 2))
-    units, found, loss = (
-        keys.new_empty((batch, key_dim)),
-        torch.empty_like(slots),
-        keys.new_empty(memories),
-    )
-    slopes, gradient = torch.empty_like(scores), torch.empty_like(units)
-    found_keys = keys.new_empty((batch, 2, key_dim))
+    slots = native.empty_output(batch, 2, dtype=torch.int64)
+    scores = native.empty_output(batch, 2, dtype=torch.float32)
+    units = native.empty_output(batch, key_dim, dtype=torch.float32)
+    found_keys = native.empty_output(batch, 2, key_dim, dtype=torch.float32)
+    loss = native.empty_output(*memories, dtype=torch.float32)
+    found, slopes, gradient = map(torch.empty_like, (slots, scores, units))
     kernels = native.library()
     read_pair = kernels.rarememory_read_pair_each if memories else kernels.rarememory_read_pair
     failed = read_pair(
