@@ -2,20 +2,25 @@
 
     python -m benchmarks.generalised --data <folder>
 
-Without --data Omniglot is downloaded through torchvision. The host is trained first (a quarter of
-an hour on two cores); later a rival fine-tunes all of it (as long again). Both write checkpoints
-into runs/: after Ctrl-C the same command resumes.
+Without --data Omniglot is downloaded through torchvision. The host is trained first (an hour of one
+core); later a rival fine-tunes all of it (as long again). Both write checkpoints into runs/, and
+every method its accuracies: after Ctrl-C the same command resumes.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks import results
+from benchmarks.cache import CellCache
 from benchmarks.generalised.drawings import (
     FIT,
     NEW_TEST,
@@ -35,6 +40,7 @@ from benchmarks.results import percent
 from benchmarks.runner import Benchmark, Run, print_figures, print_table
 from rarememory.classifier.feature_extractor import FeatureExtractor
 from rarememory.data import Characters
+from rarememory.evaluation import Accuracy
 
 SHOTS = (1, 5)
 BENCHMARK = Benchmark("benchmarks.generalised", __doc__)
@@ -52,60 +58,93 @@ def main(run: Run) -> None:
     classes = read(options.data, options.seed)
     checkpoint = Path(f"runs/generalised_{options.epochs}_{options.seed}.pt")
     host = trained_host(classes.old, checkpoint, epochs=options.epochs, seed=options.seed)
-    figures = open_set(host, classes, options.seed)
+    tried = options.epochs, options.tuning, options.seed
+    cells = CellCache(results.RUNS, "generalised", results.device(), *tried)
+    figures = cells.get("openset")
+    if figures is None:
+        figures = open_set(host, classes, options.seed)
+        cells.put("openset", figures)
     print_figures(figures)
     for shots in SHOTS:
-        figures |= _of_shots(host, classes, shots, options)
+        figures |= _of_shots(host, classes, shots, options, cells)
     run.write("generalised", figures, host_epochs=options.epochs, tuning_epochs=options.tuning)
 
 
 def _of_shots(
-    host: nn.Module, classes: Classes, shots: int, options: argparse.Namespace
+    host: nn.Module, classes: Classes, shots: int, options: argparse.Namespace, cells: CellCache
 ) -> dict[str, float]:
     """The figures of the memory and all rivals, from so many examples of each new class."""
-    rehearsal = _task(host, classes.old, classes.rehearsal, shots, FIT, FIT)
-    task = _task(host, classes.old, classes.new, shots, TEST, NEW_TEST)
+    tasks = Tasks(host, classes, shots)
+    methods: dict[str, Callable[[], tuple[Accuracies, float]]] = {
+        **{name: partial(_with_memory, tasks, **found) for name, found in MEMORIES.items()},
+        **{name: partial(_with_rival, tasks, name) for name in RIVALS},
+        "tuned_all": partial(_tuned, tasks, options),
+    }
     rows: dict[str, Accuracies] = {}
     seconds: dict[str, float] = {}
-    for name, settings in MEMORIES.items():
-        rows[name], seconds[name] = _with_memory(host, classes, shots, task, **settings)
-    for name, (rival, grid) in RIVALS.items():
-        numbers = chosen(rival, rehearsal, grid)
-        print(f"{name}: {numbers}")
-        begin = time.process_time()
-        scores = rival(task, **numbers)
-        seconds[name] = time.process_time() - begin
-        rows[name] = measured(scores, task)
-    name = "tuned_all"
-    rows[name], seconds[name] = _tuned(deepcopy(host), classes, shots, task, options)
+    for name, measure in methods.items():
+        cell = cells.get(f"{shots}shot_{name}")
+        if cell is None:
+            cell = measure()
+            cells.put(f"{shots}shot_{name}", cell)
+        (old, new), seconds[name] = cell
+        rows[name] = Accuracies(Accuracy(*old), Accuracy(*new))
     columns = ["", "old", "new", "harmonic mean", "seconds"]
     lines = [(n, row.old, row.new, row.harmonic, f"{seconds[n]:.1f}") for n, row in rows.items()]
     print_table(columns, lines, f"{shots} examples a class")
     return _figures(f"generalised.{shots}shot", rows, seconds)
 
 
-def _with_memory(
-    host: nn.Module, classes: Classes, shots: int, task: Task, **settings: bool
-) -> tuple[Accuracies, float]:
-    classifier = prepared(host, classes, shots, **settings)
-    examples = drawn(classes.new, slice(0, shots))
+@dataclass(frozen=True)
+class Tasks:
+    """What there is to learn and to answer, from so many examples of each new class."""
+
+    host: nn.Module
+    classes: Classes
+    shots: int
+
+    @cached_property
+    def rehearsal(self) -> Task:
+        """With classes that are not measured, to choose by."""
+        classes = self.classes
+        return _task(self.host, classes.old, classes.rehearsal, self.shots, FIT, FIT)
+
+    @cached_property
+    def final(self) -> Task:
+        """That is measured."""
+        classes = self.classes
+        return _task(self.host, classes.old, classes.new, self.shots, TEST, NEW_TEST)
+
+
+def _with_memory(tasks: Tasks, **settings: bool) -> tuple[Accuracies, float]:
+    classes, final = tasks.classes, tasks.final
+    classifier = prepared(tasks.host, classes, tasks.shots, **settings)
+    examples = drawn(classes.new, slice(0, tasks.shots))
     seconds = learn_seconds(classifier, examples, settings.get("average", False))
     queries = drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
     answers = predicted(classifier, queries, _numbers(classes.old, classes.new))
-    return accuracies(answers, task.queries.classes, task.n_old), seconds
+    return accuracies(answers, final.queries.classes, final.n_old), seconds
 
 
-def _tuned(
-    host: nn.Module, classes: Classes, shots: int, task: Task, options: argparse.Namespace
-) -> tuple[Accuracies, float]:
+def _with_rival(tasks: Tasks, name: str) -> tuple[Accuracies, float]:
+    rival, grid = RIVALS[name]
+    numbers = chosen(rival, tasks.rehearsal, grid)
+    print(f"{name}: {numbers}")
+    begin = time.process_time()
+    scores = rival(tasks.final, **numbers)
+    return measured(scores, tasks.final), time.process_time() - begin
+
+
+def _tuned(tasks: Tasks, options: argparse.Namespace) -> tuple[Accuracies, float]:
+    classes, shots = tasks.classes, tasks.shots
     images = (drawn(classes.old, TRAIN) + drawn(classes.new, slice(0, shots))).images
     checkpoint = Path(f"runs/generalised_{options.epochs}_{options.seed}_{shots}shot.pt")
     numbers = {"epochs": options.tuning, "seed": options.seed}
-    host, seconds = tuned_host(host, images, task, checkpoint, **numbers)
+    host, seconds = tuned_host(deepcopy(tasks.host), images, tasks.final, checkpoint, **numbers)
     with torch.inference_mode():
         queries = drawn(classes.old, TEST) + drawn(classes.new, NEW_TEST)
         scores = torch.cat([host(inputs) for inputs, _ in queries.batches()])
-    return measured(scores, task), seconds
+    return measured(scores, tasks.final), seconds
 
 
 def _task(

@@ -203,3 +203,27 @@ def test_the_whole_benchmark_runs_on_drawn_glyphs(folders, monkeypatch):
     for rate in (1, 5, 10):
         assert 0 <= figures[f"openset.far{rate}.measured"] <= 100
     assert {"openset.auroc.memory", "openset.auroc.max_softmax"} <= figures.keys()
+
+
+@pytest.mark.slow
+def test_what_was_measured_before_an_interrupt_is_not_measured_again(folders, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    def counted(*given, **settings):
+        prepared.append(settings)
+        return prepare(*given, **settings)
+
+    glyphs, prepared, prepare = draw_glyphs(18), [], generalised.prepared
+    parts = [glyphs.select(glyphs.names[part::3]) for part in range(3)]
+    monkeypatch.setattr(host, "resnet18", SmallHost)
+    monkeypatch.setattr(generalised, "read", lambda *_: Classes(*parts))
+    monkeypatch.setattr(generalised, "prepared", counted)
+    with monkeypatch.context() as while_tuning:
+        while_tuning.setattr(generalised, "tuned_host", interrupted)
+        assert generalised.main(["--epochs", "1", "--tuning", "1"]) != 0
+    memories = len(generalised.MEMORIES)
+    assert len(prepared) == memories
+    assert generalised.main(["--epochs", "1", "--tuning", "1"]) == 0
+    assert len(prepared) == 2 * memories
+    assert folders.result("generalised")["figures"]["generalised.1shot.memory.old"] >= 0
