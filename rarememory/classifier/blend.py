@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY
-from rarememory.native import empty_output, is_supported, library
+from rarememory.native import empty_output, is_floats, is_supported, library
 
 FOUND = torch.inf
 """A host score that stands for the one that the reader of the memory finds."""
@@ -177,8 +177,11 @@ def _natively(
     """`likeliest` in one call; None for a gradient, and where the library cannot read these."""
     scores, values, logits, found, _ = evidence
     given = [scores, *weights] if logits is None else [scores, logits, *weights]
+    fits = logits is None or logits.shape == (len(scores), len(classes.host_ids))
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    if wants_gradient or not is_supported(classes.ids, classes.host_ids, *given):
+    if wants_gradient or not fits or not is_floats(*given):
+        return None
+    if not is_supported(classes.ids, classes.host_ids):
         return None
     columns, count = classes.columns(values), len(classes.ids)
     z = empty_output(len(scores), count + 1, dtype=torch.float32)

@@ -33,11 +33,11 @@ from rarememory.classifier.metric import (
     squares_outside,
 )
 from rarememory.classifier.refinement import PENALTY, refined
-from rarememory.native import empty_output, is_supported, library
+from rarememory.native import empty_output, is_floats, is_supported, library
 
 _REFINED = 2**30
 """Multiplications of a refinement's step; beyond them the class means alone answer."""
-_FEW = 4
+FEW = 4
 """Queries up to which the library in C++ is quicker than torch's products."""
 
 
@@ -164,21 +164,17 @@ class Discriminant:
         None for many rows, for a gradient, for a row without a length that float32 can divide by,
         and where the library cannot read these tensors.
         """
+        given, shape = self.few, features.shape
+        fits = shape[1:] == self.mean.shape and shape[0] <= FEW and is_floats(features)
         wants_gradient = features.requires_grad and torch.is_grad_enabled()
-        if wants_gradient or self.few is None or not self.reads_as_few(features):
+        if given is None or not fits or wants_gradient:
             return None
         logits = empty_output(len(features), len(self.bias), dtype=torch.float32)
         unsafe = library().rarememory_discriminate(
-            *(features.data_ptr(), *features.shape, *self.few.arguments, None, len(self.bias)),
+            *(features.data_ptr(), *shape, *given.arguments, None, len(self.bias)),
             *(torch.get_num_threads(), logits.data_ptr()),
         )
         return None if unsafe else logits
-
-    def reads_as_few(self, features: Tensor) -> bool:
-        """Whether these are few, as wide as keys, and lie where the library can read them."""
-        shape = features.shape
-        few = len(shape) == 2 and shape[1] == len(self.mean) and shape[0] <= _FEW
-        return few and is_supported(features)
 
     @cached_property
     def few(self) -> "Arguments | None":

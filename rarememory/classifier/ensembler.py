@@ -97,7 +97,7 @@ class Ensembler(nn.Module):
         return [classes.integers[column] for column in best.tolist()]
 
     def accepts_all(self) -> bool:
-        """Whether there is no threshold, so far as the host may know without a wait."""
+        """Whether there is no threshold, as far as the CPU may know without a wait for a GPU."""
         return host_may_read(self.threshold) and self.threshold.item() == -torch.inf
 
     def fit_threshold(

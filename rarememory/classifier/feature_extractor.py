@@ -158,7 +158,10 @@ class FeatureExtractor(nn.Module):
 
 def _copied(features: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Copies: a model may write all that it returns into one tensor, call after call."""
-    return features.clone(), None if logits is None else logits.clone()
+    rows = torch.contiguous_format
+    return features.clone(memory_format=rows), (
+        None if logits is None else logits.clone(memory_format=rows)
+    )
 
 
 def _joined(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,7 @@
 
 Right after a model has run, the caches of the processor hold its weights, and each of torch's
 operators takes several times as long as it does in a loop. So all that the answer to a query does
-not depend on is made ready when the reader is fitted.
+not depend on is made ready at the first question after a change.
 """
 
 import ctypes
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.blend import EXCLUDED, Classes
-from rarememory.classifier.discriminant import Discriminant
-from rarememory.native import is_supported, library
+from rarememory.classifier.discriminant import FEW, Discriminant
+from rarememory.native import is_floats, is_supported, library
 
 
 class FewQueries:
@@ -43,10 +43,11 @@ class FewQueries:
         classes: Classes,
         host_score: float,
     ) -> None:
-        self._discriminant, self._n_host = discriminant, len(classes.host_ids)
+        self._key_dim, self._n_host = len(discriminant.mean), len(classes.host_ids)
         self._integers = classes.integers
         # What the library reads stays as long as this does.
         self._tensors = offsets, classes.columns(discriminant.classes), classes.host_columns
+        self._discriminant = discriminant
         self._arguments: list[Any] | None = None
         # The logit of a forgotten class of the host is still in its output.
         whole = not (classes.host_ids == EMPTY).any()
@@ -55,6 +56,16 @@ class FewQueries:
             of_memory = [*discriminant.few.arguments, places, len(offsets), columns]
             of_host = [self._n_host, host_columns, host_score]
             self._arguments = [*of_memory, *of_host, len(classes.ids), EXCLUDED]
+
+    @staticmethod
+    def can_read(features: Tensor, outputs: Tensor | None, weights: Tensor) -> bool:
+        """Whether these rows are few, and floats where the library can read them."""
+        if features.dim() != 2 or features.shape[0] > FEW:
+            return False
+        if outputs is None:
+            return is_floats(features, weights)
+        rows = outputs.dim() == 2 and outputs.shape[0] == features.shape[0]
+        return rows and is_floats(features, weights, outputs)
 
     def decide(
         self,
@@ -65,19 +76,17 @@ class FewQueries:
         """The integer of the likeliest class of each row; None if this cannot decide.
 
         Args:
-            features: of the model.
+            features: of the model; all three are such as `can_read` allows.
             outputs: its logits; None without a host.
             weights: of the blend, as in `BlendWeights`.
         """
-        given = [weights] if outputs is None else [weights, outputs]
+        batch, key_dim = features.shape
         n_host = 0 if outputs is None else outputs.shape[1]
-        if self._arguments is None or n_host != self._n_host:
+        if self._arguments is None or (key_dim, n_host) != (self._key_dim, self._n_host):
             return None
-        if not (self._discriminant.reads_as_few(features) and is_supported(*given)):
-            return None
-        best = (ctypes.c_int64 * len(features))()
+        best = (ctypes.c_int64 * batch)()
         unsafe = library().rarememory_decide(
-            *(features.data_ptr(), *features.shape),
+            *(features.data_ptr(), batch, key_dim),
             *(None if outputs is None else outputs.data_ptr(), weights.data_ptr()),
             *(*self._arguments, torch.get_num_threads(), best),
         )

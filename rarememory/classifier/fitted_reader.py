@@ -5,12 +5,13 @@ of a host are weighed against new ones.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rarememory.base.derived import Derived
 from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_bytes
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.base.validation import check_finite, check_positive
@@ -108,10 +109,12 @@ class FittedReader(Reader):
         find_ids: Callable[[], Int64[Tensor, " classes"]],
     ) -> list[int]:
         """As any reader, and few queries in less time."""
-        if memory.projection is None and ensembler.accepts_all():
-            fitted = self._of(memory, ensembler.host_ids)
-            few = fitted.few_queries(find_ids, ensembler.host_ids)
-            found = None if few is None else few.decide(features, outputs, ensembler.weights)
+        weights, host_ids = ensembler.weights, ensembler.host_ids
+        # A subclass may find other evidence.
+        own = type(self) is FittedReader and memory.projection is None
+        if own and FewQueries.can_read(features, outputs, weights) and ensembler.accepts_all():
+            few = self._of(memory, host_ids).few_queries(find_ids, host_ids)
+            found = None if few is None else few.decide(features, outputs, weights)
             if found is not None:
                 return found
         return super().decide(memory, ensembler, features, outputs, find_ids)
@@ -230,8 +233,7 @@ class _Fitted:
         settings: Settings,
     ) -> None:
         self.keys, self.values = keys, values
-        # False until it is asked for.
-        self._few_queries: FewQueries | Literal[False] | None = False
+        self._few: Derived[FewQueries | None] = Derived()
         # Where the host would have to wait for them, it never asks.
         self.slots = slots.tolist() if host_may_read(slots) else []
         self.classes, self.places, counts = values.unique(return_inverse=True, return_counts=True)
@@ -309,16 +311,17 @@ class _Fitted:
     def few_queries(
         self, find_ids: Callable[[], Int64[Tensor, " classes"]], host_ids: Tensor
     ) -> FewQueries | None:
-        """What decides about few queries beside a host of these classes; None if nothing does."""
-        if self._few_queries is False:
-            self._few_queries = self._made_ready(find_ids(), host_ids)
-        return self._few_queries
+        """What decides about few queries beside a host of these classes; None if nothing does.
+
+        The integers of all classes change with the memory, which this is fitted to, or with those
+        of the host.
+        """
+        return self._few.of(lambda host_ids: self._made_ready(find_ids(), host_ids), host_ids)
 
     def _made_ready(self, ids: Tensor, host_ids: Tensor) -> FewQueries | None:
         if not isinstance(self.discriminant, Discriminant) or self.discriminant.few is None:
             return None
-        # A copy, which nobody changes.
-        classes = Classes(ids, host_ids.clone())
+        classes = Classes(ids, host_ids)
         return FewQueries(self.discriminant, self.offsets, classes, self.host_score)
 
     def _cosines(self, queries: Tensor) -> Tensor:

@@ -45,15 +45,18 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _to_hold(model: nn.Module) -> list[nn.Module]:
     """The modules in training mode, and those held already; a shared one as often as it is met.
 
-    A walk of one's own takes a tenth of the time of `model.modules()`.
+    A walk of one's own takes an eighth of the time of `model.modules()`.
     """
     ahead: list[nn.Module | None] = [model]
-    held = []
+    held: list[nn.Module] = []
+    # Of those that have parts, which may have parts of theirs: a module may even hold its holder.
+    entered = set()
     for module in ahead:
         if module is None:
             continue
         if module.training or (_HELD and module in _HELD):
             held.append(module)
-        if parts := module._modules:
+        if (parts := module._modules) and module not in entered:
+            entered.add(module)
             ahead += parts.values()
     return held

@@ -194,6 +194,14 @@ def is_supported(*tensors: Tensor) -> bool:
     return True
 
 
+def is_floats(*tensors: Tensor) -> bool:
+    """Whether the library can read these as floats: of float32, and `is_supported`."""
+    for tensor in tensors:
+        if tensor.dtype != torch.float32:
+            return False
+    return is_supported(*tensors)
+
+
 def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor on the CPU, whatever torch's default device is."""
     return torch.empty(shape, dtype=dtype, device="cpu")

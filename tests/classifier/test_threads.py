@@ -103,6 +103,17 @@ def test_evaluation_reaches_parts_that_are_shared_and_those_beside_parts_that_ar
     assert all(module.training for module in model.modules())
 
 
+def test_evaluation_reaches_a_module_that_holds_its_holder_and_one_that_is_shared_many_times():
+    holder, shared = nn.Sequential(nn.Dropout()), nn.Sequential(nn.Dropout())
+    holder[0].holder = holder
+    for _ in range(40):
+        shared = nn.Sequential(shared, shared)
+    for model in (holder, shared):
+        with evaluation_mode(model):
+            assert not any(module.training for module in model.modules())
+        assert all(module.training for module in model.modules())
+
+
 def test_evaluation_ends_for_all_at_the_end_of_the_last_block():
     model = network().train()
     model[1].eval()

@@ -13,6 +13,7 @@ from rarememory.classifier.blend import EXCLUDED, FOUND, BlendWeights, Classes, 
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
+from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.label_book import LabelBook
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
@@ -83,6 +84,15 @@ def test_what_is_not_a_number_is_evidence_for_nothing(bad):
     theirs = blend.likeliest(*in_doubles(found, weights), classes)
     assert torch.equal(mine[1], theirs[1])
     assert torch.allclose(mine[0].double(), theirs[0], rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
+def test_logits_of_other_rows_or_classes_are_left_to_torch():
+    found, classes = evidence(1, 3, 6, 4, one_row=True)
+    assert found.logits is not None
+    weights = BlendWeights(*torch.tensor([0.1, 0.5, 1.0, 0.0]))
+    assert blend._natively(found, weights, classes) is not None
+    for logits in (found.logits[:2], found.logits[:, :3].contiguous(), found.logits.long()):
+        assert blend._natively(found._replace(logits=logits), weights, classes) is None
 
 
 def test_a_gradient_of_the_blend_is_torchs():
@@ -199,13 +209,84 @@ def test_one_call_decides_about_few_rows_of_floats_only():
     found = fit_discriminant(torch.eye(4), torch.tensor([3, 3, 7, 7]))
     few, weights = FewQueries(found, torch.zeros(2), classes, 0.8), torch.tensor([1.0, 9.0, 1, 0])
     features, outputs = torch.eye(4)[:1], torch.ones(1, 2)
+    assert few.can_read(features, outputs, weights) and few.can_read(features, None, weights)
     assert few.decide(features, outputs, weights) in ([0], [3])
-    strange = torch.ones(1, 4)[:, ::2]
-    for bad in (None, outputs[:, :1], outputs.double(), strange):
+    strided, other_rows, flat = torch.ones(1, 4)[:, ::2], torch.ones(2, 2), torch.ones(2)
+    for bad in (outputs.double(), outputs.long(), outputs.bool(), strided, other_rows, flat):
+        assert not few.can_read(features, bad, weights)
+    for bad in (features.double(), features.long(), features.repeat(5, 1), features[0]):
+        assert not few.can_read(bad, outputs, weights)
+    assert not few.can_read(features, outputs, weights.double())
+    for bad in (None, outputs[:, :1].contiguous()):
         assert few.decide(features, bad, weights) is None
-    for bad in (features.double(), features[:, :3], features.repeat(5, 1), 0 * features):
+    for bad in (features[:, :3].contiguous(), 0 * features):
         assert few.decide(bad, torch.ones(len(bad), 2), weights) is None
-    assert few.decide(features, outputs, weights.double()) is None
+
+
+class Votes(torch.nn.Linear):
+    """A host whose logits are of another dtype, or of another shape."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(6, 5)
+        self.form = form
+
+    def forward(self, input: Tensor) -> Tensor:
+        logits = super().forward(input)
+        if self.form == "map":
+            return logits.view(-1, 5, 1, 1).expand(-1, 5, 2, 2).contiguous()
+        return (20 * logits).long() if self.form == "int64" else logits > 0
+
+
+@pytest.mark.parametrize("form", ["int64", "bool"])
+def test_logits_that_are_no_floats_are_read_as_in_a_batch(form):
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Sequential(torch.nn.Identity(), Votes(form)), at="1")
+    classifier.learn(torch.randn(20, 6), ["kea", "weka", "moa", 1] * 5)
+    queries = torch.randn(30, 6)
+    assert [classifier.predict(query) for query in queries] == classifier.predict(queries)
+
+
+def test_logits_that_are_no_rows_are_refused_of_one_example_too():
+    classifier = wrap(torch.nn.Sequential(torch.nn.Identity(), Votes("map")), at="1")
+    classifier.learn(torch.randn(20, 6), ["kea", "weka", "moa", "kiwi"] * 5)
+    for count in (1, 3, 6):
+        with pytest.raises(ValueError, match="the model answers with"):
+            classifier.predict(torch.randn(count, 6))
+
+
+@torch.no_grad()
+def test_a_change_of_the_hosts_classes_that_torch_does_not_count_is_seen_at_once():
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Linear(6, 5), memory=Memory(6, 64), host_score=40.0)
+    classifier.learn(torch.randn(40, 6), ["kea", "weka"] * 20)
+    queries = torch.randn(40, 6)
+    gone = next(label for label in map(classifier.predict, queries) if isinstance(label, int))
+    classifier.ensembler.host_ids.data[gone] = EMPTY
+    assert gone not in [classifier.predict(query) for query in queries]
+
+
+def test_a_readers_own_evidence_is_asked_for_of_one_example_too():
+    class Other(FittedReader):
+        def evidence(self, *given: object) -> Evidence:
+            found = super().evidence(*given)
+            return found._replace(scores=-found.scores)
+
+    torch.manual_seed(0)
+    classifier = wrap(torch.nn.Linear(6, 2), memory=Memory(6, 64))
+    classifier.learn(torch.randn(40, 6), ["kea", "weka", "moa", "kiwi"] * 10)
+    classifier.reader = Other()
+    queries = torch.randn(20, 6)
+    assert [classifier.predict(query) for query in queries] == classifier.predict(queries)
+
+
+def test_features_in_columns_are_read_in_one_call():
+    class Turned(torch.nn.Module):
+        def forward(self, inputs):
+            return inputs.T.contiguous().T
+
+    classifier = wrap(Turned(), host=False, memory=Memory(6, 64))
+    features, _ = classifier.extractor.extract(torch.randn(3, 6), 8, torch.zeros(1))
+    assert features.is_contiguous()
 
 
 @pytest.mark.parametrize("labels", [["kea", "weka", 7, 8, 9], ["kea", 0, 1, "weka", "7"]])

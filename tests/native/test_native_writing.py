@@ -148,6 +148,13 @@ def test_infinite_weights_of_a_policy_leave_a_slot_for_every_row():
     assert memory.write(units(12, 6), torch.arange(12)).slots.ne(EMPTY).all()
 
 
+def test_no_slots_may_be_asked_for():
+    memory = Memory(6, 40)
+    for rows in (0, 9):
+        memory.write(units(rows, 6), torch.arange(rows))
+        assert writing.eviction_order(memory.state, memory.update, 0).shape == (0,)
+
+
 def test_many_rows_are_inserted_as_few_are(monkeypatch):
     def written() -> Memory:
         torch.manual_seed(1)
