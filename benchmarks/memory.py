@@ -165,7 +165,7 @@ def _classifying() -> dict[str, list[float]]:
         "predict": lambda: partial(first.predict, images[20]),
         "learn": learn,
     }
-    seconds = _interleaved(work, rounds=150)
+    seconds = _interleaved(work, rounds=500)
     return {
         f"{name}.overhead_percent": [
             100 * (ratio - 1) for ratio in _ratio(seconds[name], seconds["model"])

@@ -233,7 +233,9 @@ def example_dims(inputs: Any) -> int | None:
 
 def count_examples(inputs: Any) -> int:
     """Number of examples in a batch."""
-    return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
+    if isinstance(inputs, Tensor) or not isinstance(inputs, Mapping):
+        return len(inputs)
+    return len(next(iter(inputs.values())))
 
 
 def split_batch(inputs: Any, size: int) -> Iterator[Any]:
@@ -248,12 +250,14 @@ def split_batch(inputs: Any, size: int) -> Iterator[Any]:
 
 def to_device(inputs: Any, like: Tensor) -> Any:
     """Tensors on the device of `like`, floats in its dtype; anything else unchanged."""
+    if isinstance(inputs, Tensor):
+        if inputs.dtype == like.dtype and inputs.device == like.device:
+            return inputs
+        floats = inputs.is_floating_point() and like.is_floating_point()
+        return inputs.to(like.device, like.dtype if floats else inputs.dtype)
     if isinstance(inputs, Mapping):
         return {name: to_device(part, like) for name, part in inputs.items()}
-    if not isinstance(inputs, Tensor):
-        return inputs
-    dtype = like.dtype if inputs.is_floating_point() and like.is_floating_point() else inputs.dtype
-    return inputs.to(like.device, dtype)
+    return inputs
 
 
 def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:

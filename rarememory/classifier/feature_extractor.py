@@ -89,15 +89,13 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: there are more or fewer features than examples.
         """
+        count = count_examples(inputs)
+        batches = [inputs] if count <= batch_size else split_batch(inputs, batch_size)
         with evaluation_mode(self.model):
-            parts = [
-                _copied(*self(to_device(part, like))) for part in split_batch(inputs, batch_size)
-            ]
+            parts = [_copied(*self.forward(to_device(part, like))) for part in batches]
         features, logits = parts[0] if len(parts) == 1 else _joined(parts)
-        if len(features) != count_examples(inputs):
-            raise ValueError(
-                f"the model makes {len(features)} features of {count_examples(inputs)} examples"
-            )
+        if len(features) != count:
+            raise ValueError(f"the model makes {len(features)} features of {count} examples")
         return features, logits
 
     def first_parameter(self) -> nn.Parameter | None:
