@@ -179,9 +179,8 @@ def _natively(
     given = [scores, *weights] if logits is None else [scores, logits, *weights]
     fits = logits is None or logits.shape == (len(scores), len(classes.host_ids))
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    if wants_gradient or not fits or not is_floats(*given):
-        return None
-    if not is_supported(classes.ids, classes.host_ids):
+    readable = is_floats(*given) and is_supported(classes.ids, classes.host_ids)
+    if wants_gradient or not (fits and readable):
         return None
     columns, count = classes.columns(values), len(classes.ids)
     z = empty_output(len(scores), count + 1, dtype=torch.float32)

@@ -1173,13 +1173,10 @@ class MemoryClassifier(LockedModule):
     ) -> list[Label]:
         """The label of each row, one of those asked about, or `unknown`."""
         with self.lock.reading():
-            memory, ensembler = self.memory, self.ensembler
-            if among is None:
-                found = self.reader.decide(memory, ensembler, features, raw, self._class_ids)
-            else:
-                ids = self._class_ids(among)
-                evidence = self.reader.read(memory, ensembler, features, raw, ids)
-                found = ensembler.decide(evidence, ids)
+            some = None if among is None else self._class_ids(among)
+            found = self.reader.decide(
+                self.memory, self.ensembler, features, raw, self._class_ids, some
+            )
             return [
                 self.unknown if number == EMPTY else self._book.label(number) for number in found
             ]

@@ -164,20 +164,20 @@ class Discriminant:
         None for many rows, for a gradient, for a row without a length that float32 can divide by,
         and where the library cannot read these tensors.
         """
-        given, shape = self.few, features.shape
+        given, shape = self.kernel_arguments, features.shape
         fits = shape[1:] == self.mean.shape and shape[0] <= FEW and is_floats(features)
         wants_gradient = features.requires_grad and torch.is_grad_enabled()
         if given is None or not fits or wants_gradient:
             return None
         logits = empty_output(len(features), len(self.bias), dtype=torch.float32)
         unsafe = library().rarememory_discriminate(
-            *(features.data_ptr(), *shape, *given.arguments, None, len(self.bias)),
+            *(features.data_ptr(), *shape, *given.values, None, len(self.bias)),
             *(torch.get_num_threads(), logits.data_ptr()),
         )
         return None if unsafe else logits
 
     @cached_property
-    def few(self) -> "Arguments | None":
+    def kernel_arguments(self) -> "KernelArguments | None":
         """What the library reads of this; None if it cannot."""
         dim, axes = self.metric.shape
         precision = self.found.precision if axes < dim else None
@@ -189,16 +189,17 @@ class Discriminant:
         mean, center, metric, precise, *linear = [
             None if part is None else part.data_ptr() for part in kept
         ]
-        return Arguments([mean, center, metric, axes, precise, self.found.outside, *linear], kept)
+        values = [mean, center, metric, axes, precise, self.found.outside, *linear]
+        return KernelArguments(values, kept)
 
     def _centred(self, features: Tensor) -> Tensor:
         return normalize(features.to(self.mean.dtype), dim=1) - self.mean
 
 
-class Arguments(NamedTuple):
+class KernelArguments(NamedTuple):
     """Arguments of a kernel from `mean` to `more`, and the tensors that they point into."""
 
-    arguments: list[Any]
+    values: list[Any]
     tensors: list[Tensor | None]
 
 

@@ -144,7 +144,7 @@ def input_batches(
         progress: whether to show a progress bar.
     """
     if isinstance(inputs, Tensor):
-        # As below, in a tenth of the time.
+        # As below, without a look for what a tensor cannot be.
         check_dense(inputs)
         if inputs.shape[:1] == (0,):
             return False, iter(())
@@ -233,9 +233,7 @@ def example_dims(inputs: Any) -> int | None:
 
 def count_examples(inputs: Any) -> int:
     """Number of examples in a batch."""
-    if isinstance(inputs, Tensor) or not isinstance(inputs, Mapping):
-        return len(inputs)
-    return len(next(iter(inputs.values())))
+    return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
 
 def split_batch(inputs: Any, size: int) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """The feature extractor: the host model, and the layer of it whose input are the features."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -156,10 +157,8 @@ class FeatureExtractor(nn.Module):
 
 def _copied(features: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Copies: a model may write all that it returns into one tensor, call after call."""
-    rows = torch.contiguous_format
-    return features.clone(memory_format=rows), (
-        None if logits is None else logits.clone(memory_format=rows)
-    )
+    copied = partial(torch.clone, memory_format=torch.contiguous_format)
+    return copied(features), None if logits is None else copied(logits)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:

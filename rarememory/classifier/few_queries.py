@@ -47,13 +47,13 @@ class FewQueries:
         self._integers = classes.integers
         # What the library reads stays as long as this does.
         self._tensors = offsets, classes.columns(discriminant.classes), classes.host_columns
-        self._discriminant = discriminant
+        self._of_discriminant = given = discriminant.kernel_arguments
         self._arguments: list[Any] | None = None
         # The logit of a forgotten class of the host is still in its output.
         whole = not (classes.host_ids == EMPTY).any()
-        if discriminant.few is not None and whole and is_supported(*self._tensors):
+        if given is not None and whole and is_supported(*self._tensors):
             places, columns, host_columns = (tensor.data_ptr() for tensor in self._tensors)
-            of_memory = [*discriminant.few.arguments, places, len(offsets), columns]
+            of_memory = [*given.values, places, len(offsets), columns]
             of_host = [self._n_host, host_columns, host_score]
             self._arguments = [*of_memory, *of_host, len(classes.ids), EXCLUDED]
 

@@ -107,17 +107,18 @@ class FittedReader(Reader):
         features: Tensor,
         outputs: Tensor | None,
         find_ids: Callable[[], Int64[Tensor, " classes"]],
+        among: Int64[Tensor, " classes"] | None = None,
     ) -> list[int]:
         """As any reader, and few queries in less time."""
         weights, host_ids = ensembler.weights, ensembler.host_ids
         # A subclass may find other evidence.
-        own = type(self) is FittedReader and memory.projection is None
+        own = type(self) is FittedReader and memory.projection is None and among is None
         if own and FewQueries.can_read(features, outputs, weights) and ensembler.accepts_all():
             few = self._of(memory, host_ids).few_queries(find_ids, host_ids)
             found = None if few is None else few.decide(features, outputs, weights)
             if found is not None:
                 return found
-        return super().decide(memory, ensembler, features, outputs, find_ids)
+        return super().decide(memory, ensembler, features, outputs, find_ids, among)
 
     def evidence(
         self,
@@ -319,10 +320,9 @@ class _Fitted:
         return self._few.of(lambda host_ids: self._made_ready(find_ids(), host_ids), host_ids)
 
     def _made_ready(self, ids: Tensor, host_ids: Tensor) -> FewQueries | None:
-        if not isinstance(self.discriminant, Discriminant) or self.discriminant.few is None:
+        if not isinstance(self.discriminant, Discriminant):
             return None
-        classes = Classes(ids, host_ids)
-        return FewQueries(self.discriminant, self.offsets, classes, self.host_score)
+        return FewQueries(self.discriminant, self.offsets, Classes(ids, host_ids), self.host_score)
 
     def _cosines(self, queries: Tensor) -> Tensor:
         return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T

@@ -172,7 +172,8 @@ def _means(norms: Tensor, rows: Tensor) -> Tensor:
 
 def _check_features(features: Tensor, norms: Tensor) -> None:
     # Checked for the whole batch, since its first part may be written before the memory sees all.
-    if all(_USUAL[0] < length < _USUAL[1] for length in norms.tolist()):
+    shortest, longest = map(float, norms.aminmax())
+    if _USUAL[0] < shortest and longest < _USUAL[1]:
         return
     bad = ~features.isfinite().all(1) | ~features.any(1)
     if bad.any():

@@ -61,6 +61,7 @@ class Reader(ABC):
         features: Tensor,
         outputs: Tensor | None,
         find_ids: Callable[[], Int64[Tensor, " classes"]],
+        among: Int64[Tensor, " classes"] | None = None,
     ) -> list[int]:
         """The integer of the likeliest class of each row, as `Ensembler.decide` finds it.
 
@@ -70,8 +71,10 @@ class Reader(ABC):
             features: of the model.
             outputs: its logits, if it is a host.
             find_ids: gives the integers of all classes.
+            among: the integers of those that are asked about; None for all.
         """
-        return ensembler.decide(self.read(memory, ensembler, features, outputs), find_ids())
+        evidence = self.read(memory, ensembler, features, outputs, among)
+        return ensembler.decide(evidence, find_ids() if among is None else among)
 
     @abstractmethod
     def evidence(

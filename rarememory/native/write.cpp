@@ -34,15 +34,14 @@ class EvictionList {
     }
 
     /// Below this, or at it and later, a slot comes too late.
-    double least() const { return best_.empty() || !full() ? -INFINITE : best_.back().priority; }
+    double least() const { return full() ? best_.back().priority : -INFINITE; }
 
-    /// Whether no later slot can come first: as many empty ones are found as are asked for.
+    /// Whether no later slot is one of them: as many empty ones are found as are asked for.
     bool done() const { return count_ == 0 || least() == INFINITE; }
 
     /// Slots come in ascending order.
     void offer(double priority, int64_t slot) {
         const Candidate one{priority, slot};
-        if (count_ == 0) return;
         if (full() && !(one < best_.back())) return;
         if (std::binary_search(barred_.begin(), barred_.end(), slot)) return;
         if (full()) best_.pop_back();

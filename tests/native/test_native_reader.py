@@ -279,7 +279,7 @@ def test_a_readers_own_evidence_is_asked_for_of_one_example_too():
     assert [classifier.predict(query) for query in queries] == classifier.predict(queries)
 
 
-def test_features_in_columns_are_read_in_one_call():
+def test_features_in_columns_are_returned_in_rows():
     class Turned(torch.nn.Module):
         def forward(self, inputs):
             return inputs.T.contiguous().T
