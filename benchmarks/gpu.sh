@@ -76,8 +76,12 @@ print(json.dumps({"device": device(), "torch": torch.__version__,
                   "python": platform.python_version(), **machine("cuda")}, indent=2))
 END
 
-step tests 60 "$PYTHON" -m pytest -q tests/lookup
-step train_step 60 "$PYTHON" -m benchmarks.lookup.step --device cuda
+# Those of the compiler need no GPU, and pytest-benchmark, where it is, does not run in parallel.
+step tests 60 "$PYTHON" -m pytest -q -n 12 -p no:benchmark tests/gpu tests/lookup \
+    --ignore=tests/lookup/test_triton_compiles.py
+step programs 30 "$PYTHON" -m pytest -q -o addopts= --import-mode=importlib -p no:benchmark \
+    tests/programs/test_on_gpu.py
+step train_step 20 "$PYTHON" -m benchmarks.lookup.step --device cuda
 if [ "${TUNE:-0}" = 1 ]; then
     "$PYTHON" -m benchmarks.lookup --tune --device cuda --minutes "$(minutes_left)" || STATUS=1
 fi

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypedDict, cast
 
 from benchmarks.lookup.cells import Cell, Inputs
-from rarememory.lookup import LOOKUPS, Lookup, choose_lookup
+from rarememory.lookup import LOOKUPS, AutoLookup, Lookup, TritonLookup, choose_lookup
 from rarememory.lookup.exact import ranked
 
 Answer = tuple[Any, Any]
@@ -85,6 +85,10 @@ def _nearest(name: str, inputs: Inputs, cell: Cell) -> Call:
 
 def _nearest_in_order(name: str, inputs: Inputs, cell: Cell) -> Call:
     search = _search(name, "nearest", inputs, cell)
+    on_gpu = _search_on_gpu(name, inputs, cell)
+    if on_gpu is not None:
+        keys = (inputs.keys, inputs.values)
+        return lambda: on_gpu.read(inputs.queries, *keys, cell.k, half_keys=inputs.half_keys)[:2]
 
     def read() -> Answer:
         slots = search(inputs.queries, inputs.keys, inputs.occupied, cell.k)
@@ -111,6 +115,14 @@ def _search(name: str, verb: str, inputs: Inputs, cell: Cell) -> Callable[..., A
     search: Callable[..., Any] = getattr(lookup, verb)
     half = inputs.keys.is_cuda and _reads_half_keys(lookup, verb)
     return partial(search, half_keys=inputs.half_keys) if half else search
+
+
+def _search_on_gpu(name: str, inputs: Inputs, cell: Cell) -> TritonLookup | None:
+    """The search that a memory reads by, with scores and values, in order."""
+    lookup = choose_lookup(name)
+    if isinstance(lookup, AutoLookup):
+        lookup = lookup.first(inputs.queries, inputs.keys, cell.k)
+    return lookup if isinstance(lookup, TritonLookup) and inputs.keys.is_cuda else None
 
 
 def _reads(name: str, verb: str, device: str) -> str:

@@ -25,6 +25,7 @@ from benchmarks.runner import Run
 
 PLAN = "rarememory.lookup.triton_plan"
 ROWS, SLOTS, WARPS, STAGES = (16, 32, 64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4)
+SLOTS_FIRST = (False, True)
 BINS = tuple(2**power for power in range(11, 16))
 CELLS = [
     *(Cell(batch, MILLION, 128, 0) for batch in (16, 256)),
@@ -96,10 +97,12 @@ def _swept(cell: Cell, plan: Any, cache: CellCache, late: Callable[[], bool]) ->
 
 def _tiles(cell: Cell, plan: Any) -> list[Any]:
     """The present one, then others that are not much wider than the batch."""
-    default = plan._tile(cell.batch, cell.key_dim, torch.float16)
+    sizes = (cell.batch, cell.slots, cell.key_dim, cell.k or 1, torch.float16)
+    default = plan.make_plan(*sizes, pair=cell.pair).tile
     widest = max(16, 2 ** math.ceil(math.log2(cell.batch)))
-    numbers = product([rows for rows in ROWS if rows <= widest], SLOTS, WARPS, STAGES)
-    names = ("rows", "slots", "warps", "stages")
+    fitting = [rows for rows in ROWS if rows <= widest]
+    numbers = product(fitting, SLOTS, WARPS, STAGES, SLOTS_FIRST)
+    names = ("rows", "slots", "warps", "stages", "slots_first")
     others = (default._replace(**dict(zip(names, some, strict=True))) for some in numbers)
     return [default, *(one for one in others if one != default)]
 

@@ -134,7 +134,9 @@ def _nearest_pair(
     lookup: str,
     half_keys: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return _search_pair(_lookup_named(lookup), queries, keys, values, labels, half_keys)
+    pair = _search_pair(_lookup_named(lookup), queries, keys, values, labels, half_keys)
+    # The outputs of an operator share no memory.
+    return pair[0].clone(), pair[1].clone()
 
 
 @_nearest_pair.register_fake

@@ -3,14 +3,15 @@
 import importlib.util
 import sys
 from functools import cache, partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
 from rarememory.base.shapes import Among
-from rarememory.lookup.base import Lookup, with_their_marks
+from rarememory.lookup.base import Lookup
+from rarememory.lookup.triton_launch import launch
 from rarememory.lookup.triton_plan import (
     BLOCK_CANDIDATES,
     H200,
@@ -85,17 +86,42 @@ class TritonLookup(Lookup):
 
         With `among` the keys of other slots are not read.
         """
-        k = min(k, len(keys))
-        queries = queries.contiguous()
         marks = (occupied if among is None else among).contiguous()
-        plan = _plan(queries, keys, half_keys, k)
-        search = partial(_first if k == 1 else _top, plan, keys, half_keys, few=among is not None)
-        at_once = _rows_at_once(plan)
-        parts = [
-            search(some, some_marks)
-            for some, some_marks in with_their_marks(queries, marks, at_once)
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        found = Found.empty(len(queries), min(k, len(keys)), keys)
+        self._search(queries, keys, marks, found, half_keys, few=among is not None)
+        return found.slots
+
+    def read(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        values: Int64[Tensor, " slots"],
+        k: int,
+        *,
+        half_keys: Float16[Tensor, "slots key_dim"] | None = None,
+    ) -> "Found":
+        """The k nearest occupied slots in order, with their scores and values."""
+        found = Found.empty(len(queries), min(k, len(keys)), keys, values)
+        self._search(queries, keys, values.contiguous(), found, half_keys)
+        return found
+
+    def _search(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        marks: Tensor,
+        found: "Found",
+        half_keys: Tensor | None,
+        few: bool = False,
+    ) -> None:
+        queries = queries.contiguous()
+        k = found.slots.shape[1]
+        plan = _plan(queries, keys, half_keys, k, few=few)
+        search = _first if k == 1 else _top
+        for rows in _parts(len(queries), plan):
+            of_rows = marks[rows] if marks.dim() == 2 else marks
+            given = (plan, keys, half_keys, queries[rows], of_rows)
+            search(*given, found=found.some(rows), few=few)
 
     def nearest_pair(
         self,
@@ -107,17 +133,54 @@ class TritonLookup(Lookup):
         half_keys: Float16[Tensor, "slots key_dim"] | None = None,
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
         """As `Lookup.nearest_pair`; a float16 copy of the keys is streamed in their place."""
+        found = self.scored_pair(queries, keys, values, labels, half_keys=half_keys)
+        return found.slots[:, 0], found.slots[:, 1]
+
+    def scored_pair(
+        self,
+        queries: Float[Tensor, "batch key_dim"],
+        keys: Float[Tensor, "slots key_dim"],
+        values: Int64[Tensor, " slots"],
+        labels: Int64[Tensor, " batch"],
+        *,
+        half_keys: Float16[Tensor, "slots key_dim"] | None = None,
+    ) -> "Found":
+        """The slots of `nearest_pair`, the positive one first, and their scores."""
         queries, values, labels = queries.contiguous(), values.contiguous(), labels.contiguous()
+        found = Found.empty(len(queries), 2, keys)
         plan = _plan(queries, keys, half_keys, 1, pair=True)
-        at_once = _rows_at_once(plan)
-        parts = [
-            _first(plan, keys, half_keys, some, values, labels_of_some)
-            for some, labels_of_some in zip(
-                queries.split(at_once), labels.split(at_once), strict=True
-            )
-        ]
-        found = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return found[:, 0], found[:, 1]
+        for rows in _parts(len(queries), plan):
+            given = (plan, keys, half_keys, queries[rows], values)
+            _first(*given, found=found.some(rows), labels=labels[rows])
+        return found
+
+
+class Found(NamedTuple):
+    """What a search writes: slots, [rows, k], with their scores and, if it reads them, values."""
+
+    slots: Tensor
+    scores: Tensor
+    values: Tensor | None
+    of_slots: Tensor | None
+
+    @classmethod
+    def empty(cls, rows: int, k: int, keys: Tensor, of_slots: Tensor | None = None) -> "Found":
+        """Room for the k nearest of so many rows; also for their values, if those are given."""
+        slots = torch.empty(rows, k, dtype=torch.int64, device=keys.device)
+        scores = torch.empty(rows, k, dtype=torch.float32, device=keys.device)
+        return cls(slots, scores, None if of_slots is None else torch.empty_like(slots), of_slots)
+
+    def some(self, rows: slice) -> "Found":
+        """These rows alone."""
+        values = None if self.values is None else self.values[rows]
+        return self._replace(slots=self.slots[rows], scores=self.scores[rows], values=values)
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four, for a kernel, which needs an address in the place of what is not there."""
+        values = self.slots if self.values is None else self.values
+        of_slots = self.slots if self.of_slots is None else self.of_slots
+        return self.slots, self.scores, values, of_slots
 
 
 def _installed() -> bool:
@@ -126,18 +189,20 @@ def _installed() -> bool:
 
 
 def _plan(
-    queries: Tensor, keys: Tensor, half_keys: Tensor | None, k: int, pair: bool = False
+    queries: Tensor,
+    keys: Tensor,
+    half_keys: Tensor | None,
+    k: int,
+    pair: bool = False,
+    few: bool = False,
 ) -> Plan:
     assert keys.is_contiguous() and (half_keys is None or half_keys.is_contiguous())
-    return make_plan(
-        batch=len(queries),
-        slots=len(keys),
-        key_dim=keys.shape[1],
-        k=k,
-        streamed=keys.dtype if half_keys is None else half_keys.dtype,
-        pair=pair,
-        chip=_chip(keys.device),
-    )
+    streamed = keys.dtype if half_keys is None else half_keys.dtype
+    chip = _chip(keys.device)
+    return _planned(len(queries), *keys.shape, k, streamed, pair=pair, few=few, chip=chip)
+
+
+_planned = cache(make_plan)
 
 
 @cache
@@ -148,8 +213,10 @@ def _chip(device: torch.device) -> Chip:
     return Chip(chip.multi_processor_count, chip.major)
 
 
-def _rows_at_once(plan: Plan) -> int:
-    return max(1, WORKSPACE // (2 * plan.bins))
+def _parts(rows: int, plan: Plan) -> list[slice]:
+    """The rows that are searched together."""
+    at_once = max(1, WORKSPACE // (2 * plan.bins))
+    return [slice(first, first + at_once) for first in range(0, rows, at_once)]
 
 
 def _first(
@@ -158,25 +225,25 @@ def _first(
     half_keys: Tensor | None,
     queries: Tensor,
     marks: Tensor,
+    *,
+    found: Found,
     labels: Tensor | None = None,
     few: bool = False,
-) -> Tensor:
+) -> None:
     """The nearest slot of every query, [rows, 1]; with labels the nearest pair, [rows, 2]."""
     from rarememory.lookup.triton_kernels import best_of_bins
 
-    planes = 1 if labels is None else 2
-    found = torch.empty(len(queries), planes, dtype=torch.int64, device=keys.device)
     maxima = _maxima(plan, keys, half_keys, queries, marks, labels, few)
-    _launch(
+    launch(
         best_of_bins,
-        (len(queries), planes),
+        found.slots.shape,
         queries,
         keys,
         marks,
         marks if labels is None else labels,
         maxima,
         torch.empty_like(maxima, dtype=torch.int32),
-        found,
+        *found.parts,
         len(queries),
         len(keys),
         plan.bins,
@@ -185,12 +252,12 @@ def _first(
         plan.window,
         KEY_DIM=keys.shape[1],
         PAIR=labels is not None,
-        BLOCK_BINS=plan.block_bins,
-        BLOCK_CANDIDATES=BLOCK_CANDIDATES,
+        READ=found.values is not None,
+        BLOCK_BINS=min(2**12, power_of_two(plan.bins)),
+        BLOCK_CANDIDATES=2 * BLOCK_CANDIDATES,
         BLOCK_DIMS=_dims(keys),
-        num_warps=plan.row_warps,
+        num_warps=8,
     )
-    return found
 
 
 def _top(
@@ -199,9 +266,11 @@ def _top(
     half_keys: Tensor | None,
     queries: Tensor,
     marks: Tensor,
+    *,
+    found: Found,
     few: bool = False,
-) -> Tensor:
-    """The k nearest slots of every query, [rows, k], k > 1."""
+) -> None:
+    """The k nearest slots of every query, [rows, k], k > 1, best first."""
     from rarememory.lookup import triton_topk
 
     rows = len(queries)
@@ -215,8 +284,9 @@ def _top(
         *(len(keys), plan.bins, plan.tiles, _stride(marks)),
         *(plan.singles, plan.wholes, plan.capacity),
     )
+    programs = plan.programs(rows, _chip(keys.device).processors)
     of_keys = {"KEY_DIM": keys.shape[1], "BLOCK_DIMS": _dims(keys)}
-    _launch(
+    launch(
         triton_topk.choose_candidates,
         (rows,),
         *(maxima, singles, wholes, counts, floors),
@@ -224,11 +294,12 @@ def _top(
         SECOND=plan.second,
         ALL_BINS=power_of_two(plan.bins),
         BLOCK_BINS=plan.block_bins,
+        GROUPS=plan.groups,
         num_warps=plan.row_warps,
     )
-    _launch(
+    launch(
         triton_topk.score_candidates,
-        (rows, -(-plan.capacity // BLOCK_CANDIDATES)),
+        (rows, programs),
         *(queries, keys, marks, singles, wholes, counts, candidates),
         *layout,
         BLOCK_CANDIDATES=BLOCK_CANDIDATES,
@@ -236,7 +307,7 @@ def _top(
         num_warps=4,
     )
     if plan.may_overflow:
-        _launch(
+        launch(
             triton_topk.rescore,
             (rows, plan.parts),
             *(queries, keys, marks, maxima, counts, floors, candidates),
@@ -246,9 +317,16 @@ def _top(
             BLOCK_DIMS=min(_dims(keys), 2**13 // plan.block_k),
             num_warps=8,
         )
-    best = candidates.topk(plan.k, dim=1, sorted=False).values
-    # The low half holds 2^32 - 2 - slot.
-    return (2**32 - 2) - (best & (2**32 - 1))
+    launch(
+        triton_topk.sort_candidates,
+        (rows, programs),
+        *(candidates, counts, *found.parts),
+        *(plan.tiles, plan.singles, plan.wholes, plan.parts * plan.block_k, plan.capacity, plan.k),
+        READ=found.values is not None,
+        BLOCK_CANDIDATES=BLOCK_CANDIDATES,
+        OTHERS=4 * BLOCK_CANDIDATES,
+        num_warps=4,
+    )
 
 
 def _maxima(
@@ -265,7 +343,7 @@ def _maxima(
     rows, tile = len(queries), plan.tile
     planes = 1 if labels is None and not plan.second else 2
     maxima = torch.empty(planes, rows, plan.bins, dtype=torch.float32, device=keys.device)
-    _launch(
+    launch(
         bin_maxima,
         (-(-rows // tile.rows), plan.bins // tile.slots),
         *(queries, keys if half_keys is None else half_keys),
@@ -276,6 +354,7 @@ def _maxima(
         SECOND=plan.second,
         FEW=few,
         EACH=marks.dim() == 2,
+        SLOTS_FIRST=tile.slots_first,
         BLOCK_ROWS=tile.rows,
         BLOCK_SLOTS=tile.slots,
         BLOCK_DIMS=tile.dims,
@@ -293,11 +372,3 @@ def _stride(marks: Tensor) -> int:
 
 def _dims(keys: Tensor) -> int:
     return min(128, power_of_two(keys.shape[1]))
-
-
-def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Run the kernel on the device of its first tensor. Every kernel is launched here."""
-    if all(grid):
-        with torch.cuda.device_of(arguments[0]):
-            # Every product is rounded before it is added, as torch does.
-            kernel[grid](*arguments, **options, enable_fp_fusion=False)

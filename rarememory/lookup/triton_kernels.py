@@ -36,16 +36,18 @@ def bin_maxima(
     SECOND: tl.constexpr,
     FEW: tl.constexpr,
     EACH: tl.constexpr,
+    SLOTS_FIRST: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_SLOTS: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
 ):
     """maxima[row, bin] = max of q.k over the slots of the bin that count.
 
-    With PAIR the marks are values, and there are two planes: slots with the row's label, and
-    occupied slots with another. Otherwise the marks are `occupied`. With SECOND the low bits of a
-    score hold the number of the slot in its bin, and the second plane holds the runners-up. With
-    FEW the keys of slots without a mark are not loaded.
+    The marks are truth values, or values, of which EMPTY does not count. With PAIR they are values,
+    and there are two planes: slots with the row's label, and occupied slots with another. With
+    SECOND the low bits of a score hold the number of the slot in its bin, and the second plane
+    holds the runners-up. With FEW the keys of slots without a mark are not loaded. With SLOTS_FIRST
+    blocks are [slots, rows]: the same product, for which the chip reads the other operand less.
     """
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     bin = tl.program_id(1) * BLOCK_SLOTS + tl.arange(0, BLOCK_SLOTS)
@@ -53,20 +55,35 @@ def bin_maxima(
     if PAIR:
         label = tl.load(labels_ptr + row, mask=row < rows, other=EMPTY)
     query = _query(queries_ptr, stream_ptr, row, rows, 0, KEY_DIM, BLOCK_DIMS)
-    first = tl.full([BLOCK_ROWS, BLOCK_SLOTS], NOTHING, tl.float32)
+    if SLOTS_FIRST:
+        first = tl.full([BLOCK_SLOTS, BLOCK_ROWS], NOTHING, tl.float32)
+        label = label[None, :]
+    else:
+        first = tl.full([BLOCK_ROWS, BLOCK_SLOTS], NOTHING, tl.float32)
+        label = label[:, None]
     second = first
-    mark = _marks(marks_ptr, row, rows, bin, slots, PAIR, EACH)
+    mark = _marks(marks_ptr, row, rows, bin, slots, EACH)
     for tile in range(0, tiles - 1):
         slot = tile * bins + bin
         # Loaded one tile ahead, to hide the latency.
         ahead = slot + bins
-        next_mark = _marks(marks_ptr, row, rows, ahead, slots, PAIR, EACH)
+        next_mark = _marks(marks_ptr, row, rows, ahead, slots, EACH)
         wanted = _wanted(mark, slot, slots, FEW, EACH)
         scores = _scores(
-            query, queries_ptr, stream_ptr, row, rows, slot, wanted, KEY_DIM, BLOCK_DIMS, FEW
+            query,
+            queries_ptr,
+            stream_ptr,
+            row,
+            rows,
+            slot,
+            wanted,
+            KEY_DIM,
+            BLOCK_DIMS,
+            FEW,
+            SLOTS_FIRST,
         )
         first, second = _merge(
-            first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH
+            first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH, SLOTS_FIRST
         )
         mark = next_mark
     # Only the last tile may end beyond the last slot: the others need no mask.
@@ -74,12 +91,27 @@ def bin_maxima(
     slot = tile * bins + bin
     wanted = _wanted(mark, slot, slots, FEW, EACH)
     scores = _scores(
-        query, queries_ptr, stream_ptr, row, rows, slot, wanted, KEY_DIM, BLOCK_DIMS, True
+        query,
+        queries_ptr,
+        stream_ptr,
+        row,
+        rows,
+        slot,
+        wanted,
+        KEY_DIM,
+        BLOCK_DIMS,
+        True,
+        SLOTS_FIRST,
     )
-    first, second = _merge(first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH)
-
-    at = row.to(tl.int64)[:, None] * bins + bin[None, :]
-    there = (row < rows)[:, None]
+    first, second = _merge(
+        first, second, scores, mark, label, tile, low_bits, PAIR, SECOND, EACH, SLOTS_FIRST
+    )
+    if SLOTS_FIRST:
+        at = row.to(tl.int64)[None, :] * bins + bin[:, None]
+        there = (row < rows)[None, :]
+    else:
+        at = row.to(tl.int64)[:, None] * bins + bin[None, :]
+        there = (row < rows)[:, None]
     tl.store(maxima_ptr + at, first, mask=there)
     if PAIR or SECOND:
         tl.store(maxima_ptr + rows.to(tl.int64) * bins + at, second, mask=there)
@@ -87,15 +119,25 @@ def bin_maxima(
 
 @triton.jit
 @no_type_check
-def _marks(marks_ptr, row, rows, slot, slots, PAIR: tl.constexpr, EACH: tl.constexpr):
+def _marks(marks_ptr, row, rows, slot, slots, EACH: tl.constexpr):
     """The marks of a block of slots; with EACH those of every row, [rows, slots]."""
     if EACH:
         there = (row < rows)[:, None] & (slot < slots)[None, :]
         at = row.to(tl.int64)[:, None] * slots + slot[None, :]
         marks = tl.load(marks_ptr + at, mask=there, other=0)
+    elif marks_ptr.dtype.element_ty == tl.int64:
+        marks = tl.load(marks_ptr + slot, mask=slot < slots, other=EMPTY)
     else:
-        marks = tl.load(marks_ptr + slot, mask=slot < slots, other=EMPTY if PAIR else 0)
+        marks = tl.load(marks_ptr + slot, mask=slot < slots, other=0)
     return marks
+
+
+@triton.jit
+@no_type_check
+def is_marked(mark):
+    """Whether a slot counts: marks are truth values, or the values themselves."""
+    nothing: tl.constexpr = -1 if mark.dtype == tl.int64 else 0
+    return mark != nothing
 
 
 @triton.jit
@@ -105,9 +147,9 @@ def _wanted(mark, slot, slots, FEW: tl.constexpr, EACH: tl.constexpr):
     if not FEW:
         wanted = slot < slots
     elif EACH:
-        wanted = tl.max((mark != 0).to(tl.int32), 0) != 0
+        wanted = tl.max(is_marked(mark).to(tl.int32), 0) != 0
     else:
-        wanted = mark != 0
+        wanted = is_marked(mark)
     return wanted
 
 
@@ -135,11 +177,20 @@ def _scores(
     KEY_DIM: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
     MASKED: tl.constexpr,
+    SLOTS_FIRST: tl.constexpr,
 ):
     """Rounded q.k of a block of rows and a block of slots.
 
     `query` holds the whole queries if they fit; else both are loaded in slabs of BLOCK_DIMS.
     """
+    if SLOTS_FIRST:
+        scores = tl.zeros([slot.shape[0], row.shape[0]], tl.float32)
+        for start in range(0, KEY_DIM, BLOCK_DIMS):
+            if KEY_DIM > BLOCK_DIMS:
+                query = _query(queries_ptr, stream_ptr, row, rows, start, KEY_DIM, BLOCK_DIMS)
+            key = _keys(stream_ptr, slot, wanted, start, KEY_DIM, BLOCK_DIMS, MASKED)
+            scores = tl.dot(key, tl.trans(query), scores, input_precision="tf32")
+        return scores
     scores = tl.zeros([row.shape[0], slot.shape[0]], tl.float32)
     if KEY_DIM <= BLOCK_DIMS:
         key = _keys(stream_ptr, slot, wanted, 0, KEY_DIM, BLOCK_DIMS, MASKED)
@@ -185,23 +236,28 @@ def _merge(
     PAIR: tl.constexpr,
     SECOND: tl.constexpr,
     EACH: tl.constexpr,
+    SLOTS_FIRST: tl.constexpr,
 ):
-    if not EACH:
+    if EACH and SLOTS_FIRST:
+        mark = tl.trans(mark)
+    elif SLOTS_FIRST:
+        mark = mark[:, None]
+    elif not EACH:
         mark = mark[None, :]
     if SECOND:
         # Bit operations put the tile into the score, or NOTHING if the slot does not count.
-        kept = tl.where(mark != 0, ~low_bits, 0)
-        put = tl.where(mark != 0, tile, _BITS_OF_NOTHING)
+        kept = tl.where(is_marked(mark), ~low_bits, 0)
+        put = tl.where(is_marked(mark), tile, _BITS_OF_NOTHING)
         scores = ((scores.to(tl.int32, bitcast=True) & kept) | put).to(tl.float32, bitcast=True)
         second = tl.maximum(second, tl.minimum(first, scores))
         first = tl.maximum(first, scores)
     elif PAIR:
-        scores += tl.where(mark != EMPTY, 0.0, NOTHING)
-        right = mark == label[:, None]
+        scores += tl.where(is_marked(mark), 0.0, NOTHING)
+        right = mark == label
         first = tl.maximum(first, tl.where(right, scores, NOTHING))
         second = tl.maximum(second, tl.where(right, NOTHING, scores))
     else:
-        scores += tl.where(mark != 0, 0.0, NOTHING)
+        scores += tl.where(is_marked(mark), 0.0, NOTHING)
         first = tl.maximum(first, scores)
     return first, second
 
@@ -221,19 +277,6 @@ def exact_scores(query_ptr, keys_ptr, slot, there, KEY_DIM: tl.constexpr, BLOCK_
     return tl.sum(total, 1).to(tl.float32)
 
 
-@triton.jit
-@no_type_check
-def append_where(list_ptr, numbers, chosen, count, capacity):
-    """Append the chosen numbers to a list of `count`, and return the new count.
-
-    Numbers beyond the capacity are counted, and not written.
-    """
-    chosen = chosen.to(tl.int32)
-    place = count + tl.cumsum(chosen, 0) - 1
-    tl.store(list_ptr + place, numbers, mask=(chosen != 0) & (place < capacity))
-    return count + tl.sum(chosen, 0)
-
-
 @triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def best_of_bins(
@@ -244,6 +287,9 @@ def best_of_bins(
     maxima_ptr,  # [planes, rows, bins]
     near_ptr,  # [planes, rows, bins], for bins that come near
     found_ptr,  # [rows, planes]
+    scores_ptr,  # [rows, planes]
+    found_values_ptr,  # [rows, planes], with READ
+    values_ptr,  # [slots], with READ
     rows,
     slots,
     bins,
@@ -252,13 +298,15 @@ def best_of_bins(
     window,
     KEY_DIM: tl.constexpr,
     PAIR: tl.constexpr,
+    READ: tl.constexpr,
     BLOCK_BINS: tl.constexpr,
     BLOCK_CANDIDATES: tl.constexpr,
     BLOCK_DIMS: tl.constexpr,
 ):
-    """The best slot of one row and plane: all bins within rounding of the best are scored exactly.
+    """The best slot of one row and plane, and its score: all bins near the best scored exactly.
 
-    Their number is not limited, so the result is always exact.
+    Near is what rounding may hide. The number of such bins is not limited, so the result is always
+    exact.
     """
     row = tl.program_id(0).to(tl.int64)
     plane = tl.program_id(1)
@@ -273,7 +321,14 @@ def best_of_bins(
     for start in range(0, bins, BLOCK_BINS):
         bin = start + tl.arange(0, BLOCK_BINS)
         maxima = tl.load(maxima_ptr + of_row + bin, mask=bin < bins, other=NOTHING)
-        count = append_where(near_ptr + of_row, bin, maxima >= floor, count, bins)
+        near = (maxima >= floor).to(tl.int32)
+        listed = tl.sum(near, 0)
+        # Most blocks have none.
+        if listed > 0:
+            place = count + tl.cumsum(near, 0) - near
+            tl.store(near_ptr + of_row + place, bin, mask=near != 0)
+        count += listed
+    candidates = count * tiles
     # One thread reads what another has listed.
     tl.debug_barrier()
 
@@ -282,18 +337,15 @@ def best_of_bins(
         label = tl.load(labels_ptr + row)
     best = tl.full([BLOCK_CANDIDATES], -float("inf"), tl.float32)
     best_slot = tl.full([BLOCK_CANDIDATES], EMPTY, tl.int64)
-    candidates = count * tiles
     for start in range(0, candidates, BLOCK_CANDIDATES):
         at = start + tl.arange(0, BLOCK_CANDIDATES)
         there = at < candidates
         slot = tl.load(near_ptr + of_row + at // tiles, mask=there, other=0) + at % tiles * bins
         there = there & (slot < slots)
+        marks = tl.load(marks_ptr + row * stride + slot, mask=there, other=0)
+        there = there & is_marked(marks)
         if PAIR:
-            value = tl.load(marks_ptr + slot, mask=there, other=EMPTY)
-            there = there & (value != EMPTY) & ((value == label) == (plane == 0))
-        else:
-            marks = tl.load(marks_ptr + row * stride + slot, mask=there, other=0)
-            there = there & (marks != 0)
+            there = there & ((marks == label) == (plane == 0))
         scores = exact_scores(
             queries_ptr + row * KEY_DIM, keys_ptr, slot, there, KEY_DIM, BLOCK_DIMS
         )
@@ -304,4 +356,9 @@ def best_of_bins(
         best_slot = tl.where(better, slot.to(tl.int64), best_slot)
     top = tl.max(best, 0)
     lowest = tl.min(tl.where((best == top) & (best_slot >= 0), best_slot, slots), 0)
-    tl.store(found_ptr + row * tl.num_programs(1) + plane, tl.where(lowest < slots, lowest, EMPTY))
+    at = row * tl.num_programs(1) + plane
+    tl.store(found_ptr + at, tl.where(lowest < slots, lowest, EMPTY))
+    tl.store(scores_ptr + at, top)
+    if READ:
+        value = tl.load(values_ptr + lowest, mask=lowest < slots, other=EMPTY)
+        tl.store(found_values_ptr + at, value)

@@ -12,7 +12,7 @@ WORKSPACE = 2**26
 """Bin maxima held at once, 256 MiB of float32; larger batches are searched in parts."""
 
 BLOCK_CANDIDATES = 32
-"""Slots that one program scores exactly."""
+"""Slots that one program scores exactly at once, and candidates that it sorts."""
 
 MOST_BINS = 2**15
 """So many bin maxima of a row fit the registers of one program."""
@@ -27,6 +27,12 @@ _LEAST_TILES = 4
 _LEAST_CAPACITY = 1024
 # More would start many programs without work: few rows overflow.
 _MOST_PARTS = 8
+# There is room for about three times as many candidates as most rows have.
+_MOST_OF_TYPICAL = 3
+# Programs with little work for each processor.
+_PROGRAMS = 8
+# With as many groups of bins as this, their maxima are nearly as good as those of the bins.
+_LEAST_GROUPS = 1024
 
 
 class Chip(NamedTuple):
@@ -40,13 +46,17 @@ H200 = Chip(processors=132, generation=9)
 
 
 class Tile(NamedTuple):
-    """The block that one program of the streaming pass multiplies, its warps and its stages."""
+    """The block that one program of the streaming pass multiplies, its warps and its stages.
+
+    `slots_first` is how it multiplies: keys by queries, and not queries by keys.
+    """
 
     rows: int
     slots: int
     dims: int
     warps: int
     stages: int
+    slots_first: bool = False
 
 
 class Plan(NamedTuple):
@@ -80,7 +90,12 @@ class Plan(NamedTuple):
     @property
     def block_bins(self) -> int:
         """Bins of one row that a program lists at once."""
-        return min(2**12, power_of_two(self.bins))
+        return min(2**12 if self.second else 2**13, power_of_two(self.bins))
+
+    @property
+    def groups(self) -> int:
+        """Groups of bins, of which the k best are looked for first."""
+        return min(power_of_two(self.bins), max(_LEAST_GROUPS, 4 * power_of_two(self.k)))
 
     @property
     def row_warps(self) -> int:
@@ -96,6 +111,15 @@ class Plan(NamedTuple):
     def parts(self) -> int:
         """Programs that `rescore` one row."""
         return min(_MOST_PARTS, self.capacity // self.block_k)
+
+    def programs(self, rows: int, processors: int) -> int:
+        """Programs that share out the candidates of each of so many rows.
+
+        One for every block that there is room for, as long as the processors run nearly all at
+        once; else one for every block that most rows have.
+        """
+        blocks = math.ceil(self.capacity / BLOCK_CANDIDATES)
+        return max(1, blocks // _MOST_OF_TYPICAL, min(blocks, _PROGRAMS * processors // rows))
 
     @property
     def capacity(self) -> int:
@@ -116,13 +140,15 @@ def make_plan(
     streamed: torch.dtype,
     *,
     pair: bool = False,
+    few: bool = False,
     chip: Chip = H200,
 ) -> Plan:
-    """The plan of one search."""
-    tile = _tile(batch, key_dim, streamed, chip)
+    """The plan of one search; `few` is one that does not read the keys of every slot."""
+    second = k > _FEW
+    planes = "second" if second else "pair" if pair else "one"
+    tile = _tile(batch, key_dim, streamed, chip, "few" if few else planes)
     bins = _bins(_bins_wanted(k), batch, slots, tile, chip)
     tiles = math.ceil(slots / bins)
-    second = k > _FEW
     window = 2 * error(key_dim, streamed, _tile_bits(tiles, second))
     singles, wholes = (0, bins) if pair or k == 1 else _capacities(k, bins, tiles, window)
     return Plan(k, tile, bins, tiles, second, min(singles, bins), min(wholes, bins), window)
@@ -148,8 +174,12 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
-    """A tile that fits registers and shared memory (tests/lookup/test_triton_compiles.py)."""
+def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip, search: str = "few") -> Tile:
+    """A tile that fits registers and shared memory (tests/lookup/test_triton_compiles.py).
+
+    `search` is what it is for: "one" maximum of a bin, also its "second", the "pair", or "few" keys
+    of many.
+    """
     size = streamed.itemsize
     whole = max(16, power_of_two(key_dim))
     # Queries that fit are loaded once for the whole pass; else in slabs of the key width.
@@ -162,6 +192,11 @@ def _tile(batch: int, key_dim: int, streamed: torch.dtype, chip: Chip) -> Tile:
         return Tile(16, slots, dims, 4, stages)
     if batch <= 64 or size > 2 or dims >= 512:
         return Tile(64, slots, dims, 4, stages)
+    # The fastest of an H200 (benchmarks/gpu.sh, TUNE=1).
+    if chip.generation >= 9 and whole * size <= 256 and search == "one":
+        return Tile(128, slots, dims, 4, 3)
+    if chip.generation >= 9 and whole * size <= 256 and search == "second":
+        return Tile(128, 128, dims, 8, 3, slots_first=True)
     return Tile(128, slots, dims, 8, stages)
 
 
@@ -170,18 +205,18 @@ def _tile_bits(tiles: int, second: bool) -> int:
 
 
 def _bins_wanted(k: int) -> int:
-    if k == 1:
-        return 2**13
-    return 2**14 if _FEW < k <= 256 else MOST_BINS
+    return 2**14 if k <= 256 else MOST_BINS
 
 
 def _bins(wanted: int, batch: int, slots: int, tile: Tile, chip: Chip) -> int:
-    """Bins in such groups that the programs fill the chip a whole number of times."""
+    """As many bins as wanted, or so many that nearly all processors have two programs.
+
+    A power of two, unless the memory is small: a program holds a row of bins in as many registers.
+    """
     row_blocks = max(1, math.ceil(batch / tile.rows))
-    at_once = max(1, 2 * chip.processors // row_blocks)
-    groups = math.ceil(wanted / tile.slots / at_once) * at_once
-    most = MOST_BINS // tile.slots
-    groups = min(groups, max(1, most // at_once) * at_once, most)
+    groups = max(1, wanted // tile.slots)
+    while groups * row_blocks < 1.9 * chip.processors and 2 * groups * tile.slots <= MOST_BINS:
+        groups *= 2
     return tile.slots * max(1, min(groups, slots // (_LEAST_TILES * tile.slots)))
 
 

@@ -25,15 +25,18 @@ from rarememory.memory.updates import (
 )
 from rarememory.memory.writing import SHORTEST_SUM
 
-_AVERAGES: dict[type[ByAgeAndNoise], bool] = {
+AVERAGES: dict[type[ByAgeAndNoise], bool] = {
     AverageOrReplace: True,
     AverageOrReplaceRandom: True,
     FirstInFirstOut: False,
 }
-_MOST_ROWS = 1024
+"""Policies that are written at once, and whether they average rows that hit."""
+
+MOST_ROWS = 1024
+"""Rows that are written together."""
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """What a read with labels finds, and what its gradient needs."""
 
     slots: Tensor
@@ -100,7 +103,7 @@ def read_pair_at_once(
     if pair is None:
         return None
     if queries.requires_grad and torch.is_grad_enabled():
-        scores, units, loss = _PairWithGradient.apply(flat, pair)
+        scores, units, loss = PairWithGradient.apply(flat, pair)
         pair = pair._replace(scores=scores, units=units, loss=loss)
     loss = pair.loss - offset if offset else pair.loss
     rows = Rows(pair.units, None, None, queries.shape[:-1])
@@ -111,15 +114,15 @@ def write_at_once(
     state: MemoryState, update: Update, recall: Recall, labels: Tensor
 ) -> tuple[Write, bool] | None:
     """Write queries that were just recalled, by a policy of this package; whether hits average."""
-    if not isinstance(update, ByAgeAndNoise) or type(update) not in _AVERAGES:
+    if not isinstance(update, ByAgeAndNoise) or type(update) not in AVERAGES:
         return None
-    averages = _AVERAGES[type(update)]
+    averages = AVERAGES[type(update)]
     rows, slots = recall.queries, recall.slots
     if type(labels) is not Tensor or labels.dtype != torch.int64 or labels.shape != rows.shape[:-1]:
         return None
     *memories, size, key_dim = state.keys.shape
     batch = labels.numel() // math.prod(memories)
-    few = 0 < batch <= min(_MOST_ROWS, size) and slots.shape[-1] > 0
+    few = 0 < batch <= min(MOST_ROWS, size) and slots.shape[-1] > 0
     plain = rows.dtype == torch.float32 == state.keys.dtype and slots.dtype == torch.int64
     if not few or not plain or rows.shape[-1] != key_dim:
         return None
@@ -179,11 +182,11 @@ def _read_each(
 
 def _pair(
     queries: Tensor, labels: Tensor, keys: Tensor, values: Tensor, margin: float
-) -> _Pair | None:
+) -> Pair | None:
     batch, key_dim = queries.shape
     memories = keys.shape[:-2]
     of_each = batch // math.prod(memories)
-    if not 0 < of_each <= _MOST_ROWS:
+    if not 0 < of_each <= MOST_ROWS:
         return None
     slots = native.empty_output(batch, 2, dtype=torch.int64)
     scores = native.empty_output(batch, 2, dtype=torch.float32)
@@ -202,14 +205,14 @@ def _pair(
     )
     if failed:
         return None
-    return _Pair(slots, scores, found, units, loss, found_keys, slopes, gradient)
+    return Pair(slots, scores, found, units, loss, found_keys, slopes, gradient)
 
 
-class _PairWithGradient(torch.autograd.Function):
+class PairWithGradient(torch.autograd.Function):
     """Scores, units and loss of a pair that was read natively, as functions of the queries."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, pair: _Pair) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, queries: Tensor, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes, pair.gradient)
         return pair.scores, pair.units, pair.loss
@@ -222,7 +225,7 @@ class _PairWithGradient(torch.autograd.Function):
         alone = of_scores is None and of_units is None and not torch.is_grad_enabled()
         if alone and of_loss is not None and of_loss.dim() == 0:
             # That of the loss was found with the pair. It has no gradient of its own.
-            return of_loss * gradient, None
+            return (of_loss * gradient).to(queries.dtype), None
         weights = torch.zeros_like(slopes)
         if of_loss is not None:
             # A loss, or one for each of several memories of as many rows.
@@ -236,4 +239,7 @@ class _PairWithGradient(torch.autograd.Function):
             along = along + of_units
         lengths = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
         units = queries / lengths
-        return (along - units * (units * along).sum(1, keepdim=True)) / lengths, None
+        found = (along - units * (units * along).sum(1, keepdim=True)) / lengths
+        # On a GPU a row may be zero or not finite: the read has left it out.
+        good = (lengths > 0) & (lengths < torch.inf)
+        return found.where(good, 0.0).to(queries.dtype), None

@@ -19,9 +19,9 @@ from rarememory.base.validation import (
     check_seed,
     check_temperature,
 )
-from rarememory.lookup import AutoLookup, Lookup, NativeLookup, choose_lookup
+from rarememory.lookup import AutoLookup, Lookup, NativeLookup, TritonLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
-from rarememory.memory import at_once, updates, writing
+from rarememory.memory import at_once, on_gpu, updates, writing
 from rarememory.memory.budgets import Reservoir, layers_of
 from rarememory.memory.drafts import Draft
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
@@ -254,16 +254,33 @@ class Memory(nn.Module):
     def _read_at_once(
         self, queries: Tensor, labels: Tensor | None, k: int | None, among: Tensor | None = None
     ) -> Recall | None:
-        if self.projection is not None or not isinstance(self.lookup, AutoLookup | NativeLookup):
+        if self.projection is not None or (labels is not None and k is not None):
+            return None
+        k = self.k if k is None else k
+        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
+        search = self._search_on_gpu()
+        if search is not None:
+            if among is not None:
+                return None
+            stored = (self.keys, self.values)
+            how = on_gpu.How(self.temperature, self._half_keys, self.validate)
+            if labels is None:
+                return on_gpu.read(search, queries, *stored, k, how)
+            return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)
+        if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
         if labels is None:
-            k = self.k if k is None else k
             return at_once.read_at_once(queries, *searched, k, self.temperature, among)
-        if k is not None or among is not None:
+        if among is not None:
             return None
-        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
         return at_once.read_pair_at_once(queries, labels, *searched, *margins, self.temperature)
+
+    def _search_on_gpu(self) -> TritonLookup | None:
+        # Where nothing is on a GPU, nothing is asked about one.
+        if not self.keys.is_cuda and not isinstance(self.lookup, TritonLookup):
+            return None
+        return on_gpu.search_on_gpu(self.lookup, self.keys)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -408,13 +425,17 @@ class Memory(nn.Module):
         if recall is None or recall.filtered:
             return None
         self._before_write()
-        done = at_once.write_at_once(self.state, self.update, recall, labels)
+        if self._search_on_gpu() is not None:
+            done = on_gpu.write(self.state, self.update, recall, labels, self.validate)
+        else:
+            done = at_once.write_at_once(self.state, self.update, recall, labels)
         if done is None:
             return None
         write, averages = done
         slots = write.slots.reshape(-1)
         if len(self._slot_fills) > len(SLOT_BUFFERS):
-            self._fill(slots, ~write.hits.reshape(-1) if averages else True)
+            there = slots != EMPTY
+            self._fill(slots, there & ~write.hits.reshape(-1) if averages else there)
         self._after_write(slots)
         return write
 

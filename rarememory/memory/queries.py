@@ -12,8 +12,8 @@ from rarememory.base.validation import FLOATS
 from rarememory.lookup import Lookup
 from rarememory.lookup.ops import nearest, nearest_pair
 
-# Between these a squared length neither overflows nor loses digits in float32.
-_SAFE_LENGTHS = (1e-15, 1e15)
+SAFE_LENGTHS = (1e-15, 1e15)
+"""Between these a squared length neither overflows nor loses digits in float32."""
 
 
 class Rows(NamedTuple):
@@ -177,12 +177,14 @@ def normalized(
             return units, None
     wide = queries.to(torch.promote_types(queries.dtype, torch.float32))
     lengths = _lengths(wide)
-    if _all_between(lengths, *_SAFE_LENGTHS):
+    if _all_between(lengths, *SAFE_LENGTHS):
         return (wide / lengths).to(dtype), None
     # Scaled by its greatest number first, any finite row has a length that can be squared.
     greatest = wide.detach().abs().amax(1, keepdim=True)
     good = (greatest > 0) & (greatest < torch.inf)
-    wide = wide.where(good, 0.0) / greatest.where(good, 1.0)
+    shortest, longest = SAFE_LENGTHS
+    unsafe = good & ((lengths <= shortest) | (lengths >= longest))
+    wide = wide.where(good, 0.0) / greatest.where(unsafe, 1.0)
     return (wide / _lengths(wide).where(good, 1.0)).to(dtype), good.squeeze(1)
 
 

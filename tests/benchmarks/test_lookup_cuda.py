@@ -114,11 +114,16 @@ def test_tiles_are_tried_in_place_of_the_plans_and_put_back(monkeypatch):
         def _replace(self, **changes):
             return Tile(**{**vars(self), **changes})
 
-    default = Tile(rows=16, slots=64, dims=128, warps=4, stages=4)
-    plan = SimpleNamespace(Tile=Tile, _tile=lambda *given: default, _bins_wanted=lambda k: 9)
+    default = Tile(rows=16, slots=64, dims=128, warps=4, stages=4, slots_first=False)
+    plan = SimpleNamespace(
+        Tile=Tile,
+        make_plan=lambda *given, pair: SimpleNamespace(tile=default),
+        _tile=lambda *given: default,
+        _bins_wanted=lambda k: 9,
+    )
     monkeypatch.setattr(tune, "import_module", lambda name: plan)
     tiles = tune._tiles(Cell(16, MILLION, 128, 8), plan)
-    assert tiles[0] == default and len(tiles) == 18
+    assert tiles[0] == default and len(tiles) == 36
     assert {tile.rows for tile in tiles} == {16} and tiles.count(default) == 1
     before = plan._tile, plan._bins_wanted
     with tune._chosen(plan, tiles[3], 4096):

@@ -1,4 +1,5 @@
-"""Compile every kernel that a search would launch, for a chip that need not be here.
+"""Compile every kernel that a search, a read or a write would launch, for a chip that need not be
+here.
 
 `python -m tests.lookup.compile_triton` prints one line of JSON a kernel: what it takes of the chip.
 A process of its own, since the tests beside it run the same kernels in Triton's interpreter.
@@ -16,12 +17,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from rarememory import Memory
 from rarememory.lookup import triton as triton_file
 from rarememory.lookup.triton_plan import Chip
+from rarememory.memory import on_gpu
 
 SLOTS = 2**20
 CHIPS = {90: Chip(processors=132, generation=9), 80: Chip(processors=108, generation=8)}
 TYPES = {
+    torch.float64: "*fp64",
     torch.float32: "*fp32",
     torch.float16: "*fp16",
     torch.int64: "*i64",
@@ -62,7 +66,8 @@ def launches(capability: int) -> dict[str, tuple]:
         )
         seen.setdefault(key, (kernel, arguments, options))
 
-    triton_file._launch, triton_file._chip = note, lambda device: CHIPS[capability]
+    triton_file.launch, triton_file._chip = note, lambda device: CHIPS[capability]
+    on_gpu.launch = note
     lookup = triton_file.TritonLookup(interpret=True)
     with torch.device("meta"):
         for key_dim, batch, k, copied in searches(capability):
@@ -77,6 +82,10 @@ def launches(capability: int) -> dict[str, tuple]:
             else:
                 values, labels = (torch.empty(n, dtype=torch.int64) for n in (SLOTS, batch))
                 lookup.nearest_pair(queries, keys, values, labels, half_keys=half_keys)
+        memory = Memory(128, SLOTS, lookup=lookup, validate=False)
+        queries, labels = torch.empty(256, 128), torch.empty(256, dtype=torch.int64)
+        for recall in (memory(queries, labels), memory(queries), memory(queries, k=1)):
+            memory.write(recall, labels)
     return seen
 
 

@@ -77,7 +77,7 @@ def check(found, queries, keys, occupied, k: int) -> None:
     best[:, :expected] = truth.topk(expected, dim=1).values
     scores = scores.sort(1, descending=True).values
     torch.testing.assert_close(scores, best, rtol=0, atol=2e-6)
-    inside = torch.zeros(len(queries), len(keys) + 1, dtype=torch.bool)
+    inside = torch.zeros(len(queries), len(keys) + 1, dtype=torch.bool, device=keys.device)
     inside.scatter_(1, found.where(there, len(keys)), True)
     assert inside[:, : len(keys)].sum(1).eq(expected).all()
     # Of each two neighbours among the copies of a key, the lower is in if the higher is.

@@ -50,7 +50,7 @@ def check_pair(queries, keys, values, labels, half_keys) -> None:
     test_pair.check(found, queries.cpu(), keys.cpu(), values.cpu(), labels.cpu())
 
 
-LAUNCH = triton_file._launch
+LAUNCH = triton_file.launch
 
 
 def without_rescore(kernel, *arguments, **options) -> None:
@@ -150,7 +150,7 @@ def test_a_row_with_more_candidates_than_there_is_room_for_is_rescued(monkeypatc
     occupied = torch.arange(400) % 7 > 0
     whole = triton().nearest(queries, keys, occupied, k)
     check(whole.cpu(), queries.cpu(), keys.cpu(), occupied.cpu(), k)
-    monkeypatch.setattr(triton_file, "_launch", without_rescore)
+    monkeypatch.setattr(triton_file, "launch", without_rescore)
     found = triton().nearest(queries, keys, occupied, k)
     assert (found.sort(1).values != whole.sort(1).values).any(1).tolist() == [True, False, False]
 
@@ -161,7 +161,7 @@ def test_a_bin_that_hides_more_than_its_best_is_searched_whole(monkeypatch):
     near = (in_bin < 5) | ((in_bin < 22) & (tile == 0))
     keys = torch.nn.functional.normalize(units(1, 6) + 0.02 * torch.randn(2000, 6), dim=1)
     keys[~near] *= -1
-    monkeypatch.setattr(triton_file, "_launch", without_rescore)
+    monkeypatch.setattr(triton_file, "launch", without_rescore)
     check_nearest(keys[:1].clone(), keys, torch.ones(2000, dtype=torch.bool), 20, None)
 
 

@@ -34,6 +34,7 @@ def kernels(tmp_path_factory) -> list[dict]:
 @pytest.mark.slow
 def test_every_kernel_compiles_for_both_generations(kernels):
     names = {"bin_maxima", "best_of_bins", "choose_candidates", "score_candidates", "rescore"}
+    names.add("sort_candidates")
     for capability in SHARED:
         found = {k["kernel"] for k in kernels if k["capability"] == capability}
         assert found == names

@@ -19,7 +19,7 @@ def test_no_matrix_of_scores_is_stored(monkeypatch):
     shapes = []
     monkeypatch.setattr(
         triton_file,
-        "_launch",
+        "launch",
         lambda kernel, grid, *arguments, **_: shapes.extend(
             tuple(a.shape) for a in arguments if isinstance(a, torch.Tensor)
         ),
@@ -54,7 +54,7 @@ def test_the_host_never_waits_for_the_chip(monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
         return
     # Tensors without numbers: whatever asks for one, or for a size that hangs on one, raises.
-    monkeypatch.setattr(triton_file, "_launch", lambda *arguments, **options: None)
+    monkeypatch.setattr(triton_file, "launch", lambda *arguments, **options: None)
     with torch.device("meta"):
         keys, queries, occupied, values, labels = (
             torch.empty_like(tensor, device="meta")

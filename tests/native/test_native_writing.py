@@ -62,7 +62,7 @@ class YoungestFirst(AverageOrReplace):
 
 @pytest.mark.parametrize(("spread", "holes"), [(90, 30), (10**6, 0), (10**6, 3)])
 def test_slots_are_evicted_block_by_block_as_all_at_once(spread, holes, monkeypatch):
-    monkeypatch.setitem(at_once._AVERAGES, YoungestFirst, True)
+    monkeypatch.setitem(at_once.AVERAGES, YoungestFirst, True)
     state = Memory(1, 1000, seed=5).state
     # Ages far apart, so that most blocks have no slot that is old enough.
     state.written.copy_(torch.randint(0, spread, (1000,)))

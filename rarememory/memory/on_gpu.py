@@ -1,0 +1,331 @@
+"""Plain reads and writes on a GPU, each in a few Triton kernels, for which the host does not wait.
+
+Each answers None where it takes more than that, and then nothing is done. With `validate` the host
+waits once, for whether all rows are good.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rarememory.base.state import MemoryState, Recall, Write
+from rarememory.lookup import AutoLookup, Lookup, TritonLookup
+from rarememory.lookup.triton_launch import launch
+from rarememory.lookup.triton_plan import power_of_two
+from rarememory.memory.at_once import AVERAGES, MOST_ROWS, Pair, PairWithGradient
+from rarememory.memory.queries import SAFE_LENGTHS, Rows, recalled
+from rarememory.memory.updates import ByAgeAndNoise, Update
+from rarememory.memory.writing import SHORTEST_SUM
+
+_MOST_DIMS = 4096
+# At least twice MOST_ROWS: so many slots may have to be looked at, to find as many as rows.
+_BINS = 2048
+_BLOCK = 32
+_OTHERS = 256
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class How(NamedTuple):
+    """What a memory reads by.
+
+    Attributes:
+        temperature: of the recall.
+        half_keys: makes the copy of the keys in float16, if there is one.
+        validate: whether rows that are not good are refused, for which the host waits.
+    """
+
+    temperature: float
+    half_keys: Callable[[], Tensor | None]
+    validate: bool
+
+
+class UnitRows(NamedTuple):
+    """Queries at unit length.
+
+    Attributes:
+        units: [rows, key_dim]; zero where a row is not good.
+        asked: the same, but NaN there, which finds nothing.
+        lengths: [rows], those that the queries had.
+        good: [rows], whether a row is finite, not zero, and labelled by 0 or more.
+    """
+
+    units: Tensor
+    asked: Tensor
+    lengths: Tensor
+    good: Tensor
+
+
+def search_on_gpu(lookup: Lookup, keys: Tensor) -> TritonLookup | None:
+    """The search in Triton, if this lookup would use it now, and no program is compiled."""
+    found = lookup
+    if isinstance(lookup, AutoLookup) and keys.is_cuda:
+        found = next((one for one in lookup.lookups if isinstance(one, TritonLookup)), lookup)
+    if type(found) is not TritonLookup or torch.compiler.is_compiling():
+        return None
+    fits = keys.shape[1] <= _MOST_DIMS and found.why_not(keys, keys, 1) is None
+    return found if fits else None
+
+
+def read(
+    search: TritonLookup,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    k: int,
+    how: How,
+) -> Recall | None:
+    """What plain queries without gradient recall of all slots."""
+    flat = _flat(queries, keys)
+    if flat is None or type(k) is not int or k < 1 or search.why_not(flat, keys, k) is not None:
+        return None
+    if queries.requires_grad and torch.is_grad_enabled():
+        return None
+    rows = unit_rows(flat)
+    if how.validate and not rows.good.all():
+        return None
+    found = search.read(rows.asked, keys, values, k, half_keys=how.half_keys())
+    assert found.values is not None
+    parts = (found.slots, found.scores, found.values)
+    return recalled(Rows(rows.units, None, None, queries.shape[:-1]), parts, how.temperature, None)
+
+
+def read_pair(
+    search: TritonLookup,
+    queries: Tensor,
+    labels: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    margin: float,
+    offset: float,
+    how: How,
+) -> Recall | None:
+    """What plain queries recall with labels, with the loss less an offset, and its gradient."""
+    flat = _flat(queries, keys)
+    if flat is None or not _are_plain(labels, queries):
+        return None
+    of_rows = labels.reshape(-1).contiguous()
+    rows = unit_rows(flat.detach(), of_rows)
+    if how.validate and not rows.good.all():
+        return None
+    pair = _pair(search, rows, of_rows, keys, values, margin, how.half_keys())
+    if queries.requires_grad and torch.is_grad_enabled():
+        scores, units, loss = PairWithGradient.apply(flat, pair)
+        pair = pair._replace(scores=scores, units=units, loss=loss)
+    loss = pair.loss - offset if offset else pair.loss
+    parts = (pair.slots, pair.scores, pair.values)
+    return recalled(Rows(pair.units, None, None, queries.shape[:-1]), parts, how.temperature, loss)
+
+
+def write(
+    state: MemoryState, update: Update, recall: Recall, labels: Tensor, validate: bool
+) -> tuple[Write, bool] | None:
+    """Write queries that were just recalled, by a policy of this package; whether hits average."""
+    if not isinstance(update, ByAgeAndNoise) or type(update) not in AVERAGES:
+        return None
+    queries, slots = recall.queries, recall.slots
+    plain = queries.dtype == torch.float32 == state.keys.dtype and slots.dtype == torch.int64
+    if not plain or not _are_plain(labels, queries) or queries.shape[-1] != state.keys.shape[1]:
+        return None
+    few = 0 < labels.numel() <= min(MOST_ROWS, len(state.keys)) and slots.shape[-1] > 0
+    here = all(part.device == state.keys.device for part in (*state, queries, slots))
+    contiguous = all(part.is_contiguous() for part in state)
+    if not few or not here or not contiguous or state.clock.dim() or slots.requires_grad:
+        return None
+    if validate and not (labels >= 0).all():
+        return None
+    averages = AVERAGES[type(update)]
+    done = _written(
+        *(state, (float(update.weights[0]), float(update.weights[1])), averages),
+        queries.detach().reshape(-1, queries.shape[-1]).contiguous(),
+        labels.reshape(-1).contiguous(),
+        slots.reshape(labels.numel(), -1).contiguous(),
+    )
+    # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
+    torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
+    return Write(*(part.view(labels.shape) for part in done)), averages
+
+
+def _flat(queries: Tensor, keys: Tensor) -> Tensor | None:
+    """Queries of the keys' width and device, [batch, key_dim]; None of any others, or of none."""
+    if type(queries) is not Tensor or queries.dtype not in _FLOATS or queries.dim() == 0:
+        return None
+    plain = queries.layout == torch.strided and queries.device == keys.device
+    if not plain or queries.shape[-1] != keys.shape[1] or queries.numel() == 0:
+        return None
+    return queries.reshape(-1, keys.shape[1])
+
+
+def _are_plain(labels: Tensor, queries: Tensor) -> bool:
+    """Whether these are labels, one for each query."""
+    plain = type(labels) is Tensor and labels.dtype == torch.int64
+    return plain and labels.shape == queries.shape[:-1] and labels.device == queries.device
+
+
+def _pair(
+    search: TritonLookup,
+    rows: UnitRows,
+    labels: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    margin: float,
+    half_keys: Tensor | None,
+) -> Pair:
+    from rarememory.memory import read_kernels
+
+    pair = search.scored_pair(rows.asked, keys, values, labels, half_keys=half_keys)
+    batch, key_dim = rows.units.shape
+    slots, found = torch.empty_like(pair.slots), torch.empty_like(pair.slots)
+    scores, slopes = torch.empty_like(pair.scores), torch.empty_like(pair.scores)
+    found_keys, gradient = scores.new_empty(batch, 2, key_dim), torch.empty_like(rows.units)
+    losses, loss = scores.new_empty(batch, dtype=torch.float64), scores.new_empty(())
+    block = min(1024, power_of_two(batch))
+    launch(
+        read_kernels.compare_pair,
+        (batch,),
+        *(rows.units, rows.lengths, rows.good, keys, values, pair.slots, pair.scores),
+        *(slots, scores, found, found_keys, slopes, gradient, losses, batch, float(margin)),
+        KEY_DIM=key_dim,
+        BLOCK_DIMS=power_of_two(key_dim),
+        BLOCK_ROWS=block,
+        num_warps=4,
+    )
+    launch(read_kernels.add_up, (1,), losses, loss, batch, BLOCK_ROWS=block, num_warps=4)
+    return Pair(slots, scores, found, rows.units, loss, found_keys, slopes, gradient)
+
+
+def unit_rows(queries: Tensor, labels: Tensor | None = None) -> UnitRows:
+    """The queries, [rows, key_dim], at unit length, and which of them are good."""
+    from rarememory.memory import read_kernels
+
+    queries = queries.contiguous()
+    units = torch.empty_like(queries, dtype=torch.float32)
+    asked, good = torch.empty_like(units), units.new_empty(len(units), dtype=torch.bool)
+    lengths = units.new_empty(len(units))
+    launch(
+        read_kernels.unit_rows,
+        (len(queries),),
+        *(queries, good if labels is None else labels, units, asked, lengths, good),
+        KEY_DIM=queries.shape[1],
+        BLOCK_DIMS=power_of_two(queries.shape[1]),
+        SHORTEST=SAFE_LENGTHS[0],
+        LONGEST=SAFE_LENGTHS[1],
+        LABELLED=labels is not None,
+        num_warps=1,
+    )
+    return UnitRows(units, asked, lengths, good)
+
+
+def _written(
+    state: MemoryState,
+    weights: tuple[float, float],
+    averages: bool,
+    queries: Tensor,
+    labels: Tensor,
+    nearest: Tensor,
+) -> Write:
+    """Write rows, [rows, key_dim], whose nearest slots are the first column of `nearest`.
+
+    `weights` are those of age and noise, and `averages` says whether rows that hit are averaged.
+    """
+    from rarememory.memory import write_kernels
+
+    rows, key_dim = queries.shape
+    dims = {"KEY_DIM": key_dim, "BLOCK_DIMS": power_of_two(key_dim)}
+    fingerprints = queries.new_empty(rows, dtype=torch.float64)
+    hits, averaged, good = (torch.empty_like(labels, dtype=torch.bool) for _ in range(3))
+    launch(
+        write_kernels.look_at_rows,
+        (rows,),
+        *(queries, labels, nearest, state.values, fingerprints, hits, averaged, good),
+        nearest.shape[1],
+        AVERAGES=averages,
+        **dims,
+        num_warps=1,
+    )
+    free = _free_slots(state, weights, rows, nearest, averaged)
+    order = torch.empty_like(labels, dtype=torch.int32)
+    slots, overwritten = torch.empty_like(labels), torch.empty_like(labels)
+    launch(
+        write_kernels.take_slots,
+        (-(-rows // _BLOCK),),
+        *(labels, fingerprints, nearest, averaged, good, free, state.values),
+        *(order, slots, overwritten, rows, rows, nearest.shape[1]),
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
+    launch(
+        write_kernels.put_rows,
+        (rows,),
+        *(queries, labels, averaged, order, slots, *state[:4], rows),
+        SHORTEST=SHORTEST_SUM,
+        **dims,
+        BLOCK_ROWS=max(1, min(power_of_two(rows), 2**13 // dims["BLOCK_DIMS"])),
+        num_warps=4,
+    )
+    block = power_of_two(rows)
+    launch(write_kernels.end_write, (1,), slots, state.clock, rows, BLOCK_ROWS=block, num_warps=4)
+    return Write(slots, hits, overwritten)
+
+
+def _free_slots(
+    state: MemoryState,
+    weights: tuple[float, float],
+    wanted: int,
+    nearest: Tensor,
+    averaged: Tensor,
+) -> Tensor:
+    """The slots to give up first, [wanted], never one that is averaged into, as `eviction_order`.
+
+    Those `wanted` and those kept are, at most, so many that go first of all. They are in the bins
+    whose best slots go first, as many, and go no later than the best slot of the last of these.
+    """
+    from rarememory.memory import write_kernels
+
+    slots = len(state.values)
+    bins = min(slots, _BINS)
+    tiles, count = -(-slots // bins), min(wanted + len(averaged), bins)
+    new = state.values.new_empty
+    priorities, best = new(bins, dtype=torch.float64), new(bins)
+    first, found = new(count, dtype=torch.int32), new((), dtype=torch.int32)
+    listed_priorities, listed = new(count * tiles, dtype=torch.float64), new(count * tiles)
+    free = new(wanted)
+    policy = {"AGE_WEIGHT": weights[0], "NOISE_WEIGHT": weights[1]}
+    ages = (state.values, state.written, state.clock, state.seed)
+    launch(
+        write_kernels.best_of_bins,
+        (-(-bins // 4),),
+        *(*ages, priorities, best, found, slots, bins, tiles),
+        **policy,
+        BLOCK_BINS=4,
+        BLOCK_TILES=min(_OTHERS, power_of_two(tiles)),
+        num_warps=4,
+    )
+    launch(
+        write_kernels.first_bins,
+        (-(-bins // 16),),
+        *(priorities, best, first, bins, count),
+        BLOCK=16,
+        OTHERS=_OTHERS,
+        num_warps=4,
+    )
+    launch(
+        write_kernels.list_slots,
+        (count,),
+        *(*ages, priorities, best, first, nearest, averaged, listed_priorities, listed, found),
+        *(slots, bins, tiles, count, len(averaged), nearest.shape[1]),
+        **policy,
+        BLOCK_TILES=min(2 * _OTHERS, power_of_two(tiles)),
+        BLOCK_ROWS=_OTHERS,
+        num_warps=4,
+    )
+    launch(
+        write_kernels.sort_slots,
+        (_BLOCK,),
+        *(listed_priorities, listed, found, free, wanted),
+        BLOCK=_BLOCK,
+        OTHERS=_OTHERS,
+        num_warps=4,
+    )
+    return free

@@ -1,0 +1,30 @@
+"""A compiled training step on a GPU, if there is one; else on the CPU, where it holds as well."""
+
+import copy
+
+import pytest
+import torch
+
+from rarememory import Memory
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def step(memory: Memory, queries: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    recall = memory(queries, labels)
+    memory.write(recall, labels)
+    return recall.loss
+
+
+# Inductor of torch 2.11 uses what torch itself calls deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_a_compiled_step_does_what_the_step_does():
+    torch.manual_seed(0)
+    plain = Memory(7, 33, k=5, validate=False).to(DEVICE)
+    compiled, faster = copy.deepcopy(plain), torch.compile(step, fullgraph=True)
+    for _ in range(4):
+        queries = torch.randn(8, 7, device=DEVICE)
+        labels = torch.randint(0, 5, (8,), device=DEVICE)
+        torch.testing.assert_close(step(plain, queries, labels), faster(compiled, queries, labels))
+        assert torch.equal(plain.values, compiled.values)
+        torch.testing.assert_close(plain.keys, compiled.keys)
