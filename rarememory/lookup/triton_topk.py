@@ -45,7 +45,7 @@ def choose_candidates(
     BLOCK_BINS: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    """List all bins whose maximum is above a floor for the k-th best slot, or within rounding of it.
+    """List the bins whose maximum is above a floor for the k-th best slot, or within rounding.
 
     The floor is the k-th best maximum of groups of bins. With SECOND a bin's best slot is a single
     candidate, unless its runner-up is within rounding too: then the whole bin is one.
