@@ -54,7 +54,7 @@ def main(run: Run) -> None:
 
 def measure(cell: Cell, device: str, seconds: float) -> tuple[dict[str, Spread], dict[str, str]]:
     """By mode of timing, the step's seconds by those of its search, or why there are none."""
-    step, search = _prepared(cell, device)
+    step, search = prepared(cell, device)
     calls: dict[str, Callable[[], object]] = {"step": step, "search": search}
     clock, found, refused = clock_for(device), {}, {}
     for mode in clock.modes:
@@ -73,7 +73,8 @@ def measure(cell: Cell, device: str, seconds: float) -> tuple[dict[str, Spread],
     return found, refused
 
 
-def _prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[], object]]:
+def prepared(cell: Cell, device: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A training step of a full memory of this size, and its search alone."""
     given = make_inputs(cell, 0, device)
     # Without validation nothing makes the host wait.
     memory = Memory(cell.key_dim, cell.slots, validate=False).to(device)

@@ -23,7 +23,7 @@ def test_the_step_that_is_timed_reads_learns_and_writes(monkeypatch):
         Memory, "write", lambda self, *given: done.append(real(self, *given)) or done[-1]
     )
     monkeypatch.setattr(torch.Tensor, "backward", lambda self: done.append(float(self.detach())))
-    once, search = step._prepared(Cell(4, 64, 8, 0), "cpu")
+    once, search = step.prepared(Cell(4, 64, 8, 0), "cpu")
     once()
     loss, write = done
     assert loss > 0 and write.hits.any() and not write.hits.all()
