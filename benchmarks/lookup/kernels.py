@@ -38,7 +38,8 @@ def main(run: Run) -> None:
     """
     if not torch.cuda.is_available():
         raise RuntimeError("torch sees no gpu here, and the kernels are those of one")
-    options, figures = run.options, {}
+    options = run.options
+    figures: dict[str, float] = {}
     kernels: dict[str, dict[str, float]] = {}
     for slots in options.slots:
         for batch in options.batch:

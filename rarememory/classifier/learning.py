@@ -21,6 +21,9 @@ from rarememory.memory.selections import Selection
 _USUAL = (1e-10, 1e10)
 """Rows with a length between these are finite and not zero."""
 
+_FEW = 16
+"""So many lengths are looked at as fast as the least and the greatest are found."""
+
 
 class LabelledFeatures(NamedTuple):
     """Features of examples, with one label and one ref each, and the dimensions of an example."""
@@ -101,10 +104,11 @@ def write_examples(
         places = torch.tensor(rows, device=features.device)
         features, norms = _mean_directions(features, places), _means(norms, places)
     ids = torch.tensor(numbers, device=features.device)
-    parts = []
+    parts, whole = [], len(numbers) <= size
     for begin in range(0, len(numbers), size):
         some = slice(begin, begin + size)
-        parts.append(_write(memory, book, features[some], norms[some], ids[some], refs[some]))
+        given = (features, norms, ids) if whole else (features[some], norms[some], ids[some])
+        parts.append(_write(memory, book, *given, refs[some]))
     book.add(names.values())
     written = [Learnt(slots, hits, list(map(book.label, lost))) for slots, hits, lost in parts]
     learnt = Learnt.joined(written)
@@ -146,14 +150,17 @@ def _write(
     # What was learnt before was tuned without these.
     with untuned(memory):
         write = memory.write(features, ids)
-    averaged = (write.hits & memory.update.averages(write.hits)).tolist()
+    averaged = memory.update.averages(write.hits).tolist()
+    # Whatever a policy says, a row is averaged only into a key that it hit.
+    averaged = [all(both) for both in zip(averaged, write.hits.tolist(), strict=True)]
     slots, stored = write.slots.tolist(), write.slots
     # A policy may keep not all of them.
     if EMPTY in slots:
         rows = [row for row, slot in enumerate(slots) if slot != EMPTY]
         stored, norms = stored[rows], norms[rows]
         slots, averaged, refs = ([part[row] for row in rows] for part in (slots, averaged, refs))
-    put_norms(memory, stored, norms)
+    # A number is an index that takes less time than a list of one.
+    put_norms(memory, slots[0] if len(slots) == 1 else stored, norms)
     book.note_refs(slots, [not into for into in averaged], refs)
     lost = [number for number in write.overwritten.tolist() if number != EMPTY]
     return write.slots, write.hits, lost
@@ -172,8 +179,9 @@ def _means(norms: Tensor, rows: Tensor) -> Tensor:
 
 def _check_features(features: Tensor, norms: Tensor) -> None:
     # Checked for the whole batch, since its first part may be written before the memory sees all.
-    shortest, longest = map(float, norms.aminmax())
-    if _USUAL[0] < shortest and longest < _USUAL[1]:
+    few = len(norms) <= _FEW
+    extremes = norms.tolist() if few else [float(one) for one in norms.aminmax()]
+    if all(_USUAL[0] < length < _USUAL[1] for length in extremes):
         return
     bad = ~features.isfinite().all(1) | ~features.any(1)
     if bad.any():

@@ -59,11 +59,13 @@ def has_norms(memory: Memory) -> bool:
     return hasattr(memory, NORMS) and memory.projection is None
 
 
-def put_norms(memory: Memory, slots: Int64[Tensor, " rows"], norms: Float[Tensor, " rows"]) -> None:
+def put_norms(
+    memory: Memory, slots: Int64[Tensor, " rows"] | int, norms: Float[Tensor, " rows"]
+) -> None:
     """Remember these lengths of what was written into the slots, if the memory does."""
     if has_norms(memory):
-        buffer = memory.get_buffer(NORMS)
-        buffer[slots] = norms.to(buffer.dtype)
+        buffer = getattr(memory, NORMS)
+        buffer[slots] = norms.to(buffer.dtype) if isinstance(slots, Tensor) else norms[0]
 
 
 def remembered_features(

@@ -410,12 +410,20 @@ class Memory(nn.Module):
     def _fill(self, slots: Tensor, inserted: Tensor | bool) -> None:
         """Reset own entries of the slots that rows have been put into."""
         own = self._slot_fills.keys() - _FILLED_BY_WRITES
-        if own:
+        if not own:
+            return
+        filled: Tensor | int
+        if len(slots) == 1 and slots.is_cpu:
+            if not inserted:
+                return
+            # A number is an index that takes less time than a list of one.
+            filled = int(slots)
+        else:
             filled = slots if inserted is True else slots[inserted]
-            for name in own:
-                self.get_buffer(name)[filled] = self._slot_fills[name]
-            if self.usage is not None:
-                self.usage.fill(filled)
+        for name in own:
+            getattr(self, name)[filled] = self._slot_fills[name]
+        if self.usage is not None:
+            self.usage.fill(filled)
 
     def _write_at_once(self, queries: Tensor | Recall, labels: Tensor) -> Write | None:
         self.require_writable("write")
@@ -434,8 +442,9 @@ class Memory(nn.Module):
         write, averages = done
         slots = write.slots.reshape(-1)
         if len(self._slot_fills) > len(SLOT_BUFFERS):
-            there = slots != EMPTY
-            self._fill(slots, there & ~write.hits.reshape(-1) if averages else there)
+            inserted = ~write.hits.reshape(-1) if averages else True
+            # On a GPU a row may have been left out.
+            self._fill(slots, inserted if slots.is_cpu else (slots != EMPTY) & inserted)
         self._after_write(slots)
         return write
 

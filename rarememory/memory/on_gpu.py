@@ -23,6 +23,8 @@ _MOST_DIMS = 4096
 # At least twice MOST_ROWS: so many slots may have to be looked at, to find as many as rows.
 _BINS = 2048
 _BLOCK = 32
+# Slots that are ranked at once, each beside so many others at once.
+_RANKED = 16
 _OTHERS = 256
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -304,9 +306,9 @@ def _free_slots(
     )
     launch(
         write_kernels.first_bins,
-        (-(-bins // 16),),
+        (-(-bins // _RANKED),),
         *(priorities, best, first, bins, count),
-        BLOCK=16,
+        BLOCK=_RANKED,
         OTHERS=_OTHERS,
         num_warps=4,
     )
@@ -324,7 +326,7 @@ def _free_slots(
         write_kernels.sort_slots,
         (_BLOCK,),
         *(listed_priorities, listed, found, free, wanted),
-        BLOCK=_BLOCK,
+        BLOCK=_RANKED,
         OTHERS=_OTHERS,
         num_warps=4,
     )

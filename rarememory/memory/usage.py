@@ -52,7 +52,7 @@ class Usage(NamedTuple):
         # A query that found nothing says that slot 0 was used before the first read, which is past.
         self.used.scatter_reduce_(0, places, self.reads * there, "amax")
 
-    def fill(self, slots: Int64[Tensor, " listed"]) -> None:
+    def fill(self, slots: Int64[Tensor, " listed"] | int) -> None:
         """These slots have just been filled: they count as used, for they had no chance to be."""
         self.used[slots] = self.reads
 

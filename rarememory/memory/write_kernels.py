@@ -301,7 +301,8 @@ def put_rows(
             first = lowest == row
             total += key.to(tl.float64)
             length = tl.sqrt(tl.sum(total * total, 0))
-            new = tl.where(length > SHORTEST, (total / length).to(tl.float32), key)
+            long = length > SHORTEST
+            new = tl.where(long, (total / tl.where(long, length, 1.0)).to(tl.float32), key)
         if first:
             tl.store(at, new, mask=within)
             tl.store(values_ptr + slot, tl.load(labels_ptr + row))

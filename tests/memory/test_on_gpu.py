@@ -1,6 +1,7 @@
-"""Reads and writes of a GPU in Triton's interpreter, against plain torch; tests/gpu has the chip."""
+"""Reads and writes of a GPU in Triton's interpreter, against plain torch (tests/gpu: on one)."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -63,14 +64,17 @@ def assert_same_recall(mine: Any, theirs: Any) -> None:
 def in_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What has been read and written in kernels."""
     done: list[str] = []
-    for name in ("read", "read_pair", "write"):
 
-        def noted(*given: Any, name: str = name, call: Any = getattr(on_gpu, name)) -> Any:
+    def noting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
             answer = call(*given)
             done.extend([name] if answer is not None else [])
             return answer
 
-        monkeypatch.setattr(on_gpu, name, noted)
+        return noted
+
+    for name in ("read", "read_pair", "write"):
+        monkeypatch.setattr(on_gpu, name, noting(name, getattr(on_gpu, name)))
     return done
 
 
@@ -116,7 +120,8 @@ def test_any_memory_writes_the_same(memory_size, rows, classes, empty):
 @pytest.mark.parametrize("noise", [0.0, 8.0])
 def test_slots_are_given_up_in_order_when_bins_hold_several(monkeypatch, noise):
     """Also those that the oldest of all share a bin with."""
-    monkeypatch.setattr(on_gpu, "_BINS", 16)
+    for name, size in (("_BINS", 16), ("_OTHERS", 2)):
+        monkeypatch.setattr(on_gpu, name, size)
     mine, theirs = twins(61, update=AverageOrReplace(age_noise=noise))
     ages = torch.randint(0, 5, (61,))
     ages[::16] = 50
@@ -178,21 +183,25 @@ def test_rows_that_are_not_good_are_left_out_where_nothing_is_checked(in_kernels
         memory.write(
             torch.randn(9, DIM, generator=torch.Generator().manual_seed(1)), torch.arange(9)
         )
-    gradients = []
-    recalls = []
-    for memory in (mine, theirs):
-        queries = rows.clone().requires_grad_()
-        recall = memory(queries, labels)
-        recall.loss.backward()
-        recalls.append(recall)
-        gradients.append(queries.grad[[0, 1, 2, 7]])
-    assert_same_recall(*recalls)
-    torch.testing.assert_close(recalls[0].loss, recalls[1].loss)
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    for weight_of_scores in (0.0, 0.5):
+        gradients, recalls = [], []
+        for memory in (mine, theirs):
+            queries = rows.clone().requires_grad_()
+            recall = memory(queries, labels)
+            scores = recall.scores.where(recall.slots != EMPTY, 0.0)
+            (recall.loss + (weight_of_scores * scores.sum() if weight_of_scores else 0)).backward()
+            recalls.append(recall)
+            gradients.append(queries.grad[[0, 1, 2, 7]])
+        assert_same_recall(*recalls)
+        torch.testing.assert_close(recalls[0].loss, recalls[1].loss)
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
     done, also = mine.write(recalls[0], labels), theirs.write(recalls[1], labels)
     assert torch.equal(done.slots, also.slots) and (also.slots[3:7] == EMPTY).all()
     assert_equal(mine, theirs)
     assert (theirs(rows).slots[3:6] == EMPTY).all() and "write" in in_kernels
+    for memory in (mine, theirs):
+        assert memory.write(memory(rows[:2]), torch.tensor([3, -1])).slots[1] == EMPTY
+    assert_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("bad", range(3))
@@ -228,6 +237,25 @@ def test_an_empty_memory_and_one_of_one_slot(in_kernels):
         assert_equal(mine, theirs)
         labels += 1
     assert in_kernels == 3 * ["read_pair", "write"]
+
+
+@pytest.mark.parametrize("label", [1, 2])
+def test_of_a_right_and_a_wrong_slot_that_tie_the_lower_comes_first(label):
+    mine, theirs = twins(9)
+    for memory in (mine, theirs):
+        memory.keys[[1, 3]] = torch.eye(DIM)[0]
+        memory.values[[1, 3]] = torch.tensor([2, 1])
+        assert memory(torch.eye(DIM)[:1], torch.tensor([label])).slots.tolist() == [[1, 3]]
+
+
+def test_a_key_that_a_row_cancels_stays_as_it_is():
+    mine, theirs = twins(9)
+    row, label = torch.eye(DIM)[:1], torch.tensor([4])
+    for memory in (mine, theirs):
+        memory.write(row, label)
+        assert memory.write(-row, label).hits.all() and memory.clock == 2
+    assert_equal(mine, theirs)
+    assert torch.equal(theirs.keys[:1], row)
 
 
 def test_what_takes_more_than_kernels_is_done_as_before(in_kernels):
