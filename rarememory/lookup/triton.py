@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -202,7 +202,7 @@ def _plan(
     return _planned(len(queries), *keys.shape, k, streamed, pair=pair, few=few, chip=chip)
 
 
-_planned = cache(make_plan)
+_planned = lru_cache(1024)(make_plan)
 
 
 @cache

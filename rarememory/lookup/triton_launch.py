@@ -20,7 +20,8 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         kernel[grid](*arguments, **options)
         return
     with torch.cuda.device_of(arguments[0]):
-        # What Triton compiles anew for: types, alignments, counts that are 1 or multiples of 16.
+        # What Triton compiles anew for on an NVIDIA GPU: types, alignments, and whether a count is
+        # 1, a multiple of 16, or one of 64 bits.
         key = (
             kernel,
             arguments[0].device,
@@ -36,8 +37,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         if program is None:
             # Every product is rounded before it is added, as torch does.
             program = kernel[grid](*arguments, **options, enable_fp_fusion=False)
-            constants = [options[name] for name in kernel.arg_names[len(arguments) :]]
-            _compiled[key] = program, constants
+            # There is none in the interpreter.
+            if program is not None:
+                constants = [options[name] for name in kernel.arg_names[len(arguments) :]]
+                _compiled[key] = program, constants
             return
         program, constants = program
         program[(*grid, 1, 1)[:3]](*arguments, *constants)

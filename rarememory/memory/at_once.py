@@ -209,23 +209,25 @@ def _pair(
 
 
 class PairWithGradient(torch.autograd.Function):
-    """Scores, units and loss of a pair that was read natively, as functions of the queries."""
+    """Scores, units and loss of a pair that was read at once, as functions of the queries."""
 
     @staticmethod
     def forward(ctx: Any, queries: Tensor, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes, pair.gradient)
+        needed = (pair.slots, pair.keys, pair.slopes, pair.gradient, pair.units)
+        ctx.save_for_backward(queries, *needed)
         return pair.scores, pair.units, pair.loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
         """dq = (g - u (u . g)) / |q|, g = du + sum_i (ds_i + slope_i dloss / batch) K[slot_i]."""
         of_scores, of_units, of_loss = gradients
-        queries, slots, keys, slopes, gradient = ctx.saved_tensors
+        queries, slots, keys, slopes, gradient, units_read = ctx.saved_tensors
         alone = of_scores is None and of_units is None and not torch.is_grad_enabled()
         if alone and of_loss is not None and of_loss.dim() == 0:
             # That of the loss was found with the pair. It has no gradient of its own.
-            return (of_loss * gradient).to(queries.dtype), None
+            found = of_loss * gradient
+            return found if found.dtype == queries.dtype else found.to(queries.dtype), None
         weights = torch.zeros_like(slopes)
         if of_loss is not None:
             # A loss, or one for each of several memories of as many rows.
@@ -237,9 +239,10 @@ class PairWithGradient(torch.autograd.Function):
         along = torch.bmm(weights.unsqueeze(1), keys).squeeze(1)
         if of_units is not None:
             along = along + of_units
-        lengths = torch.linalg.vector_norm(queries, dim=1, keepdim=True)
+        # In float64, in which no query is too long or too short for its square.
+        lengths = torch.linalg.vector_norm(queries, dim=1, keepdim=True, dtype=torch.float64)
+        lengths = lengths.to(along.dtype)
         units = queries / lengths
         found = (along - units * (units * along).sum(1, keepdim=True)) / lengths
-        # On a GPU a row may be zero or not finite: the read has left it out.
-        good = (lengths > 0) & (lengths < torch.inf)
-        return found.where(good, 0.0).to(queries.dtype), None
+        # A read on a GPU leaves out rows that are not good: their units are zero.
+        return found.where(units_read.any(1, keepdim=True), 0.0).to(queries.dtype), None

@@ -254,33 +254,38 @@ class Memory(nn.Module):
     def _read_at_once(
         self, queries: Tensor, labels: Tensor | None, k: int | None, among: Tensor | None = None
     ) -> Recall | None:
-        if self.projection is not None or (labels is not None and k is not None):
+        if self.projection is not None:
             return None
-        k = self.k if k is None else k
-        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
-        search = self._search_on_gpu()
-        if search is not None:
-            if among is not None:
-                return None
-            stored = (self.keys, self.values)
-            how = on_gpu.How(self.temperature, self._half_keys, self.validate)
-            if labels is None:
-                return on_gpu.read(search, queries, *stored, k, how)
-            return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)
+        if self._may_be_on_gpu():
+            return self._read_on_gpu(queries, labels, k, among)
         if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
         if labels is None:
+            k = self.k if k is None else k
             return at_once.read_at_once(queries, *searched, k, self.temperature, among)
-        if among is not None:
+        if k is not None or among is not None:
             return None
+        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
         return at_once.read_pair_at_once(queries, labels, *searched, *margins, self.temperature)
 
-    def _search_on_gpu(self) -> TritonLookup | None:
-        # Where nothing is on a GPU, nothing is asked about one.
-        if not self.keys.is_cuda and not isinstance(self.lookup, TritonLookup):
+    def _may_be_on_gpu(self) -> bool:
+        # Looked at in every call, so without `isinstance` and the look-up of a buffer by its name.
+        keys = self._buffers["keys"]
+        return type(self.lookup) is TritonLookup or (keys is not None and keys.is_cuda)
+
+    def _read_on_gpu(
+        self, queries: Tensor, labels: Tensor | None, k: int | None, among: Tensor | None
+    ) -> Recall | None:
+        search = on_gpu.search_on_gpu(self.lookup, self.keys)
+        if search is None or among is not None or (labels is not None and k is not None):
             return None
-        return on_gpu.search_on_gpu(self.lookup, self.keys)
+        stored = (self.keys, self.values)
+        how = on_gpu.How(self.temperature, self._half_keys, self.validate)
+        if labels is None:
+            return on_gpu.read(search, queries, *stored, self.k if k is None else k, how)
+        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
+        return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -429,24 +434,30 @@ class Memory(nn.Module):
         self.require_writable("write")
         if self._draft is not None:
             return None
+        in_kernels = self._may_be_on_gpu() and on_gpu.search_on_gpu(self.lookup, self.keys)
+        if in_kernels:
+            # Asked first, for a search that is not used would have been made for nothing.
+            given = (self.update, queries, labels, self.validate)
+            if not on_gpu.can_write(self.state, *given):
+                return None
         recall = queries if isinstance(queries, Recall) else self._read_at_once(queries, None, 1)
         if recall is None or recall.filtered:
             return None
         self._before_write()
-        if self._search_on_gpu() is not None:
-            done = on_gpu.write(self.state, self.update, recall, labels, self.validate)
-        else:
-            done = at_once.write_at_once(self.state, self.update, recall, labels)
+        write = on_gpu.write if in_kernels else at_once.write_at_once
+        done = write(self.state, self.update, recall, labels)
         if done is None:
             return None
-        write, averages = done
-        slots = write.slots.reshape(-1)
+        written, averages = done
+        slots = written.slots.reshape(-1)
         if len(self._slot_fills) > len(SLOT_BUFFERS):
-            inserted = ~write.hits.reshape(-1) if averages else True
-            # On a GPU a row may have been left out.
-            self._fill(slots, inserted if slots.is_cpu else (slots != EMPTY) & inserted)
+            inserted = ~written.hits.reshape(-1) if averages else True
+            if in_kernels:
+                # Of these rows some may have been left out.
+                inserted = (slots != EMPTY) & inserted
+            self._fill(slots, inserted)
         self._after_write(slots)
-        return write
+        return written
 
     def _before_write(self) -> None:
         for cache in self._caches():

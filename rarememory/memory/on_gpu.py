@@ -1,7 +1,7 @@
 """Plain reads and writes on a GPU, each in a few Triton kernels, for which the host does not wait.
 
-Each answers None where it takes more than that, and then nothing is done. With `validate` the host
-waits once, for whether all rows are good.
+A read answers None where it takes more than that, and then nothing is done. With `validate` the
+host waits once in a read and once in a write, for whether all rows are good.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rarememory.base.state import MemoryState, Recall, Write
+from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.lookup import AutoLookup, Lookup, TritonLookup
 from rarememory.lookup.triton_launch import launch
 from rarememory.lookup.triton_plan import power_of_two
@@ -20,6 +20,8 @@ from rarememory.memory.updates import ByAgeAndNoise, Update
 from rarememory.memory.writing import SHORTEST_SUM
 
 _MOST_DIMS = 4096
+# With labels each row counts how many rows are good.
+_MOST_READ = 2**14
 # At least twice MOST_ROWS: so many slots may have to be looked at, to find as many as rows.
 _BINS = 2048
 _BLOCK = 32
@@ -49,7 +51,7 @@ class UnitRows(NamedTuple):
     Attributes:
         units: [rows, key_dim]; zero where a row is not good.
         asked: the same, but NaN there, which finds nothing.
-        lengths: [rows], those that the queries had.
+        lengths: [rows], those that the queries had; 1 where a row is not good.
         good: [rows], whether a row is finite, not zero, and labelled by 0 or more.
     """
 
@@ -87,7 +89,7 @@ def read(
     rows = unit_rows(flat)
     if how.validate and not rows.good.all():
         return None
-    found = search.read(rows.asked, keys, values, k, half_keys=how.half_keys())
+    found = search.read(rows.asked, keys, values.contiguous(), k, half_keys=how.half_keys())
     assert found.values is not None
     parts = (found.slots, found.scores, found.values)
     return recalled(Rows(rows.units, None, None, queries.shape[:-1]), parts, how.temperature, None)
@@ -105,7 +107,7 @@ def read_pair(
 ) -> Recall | None:
     """What plain queries recall with labels, with the loss less an offset, and its gradient."""
     flat = _flat(queries, keys)
-    if flat is None or not _are_plain(labels, queries):
+    if flat is None or len(flat) > _MOST_READ or not _are_plain(labels, queries):
         return None
     of_rows = labels.reshape(-1).contiguous()
     rows = unit_rows(flat.detach(), of_rows)
@@ -120,29 +122,45 @@ def read_pair(
     return recalled(Rows(pair.units, None, None, queries.shape[:-1]), parts, how.temperature, loss)
 
 
-def write(
-    state: MemoryState, update: Update, recall: Recall, labels: Tensor, validate: bool
-) -> tuple[Write, bool] | None:
-    """Write queries that were just recalled, by a policy of this package; whether hits average."""
-    if not isinstance(update, ByAgeAndNoise) or type(update) not in AVERAGES:
-        return None
-    queries, slots = recall.queries, recall.slots
-    plain = queries.dtype == torch.float32 == state.keys.dtype and slots.dtype == torch.int64
-    if not plain or not _are_plain(labels, queries) or queries.shape[-1] != state.keys.shape[1]:
-        return None
-    few = 0 < labels.numel() <= min(MOST_ROWS, len(state.keys)) and slots.shape[-1] > 0
-    here = all(part.device == state.keys.device for part in (*state, queries, slots))
-    contiguous = all(part.is_contiguous() for part in state)
-    if not few or not here or not contiguous or state.clock.dim() or slots.requires_grad:
-        return None
-    if validate and not (labels >= 0).all():
-        return None
-    averages = AVERAGES[type(update)]
+def can_write(
+    state: MemoryState, update: Update, queries: Tensor | Recall, labels: Tensor, validate: bool
+) -> bool:
+    """Whether `write` serves such queries, or what was recalled of them."""
+    if type(update) not in AVERAGES:
+        return False
+    recall = queries if isinstance(queries, Recall) else None
+    rows = queries.queries if isinstance(queries, Recall) else queries
+    plain = recall is None or recall.queries.dtype == torch.float32
+    if not plain or state.keys.dtype != torch.float32 or not isinstance(rows, Tensor):
+        return False
+    if not _are_plain(labels, rows) or rows.dim() == 0 or rows.shape[-1] != state.keys.shape[1]:
+        return False
+    few = 0 < labels.numel() <= min(MOST_ROWS, len(state.keys))
+    contiguous = all(part.is_contiguous() for part in state) and not state.clock.dim()
+    if not few or not contiguous or rows.device != state.keys.device:
+        return False
+    if recall is not None:
+        slots = recall.slots
+        if slots.dtype != torch.int64 or slots.device != rows.device or not slots.shape[-1]:
+            return False
+    if not validate:
+        return True
+    good = labels >= 0
+    if recall is not None:
+        nearest = recall.slots[..., 0]
+        good = good & (nearest >= EMPTY) & (nearest < len(state.keys))
+    return bool(good.all())
+
+
+def write(state: MemoryState, update: Update, recall: Recall, labels: Tensor) -> tuple[Write, bool]:
+    """Write queries that were just recalled, for which `can_write`; whether hits average."""
+    assert isinstance(update, ByAgeAndNoise)
+    averages, weights = AVERAGES[type(update)], update.weights
     done = _written(
-        *(state, (float(update.weights[0]), float(update.weights[1])), averages),
-        queries.detach().reshape(-1, queries.shape[-1]).contiguous(),
+        *(state, (float(weights[0]), float(weights[1])), averages),
+        recall.queries.detach().reshape(-1, state.keys.shape[1]).contiguous(),
         labels.reshape(-1).contiguous(),
-        slots.reshape(labels.numel(), -1).contiguous(),
+        recall.slots.reshape(labels.numel(), -1).contiguous(),
     )
     # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
     torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])
@@ -151,18 +169,28 @@ def write(
 
 def _flat(queries: Tensor, keys: Tensor) -> Tensor | None:
     """Queries of the keys' width and device, [batch, key_dim]; None of any others, or of none."""
-    if type(queries) is not Tensor or queries.dtype not in _FLOATS or queries.dim() == 0:
+    if type(queries) is not Tensor or queries.dtype not in _FLOATS or queries.is_nested:
         return None
     plain = queries.layout == torch.strided and queries.device == keys.device
-    if not plain or queries.shape[-1] != keys.shape[1] or queries.numel() == 0:
+    if (
+        not plain
+        or queries.dim() == 0
+        or queries.shape[-1] != keys.shape[1]
+        or queries.numel() == 0
+    ):
         return None
     return queries.reshape(-1, keys.shape[1])
 
 
 def _are_plain(labels: Tensor, queries: Tensor) -> bool:
     """Whether these are labels, one for each query."""
-    plain = type(labels) is Tensor and labels.dtype == torch.int64
-    return plain and labels.shape == queries.shape[:-1] and labels.device == queries.device
+    if type(labels) is not Tensor or labels.dtype != torch.int64 or labels.is_nested:
+        return False
+    return (
+        labels.layout == torch.strided
+        and labels.shape == queries.shape[:-1]
+        and labels.device == queries.device
+    )
 
 
 def _pair(
@@ -176,6 +204,7 @@ def _pair(
 ) -> Pair:
     from rarememory.memory import read_kernels
 
+    values = values.contiguous()
     pair = search.scored_pair(rows.asked, keys, values, labels, half_keys=half_keys)
     batch, key_dim = rows.units.shape
     slots, found = torch.empty_like(pair.slots), torch.empty_like(pair.slots)
@@ -214,7 +243,7 @@ def unit_rows(queries: Tensor, labels: Tensor | None = None) -> UnitRows:
         SHORTEST=SAFE_LENGTHS[0],
         LONGEST=SAFE_LENGTHS[1],
         LABELLED=labels is not None,
-        num_warps=1,
+        num_warps=_warps(queries.shape[1]),
     )
     return UnitRows(units, asked, lengths, good)
 
@@ -241,12 +270,12 @@ def _written(
         write_kernels.look_at_rows,
         (rows,),
         *(queries, labels, nearest, state.values, fingerprints, hits, averaged, good),
-        nearest.shape[1],
+        *(len(state.keys), nearest.shape[1]),
         AVERAGES=averages,
         **dims,
-        num_warps=1,
+        num_warps=_warps(key_dim),
     )
-    free = _free_slots(state, weights, rows, nearest, averaged)
+    free = _free_slots(state, weights, rows, nearest, averaged, rows if averages else 0)
     order = torch.empty_like(labels, dtype=torch.int32)
     slots, overwritten = torch.empty_like(labels), torch.empty_like(labels)
     launch(
@@ -271,23 +300,29 @@ def _written(
     return Write(slots, hits, overwritten)
 
 
+def _warps(key_dim: int) -> int:
+    """Of a program that holds one row: so many that no number of it lacks a register."""
+    return max(1, min(8, power_of_two(key_dim) // 128))
+
+
 def _free_slots(
     state: MemoryState,
     weights: tuple[float, float],
     wanted: int,
     nearest: Tensor,
     averaged: Tensor,
+    most_kept: int,
 ) -> Tensor:
     """The slots to give up first, [wanted], never one that is averaged into, as `eviction_order`.
 
-    Those `wanted` and those kept are, at most, so many that go first of all. They are in the bins
-    whose best slots go first, as many, and go no later than the best slot of the last of these.
+    The best slots of the first `count` bins are `count` slots: enough, though all that are kept be
+    among them. So those that are wanted go no later than the last of these.
     """
     from rarememory.memory import write_kernels
 
     slots = len(state.values)
     bins = min(slots, _BINS)
-    tiles, count = -(-slots // bins), min(wanted + len(averaged), bins)
+    tiles, count = -(-slots // bins), min(wanted + most_kept, bins)
     new = state.values.new_empty
     priorities, best = new(bins, dtype=torch.float64), new(bins)
     first, found = new(count, dtype=torch.int32), new((), dtype=torch.int32)
@@ -296,7 +331,7 @@ def _free_slots(
     policy = {"AGE_WEIGHT": weights[0], "NOISE_WEIGHT": weights[1]}
     ages = (state.values, state.written, state.clock, state.seed)
     launch(
-        write_kernels.best_of_bins,
+        write_kernels.first_of_bins,
         (-(-bins // 4),),
         *(*ages, priorities, best, found, slots, bins, tiles),
         **policy,

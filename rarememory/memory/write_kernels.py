@@ -12,12 +12,13 @@ EMPTY = tl.constexpr(-1)
 _GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
 _FIRST_FACTOR = tl.constexpr(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR = tl.constexpr(0x94D049BB133111EB)
+_SKEW = tl.constexpr(37)
 _LARGEST = tl.constexpr(1.7976931348623157e308)
 
 
 @triton.jit
 @no_type_check
-def best_of_bins(
+def first_of_bins(
     values_ptr,  # [slots]
     written_ptr,  # [slots]
     clock_ptr,  # []
@@ -33,7 +34,7 @@ def best_of_bins(
     BLOCK_BINS: tl.constexpr,
     BLOCK_TILES: tl.constexpr,
 ):
-    """The slot of every bin that goes first, and its priority. Slot s is in bin s % bins."""
+    """The slot of every bin that goes first, and its priority."""
     bin = tl.program_id(0) * BLOCK_BINS + tl.arange(0, BLOCK_BINS)
     clock = tl.load(clock_ptr)
     begin = _sequence(seed_ptr, clock, slots)
@@ -41,7 +42,7 @@ def best_of_bins(
     best = tl.full([BLOCK_BINS], EMPTY, tl.int64)
     for start in range(0, tiles, BLOCK_TILES):
         tile = (start + tl.arange(0, BLOCK_TILES)).to(tl.int64)
-        slot = tile[:, None] * bins + bin[None, :]
+        slot = _slot_of(tile[:, None], bin[None, :], bins)
         there = (slot < slots) & (bin < bins)[None, :]
         priority = _priority(
             values_ptr, written_ptr, clock, begin, slot, there, AGE_WEIGHT, NOISE_WEIGHT
@@ -102,7 +103,7 @@ def list_slots(
 ):
     """The slots of one of the first bins that do not go after the best slot of the last of them.
 
-    None is listed that rows are averaged into. No slot of another bin can go before all of these.
+    Every slot of another bin goes after that one. None is listed that rows are averaged into.
     """
     bin = tl.load(first_ptr + tl.program_id(0))
     last = tl.load(first_ptr + count - 1)
@@ -111,7 +112,8 @@ def list_slots(
     clock = tl.load(clock_ptr)
     begin = _sequence(seed_ptr, clock, slots)
     for start in range(0, tiles, BLOCK_TILES):
-        slot = (start + tl.arange(0, BLOCK_TILES)).to(tl.int64) * bins + bin
+        tile = (start + tl.arange(0, BLOCK_TILES)).to(tl.int64)
+        slot = _slot_of(tile, bin, bins)
         there = slot < slots
         priority = _priority(
             values_ptr, written_ptr, clock, begin, slot, there, AGE_WEIGHT, NOISE_WEIGHT
@@ -171,6 +173,7 @@ def look_at_rows(
     hits_ptr,  # [rows]
     averaged_ptr,  # [rows]
     good_ptr,  # [rows]
+    slots,
     stride,
     AVERAGES: tl.constexpr,
     KEY_DIM: tl.constexpr,
@@ -185,11 +188,16 @@ def look_at_rows(
     fingerprint = tl.sum(query * tl.cos((dim + 1).to(tl.float64)), 0)
     label = tl.load(labels_ptr + row)
     # A row that a read left out has no length.
-    good = (label >= 0) & (tl.max(tl.abs(query), 0) > 0)
+    size = tl.abs(query)
+    finite = tl.sum((size < float("inf")).to(tl.int32), 0) == BLOCK_DIMS
+    good = (label >= 0) & finite & (tl.max(size, 0) > 0)
     nearest = tl.load(nearest_ptr + row * stride)
-    value = tl.load(values_ptr + nearest, mask=nearest != EMPTY, other=EMPTY)
-    hit = good & (nearest != EMPTY) & (value == label)
-    tl.store(fingerprints_ptr + row, fingerprint)
+    # A recall may be of another memory.
+    exists = (nearest >= 0) & (nearest < slots)
+    value = tl.load(values_ptr + nearest, mask=exists, other=EMPTY)
+    hit = good & exists & (value == label)
+    # A number that is not one would be neither before nor after the others.
+    tl.store(fingerprints_ptr + row, tl.where(good, fingerprint, 0.0))
     tl.store(hits_ptr + row, hit)
     averaged = hit
     if not AVERAGES:
@@ -325,6 +333,17 @@ def end_write(
         written += (slot != EMPTY).to(tl.int32)
     any_written = (tl.sum(written, 0) > 0).to(tl.int64)
     tl.store(clock_ptr, tl.load(clock_ptr) + any_written)
+
+
+@triton.jit
+@no_type_check
+def _slot_of(tile, bin, bins):
+    """Slot number `tile` of a bin. Slots that lie together are in different bins.
+
+    From tile to tile the bins are moved on, so that those of every second slot, say, are not the
+    same in all of them.
+    """
+    return tile * bins + (bin + tile * _SKEW) % bins
 
 
 @triton.jit

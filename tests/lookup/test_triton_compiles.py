@@ -37,7 +37,7 @@ OF_SEARCHES = {
 }
 OF_READS = {"unit_rows", "compare_pair", "add_up"}
 OF_WRITES = {
-    *("best_of_bins", "first_bins", "list_slots", "sort_slots"),
+    *("first_of_bins", "first_bins", "list_slots", "sort_slots"),
     *("look_at_rows", "take_slots", "put_rows", "end_write"),
 }
 SPILLED = {

@@ -78,11 +78,14 @@ def in_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-@pytest.mark.parametrize("update", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("half_precision_copy", [False, True])
+@pytest.mark.parametrize(
+    ("update", "half_precision_copy"),
+    [*((one, False) for one in POLICIES.values()), (AverageOrReplace(), True)],
+    ids=[*POLICIES, "with a copy of the keys"],
+)
 def test_a_history_reads_and_writes_the_same(update, half_precision_copy, in_kernels):
     mine, theirs = twins(33, update=update, half_precision_copy=half_precision_copy)
-    for rows, labels in steps(4):
+    for rows, labels in steps(3):
         rows, labels = rows[:33], labels[:33]
         found, same = mine(rows, labels), theirs(rows, labels)
         assert_same_recall(found, same)
@@ -92,11 +95,11 @@ def test_a_history_reads_and_writes_the_same(update, half_precision_copy, in_ker
         assert mine.forget(labels=8) == theirs.forget(labels=8)
         assert_equal(mine, theirs)
     for k in (1, 5, 40):
-        assert_same_recall(mine(rows[:3], k=k), theirs(rows[:3], k=k))
-    assert in_kernels == 4 * ["read_pair", "write"] + 3 * ["read"]
+        assert_same_recall(mine(rows[:2], k=k), theirs(rows[:2], k=k))
+    assert in_kernels == 3 * ["read_pair", "write"] + 3 * ["read"]
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 4), st.booleans())
 def test_any_memory_writes_the_same(memory_size, rows, classes, empty):
     # Without the fixtures of a test, which would be those of all examples.
@@ -237,6 +240,86 @@ def test_an_empty_memory_and_one_of_one_slot(in_kernels):
         assert_equal(mine, theirs)
         labels += 1
     assert in_kernels == 3 * ["read_pair", "write"]
+
+
+def test_a_recall_of_other_slots_is_refused_or_hits_nothing():
+    for validate in (True, False):
+        memory = Memory(DIM, 40, lookup=TritonLookup(interpret=True), validate=validate)
+        memory.write(torch.randn(30, DIM), torch.arange(30))
+        recall, before = memory(memory.keys[20:30].clone()), memory.values.clone()
+        memory.resize(10)
+        memory.values.fill_(3)
+        if validate:
+            with pytest.raises(ValueError, match="the recall names slot 29, and this memory has 0"):
+                memory.write(recall, before[20:30])
+        else:
+            assert not memory.write(recall, before[20:30]).hits.any()
+
+
+def test_what_is_not_finite_in_a_recall_is_not_written():
+    mine, theirs = twins(9)
+    rows = torch.randn(4, DIM)
+    spoilt = rows.clone()
+    spoilt[1, 0], spoilt[2, 0] = torch.nan, torch.inf
+    for memory in (mine, theirs):
+        recall = memory(rows)
+        memory.write(recall._replace(queries=spoilt), torch.arange(4))
+    assert_equal(mine, theirs)
+    assert theirs.keys.isfinite().all() and len(theirs) == 2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length"),
+    [(torch.float16, 1.0), (torch.float16, 3e4), (torch.float32, 1e-25), (torch.float32, 1e25)],
+)
+def test_the_gradient_of_more_than_the_loss_is_right_for_rows_of_any_length(dtype, length):
+    mine, theirs = twins(33)
+    rows, labels = torch.randn(12, DIM), torch.arange(12) % 4
+    for memory in (mine, theirs):
+        memory.write(rows, labels)
+    asked, gradients = (length * torch.randn(5, DIM).clamp(-2, 2)).to(dtype), []
+    for memory in (mine, theirs):
+        queries = asked.clone().requires_grad_()
+        recall = memory(queries, torch.arange(5))
+        (recall.loss + recall.scores[:, 0].sum()).backward()
+        gradients.append(queries.grad.double() * length)
+    # One of the two rounds to float16 between its steps.
+    close = 2e-2 if dtype == torch.float16 else 1e-5
+    torch.testing.assert_close(*gradients, rtol=close, atol=close)
+
+
+def test_a_row_that_was_left_out_has_no_gradient():
+    mine, theirs = twins(9, validate=False)
+    for memory in (mine, theirs):
+        memory.write(torch.eye(DIM)[:3], torch.arange(3))
+        queries = torch.ones(3, DIM, requires_grad=True)
+        recall = memory(queries, torch.tensor([1, -1, 2]))
+        (recall.queries * torch.arange(DIM)).sum().backward()
+        assert queries.grad[[0, 2]].any(1).all() and not queries.grad[1].any()
+
+
+def test_values_may_lie_apart_and_labels_must_be_dense():
+    mine, theirs = twins(9)
+    for memory in (mine, theirs):
+        memory.write(torch.eye(DIM), torch.arange(10, 10 + DIM))
+        memory.values = torch.stack([memory.values, torch.full((9,), 77)], dim=1)[:, 0]
+    rows, labels = torch.randn(3, DIM), torch.tensor([11, 12, 13])
+    for k in (1, 4):
+        assert_same_recall(mine(rows, k=k), theirs(rows, k=k))
+    assert_same_recall(mine(rows, labels), theirs(rows, labels))
+    with pytest.raises(ValueError, match="labels must be dense"):
+        theirs(rows, labels.to_sparse())
+
+
+def test_a_write_that_is_not_made_in_kernels_searches_once(monkeypatch):
+    memory = Memory(DIM, 9, lookup=TritonLookup(interpret=True))
+    searches = []
+    search = TritonLookup._search
+    monkeypatch.setattr(
+        TritonLookup, "_search", lambda *given, **how: searches.append(search(*given, **how))
+    )
+    memory.write(torch.randn(3, DIM), torch.arange(3, dtype=torch.int32))
+    assert len(searches) == 1
 
 
 @pytest.mark.parametrize("label", [1, 2])
