@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything a GPU machine should do, in one go: the kernels' tests on the chip, the grid with the
-# ceilings it needs, a whole training step, the best tiles, and every result copied out.
+# Everything a GPU machine should do, in one go: the kernels' tests on the chip, a whole training
+# step, where its time goes, the best tiles, the grid with the ceilings it needs, every result out.
 #
 #   benchmarks/gpu.sh                 about ten minutes; the same command again goes on from there
 #
@@ -77,11 +77,14 @@ print(json.dumps({"device": device(), "torch": torch.__version__,
 END
 
 # Those of the compiler need no GPU, and pytest-benchmark, where it is, does not run in parallel.
-step tests 60 "$PYTHON" -m pytest -q -n 12 -p no:benchmark tests/gpu tests/lookup \
+PARALLEL=$("$PYTHON" -c 'import xdist; print("-n 12")' 2>/dev/null)
+# shellcheck disable=SC2086 (options are words)
+step tests 60 "$PYTHON" -m pytest -q $PARALLEL -p no:benchmark tests/gpu tests/lookup \
     --ignore=tests/lookup/test_triton_compiles.py
 step programs 30 "$PYTHON" -m pytest -q -o addopts= --import-mode=importlib -p no:benchmark \
     tests/programs/test_on_gpu.py
 step train_step 20 "$PYTHON" -m benchmarks.lookup.step --device cuda
+step kernels 40 "$PYTHON" -m benchmarks.lookup.kernels
 if [ "${TUNE:-0}" = 1 ]; then
     "$PYTHON" -m benchmarks.lookup --tune --device cuda --minutes "$(minutes_left)" || STATUS=1
 fi

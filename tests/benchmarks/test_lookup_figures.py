@@ -348,7 +348,9 @@ def test_the_script_for_a_gpu_does_all_and_goes_on_where_it_stopped(script, tmp_
     assert done.returncode == 0, done.stderr
     assert [order[1:] for order in orders if order[0] == "-m"] == [
         ["pytest", "-q"],
+        ["pytest", "-q"],
         ["benchmarks.lookup.step", "--device"],
+        ["benchmarks.lookup.kernels"],
         ["benchmarks.lookup", "--tune"],
         ["benchmarks.lookup", "--device"],
     ]
