@@ -255,7 +255,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/at_once.py": {
         "write_at_once": [drop("increment_version")],
         "_pair": [operator("//", "+")],
-        "_PairWithGradient.backward": [operator("-", "+"), unwrap("masked_fill")],
+        "PairWithGradient.backward": [operator("-", "+"), unwrap("masked_fill")],
     },
     "memory/queries.py": {
         "normalized": [only("left", "&"), only("right", "&")],

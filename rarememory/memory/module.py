@@ -256,8 +256,8 @@ class Memory(nn.Module):
     ) -> Recall | None:
         if self.projection is not None:
             return None
-        if self._may_be_on_gpu():
-            return self._read_on_gpu(queries, labels, k, among)
+        if _may_be_on_gpu(self):
+            return None if among is not None else _read_on_gpu(self, queries, labels, k)
         if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
@@ -268,24 +268,6 @@ class Memory(nn.Module):
             return None
         margins = (self.margin, self.margin if self.subtract_margin else 0.0)
         return at_once.read_pair_at_once(queries, labels, *searched, *margins, self.temperature)
-
-    def _may_be_on_gpu(self) -> bool:
-        # Looked at in every call, so without `isinstance` and the look-up of a buffer by its name.
-        keys = self._buffers["keys"]
-        return type(self.lookup) is TritonLookup or (keys is not None and keys.is_cuda)
-
-    def _read_on_gpu(
-        self, queries: Tensor, labels: Tensor | None, k: int | None, among: Tensor | None
-    ) -> Recall | None:
-        search = on_gpu.search_on_gpu(self.lookup, self.keys)
-        if search is None or among is not None or (labels is not None and k is not None):
-            return None
-        stored = (self.keys, self.values)
-        how = on_gpu.How(self.temperature, self._half_keys, self.validate)
-        if labels is None:
-            return on_gpu.read(search, queries, *stored, self.k if k is None else k, how)
-        margins = (self.margin, self.margin if self.subtract_margin else 0.0)
-        return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)
 
     def _rows(self, queries: Tensor, labels: Tensor | None, mask: Tensor | None) -> Rows:
         return rows_of(queries, labels, mask, self.keys, self.projection, self.validate)
@@ -434,7 +416,7 @@ class Memory(nn.Module):
         self.require_writable("write")
         if self._draft is not None:
             return None
-        in_kernels = self._may_be_on_gpu() and on_gpu.search_on_gpu(self.lookup, self.keys)
+        in_kernels = _may_be_on_gpu(self) and on_gpu.search_on_gpu(self.lookup, self.keys)
         if in_kernels:
             # Asked first, for a search that is not used would have been made for nothing.
             given = (self.update, queries, labels, self.validate)
@@ -914,3 +896,23 @@ class Memory(nn.Module):
 
 def _is_of_processes(buffer: Tensor) -> bool:
     return buffer.is_cpu and buffer.is_shared()
+
+
+def _may_be_on_gpu(memory: Memory) -> bool:
+    # Looked at in every call, so without `isinstance` and the look-up of a buffer by its name.
+    keys = memory._buffers["keys"]
+    return type(memory.lookup) is TritonLookup or (keys is not None and keys.is_cuda)
+
+
+def _read_on_gpu(
+    memory: Memory, queries: Tensor, labels: Tensor | None, k: int | None
+) -> Recall | None:
+    search = on_gpu.search_on_gpu(memory.lookup, memory.keys)
+    if search is None or (labels is not None and k is not None):
+        return None
+    stored = (memory.keys, memory.values)
+    how = on_gpu.How(memory.temperature, memory._half_keys, memory.validate)
+    if labels is None:
+        return on_gpu.read(search, queries, *stored, memory.k if k is None else k, how)
+    margins = (memory.margin, memory.margin if memory.subtract_margin else 0.0)
+    return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)

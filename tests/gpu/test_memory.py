@@ -27,6 +27,9 @@ OPTIONS = [
     {"projection": True},
     {"lookup": "torch"},
 ]
+if not torch.cuda.is_available():
+    # tests/memory holds a CPU to all of them.
+    OPTIONS = OPTIONS[::5]
 
 
 def twins(device: str, memory_size: int = 33, **options: object) -> tuple[Memory, Memory]:

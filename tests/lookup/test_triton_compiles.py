@@ -53,7 +53,8 @@ SPILLED = {
 def test_every_kernel_compiles_for_both_generations(kernels):
     for capability in SHARED:
         found = {k["kernel"] for k in kernels if k["capability"] == capability}
-        assert found == OF_SEARCHES | OF_READS | OF_WRITES
+        # A compilation takes a second: those of reads and writes are made for the newer only.
+        assert found == OF_SEARCHES | (OF_READS | OF_WRITES if capability == 90 else set())
 
 
 @pytest.mark.slow

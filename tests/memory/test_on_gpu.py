@@ -85,7 +85,7 @@ def in_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 def test_a_history_reads_and_writes_the_same(update, half_precision_copy, in_kernels):
     mine, theirs = twins(33, update=update, half_precision_copy=half_precision_copy)
-    for rows, labels in steps(3):
+    for rows, labels in steps(2):
         rows, labels = rows[:33], labels[:33]
         found, same = mine(rows, labels), theirs(rows, labels)
         assert_same_recall(found, same)
@@ -94,9 +94,9 @@ def test_a_history_reads_and_writes_the_same(update, half_precision_copy, in_ker
         assert all(torch.equal(ours, others) for ours, others in zip(done, also, strict=True))
         assert mine.forget(labels=8) == theirs.forget(labels=8)
         assert_equal(mine, theirs)
-    for k in (1, 5, 40):
+    for k in (1, 40):
         assert_same_recall(mine(rows[:2], k=k), theirs(rows[:2], k=k))
-    assert in_kernels == 3 * ["read_pair", "write"] + 3 * ["read"]
+    assert in_kernels == 2 * ["read_pair", "write"] + 2 * ["read"]
 
 
 @settings(max_examples=5)
