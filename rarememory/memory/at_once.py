@@ -214,20 +214,21 @@ class PairWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        needed = (pair.slots, pair.keys, pair.slopes, pair.gradient, pair.units)
-        ctx.save_for_backward(queries, *needed)
+        ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes, pair.units)
+        # Beside the others, which take time to be unpacked: mostly it is the only one needed.
+        ctx.gradient, ctx.dtype = pair.gradient, queries.dtype
         return pair.scores, pair.units, pair.loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
         """dq = (g - u (u . g)) / |q|, g = du + sum_i (ds_i + slope_i dloss / batch) K[slot_i]."""
         of_scores, of_units, of_loss = gradients
-        queries, slots, keys, slopes, gradient, units_read = ctx.saved_tensors
         alone = of_scores is None and of_units is None and not torch.is_grad_enabled()
         if alone and of_loss is not None and of_loss.dim() == 0:
             # That of the loss was found with the pair. It has no gradient of its own.
-            found = of_loss * gradient
-            return found if found.dtype == queries.dtype else found.to(queries.dtype), None
+            found = of_loss * ctx.gradient
+            return found if found.dtype == ctx.dtype else found.to(ctx.dtype), None
+        queries, slots, keys, slopes, units_read = ctx.saved_tensors
         weights = torch.zeros_like(slopes)
         if of_loss is not None:
             # A loss, or one for each of several memories of as many rows.
@@ -245,4 +246,4 @@ class PairWithGradient(torch.autograd.Function):
         units = queries / lengths
         found = (along - units * (units * along).sum(1, keepdim=True)) / lengths
         # A read on a GPU leaves out rows that are not good: their units are zero.
-        return found.where(units_read.any(1, keepdim=True), 0.0).to(queries.dtype), None
+        return found.where(units_read.any(1, keepdim=True), 0.0).to(ctx.dtype), None
