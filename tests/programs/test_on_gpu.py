@@ -1,4 +1,4 @@
-"""A compiled training step on a GPU, if there is one; else on the CPU, where it holds as well."""
+"""A compiled training step on a GPU; tests/programs/test_programs.py compiles them on a CPU."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 
 from rarememory import Memory
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: none here")
 
 
 def step(memory: Memory, queries: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -20,11 +20,11 @@ def step(memory: Memory, queries: torch.Tensor, labels: torch.Tensor) -> torch.T
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_a_compiled_step_does_what_the_step_does():
     torch.manual_seed(0)
-    plain = Memory(7, 33, k=5, validate=False).to(DEVICE)
+    plain = Memory(7, 33, k=5, validate=False).cuda()
     compiled, faster = copy.deepcopy(plain), torch.compile(step, fullgraph=True)
     for _ in range(4):
-        queries = torch.randn(8, 7, device=DEVICE)
-        labels = torch.randint(0, 5, (8,), device=DEVICE)
+        queries = torch.randn(8, 7, device="cuda")
+        labels = torch.randint(0, 5, (8,), device="cuda")
         torch.testing.assert_close(step(plain, queries, labels), faster(compiled, queries, labels))
         assert torch.equal(plain.values, compiled.values)
         torch.testing.assert_close(plain.keys, compiled.keys)
