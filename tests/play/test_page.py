@@ -61,9 +61,14 @@ class Page:
     def all(self, css):
         return self.driver.find_elements(By.CSS_SELECTOR, css)
 
+    def each(self, css, what):
+        """This of all elements, read at once: the page may draw them anew between two questions."""
+        script = f"return [...document.querySelectorAll(arguments[0])].map(one => one.{what})"
+        return self.driver.execute_script(script, css)
+
     @property
     def known(self):
-        return [one.text for one in self.all("#classes .label")]
+        return self.each("#classes .label", "innerText.trim()")
 
     @property
     def errors(self):
@@ -168,9 +173,9 @@ def test_drawing_on_while_the_server_is_busy_loses_nothing(page):
         draw(page.driver, character("V"))
     page.wait_for("classes", "sun")
     assert page.known == ["T", "sun"]
-    counts = [path.get_attribute("d").count("M") for path in page.all("#classes svg path")]
-    assert counts == [2, 5]
-    assert page.all("#paper path")[0].get_attribute("d").count("M") == 1
+    lines = page.each("#classes svg path", "getAttribute('d')")
+    assert [line.count("M") for line in lines] == [2, 5]
+    assert page.each("#paper path", "getAttribute('d')")[0].count("M") == 1
     assert page.driver.find_element(By.ID, "name").get_attribute("value") == ""
     page.wait_for("answer", "unknown")
 
