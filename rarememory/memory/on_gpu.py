@@ -133,7 +133,7 @@ def can_write(
     plain = recall is None or recall.queries.dtype == torch.float32
     if not plain or state.keys.dtype != torch.float32 or not isinstance(rows, Tensor):
         return False
-    if not _are_plain(labels, rows) or rows.dim() == 0 or rows.shape[-1] != state.keys.shape[1]:
+    if not _are_plain(labels, rows) or rows.shape[-1:] != state.keys.shape[1:]:
         return False
     few = 0 < labels.numel() <= min(MOST_ROWS, len(state.keys))
     contiguous = all(part.is_contiguous() for part in state) and not state.clock.dim()
@@ -172,14 +172,8 @@ def _flat(queries: Tensor, keys: Tensor) -> Tensor | None:
     if type(queries) is not Tensor or queries.dtype not in _FLOATS or queries.is_nested:
         return None
     plain = queries.layout == torch.strided and queries.device == keys.device
-    if (
-        not plain
-        or queries.dim() == 0
-        or queries.shape[-1] != keys.shape[1]
-        or queries.numel() == 0
-    ):
-        return None
-    return queries.reshape(-1, keys.shape[1])
+    fits = queries.shape[-1:] == keys.shape[1:] and queries.numel() > 0
+    return queries.reshape(-1, keys.shape[1]) if plain and fits else None
 
 
 def _are_plain(labels: Tensor, queries: Tensor) -> bool:
@@ -282,7 +276,7 @@ def _written(
         write_kernels.take_slots,
         (-(-rows // _BLOCK),),
         *(labels, fingerprints, nearest, averaged, good, free, state.values),
-        *(order, slots, overwritten, rows, rows, nearest.shape[1]),
+        *(order, slots, overwritten, rows, nearest.shape[1]),
         BLOCK=_BLOCK,
         num_warps=4,
     )

@@ -5,7 +5,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-EMPTY = tl.constexpr(-1)
+from rarememory.lookup.triton_kernels import EMPTY
 
 
 @triton.jit

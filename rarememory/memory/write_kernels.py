@@ -8,10 +8,12 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-EMPTY = tl.constexpr(-1)
+from rarememory.lookup.triton_kernels import EMPTY
+
 _GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
 _FIRST_FACTOR = tl.constexpr(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR = tl.constexpr(0x94D049BB133111EB)
+_NOISE_STEP = tl.constexpr(2.0**-52)
 _SKEW = tl.constexpr(37)
 _LARGEST = tl.constexpr(1.7976931348623157e308)
 
@@ -214,13 +216,12 @@ def take_slots(
     nearest_ptr,  # [rows, stride]
     averaged_ptr,  # [rows]
     good_ptr,  # [rows]
-    free_ptr,  # [count]
+    free_ptr,  # [rows]
     values_ptr,  # [slots]
     order_ptr,  # [rows]
     slots_ptr,  # [rows]
     overwritten_ptr,  # [rows]
     rows,
-    count,
     stride,
     BLOCK: tl.constexpr,
 ):
@@ -254,7 +255,7 @@ def take_slots(
         places += (before & takes[None, :]).to(tl.int32)
     place = tl.sum(places, 1)
     tl.store(order_ptr + tl.sum(ranks, 1), row, mask=there)
-    taken = there & good & (averaged == 0) & (place < count)
+    taken = there & good & (averaged == 0)
     slot = tl.load(free_ptr + place, mask=taken, other=EMPTY)
     overwritten = tl.load(values_ptr + slot, mask=taken & (slot != EMPTY), other=EMPTY)
     nearest = tl.load(nearest_ptr + row * stride, mask=there, other=EMPTY)
@@ -404,4 +405,4 @@ def _noise(begin, slot):
     z = (z ^ (z >> 30)) * _FIRST_FACTOR
     z = (z ^ (z >> 27)) * _SECOND_FACTOR
     z = (z ^ (z >> 31)) >> 11
-    return z.to(tl.int64).to(tl.float64) * 2.220446049250313e-16 - 1.0
+    return z.to(tl.int64).to(tl.float64) * _NOISE_STEP - 1.0

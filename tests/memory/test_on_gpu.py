@@ -144,6 +144,19 @@ def test_slots_are_given_up_in_order_when_bins_hold_several(monkeypatch, noise):
     assert_equal(mine, theirs)
 
 
+def test_of_slots_of_one_age_the_lowest_are_given_up(monkeypatch):
+    """Though every bin has some in each part that is looked at together."""
+    for name, size in (("_BINS", 16), ("_OTHERS", 2)):
+        monkeypatch.setattr(on_gpu, name, size)
+    mine, theirs = twins(61, update=FirstInFirstOut())
+    for memory in (mine, theirs):
+        memory.values.fill_(3)
+        memory.keys.copy_(torch.eye(DIM)[torch.arange(61) % DIM])
+        slots = memory.write(torch.eye(DIM)[:2], torch.tensor([4, 5])).slots
+        assert sorted(slots.tolist()) == [0, 1]
+    assert_equal(mine, theirs)
+
+
 def test_gradients_reach_the_queries():
     mine, theirs = twins(33)
     rows, labels = torch.randn(12, DIM), torch.arange(12) % 4
