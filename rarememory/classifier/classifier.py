@@ -1,13 +1,12 @@
 """A classifier with a memory: learn, predict, explain, reject unknown classes, forget."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -15,24 +14,25 @@ from torch import Tensor, nn
 from rarememory.backbones.whitening import whitening
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
-from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.state import EMPTY
 from rarememory.base.validation import check_count, check_real
-from rarememory.classifier import doctor, examples, finetuning, refreshing
+from rarememory.classifier import doctor, examples, finetuning, forgetting, refreshing
+from rarememory.classifier.answering import Answerer, Familiarities
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
-from rarememory.classifier.blend import FOUND, BlendWeights, Classes, Evidence, resolved
+from rarememory.classifier.blend import FOUND, BlendWeights, Classes, resolved
 from rarememory.classifier.calibration import OBJECTIVES, Calibration
+from rarememory.classifier.checkpoints import (
+    bytes_of,
+    copy_own_state,
+    keep_own,
+    make_ready,
+    own_tensors,
+    slots_of_larger,
+)
 from rarememory.classifier.ensembler import Ensembler
-from rarememory.classifier.explaining import explanations
 from rarememory.classifier.feature_extractor import feature_extractor
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
-from rarememory.classifier.guesses import Guesses, adopt_widths, corrected, width_of
-from rarememory.classifier.invariants import (
-    check_book,
-    check_complete,
-    check_ensembler,
-    check_fingerprint,
-    check_header,
-)
+from rarememory.classifier.guesses import Guesses, corrected, width_of
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import (
     Label,
@@ -43,46 +43,23 @@ from rarememory.classifier.labels import (
     python_ref,
 )
 from rarememory.classifier.learning import LabelledFeatures, write_examples
-from rarememory.classifier.locked_module import LockedModule
-from rarememory.classifier.norms import add_norms, adopt_norms, check_norms, match_norms, put_norms
+from rarememory.classifier.locked_module import Changed, LockedModule
+from rarememory.classifier.memory_settings import memory_settings
+from rarememory.classifier.merging import check_empty, take_over
+from rarememory.classifier.norms import match_norms
 from rarememory.classifier.openset import Threshold
-from rarememory.classifier.outputs import Output, stored_output
-from rarememory.classifier.persistence import read_file, write_file
-from rarememory.classifier.reader import Reader
-from rarememory.classifier.readers import reader_of
-from rarememory.classifier.saving import (
-    check_shapes,
-    checked_book,
-    copy_own_state,
-    copy_tensors,
-    empty_memory,
-    keep_own,
-    memory_settings,
-    missing_model,
-    own_tensors,
-    part_of,
-    refusals_of,
-    rename_old,
-)
-from rarememory.classifier.tuned_keys import (
-    TunableKeys,
-    adopt_untuned,
-    check_untuned,
-    untune,
-    untuned,
-    vote_weights,
-)
-from rarememory.classifier.tuning import best_reader
+from rarememory.classifier.outputs import Output
+from rarememory.classifier.persistence import write_file
+from rarememory.classifier.readers import reader_from_json, reader_of
+from rarememory.classifier.saving import ClassifierFile, refusals_of
+from rarememory.classifier.tuned_keys import TunableKeys, untune, vote_weights
 from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of, protecting
-from rarememory.memory.invariants import check_fits
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.selections import Selection
-from rarememory.memory.updates import FirstInFirstOut, Update
-
-_LEAST_STATE = 1 << 16
+from rarememory.memory.updates import Update
 
 AnyClassifier = TypeVar("AnyClassifier", bound="MemoryClassifier")
 
@@ -168,24 +145,14 @@ class MemoryClassifier(LockedModule):
         check_count("batch_size", batch_size)
         if host_score is not None:
             check_real("host_score", host_score)
-        key_dim = None if memory is None else memory.keys.shape[1]
-        self.extractor, width, n_host = feature_extractor(model, at, host, key_dim, output)
+        given_dim = None if memory is None else memory.keys.shape[1]
+        self.extractor, width, n_host = feature_extractor(model, at, host, given_dim, output)
         self.reader = reader_of(reader)
         if memory is None:
-            update = FirstInFirstOut() if reader == "fitted" else None
-            memory, given = Memory(width or 1, memory_size, update=update), False
-            if reader == "fitted":
-                add_norms(memory)
-        elif memory.memory_size == len(memory.keys):
-            given = True
+            self.memory = self.reader.empty_memory(width or 1, memory_size)
         else:
-            raise ValueError("a classifier needs all slots of its memory, which may not be sharded")
-        self.memory = memory
-        if len(self.memory):
-            raise ValueError(
-                f"the memory holds {len(self.memory)} examples already, whose labels and refs are "
-                "not known here: give an empty one, and learn()"
-            )
+            check_empty(memory)
+            self.memory = memory
         self.unknown = python_label(unknown)
         self.batch_size = batch_size
         labels = range(n_host) if classes is None else list(classes)
@@ -202,7 +169,7 @@ class MemoryClassifier(LockedModule):
         self.about: dict[str, str] = {}
         self._example_dims: int | None = None
         self._fingerprint = Fingerprint()
-        self._guesses = Guesses(key_dim=not given, n_host=host and classes is None)
+        self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
         self._reference()
         nn.Module.register_state_dict_post_hook(self, copy_own_state)
 
@@ -235,8 +202,7 @@ class MemoryClassifier(LockedModule):
         """Probabilities of a batch over `classes`, in the present mode and with gradient."""
         features, logits = self._extract(inputs, present_mode=True)
         with self.lock.reading():
-            evidence = self.reader.read(self.memory, self.ensembler, features, logits)
-            return self.ensembler.probabilities(evidence, self._class_ids())
+            return self._answerer().probabilities(features, logits)
 
     @torch.no_grad()
     def features(self, inputs: Any) -> Float[Tensor, "batch key_dim"]:
@@ -291,14 +257,10 @@ class MemoryClassifier(LockedModule):
         # The model first: the classes must be the same for all batches.
         outputs = list(batches)
         with self.lock.reading():
-            ids = self._class_ids(among)
+            answerer = self._answerer()
+            ids = answerer.ids if among is None else self._class_ids(among)
             some = None if among is None else ids
-            rows = [
-                self.ensembler.probabilities(
-                    self.reader.read(self.memory, self.ensembler, *batch, some), ids
-                )
-                for batch in outputs
-            ]
+            rows = [answerer.probabilities(*batch, some) for batch in outputs]
             values = torch.cat([self.threshold.new_zeros(0, len(ids)), *rows])
             return Probabilities(self._book.labels(ids), values[0] if single else values)
 
@@ -315,12 +277,9 @@ class MemoryClassifier(LockedModule):
         check_count("k", k)
         single, batches = self._batches(inputs, progress)
         rows = []
-        for features, raw in batches:
+        for batch in batches:
             with self.lock.reading():
-                logits, host_ids = self.ensembler.host_logits(raw), self.ensembler.host_ids
-                found = self.reader.carriers(self.memory, host_ids, features, logits, k)
-                weights = self.ensembler.example_weights(found.evidence, self._class_ids())
-                rows += explanations(found, weights, self.memory, self._book, k)
+                rows += self._answerer().explanations(*batch, self._book, k)
         return rows[0] if single else rows
 
     @torch.no_grad()
@@ -334,11 +293,7 @@ class MemoryClassifier(LockedModule):
         rows = []
         for batch in batches:
             with self.lock.reading():
-                evidence, ids = (
-                    self.reader.read(self.memory, self.ensembler, *batch),
-                    self._class_ids(),
-                )
-                rows.append(self.ensembler.familiarity(evidence, ids))
+                rows.append(self._answerer().familiarity(*batch))
         values = torch.cat([self.threshold.new_zeros(0), *rows])
         return values[0] if single else values
 
@@ -492,13 +447,12 @@ class MemoryClassifier(LockedModule):
             known = None if inputs is None else self.familiarity(inputs).reshape(-1)
             fit = partial(self.ensembler.fit_threshold, found, false_accept_rate, known=known)
             return self.change(fit)
-        rows = examples.begun(self._left_out(inputs, labels, progress))
-        none = self.threshold.new_zeros(0)
-        parts = list(zip(*rows, strict=True)) or [(none,), (none,), (none.long(),)]
-        with_own, without_own, own_ids = (torch.cat(part) for part in parts)
-        known = with_own[~with_own.isnan()]
+        left_out = Familiarities.joined(
+            examples.begun(self._left_out(inputs, labels, progress)), self.threshold
+        )
         rate, typical = false_accept_rate, not alike
-        fit = partial(self.ensembler.fit_threshold, without_own, rate, own_ids, known, typical)
+        unknown, own_ids, known = left_out.without_own, left_out.own_ids, left_out.known()
+        fit = partial(self.ensembler.fit_threshold, unknown, rate, own_ids, known, typical)
         return self.change(fit)
 
     @torch.no_grad()
@@ -547,20 +501,8 @@ class MemoryClassifier(LockedModule):
         with torch.inference_mode(False), torch.no_grad(), self.lock.reading():
             features, raw, label_ids = zip(*batches, strict=True)
             outputs = None if raw[0] is None else torch.cat(raw).clone()
-            logits = self.ensembler.host_logits(outputs)
-            inputs, ids = torch.cat(features).clone(), self._class_ids().clone()
-            own_ids = torch.cat(label_ids).clone()
-
-            def evidence(reader: Reader) -> Evidence:
-                return reader.evidence(self.memory, self.ensembler.host_ids, inputs, logits)
-
-            def merit(reader: Reader) -> float:
-                return self.ensembler.merit(evidence(reader), own_ids, ids, objective)
-
-            reader = best_reader(reader_of(self.reader.name), merit)
-            weights, report = self.ensembler.calibrated(
-                evidence(reader), own_ids, ids, objective, keep
-            )
+            known = torch.cat(features).clone(), outputs, torch.cat(label_ids).clone()
+            reader, weights, report = self._answerer().calibrated(*known, objective, keep)
 
         def take() -> None:
             self.reader = reader
@@ -583,13 +525,10 @@ class MemoryClassifier(LockedModule):
                 known = self._remembered_book().known_ids(batch.labels)
             yield features, logits, torch.tensor(known, device=features.device).long()
 
-    def _left_out(
-        self, inputs: Any, labels: Any, progress: bool | None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Familiarities with and without the own class of examples; and the integers of it.
+    def _left_out(self, inputs: Any, labels: Any, progress: bool | None) -> Iterator[Familiarities]:
+        """Familiarities with and without their own class, of inputs or else of what is remembered.
 
-        Without labels their classes are the predicted ones; without inputs the examples are those
-        that are remembered. What is not known is NaN.
+        Without labels the classes of the inputs are the predicted ones.
         """
         if inputs is None:
             if self.extractor.has_logits:
@@ -598,34 +537,18 @@ class MemoryClassifier(LockedModule):
                     "stored: give inputs, or unknown="
                 )
             with self.lock.reading():
-                ids = self._class_ids()
-                left_out = self.reader.left_out(self.memory, self.ensembler.host_ids)
-                without_own = self.ensembler.familiarity(left_out.without_own, ids)
-                with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
-                if left_out.with_own is not None:
-                    with_own = self.ensembler.familiarity(left_out.with_own, ids)
-                    with_own = with_own.masked_fill(~left_out.several, torch.nan)
-            yield with_own, without_own, left_out.own_ids
+                remembered = self._answerer().remembered_without_own_class()
+            yield remembered
             return
-        unlabelled = labels is None and not examples.is_loader(inputs)
         batches: Iterable[tuple[Tensor, Tensor | None, Tensor | None]]
-        if unlabelled:
+        if labels is None and not examples.is_loader(inputs):
             batches = ((*outputs, None) for outputs in self._batches(inputs, progress)[1])
         else:
             batches = self._labelled(inputs, labels, progress)
-        for features, raw, own_ids in batches:
+        for batch in batches:
             with self.lock.reading():
-                ids, host_ids = self._class_ids(), self.ensembler.host_ids
-                found = self.reader.read(self.memory, self.ensembler, features, raw)
-                if own_ids is None:
-                    own_ids = ids[self.ensembler.probabilities(found, ids).argmax(1)]
-                with_own = self.ensembler.familiarity(found, ids)
-                logits = self.ensembler.host_logits(raw)
-                evidence = self.reader.without_own_class(
-                    self.memory, host_ids, features, logits, own_ids
-                )
-                without_own = self.ensembler.familiarity(evidence, ids)
-            yield with_own, without_own, own_ids
+                found = self._answerer().without_own_class(*batch)
+            yield found
 
     # Training
 
@@ -715,8 +638,10 @@ class MemoryClassifier(LockedModule):
             known = [*self._labelled(inputs, labels, progress)]
             judged = None if held_out is None else [*self._labelled(pair[0], pair[1], progress)]
             with self.lock.reading():
-                asked = (deepcopy(self.memory), self.reader.having(), self.ensembler)
-                judge = partial(finetuning.Judge, keys, *asked, self._class_ids())
+                asked = self._answerer()._replace(
+                    memory=deepcopy(self.memory), reader=self.reader.having()
+                )
+                judge = partial(finetuning.Judge, keys, asked)
             bounds = (epochs, learning_rate, patience, self.batch_size)
             return finetuning.finetune(keys, known, judged, judge, *bounds, progress)
 
@@ -734,11 +659,9 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: no ref of the loader is remembered.
         """
-        encoded = refreshing.encoded(self._extract, loader, progress)
+        batches = refreshing.encoded(self._extract, loader, progress)
         with self.lock.reading():
-            slots_by_ref = self._remembered_book().slots_by_ref()
-            new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
-            return refreshing.drift_of(new, self.memory)
+            return refreshing.drift(self.memory, self._remembered_book(), batches)
 
     @torch.no_grad()
     def refresh(self, loader: Iterable[Any], *, progress: bool | None = None) -> refreshing.Drift:
@@ -748,21 +671,15 @@ class MemoryClassifier(LockedModule):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        encoded = refreshing.encoded(self._extract, loader, progress)
+        batches = refreshing.encoded(self._extract, loader, progress)
 
-        def replace() -> refreshing.Drift:
-            self.memory.require_writable("refresh")
-            slots_by_ref = self._remembered_book().slots_by_ref()
-            new = refreshing.new_keys(self.memory, slots_by_ref, encoded)
-            drift = refreshing.drift_of(new, self.memory)
-            untune(self.memory)
-            self.memory.keys[new.slots] = new.keys
-            put_norms(self.memory, new.slots, new.norms)
+        def replace(book: LabelBook) -> refreshing.Drift:
+            drift = refreshing.refresh(self.memory, book, batches)
             # The keys are of the present encoder now.
             self._fingerprint.features = None
             return drift
 
-        return self.change(replace, whole=True)
+        return self._change_remembered(replace, whole=True)
 
     # Forgetting
 
@@ -776,15 +693,9 @@ class MemoryClassifier(LockedModule):
             ValueError: a label is not known; then nothing is forgotten.
         """
 
-        def empty() -> int:
-            ids = self._remembered_book().known_ids(labels)
-            with untuned(self.memory):
-                count = self.memory.forget(labels=ids)
-            self.ensembler.forget_classes(ids)
-            self._book = self._remembered_book()
-            return count
-
-        return self.change(empty)
+        return self._change_remembered(
+            lambda book: forgetting.forget_classes(self.memory, book, self.ensembler, labels)
+        )
 
     def forget_refs(self, *refs: Any) -> Forgotten:
         """Forget the slots that these examples were written to.
@@ -798,27 +709,15 @@ class MemoryClassifier(LockedModule):
         """
         wanted = [python_ref(ref) for ref in refs]
 
-        def empty() -> Forgotten:
-            slots_by_ref = self._remembered_book().slots_by_ref()
-            for ref in wanted:
-                if ref not in slots_by_ref:
-                    raise ValueError(f"no remembered example has the ref {ref!r}")
-            slots = sorted({slot for ref in wanted for slot in slots_by_ref[ref]})
-            beside = [ref for slot in slots for ref in self._book.refs(slot) if ref not in wanted]
-            with untuned(self.memory):
-                count = self.memory.forget(slots=slots)
-            self._book = self._remembered_book()
-            return Forgotten(count, beside)
-
-        return self.change(empty)
+        return self._change_remembered(
+            lambda book: forgetting.forget_examples(self.memory, book, wanted)
+        )
 
     @property
     def protected(self) -> list[Label]:
         """Classes whose examples are never given up for those of another class."""
         with self.lock.reading():
-            book = self._remembered_book()
-            ids = layers_of(self.memory.update).protected
-            return [book.label(number) for number in ids if number in book.numbers()]
+            return forgetting.protected_labels(self.memory, self._remembered_book())
 
     def protect(self, *labels: Label) -> None:
         """Never give up examples of these classes for those of another class.
@@ -829,7 +728,9 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label is not known; then nothing is changed.
         """
-        _protect(self, labels, True)
+        self._change_remembered(
+            lambda book: forgetting.protect(self.memory, book, labels), whole=True
+        )
 
     def unprotect(self, *labels: Label) -> None:
         """Treat these classes as all others again.
@@ -837,7 +738,9 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label is not known; then nothing is changed.
         """
-        _protect(self, labels, False)
+        self._change_remembered(
+            lambda book: forgetting.unprotect(self.memory, book, labels), whole=True
+        )
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -905,40 +808,22 @@ class MemoryClassifier(LockedModule):
             ValueError: as in `merge`; nothing is changed.
         """
 
-        def change() -> int:
-            numbers = memory.values.unique()
-            numbers = numbers[numbers != EMPTY]
-            labels = book.labels(numbers)
-            check_labels(labels, self.unknown)
-            ids = memory.values.new_tensor([*self._book.ids(labels), EMPTY])
-            values = ids[torch.searchsorted(numbers, memory.values).clamp(max=len(numbers))]
-            values = values.where(memory.values != EMPTY, EMPTY)
-            if not len(numbers):
-                return 0
-            with untuned(self.memory):
-                slots = self.memory.merge(memory, values=values.to(self.memory.values.device))
-            self._book.add(labels)
-            for theirs, slot in enumerate(slots.tolist()):
-                if slot != EMPTY:
-                    self._book.put_refs(slot, book.refs(theirs))
-            self._book = self._remembered_book()
-            if self._example_dims is None:
+        def taken(own: LabelBook) -> int:
+            count = take_over(self.memory, own, memory, book, self.unknown)
+            if count and self._example_dims is None:
                 self._example_dims = example_dims
-            return int((slots != EMPTY).sum())
+            return count
 
         # Not in the change, which a store tries out on slots of the width that they have.
         with width_of(memory, self.memory, self._guesses):
-            return self.change(change, whole=True)
+            return self._change_remembered(taken, whole=True)
 
     def resize(self, memory_size: int) -> None:
         """Change the number of slots; a smaller memory keeps the youngest."""
 
-        def move() -> None:
-            old_slots = self.memory.resize(memory_size)
-            self._book.move_refs(old_slots.tolist())
-            self._book = self._remembered_book()
-
-        self.change(move, whole=True)
+        self._change_remembered(
+            lambda book: book.move_refs(self.memory.resize(memory_size).tolist()), whole=True
+        )
 
     def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:
         """Find what makes answers bad; print the report to read it.
@@ -1027,56 +912,25 @@ class MemoryClassifier(LockedModule):
         Warns:
             UserWarning: the model's features of a made-up input differ from those in the file.
         """
-        tensors, header = read_file(path)
-        rename_old(tensors)
-        of_memory, of_ensembler = part_of(tensors, "memory."), part_of(tensors, "ensembler.")
+        file = ClassifierFile.read(path)
+        classifier = cls(**file.options(model, output, update, lookup, memory_class))
+        file.fill(classifier.memory, classifier.ensembler)
+        header = file.header
         with refusals_of(path):
-            check_header(header)
-            check_complete(of_memory, of_ensembler)
-            empty = empty_memory(header, of_memory, update, lookup, memory_class)
-        host = header["host"]
-        at, has_logits = host["at"], host["answers"]
-        # Nobody has seen yet whether a guess is right: guess again.
-        guessed = host.get("guessed", False) and model is not None
-        classifier = cls(
-            missing_model(at) if model is None else model,
-            at=None if guessed else at,
-            host=has_logits,
-            output=stored_output(host, output),
-            classes=range(len(of_ensembler["host_ids"])) if has_logits else None,
-            memory=empty,
-            batch_size=header["batch_size"],
-        )
-        own = own_tensors(classifier.memory, classifier.ensembler)
-        check_shapes(own, tensors, path)
-        with refusals_of(path):
-            empty.check_stored(of_memory)
-            check_norms(of_memory)
-            check_untuned(of_memory)
-            check_ensembler(of_ensembler)
-            check_book(header["book"], of_memory["values"], of_ensembler["host_ids"])
-            check_fingerprint(tensors.get("fingerprint"))
-            copy_tensors(own, tensors)
             classifier._from_json(header["book"])
             classifier.unknown = label_from_json(header["unknown"])
             check_labels(classifier._book, classifier.unknown)
         classifier._guesses = Guesses(*header.get("guesses", ()))
-        classifier._fingerprint = Fingerprint(header.get("example"), tensors.get("fingerprint"))
+        features = file.tensors.get("fingerprint")
+        stored = classifier._fingerprint = Fingerprint(header.get("example"), features)
         if model is not None:
-            check_encoder(
-                classifier._fingerprint, classifier.extractor, classifier._reference(), path, strict
-            )
+            like = classifier._reference()
+            check_encoder(stored, classifier.extractor, like, path, strict)
         return classifier
 
     def get_extra_state(self) -> UInt8[Tensor, " bytes"]:
-        """Labels, refs and remarks: JSON as bytes, which safetensors and checkpoints can hold.
-
-        Spaces fill it up to 64 KiB, or the next power of two: averages of weights go through the
-        states of two classifiers side by side, and take tensors of one shape only.
-        """
-        text = json.dumps(self._to_json()).encode()
-        size = max(_LEAST_STATE, 1 << (len(text) - 1).bit_length())
-        return torch.from_numpy(np.frombuffer(text.ljust(size), dtype=np.uint8).copy())
+        """Labels, refs and remarks: JSON as bytes, of a power of two."""
+        return bytes_of(self._to_json())
 
     def set_extra_state(self, state: UInt8[Tensor, " bytes"]) -> None:
         """Set what `get_extra_state` returned."""
@@ -1092,43 +946,25 @@ class MemoryClassifier(LockedModule):
     def _from_json(self, stored: dict[str, Any]) -> None:
         if "names" in stored:
             self._book = LabelBook.from_json(stored)
-        # What was saved by version 0.1 does not say it.
-        reader = reader_of(stored.get("reader", "nearest"))
-        self.reader = reader.having(**stored.get("reader_settings", {}))
+        self.reader = reader_from_json(stored)
         self._example_dims = stored["example_dims"]
         if "protected" in stored:
             self.memory.update = protecting(self.memory.update, stored["protected"])
         self.about = stored["about"]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        rename_old(state_dict, prefix)
         rename_wrapped(state_dict, f"{prefix}extractor.model.", self.model)
-        adopt_norms(self.memory, state_dict, f"{prefix}memory.")
-        added = adopt_untuned(self.memory, state_dict, f"{prefix}memory.")
+        parts = self.memory, self.ensembler, self._guesses
         try:
-            book = checked_book(self.memory, self.ensembler, state_dict, prefix, self._to_json)
-            if book is not None:
-                reader = reader_of(book.get("reader", "nearest"))
-                reader.having(**book.get("reader_settings", {}))
-                check_labels(LabelBook.from_json(book), self.unknown)
-                host_ids = self.ensembler.host_ids
-                adopt_widths(self._guesses, self.memory, host_ids, state_dict, prefix)
-                check_fits(self.ensembler.state_dict(prefix=f"{prefix}ensembler."), state_dict)
-                self.memory.fit_checkpoint(dict(state_dict), f"{prefix}memory.")
+            make_ready(*parts, state_dict, prefix, self._to_json, self.unknown)
         except (ValueError, RuntimeError) as error:
             args[-1].append(str(error))
-            if added:
-                untune(self.memory)
             # Torch goes on to the parts: memory and labels are loaded whole or not at all.
             keep_own(state_dict, prefix, own_tensors(self.memory, self.ensembler))
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
-        names = [f"{prefix}memory.{name}" for name in MemoryState._fields]
-        size = len(self.memory.values)
-        # The memory keeps the youngest slots of a larger one, at other places: the refs follow.
-        if state_dict.keys() >= set(names) and len(state_dict[names[1]]) > size:
-            state = MemoryState(*(state_dict[name] for name in names))
-            old_slots = self.memory.kept_slots(state, size)
+        old_slots = slots_of_larger(self.memory, state_dict, f"{prefix}memory.")
+        if old_slots is not None:
             self._book.move_refs(old_slots.tolist())
 
     # Helpers
@@ -1190,20 +1026,25 @@ class MemoryClassifier(LockedModule):
             raise ValueError(f"among must be a list of classes, not the text {among!r}")
         return ids[torch.isin(ids, ids.new_tensor(self._remembered_book().known_ids(among)))]
 
+    def _answerer(self) -> Answerer:
+        return Answerer(self.memory, self.reader, self.ensembler, self._class_ids())
+
+    def _change_remembered(
+        self, change: Callable[[LabelBook], Changed], whole: bool = False
+    ) -> Changed:
+        """As `change`, of what is remembered and its label book; labels in no use are dropped."""
+
+        def changed() -> Changed:
+            book = self._remembered_book()
+            result = change(book)
+            self._book = book.restricted(self.memory.values, self.ensembler.host_ids)
+            return result
+
+        return self.change(changed, whole)
+
     def _remembered_book(self) -> LabelBook:
         """The part of the label book that memory and host still use."""
         return self._book.restricted(self.memory.values, self.ensembler.host_ids)
-
-
-def _protect(classifier: MemoryClassifier, labels: Iterable[Label], protected: bool) -> None:
-    def change() -> None:
-        memory = classifier.memory
-        memory.require_writable("protect" if protected else "unprotect")
-        ids = {*classifier._remembered_book().known_ids(labels)}
-        now = {*layers_of(memory.update).protected}
-        memory.update = protecting(memory.update, now | ids if protected else now - ids)
-
-    classifier.change(change, whole=True)
 
 
 wrap = MemoryClassifier

@@ -10,10 +10,8 @@ from torch.nn.functional import normalize
 
 from rarememory.base.progress import progress_bar
 from rarememory.base.validation import check_count, check_positive
-from rarememory.classifier.ensembler import Ensembler
-from rarememory.classifier.reader import Reader
+from rarememory.classifier.answering import Answerer
 from rarememory.classifier.tuned_keys import TunableKeys
-from rarememory.memory import Memory
 
 EVERY = 5
 """Of so many examples of a class one is held out, where none are given."""
@@ -93,36 +91,23 @@ class Judge:
 
     Args:
         keys: that are tuned.
-        memory: a copy, which is changed; it forgets the held-out examples themselves.
-        reader: that asks it.
-        ensembler: of memory and host.
-        ids: the integers of all classes.
+        answerer: answers; its memory is a copy, which forgets the held-out examples themselves.
         held_out: the examples.
     """
 
-    def __init__(
-        self,
-        keys: TunableKeys,
-        memory: Memory,
-        reader: Reader,
-        ensembler: Ensembler,
-        ids: Tensor,
-        held_out: Labelled,
-    ) -> None:
-        self._memory, self._reader, self._ensembler = memory, reader, ensembler
-        self._ids, self._examples = ids, held_out
+    def __init__(self, keys: TunableKeys, answerer: Answerer, held_out: Labelled) -> None:
+        self._answerer, self._examples = answerer, held_out
         self._kept = ~keys.own(held_out.features, held_out.ids).any(0)
         self._slots = keys.slots[self._kept]
-        memory.forget(slots=keys.slots[~self._kept])
+        answerer.memory.forget(slots=keys.slots[~self._kept])
 
     @torch.no_grad()
     def __call__(self, keys: Tensor) -> Merit:
         """How well they are answered by these keys."""
-        memory, examples = self._memory, self._examples
-        memory.keys[self._slots] = normalize(keys[self._kept], dim=1).to(memory.keys.dtype)
-        evidence = self._reader.read(memory, self._ensembler, examples.features, examples.logits)
-        p = self._ensembler.probabilities(evidence, self._ids)
-        columns = torch.searchsorted(self._ids, examples.ids)
+        stored, examples = self._answerer.memory.keys, self._examples
+        stored[self._slots] = normalize(keys[self._kept], dim=1).to(stored.dtype)
+        p = self._answerer.probabilities(examples.features, examples.logits)
+        columns = torch.searchsorted(self._answerer.ids, examples.ids)
         own = p.gather(1, columns.unsqueeze(1)).double()
         accuracy = (p.argmax(1) == columns).double().mean()
         return Merit(accuracy.item(), own.clamp(min=1e-12).log().mean().item())

@@ -26,13 +26,14 @@ from rarememory.classifier.gaussian import (
     one_shot_gaussian,
 )
 from rarememory.classifier.metric import SHRINKAGES
-from rarememory.classifier.norms import has_norms, norms_of, remembered_features
+from rarememory.classifier.norms import add_norms, has_norms, norms_of, remembered_features
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
 from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
+from rarememory.memory.updates import FirstInFirstOut
 
 NEAREST_SCALE = 16.0
 """Of the cosine of the nearest example, where there is nothing to fit a scale by."""
@@ -71,6 +72,12 @@ class FittedReader(Reader):
         self._settings = settings
         self._fitted: tuple[list[VersionTracker], _Fitted] | None = None
         self._rows = SpotCheck()
+
+    def empty_memory(self, key_dim: int, memory_size: int) -> Memory:
+        """A memory with a slot for every example, and the lengths of their features."""
+        memory = Memory(key_dim, memory_size, update=FirstInFirstOut())
+        add_norms(memory)
+        return memory
 
     def __reduce__(self) -> tuple[type["FittedReader"], tuple[Settings]]:
         # A copy or pickle is fitted again: what was found out holds examples, forgotten ones too.

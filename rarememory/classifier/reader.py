@@ -40,6 +40,10 @@ class Reader(ABC):
             raise ValueError(f"the reader {self.name!r} has no settings, so not {[*settings]}")
         return self
 
+    def empty_memory(self, key_dim: int, memory_size: int) -> Memory:
+        """A new memory that is written as this reader reads best."""
+        return Memory(key_dim, memory_size)
+
     def read(
         self,
         memory: Memory,

@@ -1,5 +1,7 @@
 """Readers by name."""
 
+from typing import Any
+
 from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.nearest_reader import NearestReader
 from rarememory.classifier.reader import Reader
@@ -17,3 +19,13 @@ def reader_of(name: str) -> Reader:
     if name not in readers:
         raise ValueError(f"there is no reader {name!r}: take {' or '.join(map(repr, readers))}")
     return readers[name]()
+
+
+def reader_from_json(stored: dict[str, Any]) -> Reader:
+    """The reader that a classifier was saved with, with its settings.
+
+    Raises:
+        ValueError: there is no such reader, or it has no such setting.
+    """
+    # What was saved by version 0.1 does not say it.
+    return reader_of(stored.get("reader", "nearest")).having(**stored.get("reader_settings", {}))

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.classifier.examples import batches_with_refs
+from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
-from rarememory.classifier.norms import norms_of
-from rarememory.classifier.tuned_keys import learnt_keys
+from rarememory.classifier.norms import norms_of, put_norms
+from rarememory.classifier.tuned_keys import learnt_keys, untune
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
 
@@ -99,8 +100,30 @@ def new_keys(
     return NewKeys(found, keys, lengths[found] / counts[found])
 
 
-def drift_of(new: NewKeys, memory: Memory) -> Drift:
-    """How far the memory's keys, as they were learnt, are from the new ones."""
+def drift(memory: Memory, book: LabelBook, batches: Iterable[tuple[Tensor, list[Label]]]) -> Drift:
+    """How far keys are from their new ones; arguments and errors are those of `new_keys`."""
+    return _drift(memory, new_keys(memory, book.slots_by_ref(), batches))
+
+
+def refresh(
+    memory: Memory, book: LabelBook, batches: Iterable[tuple[Tensor, list[Label]]]
+) -> Drift:
+    """Put new keys in place of the old ones; return how far they were from each other.
+
+    Raises:
+        ValueError: as in `new_keys`.
+        RuntimeError: the memory is read-only.
+    """
+    memory.require_writable("refresh")
+    new = new_keys(memory, book.slots_by_ref(), batches)
+    found = _drift(memory, new)
+    untune(memory)
+    memory.keys[new.slots] = new.keys
+    put_norms(memory, new.slots, new.norms)
+    return found
+
+
+def _drift(memory: Memory, new: NewKeys) -> Drift:
     cosines = (new.keys.float() * learnt_keys(memory)[new.slots].float()).sum(1)
     met = len(cosines)
     return Drift(cosines.mean().item(), cosines.min().item(), met, len(memory) - met)

@@ -1,185 +1,108 @@
-"""What a memory, and a model that is not there, are in a file; and tensors by their older names."""
+"""A classifier in a file: what is read of it, checked, and put into a classifier."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rarememory.base.files import StrPath
+from rarememory.classifier.checkpoints import own_tensors, part_of, rename_old
+from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.invariants import (
-    book_of,
     check_book,
+    check_complete,
     check_ensembler,
-    check_settings,
+    check_fingerprint,
+    check_header,
 )
-from rarememory.classifier.norms import NORMS, add_norms, check_norms
-from rarememory.classifier.tuned_keys import UNTUNED, add_untuned, check_untuned
+from rarememory.classifier.memory_settings import empty_memory
+from rarememory.classifier.norms import check_norms
+from rarememory.classifier.outputs import Output, stored_output
+from rarememory.classifier.persistence import read_file
+from rarememory.classifier.tuned_keys import check_untuned
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
-from rarememory.memory.budgets import PerClass, Protected, Reservoir
-from rarememory.memory.selections import ClosestToCentre, Herding, Selection
-from rarememory.memory.updates import (
-    AverageOrReplace,
-    AverageOrReplaceRandom,
-    FirstInFirstOut,
-    LeastRecentlyUsed,
-    LeastUsed,
-    Update,
-)
-from rarememory.variants.mean import MeanMemory
-
-POLICIES: dict[str, type[Any]] = {
-    policy.__name__: policy
-    for policy in (
-        AverageOrReplace,
-        AverageOrReplaceRandom,
-        FirstInFirstOut,
-        LeastRecentlyUsed,
-        LeastUsed,
-        PerClass,
-        Reservoir,
-        Protected,
-        Herding,
-        ClosestToCentre,
-    )
-}
-MEMORIES: dict[str, type[Memory]] = {kind.__name__: kind for kind in (Memory, MeanMemory)}
-
-OLD_NAMES = {
-    "weighing": "ensembler.weights",
-    "threshold": "ensembler.threshold",
-    "host_ids": "ensembler.host_ids",
-    "host.": "extractor.",
-}
-"""Names of tensors, or beginnings of them, until version 0.1; and what they are now."""
+from rarememory.memory.updates import Update
 
 
-def rename_old(tensors: dict[str, Any], prefix: str = "") -> None:
-    """Give tensors that have names of version 0.1 their present names, in place."""
-    for name in list(tensors):
-        for old, new in OLD_NAMES.items():
-            whole = name == prefix + old
-            if whole or (old.endswith(".") and name.startswith(prefix + old)):
-                tensors[prefix + new + name[len(prefix + old) :]] = tensors.pop(name)
+class ClassifierFile(NamedTuple):
+    """What is in a file of a classifier.
 
-
-def memory_settings(memory: Memory) -> dict[str, Any]:
-    """What a memory is beside its tensors, as JSON; without its lookup."""
-    settings = {
-        "key_dim": memory.keys.shape[1],
-        "memory_size": memory.keys.shape[0],
-        "k": memory.k,
-        "margin": memory.margin,
-        "temperature": memory.temperature,
-        "projection": memory.projection is not None,
-        "subtract_margin": memory.subtract_margin,
-        "validate": memory.validate,
-        "half_precision_copy": memory.half_precision_copy is not None,
-        "count_usage": memory.usage is not None,
-    }
-    return {
-        "memory_class": type(memory).__name__,
-        "memory": settings,
-        "update": _policy_to_json(memory.update),
-    }
-
-
-def _policy_to_json(policy: object) -> dict[str, Any]:
-    """The name and the fields of a policy, and of those inside it."""
-    own = vars(policy) if isinstance(policy, tuple(POLICIES.values())) else {}
-    stored = {
-        name: _policy_to_json(value) if isinstance(value, Update | Selection) else value
-        for name, value in own.items()
-    }
-    return {"name": type(policy).__name__, "fields": stored}
-
-
-def empty_memory(
-    settings: dict[str, Any],
-    tensors: dict[str, Tensor],
-    update: Update | None,
-    lookup: str | Lookup,
-    memory_class: type[Memory] | None = None,
-) -> Memory:
-    """An empty memory with these settings, whose tensors have the dtypes of the given ones.
-
-    Raises:
-        ValueError: the class of the memory or its policy is not of this package, and not given.
+    Attributes:
+        path: of the file.
+        tensors: of memory and ensembler, by their present names; and the fingerprint.
+        header: everything else, as JSON.
     """
-    settings = _present(settings)
-    check_settings(settings)
-    # Version 1 did not name the class; only a memory of means has lengths.
-    kind = settings.get("memory_class", "MeanMemory" if "lengths" in tensors else "Memory")
-    memory_class = MEMORIES.get(kind) if memory_class is None else memory_class
-    if memory_class is None:
-        raise ValueError(f"the memory is a {kind}, which is not ours: give memory_class=")
-    update = _policy(settings["update"]) if update is None else update
-    own, keys = settings["memory"], tensors.get("keys")
-    # Before there is room for as many keys as the settings say.
-    if keys is not None and list(keys.shape) != [own["memory_size"], own["key_dim"]]:
-        raise ValueError(
-            f"it has {list(keys.shape)} for keys, and it must be "
-            f"{[own['memory_size'], own['key_dim']]}, as its header says"
-        )
-    key_dtype = torch.float32 if keys is None else keys.dtype
-    try:
-        memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
-    except TypeError as error:
-        raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
-    if NORMS in tensors and not hasattr(memory, NORMS):
-        add_norms(memory)
-    if UNTUNED in tensors:
-        add_untuned(memory)
-    weight = tensors.get("projection.weight")
-    if memory.projection is not None and weight is not None and weight.is_floating_point():
-        memory.projection.to(weight.dtype)
-    return memory
 
+    path: StrPath
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
 
-def _present(settings: Any) -> Any:
-    """Settings by their present names; files of an older version call one otherwise."""
-    own = settings.get("memory") if isinstance(settings, dict) else None
-    if not isinstance(own, dict) or "shadow" not in own:
-        return settings
-    rest = {name: value for name, value in own.items() if name != "shadow"}
-    return {**settings, "memory": {**rest, "half_precision_copy": own["shadow"]}}
+    @classmethod
+    def read(cls, path: StrPath) -> "ClassifierFile":
+        """Read a file, and check what can be checked before there is a classifier.
 
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read.
+            ValueError: it is truncated, damaged, of another format or newer.
+        """
+        tensors, header = read_file(path)
+        rename_old(tensors)
+        with refusals_of(path):
+            check_header(header)
+            check_complete(part_of(tensors, "memory."), part_of(tensors, "ensembler."))
+        return cls(path, tensors, header)
 
-def _policy(stored: dict[str, Any]) -> Any:
-    """The policy of writing that a file names, or what is inside one."""
-    policy = POLICIES.get(stored["name"])
-    if policy is None:
-        raise ValueError(f"it was learnt by a {stored['name']}, which is not ours: give update=")
-    names = {field.name for field in fields(policy)}
-    if stored["fields"].keys() - names:
-        raise ValueError(f"{stored['name']} has {names or 'no options'}, not {stored['fields']}")
-    inside = {
-        name: _policy(value) if isinstance(value, dict) else value
-        for name, value in stored["fields"].items()
-    }
-    try:
-        return policy(**inside)
-    except TypeError as error:
-        raise ValueError(f"a {stored['name']} cannot have its options ({error})") from error
+    def options(
+        self,
+        model: nn.Module | None,
+        output: Output | None,
+        update: Update | None,
+        lookup: str | Lookup,
+        memory_class: type[Memory] | None,
+    ) -> dict[str, Any]:
+        """Arguments of a `MemoryClassifier` that this fits; they are those of `load`.
 
+        Raises:
+            ValueError: the file has what no memory has, or what has to be given is not.
+        """
+        host, n_host = self.header["host"], len(self.tensors["ensembler.host_ids"])
+        with refusals_of(self.path):
+            of_memory = part_of(self.tensors, "memory.")
+            memory = empty_memory(self.header, of_memory, update, lookup, memory_class)
+        # Nobody has seen yet whether a guess is right: guess again.
+        guessed = host.get("guessed", False) and model is not None
+        return {
+            "model": missing_model(host["at"]) if model is None else model,
+            "at": None if guessed else host["at"],
+            "host": host["answers"],
+            "output": stored_output(host, output),
+            "classes": range(n_host) if host["answers"] else None,
+            "memory": memory,
+            "batch_size": self.header["batch_size"],
+        }
 
-def own_tensors(memory: nn.Module, ensembler: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of a classifier except its model's, by its name in a state_dict; no copies."""
-    own = {f"memory.{name}": tensor for name, tensor in memory.state_dict().items()}
-    return own | {f"ensembler.{name}": part for name, part in ensembler.state_dict().items()}
+    def fill(self, memory: Memory, ensembler: Ensembler) -> None:
+        """Put the tensors into those of a classifier, after all of them and the book were checked.
 
-
-def copy_own_state(_: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Put copies of the tensors of memory and ensembler in place of them, in a state_dict.
-
-    An average of weights that goes through a state_dict writes into it, and finds copies.
-    """
-    for name, tensor in state.items():
-        if name.startswith((f"{prefix}memory.", f"{prefix}ensembler.")):
-            state[name] = tensor.clone()
+        Raises:
+            ValueError: they do not fit, or no classifier has them.
+        """
+        own = own_tensors(memory, ensembler)
+        check_shapes(own, self.tensors, self.path)
+        of_memory = part_of(self.tensors, "memory.")
+        of_ensembler = part_of(self.tensors, "ensembler.")
+        with refusals_of(self.path):
+            memory.check_stored(of_memory)
+            check_norms(of_memory)
+            check_untuned(of_memory)
+            check_ensembler(of_ensembler)
+            check_book(self.header["book"], of_memory["values"], of_ensembler["host_ids"])
+            check_fingerprint(self.tensors.get("fingerprint"))
+            copy_tensors(own, self.tensors)
 
 
 def check_shapes(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:
@@ -212,52 +135,6 @@ def refusals_of(path: StrPath) -> Iterator[None]:
     except ValueError as error:
         # It may quote a text of the file, which may be long.
         raise ValueError(f"{str(path)!r} cannot be loaded: {str(error)[:400]}") from error
-
-
-def part_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The tensors whose names begin so, by the rest of their names."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def checked_book(
-    memory: Memory,
-    ensembler: nn.Module,
-    state_dict: Mapping[str, Any],
-    prefix: str,
-    own: Callable[[], dict[str, Any]],
-) -> dict[str, Any] | None:
-    """Labels and refs of a checkpoint, as JSON, after all of it was checked.
-
-    What the checkpoint lacks is ours: `own` gives our labels and refs. None if it has no part of a
-    classifier but the model.
-
-    Raises:
-        ValueError: what no classifier has, or what does not fit each other.
-    """
-    of_memory = part_of(state_dict, f"{prefix}memory.")
-    of_ensembler = part_of(state_dict, f"{prefix}ensembler.")
-    has_book = (name := f"{prefix}_extra_state") in state_dict
-    if not of_memory and not of_ensembler and not has_book:
-        return None
-    of_memory = {**memory.state_dict(), **of_memory}
-    of_ensembler = {**ensembler.state_dict(), **of_ensembler}
-    memory.check_stored(of_memory)
-    check_norms(of_memory)
-    check_untuned(of_memory)
-    check_ensembler(of_ensembler)
-    book: dict[str, Any] = book_of(state_dict[name]) if has_book else own()
-    check_book(book, of_memory["values"], of_ensembler["host_ids"])
-    return book
-
-
-def keep_own(state_dict: dict[str, Any], prefix: str, own: Mapping[str, Tensor]) -> None:
-    """Put our own tensors in place of those of a state_dict, so that loading it changes nothing."""
-    for name in own.keys() & {name.removeprefix(prefix) for name in state_dict}:
-        state_dict[prefix + name] = own[name]
 
 
 class _MissingModel(nn.Module):

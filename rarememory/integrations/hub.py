@@ -11,13 +11,8 @@ from torch import nn
 from rarememory.base.files import write_atomically
 from rarememory.base.tensor_files import encoded, read_tensors
 from rarememory.classifier import MemoryClassifier
-from rarememory.classifier.saving import (
-    check_shapes,
-    copy_tensors,
-    empty_memory,
-    memory_settings,
-    refusals_of,
-)
+from rarememory.classifier.memory_settings import empty_memory, memory_settings
+from rarememory.classifier.saving import check_shapes, copy_tensors, refusals_of
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.updates import Update

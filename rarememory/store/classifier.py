@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt, Probabilities
+from rarememory.classifier.checkpoints import own_tensors, part_of
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
+from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.refreshing import Drift
-from rarememory.classifier.saving import memory_settings, own_tensors, part_of
 from rarememory.classifier.tuned_keys import UNTUNED
 from rarememory.memory.budgets import Protected
 from rarememory.memory.drafts import Draft
@@ -316,11 +317,7 @@ class StoredClassifier(MemoryClassifier, Follower):
     def clear(self) -> None:
         """Forget all that was learnt; the model's own classes stay."""
 
-        def empty() -> None:
-            self.memory.clear()
-            self._book = self._remembered_book()
-
-        self.change(empty, whole=True)
+        self._change_remembered(lambda _: self.memory.clear(), whole=True)
 
     def snapshot(self) -> Any:
         """Refused by a RuntimeError: what was learnt is durable, and other workers know it."""

@@ -505,7 +505,7 @@ def test_a_fifth_of_each_class_is_held_out_and_its_own_slots_are_not_asked(monke
     rows_of_class = [[r for r in range(40) if r % 4 == label] for label in range(4)]
     held = clouds(10, 0)[0][sorted(own[place] for own in rows_of_class for place in (4, 9))]
     assert torch.equal(judges[0]._examples.features, held)
-    gone = learnt().memory.keys[:40][judges[0]._memory.values[:40] == -1]
+    gone = learnt().memory.keys[:40][judges[0]._answerer.memory.values[:40] == -1]
     assert len(gone) == 8 and ((gone @ normalize(held).T) > 1 - 1e-6).any(1).all()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rarememory import Lookup, Memory
-from rarememory.classifier.saving import empty_memory, memory_settings
+from rarememory.classifier.memory_settings import empty_memory, memory_settings
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from tests.lookup.test_nearest import units
 from tests.memories import bits

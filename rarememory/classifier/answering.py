@@ -1,0 +1,140 @@
+"""Answering: what a memory and a host say together of features that the model has made."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from rarememory.classifier.answers import Remembered
+from rarememory.classifier.blend import Evidence
+from rarememory.classifier.calibration import Calibration
+from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.explaining import explanations
+from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.reader import Reader
+from rarememory.classifier.readers import reader_of
+from rarememory.classifier.tuning import best_reader
+from rarememory.memory import Memory
+
+
+class Familiarities(NamedTuple):
+    """Familiarities of examples with and without their own class.
+
+    Attributes:
+        with_own: NaN where it is not known.
+        without_own: as if the class had never been learnt.
+        own_ids: the integers of the classes.
+    """
+
+    with_own: Float[Tensor, " examples"]
+    without_own: Float[Tensor, " examples"]
+    own_ids: Int64[Tensor, " examples"]
+
+    @classmethod
+    def joined(cls, parts: Iterable["Familiarities"], like: Tensor) -> "Familiarities":
+        """Those of all parts as one; `like` is of the dtype and the device where there are none."""
+        none = cls(like.new_zeros(0), like.new_zeros(0), like.new_zeros(0, dtype=torch.int64))
+        return cls(*(torch.cat(part) for part in zip(none, *parts, strict=True)))
+
+    def known(self) -> Float[Tensor, " known"]:
+        """Familiarities of the examples as they are, where they are known."""
+        return self.with_own[~self.with_own.isnan()]
+
+
+class Answerer(NamedTuple):
+    """A memory, how it is asked, and what weighs its evidence against that of a host.
+
+    It holds the parts themselves and no copies: make one inside the lock, and use it there.
+
+    Attributes:
+        memory: to ask.
+        reader: asks it.
+        ensembler: weighs the evidence.
+        ids: the integers of all classes, ascending.
+    """
+
+    memory: Memory
+    reader: Reader
+    ensembler: Ensembler
+    ids: Int64[Tensor, " classes"]
+
+    def evidence(
+        self, features: Tensor, outputs: Tensor | None, among: Tensor | None = None
+    ) -> Evidence:
+        """What memory and host say of every row, perhaps only of some classes."""
+        return self.reader.read(self.memory, self.ensembler, features, outputs, among)
+
+    def probabilities(
+        self, features: Tensor, outputs: Tensor | None, among: Tensor | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """The probability of every class, or of every one of some classes."""
+        evidence = self.evidence(features, outputs, among)
+        return self.ensembler.probabilities(evidence, self.ids if among is None else among)
+
+    def familiarity(self, features: Tensor, outputs: Tensor | None) -> Float[Tensor, " batch"]:
+        """The evidence for the best class."""
+        return self.ensembler.familiarity(self.evidence(features, outputs), self.ids)
+
+    def explanations(
+        self, features: Tensor, outputs: Tensor | None, book: LabelBook, k: int
+    ) -> list[list[Remembered]]:
+        """The k remembered examples that each answer is based on."""
+        logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
+        found = self.reader.carriers(self.memory, host_ids, features, logits, k)
+        weights = self.ensembler.example_weights(found.evidence, self.ids)
+        return explanations(found, weights, self.memory, book, k)
+
+    def without_own_class(
+        self, features: Tensor, outputs: Tensor | None, own_ids: Tensor | None
+    ) -> Familiarities:
+        """Familiarities of examples; those whose class is not given are of the likeliest class."""
+        found = self.evidence(features, outputs)
+        if own_ids is None:
+            own_ids = self.ids[self.ensembler.probabilities(found, self.ids).argmax(1)]
+        logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
+        without = self.reader.without_own_class(self.memory, host_ids, features, logits, own_ids)
+        known, unknown = (self.ensembler.familiarity(part, self.ids) for part in (found, without))
+        return Familiarities(known, unknown, own_ids)
+
+    def remembered_without_own_class(self) -> Familiarities:
+        """Familiarities of the remembered examples, each without itself; there is no host."""
+        left_out = self.reader.left_out(self.memory, self.ensembler.host_ids)
+        without_own = self.ensembler.familiarity(left_out.without_own, self.ids)
+        with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
+        if left_out.with_own is not None:
+            with_own = self.ensembler.familiarity(left_out.with_own, self.ids)
+            with_own = with_own.masked_fill(~left_out.several, torch.nan)
+        return Familiarities(with_own, without_own, left_out.own_ids)
+
+    def calibrated(
+        self,
+        features: Tensor,
+        outputs: Tensor | None,
+        own_ids: Tensor,
+        objective: str,
+        max_loss: float | None,
+    ) -> tuple[Reader, Float[Tensor, " weights"], Calibration]:
+        """The reader and the weights that suit held-out examples best, and how well they do.
+
+        Args:
+            features: of the examples.
+            outputs: of the host to them.
+            own_ids: the integers of their classes.
+            objective: one of `calibration.OBJECTIVES`.
+            max_loss: as in `Ensembler.calibrated`.
+        """
+        logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
+
+        def evidence(reader: Reader) -> Evidence:
+            return reader.evidence(self.memory, host_ids, features, logits)
+
+        def merit(reader: Reader) -> float:
+            return self.ensembler.merit(evidence(reader), own_ids, self.ids, objective)
+
+        reader = best_reader(reader_of(self.reader.name), merit)
+        weights, report = self.ensembler.calibrated(
+            evidence(reader), own_ids, self.ids, objective, max_loss
+        )
+        return reader, weights, report

@@ -1,0 +1,57 @@
+"""Memories from elsewhere: an empty one to begin with, or what another classifier remembers."""
+
+import torch
+
+from rarememory.base.state import EMPTY
+from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labels import Label, check_labels
+from rarememory.classifier.tuned_keys import untuned
+from rarememory.memory import Memory
+
+
+def check_empty(memory: Memory) -> None:
+    """Refuse a memory that no new classifier can have.
+
+    Raises:
+        ValueError: not all of its slots are here, or it holds something.
+    """
+    if memory.memory_size != len(memory.keys):
+        raise ValueError("a classifier needs all slots of its memory, which may not be sharded")
+    if len(memory):
+        raise ValueError(
+            f"the memory holds {len(memory)} examples already, whose labels and refs are "
+            "not known here: give an empty one, and learn()"
+        )
+
+
+def take_over(
+    memory: Memory, book: LabelBook, other: Memory, other_book: LabelBook, unknown: Label
+) -> int:
+    """Write what another memory holds into this one, and return how many slots were taken.
+
+    Args:
+        memory: to write to, as `Memory.merge` does.
+        book: of the memory; labels and refs are added to it.
+        other: the other memory.
+        other_book: of the other memory; its labels are joined by name.
+        unknown: what no label may be.
+
+    Raises:
+        ValueError: the memories do not fit, or a label is `unknown`; nothing is changed.
+    """
+    numbers = other.values.unique()
+    numbers = numbers[numbers != EMPTY]
+    labels = other_book.labels(numbers)
+    check_labels(labels, unknown)
+    if not len(numbers):
+        return 0
+    ids = other.values.new_tensor([*book.ids(labels), EMPTY])
+    values = ids[torch.searchsorted(numbers, other.values).clamp(max=len(numbers))]
+    values = values.where(other.values != EMPTY, EMPTY)
+    with untuned(memory):
+        slots = memory.merge(other, values=values.to(memory.values.device))
+    book.add(labels)
+    for theirs, slot in enumerate(slots.tolist()):
+        if slot != EMPTY:
+            book.put_refs(slot, other_book.refs(theirs))
+    return int((slots != EMPTY).sum())
