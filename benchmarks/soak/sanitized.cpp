@@ -155,6 +155,10 @@ struct Pairs {
           scores(2 * rows), keys(2 * rows * dim), slopes(2 * rows), gradient(rows * dim), loss(1) {
         for (int64_t row = 0; row < rows; ++row) labels[row] = random() % 7;
     }
+
+    bool operator==(const Pairs& other) const {
+        return same(slots, other.slots) && same(gradient, other.gradient) && same(loss, other.loss);
+    }
 };
 
 /// Slots: few, or enough for a team of threads.
@@ -214,13 +218,18 @@ struct Memory {
         check(same(scores, plain.scores), "a score is another one");
         rarememory_normalize(queries.data(), batch, dim, of_them.data());
         check(same(of_them, plain.units), "a length is another one");
-        Pairs pairs(batch, dim, random);
-        const int64_t done = rarememory_read_pair(
-            queries.data(), batch, keys.data(), slots, dim, values.data(), pairs.labels.data(), 0.1f,
-            tolerance, OMP_THREADS, pairs.units.data(), pairs.slots.data(), pairs.scores.data(),
-            pairs.values.data(), pairs.keys.data(), pairs.slopes.data(), pairs.gradient.data(),
-            pairs.loss.data());
-        check(done == 0, "a pair was not read");
+        Pairs pairs(batch, dim, random), coded_pairs(batch, dim, random);
+        auto read_pair = [&](bool with_codes, Pairs& found) {
+            return rarememory_read_pair(
+                queries.data(), batch, keys.data(), slots, dim, with_codes ? bytes.data() : nullptr,
+                steps.data(), off.data(), values.data(), pairs.labels.data(), 0.1f, tolerance,
+                OMP_THREADS, sampled.data(), sampled.size, found.units.data(), found.slots.data(),
+                found.scores.data(), found.values.data(), found.keys.data(), found.slopes.data(),
+                found.gradient.data(), found.loss.data());
+        };
+        check(read_pair(false, pairs) == 0 && read_pair(true, coded_pairs) >= 0,
+              "a pair was not read");
+        check(pairs == coded_pairs, "codes changed a pair");
         read_among(queries, k, tolerance, random);
         answer(queries, random);
     }

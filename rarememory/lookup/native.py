@@ -1,5 +1,7 @@
 """The searches in C++ (rarememory/native), the fastest on a CPU."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -19,7 +21,7 @@ from rarememory.base.spot_checks import record_uncounted_change
 from rarememory.base.state import EMPTY
 from rarememory.lookup.base import Lookup, with_their_marks
 from rarememory.lookup.exact import tolerance
-from rarememory.lookup.native_codes import CodeCache
+from rarememory.lookup.native_codes import CodeCache, Codes
 from rarememory.native import empty_output, is_supported, library
 
 _MOST_SLOTS = 2**31
@@ -28,6 +30,41 @@ _STALE, _UNSAFE = -1, -2
 _ROWS_AT_ONCE = 1024
 # So many are worth a look whether there is anything to find: the first examples are learnt at once.
 _MANY_ROWS = 64
+
+
+class PairRead(NamedTuple):
+    """What a read with labels finds, and what its gradient needs.
+
+    Attributes:
+        units: the queries at unit length.
+        slots: the pair of each query, the nearer one first; EMPTY for none.
+        scores: of the pair.
+        values: of the pair.
+        keys: of the pair, zero for none.
+        slopes: what a row's part of the loss gains with each of the two scores.
+        gradient: of the loss in the queries.
+        loss: of all rows.
+    """
+
+    units: Float[Tensor, "batch key_dim"]
+    slots: Int64[Tensor, "batch 2"]
+    scores: Float[Tensor, "batch 2"]
+    values: Int64[Tensor, "batch 2"]
+    keys: Float[Tensor, "batch 2 key_dim"]
+    slopes: Float[Tensor, "batch 2"]
+    gradient: Float[Tensor, "batch key_dim"]
+    loss: Float[Tensor, "*memories"]
+
+    @classmethod
+    def empty(cls, batch: int, key_dim: int, *memories: int) -> "PairRead":
+        """Room for it; with a loss for each of several memories."""
+        slots = empty_output(batch, 2, dtype=torch.int64)
+        scores = empty_output(batch, 2, dtype=torch.float32)
+        units = empty_output(batch, key_dim, dtype=torch.float32)
+        keys = empty_output(batch, 2, key_dim, dtype=torch.float32)
+        loss = empty_output(*memories, dtype=torch.float32)
+        values, slopes, gradient = map(torch.empty_like, (slots, scores, units))
+        return cls(units, slots, scores, values, keys, slopes, gradient, loss)
 
 
 class NativeLookup(Lookup):
@@ -119,20 +156,15 @@ class NativeLookup(Lookup):
         slots = empty_output(batch, k, dtype=torch.int64)
         rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
         limits = (k, tolerance(keys), torch.get_num_threads())
-        codes = None
-        if self._codes is not None and not each:
-            codes = self._codes.codes_for(keys, batch, k, filtered=among is not None)
+        codes = None if each else self._codes_for(keys, batch, k, filtered=among is not None)
         if codes is None:
             marked = (marks.data_ptr(), size if each else 0)
             library().rarememory_nearest(*rows, *marked, *limits, slots.data_ptr())
         else:
             coded = (*rows, *codes.pointers, marks.data_ptr(), *limits, *codes.sample())
             missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
-            if missed == _STALE:
-                record_uncounted_change(keys)
+            if not _are_of_keys(codes, keys, batch, missed):
                 return self.nearest(queries, keys, occupied, k, among=among)
-            if missed or codes.missed:
-                codes.count_misses(batch, missed)
         return slots
 
     def read(
@@ -158,9 +190,7 @@ class NativeLookup(Lookup):
         slots = empty_output(batch, k, dtype=torch.int64)
         found, units = torch.empty_like(slots), torch.empty_like(queries)
         scores = torch.empty_like(slots, dtype=torch.float32)
-        codes = None
-        if self._codes is not None:
-            codes = self._codes.codes_for(keys, batch, k, filtered=among is not None)
+        codes = self._codes_for(keys, batch, k, filtered=among is not None)
         missed = library().rarememory_read(
             *(queries.data_ptr(), batch, keys.data_ptr(), size, keys.shape[1]),
             *((None, None, None, None) if codes is None else codes.pointers),
@@ -171,12 +201,32 @@ class NativeLookup(Lookup):
         )
         if missed == _UNSAFE:
             return None
-        if missed == _STALE:
-            record_uncounted_change(keys)
+        if not _are_of_keys(codes, keys, batch, missed):
             return self.read(queries, keys, values, k, among)
-        if codes is not None and (missed or codes.missed):
-            codes.count_misses(batch, missed)
         return slots, scores, found, units
+
+    def read_pair(
+        self, queries: Queries, labels: Labels, keys: Keys, values: Values, margin: float
+    ) -> PairRead | None:
+        """The nearest pair of queries of any length, with the loss of all and its gradient.
+
+        All is done in one call. None where a query has no length to divide by, or a label is none.
+        """
+        read, batch = PairRead.empty(*queries.shape), queries.shape[0]
+        codes = self._codes_for(keys, batch, 1)
+        missed = library().rarememory_read_pair(
+            *(queries.data_ptr(), batch, keys.data_ptr(), *keys.shape),
+            *((None, None, None) if codes is None else codes.pointers[:3]),
+            *(values.data_ptr(), labels.data_ptr()),
+            *(margin, tolerance(keys), torch.get_num_threads()),
+            *((None, 0) if codes is None else codes.sample()),
+            *(part.data_ptr() for part in read),
+        )
+        if missed == _UNSAFE:
+            return None
+        if not _are_of_keys(codes, keys, batch, missed):
+            return self.read_pair(queries, labels, keys, values, margin)
+        return read
 
     def before_write(self, keys: Keys) -> None:
         if self._codes is not None:
@@ -190,13 +240,23 @@ class NativeLookup(Lookup):
         queries, keys = _contiguous(queries, keys)
         values, labels = values.long().contiguous(), labels.long().contiguous()
         positive, negative = torch.empty_like(labels), torch.empty_like(labels)
-        library().rarememory_nearest_pair(
-            *(queries.data_ptr(), len(queries)),
-            *(keys.data_ptr(), *keys.shape),
-            *(values.data_ptr(), labels.data_ptr()),
-            *(tolerance(keys), torch.get_num_threads(), positive.data_ptr(), negative.data_ptr()),
-        )
+        batch, found = len(queries), (positive.data_ptr(), negative.data_ptr())
+        rows = (queries.data_ptr(), batch, keys.data_ptr(), *keys.shape)
+        asked = (values.data_ptr(), labels.data_ptr(), tolerance(keys), torch.get_num_threads())
+        codes = self._codes_for(keys, batch, 1)
+        if codes is None:
+            library().rarememory_nearest_pair(*rows, *asked, *found)
+        else:
+            coded = (*rows, *codes.pointers[:3], *asked, *codes.sample(), *found)
+            missed = library().rarememory_nearest_pair_coded(*coded)
+            if not _are_of_keys(codes, keys, batch, missed):
+                return self.nearest_pair(queries, keys, values, labels)
         return positive, negative
+
+    def _codes_for(self, keys: Keys, batch: int, k: int, *, filtered: bool = False) -> Codes | None:
+        if self._codes is None:
+            return None
+        return self._codes.codes_for(keys, batch, k, filtered=filtered)
 
 
 def among_pointers(among: Tensor | None) -> tuple[int | None, int, int | None]:
@@ -215,3 +275,13 @@ def _contiguous(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     if queries.shape[1] != keys.shape[1]:
         raise ValueError(f"queries have width {queries.shape[1]}, and the keys {keys.shape[1]}")
     return queries.contiguous(), keys.contiguous()
+
+
+def _are_of_keys(codes: Codes | None, keys: Tensor, batch: int, missed: int) -> bool:
+    """Whether codes, if there were such, were those of the keys, so that the answer holds."""
+    if missed == _STALE:
+        record_uncounted_change(keys)
+        return False
+    if codes is not None and (missed or codes.missed):
+        codes.count_misses(batch, missed)
+    return True

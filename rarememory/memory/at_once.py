@@ -5,7 +5,7 @@ are of several memories, whose tensors have a dimension of memories before the o
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.lookup import Lookup
 from rarememory.lookup.exact import tolerance
+from rarememory.lookup.native import PairRead
 from rarememory.lookup.ops import native_search, read
 from rarememory.memory.queries import Rows, recalled
 from rarememory.memory.updates import (
@@ -34,19 +35,6 @@ AVERAGES: dict[type[ByAgeAndNoise], bool] = {
 
 MOST_ROWS = 1024
 """Rows that are written together."""
-
-
-class Pair(NamedTuple):
-    """What a read with labels finds, and what its gradient needs."""
-
-    slots: Tensor
-    scores: Tensor
-    values: Tensor
-    units: Tensor
-    loss: Tensor
-    keys: Tensor
-    slopes: Tensor
-    gradient: Tensor
 
 
 def read_at_once(
@@ -97,9 +85,13 @@ def read_pair_at_once(
         return None
     if labels.shape != queries.shape[:-1] or not native.is_supported(flat, keys, values, labels):
         return None
-    if lookup is not None and native_search(lookup, flat, keys, 2) is None:
-        return None
-    pair = _pair(flat.detach(), labels, keys, values, margin)
+    if lookup is None:
+        pair = _read_pair_each(flat, labels, keys, values, margin)
+    else:
+        search = native_search(lookup, flat, keys, 2)
+        if search is None or not 0 < len(flat) <= MOST_ROWS:
+            return None
+        pair = search.read_pair(flat, labels, keys, values, margin)
     if pair is None:
         return None
     if queries.requires_grad and torch.is_grad_enabled():
@@ -180,39 +172,29 @@ def _read_each(
     return None if failed else (slots, scores, found, units)
 
 
-def _pair(
+def _read_pair_each(
     queries: Tensor, labels: Tensor, keys: Tensor, values: Tensor, margin: float
-) -> Pair | None:
-    batch, key_dim = queries.shape
-    memories = keys.shape[:-2]
-    of_each = batch // math.prod(memories)
-    if not 0 < of_each <= MOST_ROWS:
+) -> PairRead | None:
+    """As `NativeLookup.read_pair`, of each memory."""
+    memories, size, key_dim = keys.shape
+    batch = len(queries) // memories
+    if not 0 < batch <= MOST_ROWS:
         return None
-    slots = native.empty_output(batch, 2, dtype=torch.int64)
-    scores = native.empty_output(batch, 2, dtype=torch.float32)
-    units = native.empty_output(batch, key_dim, dtype=torch.float32)
-    found_keys = native.empty_output(batch, 2, key_dim, dtype=torch.float32)
-    loss = native.empty_output(*memories, dtype=torch.float32)
-    found, slopes, gradient = map(torch.empty_like, (slots, scores, units))
-    kernels = native.library()
-    read_pair = kernels.rarememory_read_pair_each if memories else kernels.rarememory_read_pair
-    failed = read_pair(
-        *(*memories, queries.data_ptr(), of_each, keys.data_ptr(), *keys.shape[-2:]),
+    read = PairRead.empty(*queries.shape, memories)
+    failed = native.library().rarememory_read_pair_each(
+        *(memories, queries.data_ptr(), batch, keys.data_ptr(), size, key_dim),
         *(values.data_ptr(), labels.data_ptr()),
-        *(margin, tolerance(keys), torch.get_num_threads(), units.data_ptr()),
-        *(slots.data_ptr(), scores.data_ptr(), found.data_ptr(), found_keys.data_ptr()),
-        *(slopes.data_ptr(), gradient.data_ptr(), loss.data_ptr()),
+        *(margin, tolerance(keys), torch.get_num_threads()),
+        *(part.data_ptr() for part in read),
     )
-    if failed:
-        return None
-    return Pair(slots, scores, found, units, loss, found_keys, slopes, gradient)
+    return None if failed else read
 
 
 class PairWithGradient(torch.autograd.Function):
     """Scores, units and loss of a pair that was read at once, as functions of the queries."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, queries: Tensor, pair: PairRead) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(queries, pair.slots, pair.keys, pair.slopes, pair.units)
         # Beside the others, which take time to be unpacked: mostly it is the only one needed.

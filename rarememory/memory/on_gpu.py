@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.lookup import AutoLookup, Lookup, TritonLookup
+from rarememory.lookup.native import PairRead
 from rarememory.lookup.triton_launch import launch
 from rarememory.lookup.triton_plan import power_of_two
-from rarememory.memory.at_once import AVERAGES, MOST_ROWS, Pair, PairWithGradient
+from rarememory.memory.at_once import AVERAGES, MOST_ROWS, PairWithGradient
 from rarememory.memory.queries import SAFE_LENGTHS, Rows, recalled
 from rarememory.memory.updates import ByAgeAndNoise, Update
 from rarememory.memory.writing import SHORTEST_SUM
@@ -195,7 +196,7 @@ def _pair(
     values: Tensor,
     margin: float,
     half_keys: Tensor | None,
-) -> Pair:
+) -> PairRead:
     from rarememory.memory import read_kernels
 
     values = values.contiguous()
@@ -217,7 +218,7 @@ def _pair(
         num_warps=4,
     )
     launch(read_kernels.add_up, (1,), losses, loss, batch, BLOCK_ROWS=block, num_warps=4)
-    return Pair(slots, scores, found, rows.units, loss, found_keys, slopes, gradient)
+    return PairRead(rows.units, slots, scores, found, found_keys, slopes, gradient, loss)
 
 
 def unit_rows(queries: Tensor, labels: Tensor | None = None) -> UnitRows:

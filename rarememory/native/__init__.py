@@ -53,6 +53,15 @@ _SIGNATURES = {
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, positive, negative
     ],
+    "nearest_pair_coded": [
+        *(_pointer, _integer),  # queries, batch
+        *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer, _pointer),  # codes, steps, off
+        *(_pointer, _pointer),  # values, labels
+        *(ctypes.c_float, _count),  # tolerance, threads
+        *(_pointer, _integer),  # sampled, samples
+        *(_pointer, _pointer),  # positive, negative
+    ],
     "mark": [
         *(_pointer, _integer),  # values, slots
         *(_pointer, _integer, _pointer),  # labels, count, mask
@@ -106,8 +115,10 @@ _SIGNATURES = {
     "read_pair": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer, _integer),  # keys, slots, key_dim
+        *(_pointer, _pointer, _pointer),  # codes, steps, off
         *(_pointer, _pointer),  # values, labels
         *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
+        *(_pointer, _integer),  # sampled, samples
         _pointer,  # units
         *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
         *(_pointer, _pointer, _pointer),  # slopes, gradient, loss
@@ -172,8 +183,8 @@ _SIGNATURES = {
 }
 _RETURNS = dict.fromkeys(
     (
-        *("nearest_coded", "normalize", "discriminate", "decide", "read", "read_pair"),
-        *("write_at_once", "read_each", "read_pair_each", "write_each"),
+        *("nearest_coded", "nearest_pair_coded", "normalize", "discriminate", "decide"),
+        *("read", "read_pair", "write_at_once", "read_each", "read_pair_each", "write_each"),
     ),
     _integer,
 )

@@ -42,6 +42,12 @@ extern "C" void rarememory_nearest_pair(const float* queries, int64_t batch, con
                                         const int64_t* labels, float tolerance, int threads,
                                         int64_t* positive, int64_t* negative);
 
+extern "C" int64_t rarememory_nearest_pair_coded(
+    const float* queries, int64_t batch, const float* keys, int64_t slots, int64_t dim,
+    const uint8_t* bytes, const float* steps, const float* off, const int64_t* values,
+    const int64_t* labels, float tolerance, int threads, const int64_t* sampled, int64_t samples,
+    int64_t* positive, int64_t* negative);
+
 extern "C" void rarememory_rank(const float* queries, int64_t batch, const float* keys, int64_t dim,
                                 const int64_t* values, int64_t* slots, int64_t k, int threads,
                                 float* scores, int64_t* found_values);
@@ -55,9 +61,11 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
                                    int64_t* found, float* scores, int64_t* found_values);
 
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
-                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        int64_t slots, int64_t dim, const uint8_t* bytes,
+                                        const float* steps, const float* off, const int64_t* values,
                                         const int64_t* labels, float margin, float tolerance,
-                                        int threads, float* units, int64_t* found, float* scores,
+                                        int threads, const int64_t* sampled, int64_t samples,
+                                        float* units, int64_t* found, float* scores,
                                         int64_t* found_values, float* found_keys, float* slopes,
                                         float* gradient, float* loss);
 

@@ -38,7 +38,7 @@ extern "C" int64_t rarememory_read_each(int64_t memories, const float* queries, 
     });
 }
 
-/// As rarememory_read_pair, with a loss of each memory.
+/// As rarememory_read_pair without codes, with a loss of each memory.
 extern "C" int64_t rarememory_read_pair_each(int64_t memories, const float* queries,
                                              int64_t batch, const float* keys, int64_t slots,
                                              int64_t dim, const int64_t* values,
@@ -51,10 +51,11 @@ extern "C" int64_t rarememory_read_pair_each(int64_t memories, const float* quer
     return least(memories, threads, [&](int64_t n) {
         const int64_t row = n * batch;
         return rarememory_read_pair(queries + row * dim, batch, keys + n * slots * dim, slots, dim,
-                                    values + n * slots, labels + row, margin, tolerance, 1,
-                                    units + row * dim, found + 2 * row, scores + 2 * row,
-                                    found_values + 2 * row, found_keys + 2 * row * dim,
-                                    slopes + 2 * row, gradient + row * dim, loss + n);
+                                    nullptr, nullptr, nullptr, values + n * slots, labels + row,
+                                    margin, tolerance, 1, nullptr, 0, units + row * dim,
+                                    found + 2 * row, scores + 2 * row, found_values + 2 * row,
+                                    found_keys + 2 * row * dim, slopes + 2 * row,
+                                    gradient + row * dim, loss + n);
     });
 }
 

@@ -15,6 +15,7 @@
 #define rarememory_nearest RAREMEMORY_NAMED(INSTRUCTION_SET, nearest)
 #define rarememory_nearest_coded RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_coded)
 #define rarememory_nearest_pair RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair)
+#define rarememory_nearest_pair_coded RAREMEMORY_NAMED(INSTRUCTION_SET, nearest_pair_coded)
 #define rarememory_noise RAREMEMORY_NAMED(INSTRUCTION_SET, noise)
 #define rarememory_normalize RAREMEMORY_NAMED(INSTRUCTION_SET, normalize)
 #define rarememory_rank RAREMEMORY_NAMED(INSTRUCTION_SET, rank)

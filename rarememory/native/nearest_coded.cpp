@@ -6,8 +6,7 @@
 #include <cstring>
 
 #include "calls.h"
-#include "candidates.h"
-#include "listed_codes.h"
+#include "coded_queries.h"
 #include "parallel.h"
 #include "squares.h"
 
@@ -15,31 +14,13 @@ using namespace rarememory;
 
 namespace {
 
-constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // queries that a key is multiplied with
-constexpr int ROW = 4 * LANES;                // threads part the slots at multiples of it
-constexpr int AHEAD = 8;                      // keys to ask for before one is read
-constexpr int BLOCK = 8192;                   // bounds for a query alone that are held at a time
+constexpr int AHEAD = 8;  // keys to ask for before one is read
 // Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
 // half the time; beyond, to look at more keys takes longer than that.
 constexpr int FEW = 128;
 // Up to one in so many slots it is quicker to list those that may be found; and of fewer than this,
 // and k times so many, to read the keys and no codes.
 constexpr int64_t FEW_OF_ALL = 4, FEWEST_CODED = 1024, FEWEST_CODED_PER_K = 32;
-constexpr int64_t STALE = -1;
-
-/// Whether a code is of its key: who changed the key, and not the code, has moved it farther than
-/// the code is off.
-bool is_of_key(const Codes& codes, Rows keys, int64_t slot) {
-    if (codes.off[slot] >= FAR) return true;
-    const uint8_t* bytes = codes.from(slot / LANES * LANES) + slot % LANES * 4;
-    double squares = 0;
-    for (int64_t d = 0; d < keys.dim; ++d) {
-        const int code = bytes[d / 4 * 4 * LANES + d % 4] - ZERO;
-        const double difference = keys[slot][d] - double(codes.steps[slot]) * code;
-        squares += difference * difference;
-    }
-    return std::sqrt(squares) <= codes.off[slot];
-}
 
 /// The k-th highest of some numbers; with fewer than k of them, the lowest.
 float kth_highest(const std::vector<float>& numbers, int64_t count, int64_t k) {
@@ -52,30 +33,9 @@ struct CodedSearch {
     const bool* occupied;
     int64_t k;
     float tolerance;
-    bool in_bytes;  // whether the queries are coded in a byte a number, and not in two
-    std::vector<CodedQuery> coded_queries;
-    std::vector<std::vector<int32_t>> tiles;  // their halves, those of a tile of queries in turns
+    CodedQueries coded_queries;
 
-    bool alone() const { return queries.count == 1; }
-
-    int64_t tile() const { return alone() ? 1 : AT_ONCE; }
-
-    void code_queries() {
-        coded_queries.resize((queries.count + tile() - 1) / tile() * tile());
-        const int64_t halves = 2 * codes.quads();
-        if (alone() && keys.places) {
-            coded_queries[0] = coded(queries[0], keys.dim, in_bytes ? ONE_BYTE : TWO_BYTES);
-            tiles.push_back(halves_in_rows(coded_queries[0], keys.dim));
-            return;
-        }
-        for (int64_t row = 0; row < int64_t(coded_queries.size()); ++row) {
-            if (row % tile() == 0) tiles.emplace_back(halves * tile());
-            if (row >= queries.count) continue;
-            coded_queries[row] = coded(queries[row], keys.dim, in_bytes ? ONE_BYTE : TWO_BYTES);
-            for (int64_t i = 0; i < halves; ++i)
-                tiles.back()[i * tile() + row % tile()] = coded_queries[row].halves[i];
-        }
-    }
+    bool alone() const { return coded_queries.alone(); }
 
     /// Slots in question beyond which the keys themselves are the quicker way.
     int64_t most() const {
@@ -87,63 +47,26 @@ struct CodedSearch {
         return std::clamp<int64_t>(16 * k, 2048, BLOCK) / ROW * ROW;
     }
 
-    /// What the scores of some keys by codes are off by at most.
-    static Floats off_by(const CodedQuery& query, Floats keys_off) {
-        return keys_off * query.length + query.off;
-    }
-
-    /// Bounds above the scores of some keys, [QUERIES, size].
-    template <int QUERIES, int GROUPS, bool BOTH>
-    void bound(const Codes& some, int64_t count, int64_t first, int64_t size, float* upper) const {
-        Words products[QUERIES * GROUPS];
-        const int32_t* halves = tiles[first / QUERIES].data();
-        for (int64_t slot = 0; slot < count; slot += GROUPS * LANES) {
-            if (QUERIES == 1 && some.places)
-                products[0] = multiply_rows<BOTH>(some, slot, halves);
-            else multiply<GROUPS, QUERIES, BOTH>(some, slot, halves, products);
-            for (int row = 0; row < QUERIES; ++row)
-                for (int group = 0; group < GROUPS; ++group) {
-                    const CodedQuery& query = coded_queries[first + row];
-                    const int64_t here = slot + group * LANES;
-                    const Ints product = (Ints)(products[row * GROUPS + group] - query.zeros);
-                    const Floats score = __builtin_convertvector(product, Floats) *
-                                         (load(some.steps + here) * query.step);
-                    store(upper + row * size + here, score + off_by(query, load(some.off + here)));
-                }
-        }
-    }
-
-    void bound_tile(const Codes& some, int64_t count, int64_t first, int64_t size,
-                    float* upper) const {
-        if (some.places && in_bytes) bound<1, 1, false>(some, count, first, size, upper);
-        else if (some.places) bound<1, 1, true>(some, count, first, size, upper);
-        else if (alone() && in_bytes) bound<1, 4, false>(some, count, first, size, upper);
-        else if (alone()) bound<1, 4, true>(some, count, first, size, upper);
-        else if (in_bytes) bound<AT_ONCE, 2, false>(some, count, first, size, upper);
-        else bound<AT_ONCE, 1, true>(some, count, first, size, upper);
-    }
-
     /// Candidates for the queries of every `shares`-th tile, among the slots of one part.
     void offer(int64_t begin, int64_t end, int64_t share, int64_t shares,
                Candidates* candidates) const {
         const int64_t size = block_size();
         static thread_local std::vector<float> block;
         static thread_local ListedCodes listed;
-        block.resize(std::max<size_t>(block.size(), size * tile()));
+        block.resize(std::max<size_t>(block.size(), size * coded_queries.tile()));
         for (int64_t at = begin; at < end; at += size) {
             const int64_t count = std::min(size, end - at);
             const bool holes = !keys.places && std::memchr(occupied + at, 0, count);
             const Codes some =
                 keys.places ? listed.of(codes, keys.places + at, count, alone()) : codes.after(at);
-            for (int64_t number = share; number < int64_t(tiles.size()); number += shares) {
-                const int64_t first = number * tile();
-                const int64_t last = std::min(first + tile(), queries.count);
-                bound_tile(some, count, first, size, block.data());
+            const int64_t tile = coded_queries.tile();
+            for (int64_t first = share * tile; first < queries.count; first += shares * tile) {
+                const int64_t last = std::min(first + tile, queries.count);
+                coded_queries.bound_tile(some, count, first, size, block.data());
                 for (int64_t row = first; row < last; ++row) {
                     float* upper = block.data() + (row - first) * size;
                     for (int64_t i = 0; holes && i < count; ++i)
                         if (!occupied[at + i]) upper[i] = -INFINITE;
-                    for (int64_t i = count; i % LANES; ++i) upper[i] = -INFINITE;
                     take(row, upper, some.off, at, count, candidates[row]);
                 }
             }
@@ -261,16 +184,16 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
     const Codes codes{bytes, steps, off, slots, dim, rows};
     for (int64_t i = 0; i < samples; ++i)
         if (!is_of_key(codes, {keys, slots, dim}, sampled[i])) return STALE;
-    const bool in_bytes = k <= FEW && (BY_PAIRS_OF_BYTES || (BY_BYTES && batch > 1));
+    const bool in_bytes = k <= FEW && are_best_in_bytes(batch);
     std::vector<int32_t> places;
     Rows searched{keys, slots, dim};
     if (few) {
         places = places_of(occupied, slots, marked);
         searched = {keys, marked, dim, places.data()};
     }
-    CodedSearch search{{queries, batch, dim}, searched, codes, occupied, k, tolerance, in_bytes,
-                       {}, {}};
-    search.code_queries();
+    const Rows asked{queries, batch, dim};
+    const CodedSearch search{asked, searched,  codes, occupied,
+                             k,     tolerance, {asked, in_bytes, few}};
     // Threads share the slots, and where those are few for that, the queries.
     const int64_t count = searched.count, rounds = (count + ROW - 1) / ROW;
     const int team = worth(threads, batch, count, (few ? 4 : BY_BYTES ? 1 : 2) * codes.quads());

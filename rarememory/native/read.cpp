@@ -69,11 +69,14 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
 }
 
 /// The pair of each query, its keys (zero for EMPTY), the memory loss, what a row's part of it gains
-/// with each of the two scores, and its gradient; UNSAFE also where a label is none.
+/// with each of the two scores, and its gradient. By codes where there are bytes; returns what the
+/// search by codes does, and else 0; or UNSAFE, also where a label is none.
 extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, const float* keys,
-                                        int64_t slots, int64_t dim, const int64_t* values,
+                                        int64_t slots, int64_t dim, const uint8_t* bytes,
+                                        const float* steps, const float* off, const int64_t* values,
                                         const int64_t* labels, float margin, float tolerance,
-                                        int threads, float* units, int64_t* found, float* scores,
+                                        int threads, const int64_t* sampled, int64_t samples,
+                                        float* units, int64_t* found, float* scores,
                                         int64_t* found_values, float* found_keys, float* slopes,
                                         float* gradient, float* loss) {
     for (int64_t row = 0; row < batch; ++row)
@@ -81,8 +84,15 @@ extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, con
     std::vector<float> lengths(batch);
     if (!normalize({queries, batch, dim}, units, lengths.data())) return UNSAFE;
     std::vector<int64_t> positive(batch), negative(batch);
-    rarememory_nearest_pair(units, batch, keys, slots, dim, values, labels, tolerance, threads,
-                            positive.data(), negative.data());
+    int64_t missed = 0;
+    if (bytes)
+        missed = rarememory_nearest_pair_coded(
+            units, batch, keys, slots, dim, bytes, steps, off, values, labels, tolerance, threads,
+            sampled, samples, positive.data(), negative.data());
+    else
+        rarememory_nearest_pair(units, batch, keys, slots, dim, values, labels, tolerance, threads,
+                                positive.data(), negative.data());
+    if (missed < 0) return missed;
     for (int64_t row = 0; row < batch; ++row)
         found[2 * row] = positive[row], found[2 * row + 1] = negative[row];
     rarememory_rank(units, batch, keys, dim, values, found, 2, threads, scores, found_values);
@@ -101,5 +111,5 @@ extern "C" int64_t rarememory_read_pair(const float* queries, int64_t batch, con
                 1 / float(batch), gradient + row * dim);
     }
     *loss = float(sum / double(batch));
-    return 0;
+    return missed;
 }

@@ -31,7 +31,7 @@ def codes_of(lookup: NativeLookup) -> codes_file.Codes | None:
 
 
 def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
-    """With codes the slots are those without."""
+    """With codes the slots are those without, and so are the pairs, with few labels and many."""
     occupied = torch.ones(len(keys), dtype=torch.bool) if occupied is None else occupied
     coded, plain = NativeLookup(), NativeLookup(codes=False)
     coded.nearest(queries, keys, occupied, 1)
@@ -39,6 +39,14 @@ def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
         found = coded.nearest(queries, keys, occupied, k).sort().values
         expected = plain.nearest(queries, keys, occupied, k).sort().values
         assert torch.equal(found, expected)
+    for classes in (1, 3, len(keys)):
+        # Labels that differ in their upper halves alone are others.
+        values = torch.randint(0, classes, (len(keys),)) * 2**32 + 5
+        labels = values[torch.randint(0, len(keys), (len(queries),))].clone()
+        labels[1::3] += 2**33
+        values = values.where(occupied, EMPTY)
+        pairs = [lookup.nearest_pair(queries, keys, values, labels) for lookup in (coded, plain)]
+        assert torch.equal(torch.stack(pairs[0]), torch.stack(pairs[1]))
     assert codes_of(coded) is not None
 
 
@@ -176,9 +184,13 @@ def test_a_memory_with_codes_answers_as_one_without_through_any_history(steps):
     for verb, count, seed, reads in [("write", 60, 1, True), ("write", 60, 2, True), *steps]:
         for memory in (coded, plain):
             change_memory(memory, verb, count, seed)
+        labels = torch.tensor([seed, 0, 1])
         for _ in range(2 * reads):
             for some in (queries, queries[:1]):
                 assert torch.equal(coded(some).slots, plain(some).slots)
+                pairs = [memory(some, labels[: len(some)]) for memory in (coded, plain)]
+                assert torch.equal(pairs[0].slots, pairs[1].slots)
+                assert torch.equal(pairs[0].loss, pairs[1].loss)
         if reads:
             assert codes_of(coded.lookup) is not None
     assert bits(coded) == bits(plain)
@@ -226,6 +238,8 @@ def test_after_any_change_the_keys_are_found_as_they_are(change, lookup):
     for _ in range(2):
         twin = Memory(8, len(memory.keys), k=5, lookup="torch")
         twin.load_state_dict(memory.state_dict())
+        labels = torch.arange(7)
+        assert torch.equal(memory(queries, labels).slots, twin(queries, labels).slots)
         assert torch.equal(memory(queries).slots, twin(queries).slots)
 
 
@@ -261,6 +275,35 @@ def test_a_write_is_followed_at_the_cost_of_its_rows(monkeypatch):
             memory.forget(slots=[1, 2])
             memory(units(1, 8), k=1)
         assert coded == [5, 2] and codes_of(search) is codes
+
+
+@pytest.mark.usefixtures("always")
+def test_a_pair_is_read_by_codes_that_hold():
+    memory = Memory(8, 80, lookup="native")
+    memory.write(units(80, 8), torch.arange(80))
+    queries, labels = units(5, 8), torch.arange(5)
+    for _ in range(2):
+        memory(queries, labels)
+    codes = codes_of(memory.lookup)
+    assert codes is not None
+    # Codes of other keys name other slots: they are looked at.
+    codes.steps.zero_()
+    codes.off.fill_(1e-3)
+    with pytest.warns(UserWarning, match="changed in a way that torch does not count"):
+        memory(queries, labels)
+    assert codes_of(memory.lookup) is not codes
+
+
+@pytest.mark.usefixtures("always")
+def test_pairs_that_codes_cannot_tell_apart_are_missed_and_found_without():
+    lookup, keys = NativeLookup(), units(1, 8).repeat(3000, 1)
+    keys[7], values = units(1, 8), torch.arange(3000) % 2
+    queries, labels = units(20, 8), torch.randint(0, 3, (20,))
+    for _ in range(3):
+        found = lookup.nearest_pair(queries, keys, values, labels)
+    expected = NativeLookup(codes=False).nearest_pair(queries, keys, values, labels)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert codes_of(lookup).missed > 0
 
 
 def test_only_keys_that_are_asked_again_are_coded():
@@ -347,6 +390,7 @@ def test_rows_that_do_not_count_are_no_failure_of_the_codes():
     queries[2:] = torch.nan
     for _ in range(3):
         lookup.nearest(queries, keys, torch.ones(2048, dtype=torch.bool), 1)
+        lookup.nearest_pair(queries, keys, torch.arange(2048), torch.arange(9))
     assert codes_of(lookup).missed == 0
 
 
