@@ -439,8 +439,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "adopt_untuned": [condition(False), condition(False, 1)],
         "check_untuned": [drop_raise(0), drop_raise(1)],
     },
+    "classifier/labelled.py": {"LabelledOutputs.parted": [drop_raise()]},
     "classifier/finetuning.py": {
-        "Labelled.parted": [drop_raise()],
         "Judge.__init__": [drop("forget")],
         "finetune": [operator(">", "<"), operator(">=", ">"), drop("copy_"), drop("zero_grad")],
     },

@@ -13,6 +13,7 @@ from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labelled import LabelledOutputs
 from rarememory.classifier.reader import Reader
 from rarememory.classifier.readers import reader_of
 from rarememory.classifier.tuning import best_reader
@@ -110,31 +111,27 @@ class Answerer(NamedTuple):
 
     def calibrated(
         self,
-        features: Tensor,
-        outputs: Tensor | None,
-        own_ids: Tensor,
+        examples: LabelledOutputs,
         objective: str,
         max_loss: float | None,
     ) -> tuple[Reader, Float[Tensor, " weights"], Calibration]:
         """The reader and the weights that suit held-out examples best, and how well they do.
 
         Args:
-            features: of the examples.
-            outputs: of the host to them.
-            own_ids: the integers of their classes.
+            examples: held out.
             objective: one of `calibration.OBJECTIVES`.
             max_loss: as in `Ensembler.calibrated`.
         """
-        logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
 
         def evidence(reader: Reader) -> Evidence:
-            return reader.evidence(self.memory, host_ids, features, logits)
+            asked = self._replace(reader=reader)
+            return asked.evidence(examples.features, examples.logits)
 
         def merit(reader: Reader) -> float:
-            return self.ensembler.merit(evidence(reader), own_ids, self.ids, objective)
+            return self.ensembler.merit(evidence(reader), examples.ids, self.ids, objective)
 
         reader = best_reader(reader_of(self.reader.name), merit)
         weights, report = self.ensembler.calibrated(
-            evidence(reader), own_ids, self.ids, objective, max_loss
+            evidence(reader), examples.ids, self.ids, objective, max_loss
         )
         return reader, weights, report

@@ -34,6 +34,7 @@ from rarememory.classifier.feature_extractor import feature_extractor
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
 from rarememory.classifier.guesses import Guesses, corrected, width_of
 from rarememory.classifier.label_book import LabelBook
+from rarememory.classifier.labelled import LabelledOutputs
 from rarememory.classifier.labels import (
     Label,
     check_labels,
@@ -495,14 +496,11 @@ class MemoryClassifier(LockedModule):
         if objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {objective!r}: take one of {OBJECTIVES}")
         batches = list(self._labelled(inputs, labels, progress))
-        if not batches:
-            raise ValueError("this needs labelled examples, and the loader yields none")
         # Fitting needs gradients, and tensors made in inference mode have none, but copies do.
         with torch.inference_mode(False), torch.no_grad(), self.lock.reading():
-            features, raw, label_ids = zip(*batches, strict=True)
-            outputs = None if raw[0] is None else torch.cat(raw).clone()
-            known = torch.cat(features).clone(), outputs, torch.cat(label_ids).clone()
-            reader, weights, report = self._answerer().calibrated(*known, objective, keep)
+            answerer = self._answerer()._replace(ids=self._class_ids().clone())
+            known = LabelledOutputs.joined(batches)
+            reader, weights, report = answerer.calibrated(known, objective, keep)
 
         def take() -> None:
             self.reader = reader
@@ -513,8 +511,8 @@ class MemoryClassifier(LockedModule):
 
     def _labelled(
         self, inputs: Any, labels: Any, progress: bool | None
-    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Features, the model's logits and label integers of every batch; labels must be known."""
+    ) -> Iterator[LabelledOutputs]:
+        """What the model makes of every batch; its labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             with examples.one_label_named(inputs, labels):
                 examples.check_dims(batch.inputs, self._example_dims)
@@ -523,7 +521,8 @@ class MemoryClassifier(LockedModule):
                 features, logits = self._extract(batch.inputs)
             with self.lock.reading():
                 known = self._remembered_book().known_ids(batch.labels)
-            yield features, logits, torch.tensor(known, device=features.device).long()
+            ids = torch.tensor(known, device=features.device).long()
+            yield LabelledOutputs(features, logits, ids)
 
     def _left_out(self, inputs: Any, labels: Any, progress: bool | None) -> Iterator[Familiarities]:
         """Familiarities with and without their own class, of inputs or else of what is remembered.

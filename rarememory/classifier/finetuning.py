@@ -4,59 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from rarememory.base.progress import progress_bar
 from rarememory.base.validation import check_count, check_positive
 from rarememory.classifier.answering import Answerer
+from rarememory.classifier.labelled import LabelledOutputs
 from rarememory.classifier.tuned_keys import TunableKeys
-
-EVERY = 5
-"""Of so many examples of a class one is held out, where none are given."""
-
-Batch = tuple[Tensor, Tensor | None, Tensor]
-
-
-class Labelled(NamedTuple):
-    """Features, the model's logits, and the integers of labels."""
-
-    features: Float[Tensor, "examples key_dim"]
-    logits: Float[Tensor, "examples n_host"] | None
-    ids: Int64[Tensor, " examples"]
-
-    @classmethod
-    def joined(cls, batches: list[Batch]) -> "Labelled":
-        """All batches as one.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if not batches:
-            raise ValueError("this needs labelled examples, and the loader yields none")
-        features, logits, ids = zip(*batches, strict=True)
-        return cls(
-            torch.cat(features), None if logits[0] is None else torch.cat(logits), torch.cat(ids)
-        )
-
-    def some(self, rows: Tensor) -> "Labelled":
-        """These examples."""
-        logits = None if self.logits is None else self.logits[rows]
-        return Labelled(self.features[rows], logits, self.ids[rows])
-
-    def parted(self) -> tuple["Labelled", "Labelled"]:
-        """The examples without every fifth one of each class, and these.
-
-        Raises:
-            ValueError: no class has five examples.
-        """
-        held = torch.zeros_like(self.ids, dtype=torch.bool)
-        for number in self.ids.unique():
-            held[(self.ids == number).nonzero().squeeze(1)[EVERY - 1 :: EVERY]] = True
-        if not held.any():
-            raise ValueError(f"no class has {EVERY} examples, so none is held out: give held_out=")
-        return self.some(~held), self.some(held)
 
 
 class Merit(NamedTuple):
@@ -95,7 +50,7 @@ class Judge:
         held_out: the examples.
     """
 
-    def __init__(self, keys: TunableKeys, answerer: Answerer, held_out: Labelled) -> None:
+    def __init__(self, keys: TunableKeys, answerer: Answerer, held_out: LabelledOutputs) -> None:
         self._answerer, self._examples = answerer, held_out
         self._kept = ~keys.own(held_out.features, held_out.ids).any(0)
         self._slots = keys.slots[self._kept]
@@ -115,9 +70,9 @@ class Judge:
 
 def finetune(
     keys: TunableKeys,
-    examples: list[Batch],
-    held_out: list[Batch] | None,
-    judge_of: Callable[[Labelled], Judge],
+    examples: list[LabelledOutputs],
+    held_out: list[LabelledOutputs] | None,
+    judge_of: Callable[[LabelledOutputs], Judge],
     epochs: int,
     learning_rate: float,
     patience: int,
@@ -143,8 +98,10 @@ def finetune(
     check_count("epochs", epochs)
     check_count("patience", patience)
     check_positive("learning_rate", learning_rate)
-    known = Labelled.joined(examples)
-    known, judged = known.parted() if held_out is None else (known, Labelled.joined(held_out))
+    known = LabelledOutputs.joined(examples)
+    known, judged = (
+        known.parted() if held_out is None else (known, LabelledOutputs.joined(held_out))
+    )
     judge, draw = judge_of(judged), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(keys.parameters(), lr=learning_rate)
     first = merit = judge(keys.keys)

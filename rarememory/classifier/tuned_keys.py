@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from rarememory.base.state import EMPTY
 from rarememory.classifier import blend
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+from rarememory.classifier.labelled import LabelledOutputs
 from rarememory.memory import Memory
 from rarememory.memory.invariants import UNIT
 from rarememory.memory.queries import normalized, rows_of
@@ -31,7 +32,7 @@ SAME = 1 - 1e-4
 """An example this near to a key of its class, as a cosine, is the one that the key is of."""
 
 Batches = Callable[[Any], tuple[bool, Iterable[tuple[Tensor, Tensor | None]]]]
-Labelled = Callable[[Any, Any], Iterable[tuple[Tensor, Tensor | None, Tensor]]]
+Labelled = Callable[[Any, Any], Iterable[LabelledOutputs]]
 
 
 class TunableKeys(nn.Module):
