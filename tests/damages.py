@@ -254,7 +254,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "memory/at_once.py": {
         "write_at_once": [drop("increment_version")],
-        "_pair": [operator("//", "+")],
+        "_read_pair_each": [operator("//", "+")],
         "PairWithGradient.backward": [operator("-", "+"), unwrap("masked_fill")],
     },
     "memory/queries.py": {

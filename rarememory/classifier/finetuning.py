@@ -99,9 +99,10 @@ def finetune(
     check_count("patience", patience)
     check_positive("learning_rate", learning_rate)
     known = LabelledOutputs.joined(examples)
-    known, judged = (
-        known.parted() if held_out is None else (known, LabelledOutputs.joined(held_out))
-    )
+    if held_out is None:
+        known, judged = known.parted()
+    else:
+        judged = LabelledOutputs.joined(held_out)
     judge, draw = judge_of(judged), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(keys.parameters(), lr=learning_rate)
     first = merit = judge(keys.keys)
