@@ -402,6 +402,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_Writing.__exit__": [condition(False), drop("release")],
     },
     "lookup/pair.py": {"nearest_pair": [returns("(positives[0], negatives[0])")]},
+    "lookup/native.py": {"_are_of_keys": [returns("True"), drop("count_misses")]},
     "lookup/indexed.py": {
         "IndexedLookup.nearest": [operator("<", "<="), unwrap("masked_fill"), unwrap("min")],
         "IndexedLookup.__getstate__": [returns("self.__dict__")],
