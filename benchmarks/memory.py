@@ -27,7 +27,7 @@ from rarememory.memory.writing import eviction_order
 BENCHMARK = Benchmark("benchmarks.memory", __doc__)
 BATCH, KEY_DIM, CLASSES = 16, 128, 1000
 FEW_SLOTS, SLOTS, MANY_SLOTS = 256, 8192, 1_000_000
-ROUNDS, WARM_UP = 300, 30
+ROUNDS, WARM_UP = 500, 30
 NONE, ALL = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH, dtype=torch.int64)
 HALF = torch.arange(BATCH) % 2
 _NEW_LABELS = itertools.count(1)
@@ -165,7 +165,7 @@ def _classifying() -> dict[str, list[float]]:
         "predict": lambda: partial(first.predict, images[20]),
         "learn": learn,
     }
-    seconds = _interleaved(work, rounds=500)
+    seconds = _interleaved(work)
     return {
         f"{name}.overhead_percent": [
             100 * (ratio - 1) for ratio in _ratio(seconds[name], seconds["model"])
@@ -200,13 +200,10 @@ def _labels(values: Tensor, unknown: Tensor) -> Tensor:
     return values + unknown * CLASSES * next(_NEW_LABELS)
 
 
-def _interleaved(
-    work: Mapping[str, Callable[[], Work]],
-    rounds: int | None = None,
-) -> dict[str, list[float]]:
+def _interleaved(work: Mapping[str, Callable[[], Work]]) -> dict[str, list[float]]:
     """Seconds of every piece of work, all of them in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    for round_ in range(-WARM_UP, ROUNDS if rounds is None else rounds):
+    for round_ in range(-WARM_UP, ROUNDS):
         for name, prepare in work.items():
             do = prepare()
             do()
