@@ -44,6 +44,7 @@ def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
         values = torch.randint(0, classes, (len(keys),)) * 2**32 + 5
         labels = values[torch.randint(0, len(keys), (len(queries),))].clone()
         labels[1::3] += 2**33
+        labels[2::5] = EMPTY
         values = values.where(occupied, EMPTY)
         pairs = [lookup.nearest_pair(queries, keys, values, labels) for lookup in (coded, plain)]
         assert torch.equal(torch.stack(pairs[0]), torch.stack(pairs[1]))
