@@ -254,6 +254,9 @@ def test_a_program_searches_the_keys_as_they_are(name):
         found = torch.ops.rarememory.nearest(queries, keys, occupied, 5, name, None)
         expected = NativeLookup(codes=False).nearest(queries, keys, occupied, 5)
         assert torch.equal(found.sort().values, expected.sort().values)
+        asked = (queries, keys, torch.arange(80), torch.arange(3))
+        pair = torch.ops.rarememory.nearest_pair(*asked, name, None)
+        assert torch.equal(pair[1], NativeLookup(codes=False).nearest_pair(*asked)[1])
 
 
 @pytest.mark.usefixtures("always")
