@@ -233,8 +233,9 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "assigned": [drop_raise(), operator("!=", "==")],
     },
     "memory/drafts.py": {
-        "Draft.keep": [operator(">=", ">")],
-        "Draft._adjusted": [condition(False), returns("slots")],
+        "Draft._new": [operator(">=", ">")],
+        "Draft._adjusted": [condition(False), condition(False, 3), returns("slots", 3)],
+        "Draft._best": [operator("|", "&"), condition(False, 1)],
     },
     "store/log.py": {
         "transaction": [drop("_roll_back")],

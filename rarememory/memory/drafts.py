@@ -4,22 +4,37 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from rarememory.base.state import MemoryState
-from rarememory.lookup.exact import ranked
-from rarememory.memory.queries import Rows
+from rarememory.base.state import EMPTY, MemoryState
+from rarememory.lookup.exact import ranked, tolerance
+from rarememory.memory.queries import Rows, full_precision
 
 _MOST = 256
 """Of more changed slots than this a new search is as good as a look at each."""
 
 
-class Search(NamedTuple):
-    """Queries of unit length, and the slot that was nearest to each."""
+_WORTH_A_PRODUCT = 64
+"""Candidates that are worth a matrix product before their exact scores."""
 
+
+class Search(NamedTuple):
+    """What was searched.
+
+    Attributes:
+        given: queries as they came.
+        queries: the same, of unit length.
+        slots: the slot that was nearest to each.
+    """
+
+    given: object
     queries: Tensor
     slots: Tensor
+
+
+class Searched(Exception):
+    """The end of a draft that is to search only, and has."""
 
 
 class Draft:
@@ -29,6 +44,7 @@ class Draft:
         buffers: of the memory, with an entry for each slot.
         search: of an earlier draft of the same write, whose search was not in vain.
         changed: the slots that have changed since then.
+        only_search: end the block by `Searched` once it has searched, before anything changes.
 
     Attributes:
         slots: that were changed, or may have been; each once.
@@ -41,28 +57,43 @@ class Draft:
         buffers: Mapping[str, Tensor],
         search: Search | None = None,
         changed: Tensor | None = None,
+        only_search: bool = False,
     ) -> None:
         self._buffers, self._earlier, self._changed = buffers, search, changed
+        self._only_search = only_search
         self.search: Search | None = None
         self.slots: Int64[Tensor, " slots"] = buffers["values"][:0]
-        self.before: dict[str, Shaped[Tensor, "..."]] = self._copies()
+        self.before: dict[str, Shaped[Tensor, "..."]] = {}
         self.rows: dict[str, Shaped[Tensor, "..."]] = {}
 
     def keep(self, slots: Int64[Tensor, " slots"]) -> None:
         """Keep what these slots hold, which are about to change."""
-        new = slots[slots >= 0].unique()
-        if len(self.slots):
-            new = new[~torch.isin(new, self.slots)]
-        for name, buffer in self._buffers.items():
-            self.before[name] = torch.cat([self.before[name], buffer[new]])
-        self.slots = torch.cat([self.slots, new])
+        new = self._new(slots)
+        rows = self._rows_of(new)
+        if self.before:
+            rows = {name: torch.cat([self.before[name], part]) for name, part in rows.items()}
+            new = torch.cat([self.slots, new])
+        self.slots, self.before = new, rows
+
+    def _new(self, slots: Tensor) -> Tensor:
+        """Those of the slots that are not kept yet, each once."""
+        if len(slots) <= _MOST:
+            found = {*slots.tolist()} - {EMPTY} - {*self.slots.tolist()}
+            few: Tensor = slots.new_tensor(sorted(found))
+            return few
+        many: Tensor = slots[slots >= 0].unique()
+        return many[~torch.isin(many, self.slots)]
 
     def close(self) -> None:
         """Take what the slots hold now, of those that hold something else than before."""
         if self.rows:
             return
-        self.rows = self._copies()
-        changed = torch.zeros_like(self.slots, dtype=torch.bool)
+        self.rows = self._rows_of(self.slots)
+        self.before = self.before or self.rows
+        changed: Tensor = self.rows["written"] != self.before["written"]
+        # A write leaves its number in each slot; other changes may not.
+        if changed.all():
+            return
         for name, rows in self.rows.items():
             differ = rows != self.before[name]
             changed |= differ.flatten(1).any(1) if differ.dim() > 1 else differ
@@ -72,27 +103,72 @@ class Draft:
         for parts in (self.rows, self.before):
             parts.update({name: rows[changed] for name, rows in parts.items()})
 
-    def _copies(self) -> dict[str, Tensor]:
-        return {name: buffer[self.slots] for name, buffer in self._buffers.items()}
+    def _rows_of(self, slots: Tensor) -> dict[str, Tensor]:
+        return {name: buffer.index_select(0, slots) for name, buffer in self._buffers.items()}
+
+    def units(self, queries: object) -> Float[Tensor, "batch key_dim"] | None:
+        """The queries of unit length, if they are those of the earlier search."""
+        earlier = self._earlier
+        return earlier.queries if earlier is not None and earlier.given is queries else None
 
     def nearest(
-        self, rows: Rows, state: MemoryState, search: Callable[[], Tensor]
+        self,
+        given: object,
+        rows: Rows,
+        state: MemoryState,
+        search: Callable[[Rows], Tensor],
     ) -> Int64[Tensor, " batch"]:
-        """The slot nearest to each row: by a search, or by the earlier one and what has changed."""
+        """The slot nearest to each row: by a search, or by the earlier one and what has changed.
+
+        Args:
+            given: queries as they came.
+            rows: of these queries.
+            state: of the memory.
+            search: finds the one nearest slot of rows.
+        """
         first = self.search is None and len(self.slots) == 0
-        found = self._adjusted(rows, state) if first else None
-        slots = search().squeeze(1) if found is None else found
+        found = self._adjusted(rows, state, search) if first else None
+        slots = search(rows).squeeze(1) if found is None else found
         if first:
-            self.search = Search(rows.queries, slots)
+            given = given if rows.mask is None else None
+            self.search = Search(given, rows.queries, slots)
+        if self._only_search:
+            raise Searched
         return slots
 
-    def _adjusted(self, rows: Rows, state: MemoryState) -> Tensor | None:
+    def _adjusted(
+        self, rows: Rows, state: MemoryState, search: Callable[[Rows], Tensor]
+    ) -> Tensor | None:
         if self._earlier is None or self._changed is None or rows.mask is not None:
             return None
-        queries, slots = self._earlier
-        same = len(self._changed) <= _MOST and torch.equal(queries, rows.queries)
-        if not same or torch.isin(slots, self._changed).any():
+        (_, queries, slots), changed = self._earlier, self._changed
+        same = queries is rows.queries or torch.equal(queries, rows.queries)
+        if not same or len(changed) > _MOST:
             return None
-        there = self._changed[state.occupied[self._changed]].expand(len(slots), -1)
-        candidates = torch.cat([slots.unsqueeze(1), there], dim=1)
-        return ranked(rows.queries, state.keys, state.values, candidates)[0][:, 0]
+        if len(changed) == 0:
+            return slots
+        old = slots.unsqueeze(1)
+        there = changed.where(state.values[changed] != EMPTY, EMPTY).expand(len(slots), -1)
+        candidates = torch.cat([old, there], dim=1)
+        found = self._best(rows.queries, state, candidates)
+        # What was nearest may be farther now: others could be nearer than it is.
+        vain = (old == changed).any(1)
+        if vain.any():
+            found[vain] = search(rows.some(vain.nonzero().squeeze(1))).squeeze(1)
+        return found
+
+    def _best(self, queries: Tensor, state: MemoryState, candidates: Tensor) -> Tensor:
+        """The nearest of the candidates of each row, of which the first is likely to be it."""
+        if candidates.numel() < _WORTH_A_PRODUCT:
+            return ranked(queries, state.keys, state.values, candidates)[0][:, 0].contiguous()
+        found = candidates[:, 0].clone()
+        keys = state.keys[candidates[0, 1:]].to(queries.dtype)
+        first = (queries * state.keys[found].to(queries.dtype)).sum(1)
+        with full_precision(state):
+            others = (queries @ keys.T).amax(1)
+        # Only exact scores tell which of nearly equal ones is the nearest.
+        near = (found == EMPTY) | (others >= first - 2 * tolerance(state.keys))
+        if near.any():
+            some = (state.keys, state.values, candidates[near])
+            found[near] = ranked(queries[near], *some)[0][:, 0]
+        return found

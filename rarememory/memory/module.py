@@ -23,7 +23,7 @@ from rarememory.lookup import AutoLookup, Lookup, NativeLookup, TritonLookup, ch
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, on_gpu, updates, writing
 from rarememory.memory.budgets import Reservoir, layers_of
-from rarememory.memory.drafts import Draft
+from rarememory.memory.drafts import Draft, Search
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
@@ -45,6 +45,7 @@ from rarememory.memory.queries import (
     pair_of_slots,
     recalled,
     recalled_rows,
+    rows_again,
     rows_of,
 )
 from rarememory.memory.searching import FilteredSearch
@@ -351,8 +352,8 @@ class Memory(nn.Module):
             if isinstance(queries, Recall) and not queries.filtered:
                 nearest = rows.masked(queries.slots[..., 0].reshape(-1).contiguous())
             elif self._draft is not None:
-                search = partial(self._nearest, rows, 1)
-                nearest = self._draft.nearest(rows, self.state, search)
+                search = partial(self._nearest, k=1)
+                nearest = self._draft.nearest(queries, rows, self.state, search)
             else:
                 nearest = self._nearest(rows, 1).squeeze(1)
             return self.write_rows(rows, nearest)
@@ -373,6 +374,9 @@ class Memory(nn.Module):
         if isinstance(queries, Recall):
             own = (self.keys, self.validate, self.memory_size)
             return recalled_rows(queries, labels, mask, *own)
+        units = None if self._draft is None else self._draft.units(queries)
+        if units is not None and mask is None:
+            return rows_again(units, queries, labels)
         return self._rows(queries, labels, mask)
 
     def write_rows(self, rows: Rows, nearest: Int64[Tensor, " batch"]) -> Write:
@@ -652,7 +656,7 @@ class Memory(nn.Module):
         }
 
     def _slot_buffers(self) -> dict[str, Tensor]:
-        return {name: self.get_buffer(name) for name in self._slot_fills}
+        return {name: getattr(self, name) for name in self._slot_fills}
 
     def stats(self) -> dict[str, float]:
         """What is in memory in numbers: a flat dict for any logger.
@@ -726,7 +730,10 @@ class Memory(nn.Module):
 
     @contextmanager
     def draft(
-        self, earlier: Draft | None = None, changed: Int64[Tensor, " changed"] | None = None
+        self,
+        search: Search | None = None,
+        changed: Int64[Tensor, " changed"] | None = None,
+        only_search: bool = False,
     ) -> Iterator[Draft]:
         """Undo at the end of the block what was written or forgotten in it, and say what it was.
 
@@ -734,8 +741,9 @@ class Memory(nn.Module):
         it may be made inside `read_only()`. Other threads wait until the block ends.
 
         Args:
-            earlier: a draft of the same write, on an older state: its search is used again.
+            search: of a draft of the same write, on an older state: it is used again.
             changed: the slots that have changed since then.
+            only_search: end the block by `Searched` once a write in it has searched.
 
         Example:
             >>> memory = Memory(key_dim=2, memory_size=3)
@@ -745,22 +753,22 @@ class Memory(nn.Module):
             (0, tensor([0]), tensor([7]))
         """
         with self.lock.writing():
-            search = None if earlier is None else earlier.search
-            draft = self._draft = Draft(self._slot_buffers(), search, changed)
-            clock = self.clock.clone()
+            draft = self._draft = Draft(self._slot_buffers(), search, changed, only_search)
+            clock = int(self.clock)
             try:
                 yield draft
                 draft.close()
             finally:
                 self._draft = None
-                self.put_slots(draft.slots, draft.before, clock)
+                if draft.before:
+                    self.put_slots(draft.slots, draft.before, clock)
 
     @torch.no_grad()
     def put_slots(
         self,
         slots: Int64[Tensor, " slots"],
         rows: Mapping[str, Shaped[Tensor, "..."]],
-        clock: Int64[Tensor, ""],
+        clock: int,
     ) -> None:
         """Let these slots hold what those of another memory hold, and set the clock.
 
@@ -772,9 +780,9 @@ class Memory(nn.Module):
         with self.lock.writing():
             self._before_write()
             for name, part in rows.items():
-                self.get_buffer(name).index_copy_(0, slots, part)
+                getattr(self, name).index_copy_(0, slots, part)
             self._after_write(slots)
-            self.clock.copy_(clock)
+            self.clock.fill_(clock)
 
     @torch.no_grad()
     def put_state(self, tensors: Mapping[str, Shaped[Tensor, "..."]]) -> None:

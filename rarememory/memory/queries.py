@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     mask: Bool[Tensor, " batch"] | None
     shape: torch.Size
 
-    def some(self, which: slice) -> "Rows":
+    def some(self, which: slice | Int64[Tensor, " some"]) -> "Rows":
         """These rows alone."""
         labels, mask = (None if part is None else part[which] for part in (self.labels, self.mask))
         queries = self.queries[which]
@@ -85,6 +85,11 @@ def rows_of(
     return rows._replace(queries=units.masked_fill(~rows.mask.unsqueeze(1), 0.0))
 
 
+def rows_again(units: Tensor, queries: Tensor, labels: Tensor) -> Rows:
+    """The rows of queries that were checked and normalised before, with other labels."""
+    return _with_good_labels(Rows(units, _labels(labels, queries), None, queries.shape[:-1]), True)
+
+
 def recalled_rows(
     recall: Recall,
     labels: Tensor,
@@ -129,7 +134,7 @@ def nearest_slots(
     """
     # To look for the occupied slots takes time: those of one filter for all are enough.
     occupied = state.occupied if among is None or among.dim() == 2 else among
-    with torch.no_grad(), _full_precision(state):
+    with torch.no_grad(), full_precision(state):
         found = nearest(lookup, rows.asked(), state.keys, occupied, k, half_keys, among)
         return rows.masked(found)
 
@@ -139,7 +144,7 @@ def pair_of_slots(
 ) -> Tensor:
     """The nearest slot of the right value and the nearest of a wrong one, [batch, 2]."""
     assert rows.labels is not None
-    with torch.no_grad(), _full_precision(state):
+    with torch.no_grad(), full_precision(state):
         pair = nearest_pair(lookup, rows.asked(), state.keys, state.values, rows.labels, half_keys)
         return rows.masked(torch.stack(pair, dim=1))
 
@@ -159,7 +164,8 @@ def recalled(
     return Recall(slots, scores, values, queries, temperature, loss, filtered)
 
 
-def _full_precision(state: MemoryState) -> torch.autocast:
+def full_precision(state: MemoryState) -> torch.autocast:
+    """A block without autocast."""
     # Autocast would round the products of the search, and with them its answers.
     return torch.autocast(state.keys.device.type, enabled=False)
 

@@ -395,7 +395,7 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     def _decided(self, act: Act, whole: bool, changed: Tensor | None = None) -> Decision:
         """What a change would do; afterwards everything is as it was."""
-        earlier = act.decision.draft if act.decision and changed is not None else None
+        earlier = act.decision.draft.search if act.decision and changed is not None else None
         with self.memory.draft(earlier, changed) as draft:
             before = self._book, self.reader, self._example_dims, self._generation
             projection, update = self.memory.projection, self.memory.update
@@ -508,7 +508,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         if rows is None:
             rows = rows_of_slots(change.slots, memory.empty_slots(1))
         labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
-        memory.put_slots(slots, rows, memory.clock.new_tensor(facts["clock"]))
+        memory.put_slots(slots, rows, facts["clock"])
         for name, part in self.ensembler.named_buffers():
             if (stored := change.parts.get(f"ensembler.{name}")) is not None:
                 part.copy_(tensor_of(stored))

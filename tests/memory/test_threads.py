@@ -203,7 +203,7 @@ WRITES = {
     "read_only": Memory.read_only,
     "snapshot": Memory.snapshot,
     "draft": Memory.draft,
-    "put_slots": lambda memory: memory.put_slots(torch.tensor([0]), {}, LABEL),
+    "put_slots": lambda memory: memory.put_slots(torch.tensor([0]), {}, 3),
     "put_state": lambda memory: memory.put_state({}),
     "resize": lambda memory: memory.resize(3),
     "to": Memory.double,
