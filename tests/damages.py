@@ -245,9 +245,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "store/replica.py": {"Replica.leave": [drop("leave")]},
     "store/classifier.py": {
         "StoredClassifier._settle": [condition(False, 0), drop("_check_encoder")],
-        "StoredClassifier._take_change": [condition(False, 0), drop("_check_encoder")],
-        "StoredClassifier._take_part": [drop("put_refs"), drop("put_labels")],
+        "StoredClassifier._take_change": [condition(False, 0), drop("_check_facts")],
+        "StoredClassifier._catch_up_with": [condition(True)],
     },
+    "store/contents.py": {"put_change": [drop("put_refs"), drop("put_labels")]},
     "memory/losses.py": {
         "margin_loss": [operator("+", "-"), unwrap("relu"), unwrap("masked_fill")],
         "vote_loss": [operator("/", "*"), only("left", "&"), unwrap("where")],

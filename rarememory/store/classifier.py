@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -19,23 +19,24 @@ from rarememory.classifier.answers import Learnt, Probabilities
 from rarememory.classifier.checkpoints import own_tensors, part_of
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
-from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
 from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.tuned_keys import UNTUNED
-from rarememory.memory.budgets import Protected
-from rarememory.memory.drafts import Draft
+from rarememory.memory.drafts import Draft, Search, Searched
 from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
-from rarememory.store.changes import (
-    Change,
-    Rows,
-    rows_of_slots,
-    slot_rows,
-    tensor_bytes,
-    tensor_of,
+from rarememory.store.changes import Change, Counts, Rows, facts_of, rows_of_slots, text_of
+from rarememory.store.contents import (
+    Before,
+    before,
+    book_of,
+    changed_contents,
+    put_change,
+    settings_of,
+    tensors_of,
+    whole_contents,
 )
 from rarememory.store.encoders import EncoderHash
 from rarememory.store.following import Follower, follow
@@ -43,7 +44,20 @@ from rarememory.store.log import Head, Transaction
 from rarememory.store.replica import Replica
 
 FORMAT = 1
-LABEL = "label/"
+
+
+class Known(NamedTuple):
+    """The change that a worker knows.
+
+    Attributes:
+        version: its number; 0 before the first.
+        epoch: how often the memory has changed whole until then.
+        text: its facts.
+    """
+
+    version: int = 0
+    epoch: int = 0
+    text: str = "{}"
 
 
 class Decision(NamedTuple):
@@ -53,13 +67,13 @@ class Decision(NamedTuple):
         result: what it returns.
         change: what is others after it.
         version: that it was decided on.
-        draft: of the memory.
+        rows: what the buffers of the memory hold in the slots of the change.
     """
 
     result: Any
     change: Change
     version: int
-    draft: Draft
+    rows: Rows
 
 
 @dataclass
@@ -70,16 +84,22 @@ class Act:
         name: its id.
         change: changes the state, and returns something.
         whole: whether more than some slots, labels, refs and weights change.
+        encoder: hash of the model that was asked for it.
         generations: 1 for a refresh.
         decision: the latest.
-        sent: whether that may have been committed.
+        search: the latest of its write.
+        searched: what this worker knew then.
+        sent: whether the decision may have been committed.
     """
 
     name: str
     change: Callable[[], Any]
     whole: bool
+    encoder: str
     generations: int
     decision: Decision | None = None
+    search: Search | None = None
+    searched: Known = Known()  # noqa: RUF009
     sent: bool = False
 
 
@@ -139,28 +159,29 @@ class StoredClassifier(MemoryClassifier, Follower):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        self.check_encoder = check_encoder
         self.poll = poll
         self.trouble: str | None = None
-        self._version = self._epoch = self._generation = 0
         self._turn, self._calls = threading.RLock(), threading.local()
-        self._encoder = EncoderHash(model)
-        self._known_encoder = ""
-        self.check_encoder = check_encoder
+        self._encoder, self._known = EncoderHash(model), Known()
+        self._empty = self.memory.empty_slots(1)
         self._read_only = self.memory.read_only()
         self._read_only.__enter__()
         self.replica = Replica(store, name, patience)
         self.replica.tried(self.catch_up)
+        # Whether others write as often as this worker does.
+        self._busy = False
         follow(self)
 
     @property
     def version(self) -> int:
         """The number of the latest change that this worker knows; 0 before the first."""
-        return self._version
+        return self._known.version
 
     @property
     def generation(self) -> int:
         """How often the memory was encoded again, by `refresh`."""
-        return self._generation
+        return int(facts_of(self._known.text).get("generation", 0))
 
     # Following
 
@@ -171,11 +192,11 @@ class StoredClassifier(MemoryClassifier, Follower):
             ConnectionError: the store does not answer.
             ValueError: it was learnt with another model, or other options.
         """
-        if self.replica.newest()[0] > self._version:
-            found = self.replica.read(self._version, self._epoch)
+        if self.replica.newest()[0] > self.version:
+            found = self.replica.read(self.version, self._known.epoch)
             if found is not None:
-                self._take_change(*found, since=self._version)
-        return self._version
+                self._take_change(*found, since=self.version)
+        return self.version
 
     def look(self) -> None:
         """Take what other workers have changed; `trouble` says why it could not."""
@@ -192,14 +213,14 @@ class StoredClassifier(MemoryClassifier, Follower):
             TimeoutError: it does not within these seconds.
         """
         deadline = time.monotonic() + seconds
-        while version is not None and self._version < version:
+        while version is not None and self.version < version:
             self.look()
-            if self._version < version:
+            if self.version < version:
                 if time.monotonic() > deadline:
                     why = f": {self.trouble}" if self.trouble else ""
                     raise TimeoutError(
                         f"version {version} is not here after {seconds:g} seconds, but "
-                        f"{self._version}{why}"
+                        f"{self.version}{why}"
                     )
                 time.sleep(0.002)
 
@@ -312,7 +333,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         once, number = call.get("once"), call.get("changes", 0)
         call["changes"] = number + 1
         name = uuid.uuid4().hex if once is None else f"{once}/{number}"
-        return Act(name, change, whole, call.get("generations", 0))
+        return Act(name, change, whole, self._encoder.value(), call.get("generations", 0))
 
     def clear(self) -> None:
         """Forget all that was learnt; the model's own classes stay."""
@@ -342,18 +363,17 @@ class StoredClassifier(MemoryClassifier, Follower):
         """Change the store's state, as a transaction, and then that of this worker.
 
         It is decided on the state here, and once more under the lock if the store has a newer one.
+        While others write as often, that is so each time: then only the search is made before.
         """
         act = self._act(change, whole)
         with self._turn:
-            try:
-                act.decision = self._decided(act, whole)
-            except ValueError:
-                # It may be of an old state, without what another worker has learnt just now.
-                act.decision = None
+            # An error may be of an old state, without what another worker has learnt just now.
+            with suppress(Searched, ValueError):
+                act.decision = self._decided(act, whole, only_search=self._busy and not whole)
             result, head = self.replica.write(act.name, partial(self._settle, act))
             if head is not None:
                 assert act.decision is not None
-                done, rows = act.decision.change, act.decision.draft.rows
+                done, rows = act.decision.change, act.decision.rows
                 self._take_change(head, done, since=head.version - 1, rows=rows)
             return result  # type: ignore[no-any-return]
 
@@ -366,116 +386,109 @@ class StoredClassifier(MemoryClassifier, Follower):
         head, decision = transaction.head, act.decision
         if transaction.done is not None:
             # By this connection, which is there: the one that reads may be lost as well.
-            self._caught_up(transaction)
+            self._catch_up_with(transaction, self._known)
             if act.sent and decision is not None:
                 return decision.result, None
             return _result_of(transaction.done), None
         # The first change makes the memory.
-        whole = act.whole or not head.facts
+        facts = facts_of(head.text)
+        whole = act.whole or not facts
         of_now = decision is not None and decision.version == head.version
         if decision is None or not of_now or decision.change.whole != whole:
-            changed = self._caught_up(transaction)
+            since = act.searched if act.search else self._known
+            self._busy = since.version < head.version
+            changed = self._catch_up_with(transaction, since)
             decision = self._decided(act, whole, changed)
-        facts = decision.change.facts
-        if head.facts and facts["generation"] == head.facts["generation"]:
-            self._check_encoder(head.facts["encoder"], facts["encoder"])
+        result, change = decision.result, decision.change
+        if facts and change.text != head.text and not act.generations:
+            self._check_encoder(facts["encoder"], act.encoder)
         act.decision, act.sent = decision, True
-        transaction.write(decision.change, _answer_of(decision.result))
-        epoch = head.epoch + decision.change.whole
-        return decision.result, Head(head.memory, head.version + 1, epoch, facts)
+        transaction.write(change, _answer_of(result))
+        epoch = head.epoch + change.whole
+        return result, Head(head.memory, head.version + 1, epoch, change.counts, change.text)
 
-    def _caught_up(self, transaction: Transaction) -> Tensor | None:
-        """Take what is new, under the lock; the slots that have changed, None for all of them."""
+    def _catch_up_with(self, transaction: Transaction, since: Known) -> Tensor | None:
+        """Take what is new, under the lock; the slots that have changed since, None for all."""
         head, values = transaction.head, self.memory.values
-        if head.version == self._version:
+        if head.version == since.version:
             return values[:0]
-        new = transaction.since(self._version, self._epoch)
-        self._take_change(head, new, since=self._version)
+        new = transaction.since(since.version, since.epoch)
+        self._take_change(head, new, since=since.version)
         return None if new.whole else values.new_tensor([row.slot for row in new.slots])
 
-    def _decided(self, act: Act, whole: bool, changed: Tensor | None = None) -> Decision:
-        """What a change would do; afterwards everything is as it was."""
-        earlier = act.decision.draft.search if act.decision and changed is not None else None
-        with self.memory.draft(earlier, changed) as draft:
-            before = self._book, self.reader, self._example_dims, self._generation
-            projection, update = self.memory.projection, self.memory.update
-            book = self._book
-            following = book.next_id
-            parts = dict(self.ensembler.named_buffers())
-            weights = {name: part.clone() for name, part in parts.items()}
-            memory = self.memory.state_dict() if whole else {}
-            memory = {name: part.clone() for name, part in memory.items()}
-            self._book = deepcopy(book) if whole else book
-            try:
-                with nullcontext() if whole else book.draft():
+    def _decided(
+        self, act: Act, whole: bool, changed: Tensor | None = None, only_search: bool = False
+    ) -> Decision:
+        """What a change would do; afterwards everything is as it was.
+
+        Args:
+            act: the change.
+            whole: whether more than some slots, labels, refs and weights change.
+            changed: the slots that have changed since its search, if that may be used again.
+            only_search: stop by `Searched` where the search is made.
+        """
+        search = None if changed is None else act.search
+        with self.memory.draft(search, changed, only_search) as draft:
+            undone = self._undone_whole() if whole else self._undone()
+            with undone as was:
+                try:
                     result = act.change()
-                    self._generation += act.generations
-                    draft.close()
-                    found = self._whole() if whole else self._part(draft, book, following, weights)
-            finally:
-                self._book, self.reader, self._example_dims, self._generation = before
-                for name, part in parts.items():
-                    part.copy_(weights[name])
-                self.memory.projection, self.memory.update = projection, update
-                if whole:
-                    self.memory.put_state(memory)
-            return Decision(result, found, self._version, draft)
+                finally:
+                    if draft.search is not None:
+                        act.search, act.searched = draft.search, self._known
+                draft.close()
+                found = self._changed(act, draft, was)
+            return Decision(result, found, self.version, draft.rows)
 
     # What is stored
 
-    def _part(
-        self, draft: Draft, before: LabelBook, following: int, weights: dict[str, Tensor]
-    ) -> Change:
-        """The slots of a draft, and the labels and weights that are not those of before."""
-        book, numbers = self._book, self._book.numbers()
-        labels: dict[int, bytes | None] = {}
-        if book is not before:
-            gone = before.numbers() - numbers
-            labels = dict.fromkeys(n for n in gone if n < following)
-        for number in range(following, book.next_id):
-            if number in numbers:
-                labels[number] = _label_bytes(book.label(number))
-        slots = draft.slots.tolist()
-        parts = {f"{LABEL}{number}": text for number, text in labels.items()}
-        for name, part in self.ensembler.named_buffers():
-            if not torch.equal(part, weights[name]):
-                parts[f"ensembler.{name}"] = tensor_bytes(part)
-        return Change(slot_rows(slots, draft.rows, self._refs(slots)), parts, self._facts())
+    @contextmanager
+    def _undone(self) -> Iterator[Before]:
+        """A block after which labels, refs, weights and the reader are as they were before."""
+        book, reader, dims = self._book, self.reader, self._example_dims
+        was = before(self.ensembler, book)
+        try:
+            with book.draft():
+                yield was
+        finally:
+            for part, held in was.weights.values():
+                part.copy_(held)
+            for name, value in (("_book", book), ("reader", reader), ("_example_dims", dims)):
+                if getattr(self, name) is not value:
+                    setattr(self, name, value)
 
-    def _whole(self) -> Change:
-        """All of the memory."""
-        memory = dict(self.memory.state_dict())
-        slots = self.memory.state.occupied.nonzero().squeeze(1)
-        rows = {name: memory.pop(name)[slots] for name in self.memory.empty_slots(1)}
-        parts = {f"{LABEL}{n}": _label_bytes(self._book.label(n)) for n in self._book.numbers()}
-        tensors = own_tensors(self.memory, self.ensembler)
-        for name in tensors.keys() - {f"memory.{name}" for name in (*rows, "clock")}:
-            parts[name] = tensor_bytes(tensors[name])
-        numbers = slots.tolist()
-        stored = slot_rows(numbers, rows, self._refs(numbers))
-        return Change(stored, parts, self._facts(), whole=True)
+    @contextmanager
+    def _undone_whole(self) -> Iterator[None]:
+        """A block after which all of the memory is as it was before, with what is beside it."""
+        memory, book = self.memory, self._book
+        projection, update = memory.projection, memory.update
+        stored = {name: part.clone() for name, part in memory.state_dict().items()}
+        with self._undone():
+            self._book = deepcopy(book)
+            try:
+                yield
+            finally:
+                memory.projection, memory.update = projection, update
+                memory.put_state(stored)
 
-    def _refs(self, slots: list[int]) -> list[list[Any]]:
-        return [[label_to_json(ref) for ref in self._book.refs(slot)] for slot in slots]
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "settings": self._settings(),
-            "unknown": label_to_json(self.unknown),
-            "encoder": self._encoder.value(),
-            "generation": self._generation,
-            "clock": int(self.memory.clock),
-            "next": self._book.next_id,
+    def _changed(self, act: Act, draft: Draft, was: Before | None) -> Change:
+        """What an act has changed just now; all of the memory without what was before."""
+        facts: dict[str, Any] = {
+            "encoder": act.encoder,
+            "generation": self.generation + act.generations,
             "beside": self._to_json(with_book=False),
         }
-
-    def _settings(self) -> dict[str, Any]:
-        settings = memory_settings(self.memory)
-        # Which classes are protected changes, and stands with the labels.
-        if isinstance(self.memory.update, Protected):
-            settings["update"] = settings["update"]["fields"]["update"]
-        return {**settings, "key_dtype": str(self.memory.keys.dtype)}
+        counts = Counts(int(self.memory.clock), self._book.next_id)
+        if was is None:
+            facts |= {"format": FORMAT, "settings": settings_of(self.memory)}
+            facts["unknown"] = label_to_json(self.unknown)
+            contents = whole_contents(self.memory, self.ensembler, self._book)
+            return Change(*contents, counts, text_of(facts), whole=True)
+        known = facts_of(self._known.text)
+        facts = {**known, **facts}
+        # Most often they are what they were.
+        text = self._known.text if facts == known else text_of(facts)
+        return Change(*changed_contents(draft, self._book, was), counts, text)
 
     # Taking what is stored
 
@@ -487,57 +500,35 @@ class StoredClassifier(MemoryClassifier, Follower):
         The rows of its slots may be given where it is not whole, to spare their decoding.
         """
         with self.lock.writing():
-            if not since <= self._version < head.version:
+            known = self._known
+            if not since <= known.version < head.version:
                 return
-            facts = head.facts
-            if facts["format"] > FORMAT:
-                raise ValueError("the store is of a newer rarememory: upgrade this one")
-            if self.check_encoder and facts["encoder"] != self._known_encoder:
-                self._check_encoder(facts["encoder"], self._encoder.value())
-            self._known_encoder = facts["encoder"]
+            if head.text != known.text:
+                self._check_facts(facts_of(head.text), facts_of(known.text))
             if change.whole:
                 self._take_whole(change)
             else:
-                self._take_part(change, rows)
-            self._version, self._epoch = head.version, head.epoch
-            self._generation = facts["generation"]
+                if rows is None:
+                    device = self.memory.keys.device
+                    rows = rows_of_slots(change.slots, self._empty, device)
+                put_change(change, rows, self.memory, self.ensembler, self._book)
+                if change.text != known.text:
+                    self._from_json(deepcopy(facts_of(change.text)["beside"]))
+            self._known = Known(head.version, head.epoch, head.text)
 
-    def _take_part(self, change: Change, rows: Rows | None) -> None:
-        facts, memory = change.facts, self.memory
-        slots = memory.values.new_tensor([row.slot for row in change.slots])
-        if rows is None:
-            rows = rows_of_slots(change.slots, memory.empty_slots(1))
-        labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
-        memory.put_slots(slots, rows, facts["clock"])
-        for name, part in self.ensembler.named_buffers():
-            if (stored := change.parts.get(f"ensembler.{name}")) is not None:
-                part.copy_(tensor_of(stored))
-        for row in change.slots:
-            refs = json.loads(row.refs) if row.refs else []
-            self._book.put_refs(row.slot, tuple(map(label_from_json, refs)))
-        self._book.put_labels(labels, facts["next"])
-        self._from_json(facts["beside"])
+    def _check_facts(self, facts: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        if facts["format"] > FORMAT:
+            raise ValueError("the store is of a newer rarememory: upgrade this one")
+        if self.check_encoder and facts["encoder"] != known.get("encoder"):
+            self._check_encoder(facts["encoder"], self._encoder.value())
 
     def _take_whole(self, change: Change) -> None:
-        facts = change.facts
+        facts = deepcopy(facts_of(change.text))
         size = self._checked_size(facts["settings"])
-        tensors = {
-            name: tensor_of(part)
-            for name, part in change.parts.items()
-            if part is not None and not name.startswith(LABEL)
-        }
-        weights = part_of(tensors, "ensembler.")
+        memory, weights = tensors_of(change, self.memory, size)
         check_ensembler(weights)
-        stored = [row for row in change.slots if row.body is not None]
-        slots = self.memory.values.new_tensor([row.slot for row in stored])
-        memory = {**self.memory.empty_slots(size), **part_of(tensors, "memory.")}
-        for name, rows in rows_of_slots(stored, self.memory.empty_slots(1)).items():
-            memory[name][slots] = rows
-        memory["clock"] = torch.tensor(facts["clock"])
         self.memory.check_stored(memory)
-        names = [[int(n), json.loads(text)[0]] for n, text in _labels(change.parts) if text]
-        refs = [[row.slot, json.loads(row.refs)] for row in stored if row.refs]
-        book = {"names": {"next": facts["next"], "labels": names}, "refs": refs, **facts["beside"]}
+        book = {**book_of(change), **facts["beside"]}
         check_book(book, memory["values"], weights["host_ids"])
         self._check_host(weights["host_ids"])
         if facts["settings"]["memory"]["projection"] and self.memory.projection is None:
@@ -548,10 +539,11 @@ class StoredClassifier(MemoryClassifier, Follower):
         self._from_json(book)
         self.unknown = label_from_json(facts["unknown"])
         self._guesses = Guesses()
+        self._empty = self.memory.empty_slots(1)
 
     def _checked_size(self, stored: dict[str, Any]) -> int:
         """The number of slots in the store, whose other settings must be ours."""
-        own, width = self._settings(), stored["memory"]["key_dim"]
+        own, width = settings_of(self.memory), stored["memory"]["key_dim"]
         if self._guesses.key_dim and not len(self.memory):
             self.memory.put_state(
                 {"keys": self.memory.keys.new_zeros(len(self.memory.keys), width)}
@@ -588,17 +580,6 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a classifier in a store is not copied: open the store again")
-
-
-def _labels(parts: Mapping[str, bytes | None]) -> list[tuple[int, bytes | None]]:
-    """Integers of labels, ascending, and the labels in JSON; None for one that is no more."""
-    named = part_of(parts, LABEL)
-    return sorted((int(number), text) for number, text in named.items())
-
-
-def _label_bytes(label: Label) -> bytes:
-    # In a list, for the label None is null itself.
-    return json.dumps([label_to_json(label)]).encode()
 
 
 def _answer_of(result: Any) -> str:

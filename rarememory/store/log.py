@@ -7,13 +7,12 @@ number that last changed it: the table is its own compacted log, and a copy that
 takes the rows above n.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rarememory.store.changes import Change, SlotRow
+from rarememory.store.changes import Change, Counts, SlotRow
 from rarememory.store.session import Session
 
 
@@ -24,13 +23,15 @@ class Head(NamedTuple):
         memory: its integer there.
         version: the number of the last change; 0 before the first.
         epoch: how often it has changed whole.
-        facts: everything that is small; empty before the first change.
+        counts: as in `Change`.
+        text: as in `Change`; empty facts before the first one.
     """
 
     memory: int
     version: int
     epoch: int
-    facts: dict[str, Any]
+    counts: Counts
+    text: str
 
 
 class Transaction(NamedTuple):
@@ -52,7 +53,9 @@ class Transaction(NamedTuple):
 KEPT = 100_000
 """Acts that are remembered, so that the same one is not done twice."""
 
-_HEAD = "SELECT number, version, epoch, facts FROM rarememory_heads WHERE name = ?"
+_HEAD = (
+    "SELECT number, version, epoch, clock, following, facts FROM rarememory_heads WHERE name = ?"
+)
 _SLOTS = "SELECT slot, body, refs FROM rarememory_slots WHERE memory = ? AND version > ?"
 _PARTS = "SELECT name, body FROM rarememory_parts WHERE memory = ? AND version > ?"
 _ACT = "SELECT answer FROM rarememory_acts WHERE memory = ? AND act = ?"
@@ -67,11 +70,15 @@ _PUT_PART = (
     "ON CONFLICT (memory, name) DO UPDATE SET version = excluded.version, body = excluded.body"
 )
 _PUT_ACT = "INSERT INTO rarememory_acts (memory, version, act, answer) VALUES (?, ?, ?, ?)"
-_PUT_HEAD = "UPDATE rarememory_heads SET version = ?, epoch = ?, facts = ? WHERE number = ?"
+_PUT_HEAD = (
+    "UPDATE rarememory_heads SET version = ?, epoch = ?, clock = ?, following = ?, facts = ? "
+    "WHERE number = ?"
+)
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS rarememory_heads (number {number}, name TEXT NOT NULL UNIQUE, "
-    "version BIGINT NOT NULL, epoch BIGINT NOT NULL, facts TEXT NOT NULL)",
+    "version BIGINT NOT NULL, epoch BIGINT NOT NULL, clock BIGINT NOT NULL, "
+    "following BIGINT NOT NULL, facts TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS rarememory_slots (memory BIGINT NOT NULL, slot BIGINT NOT NULL, "
     "version BIGINT NOT NULL, body {bytes}, refs TEXT, PRIMARY KEY (memory, slot))",
     "CREATE INDEX IF NOT EXISTS rarememory_slots_log ON rarememory_slots (memory, version)",
@@ -162,8 +169,8 @@ def transaction(session: Session, name: str, act: str) -> Iterator[Transaction]:
             if head is None:
                 # This waits for whoever makes the same one.
                 session.execute(
-                    "INSERT INTO rarememory_heads (name, version, epoch, facts) "
-                    "VALUES (?, 0, 0, '{}') ON CONFLICT (name) DO NOTHING",
+                    "INSERT INTO rarememory_heads (name, version, epoch, clock, following, facts) "
+                    "VALUES (?, 0, 0, 0, 0, '{}') ON CONFLICT (name) DO NOTHING",
                     (name,),
                 )
                 session.execute("COMMIT")
@@ -206,7 +213,10 @@ def _roll_back(session: Session) -> None:
 
 
 def _head(row: Any) -> Head | None:
-    return None if row is None else Head(row[0], row[1], row[2], json.loads(row[3]))
+    if row is None:
+        return None
+    memory, version, epoch, clock, following, facts = row
+    return Head(memory, version, epoch, Counts(clock, following), facts)
 
 
 def _since(session: Session, head: Head, version: int, epoch: int) -> Change:
@@ -215,7 +225,7 @@ def _since(session: Session, head: Head, version: int, epoch: int) -> Change:
     with session.together():
         slots, parts = session.execute(_SLOTS, known), session.execute(_PARTS, known)
     rows = [SlotRow(*row) for row in slots.fetchall()]
-    return Change(rows, dict(parts.fetchall()), head.facts, whole)
+    return Change(rows, dict(parts.fetchall()), head.counts, head.text, whole)
 
 
 def _write(session: Session, head: Head, change: Change, act: str, answer: str) -> None:
@@ -230,5 +240,5 @@ def _write(session: Session, head: Head, change: Change, act: str, answer: str) 
     if version % 1024 == 0:
         sql = "DELETE FROM rarememory_acts WHERE memory = ? AND version < ?"
         session.execute(sql, (head.memory, version - KEPT))
-    facts = json.dumps(change.facts, sort_keys=True)
-    session.execute(_PUT_HEAD, (version, head.epoch + change.whole, facts, head.memory))
+    epoch = head.epoch + change.whole
+    session.execute(_PUT_HEAD, (version, epoch, *change.counts, change.text, head.memory))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.store.history import POLICIES, digest, opened, plain, rows
-from rarememory.memory import module
+from rarememory.memory import module, writing
 from rarememory.store import log, sqlite
 from rarememory.store.queue import FairQueue
 from rarememory.store.session import Conflict, Lost
@@ -43,6 +43,56 @@ def test_a_write_decides_on_what_another_has_learnt_just_now_and_searches_once(p
     assert len(searches) == 1
     assert learnt.hits == expected.hits == torch.tensor([True])
     assert digest(other) == digest(alone) and other.examples()[-1].refs == ("a", "b")
+
+
+def test_who_writes_beside_others_decides_once_and_only_searches_before(pair, monkeypatch):
+    alone, writes, write = plain(AVERAGING), [], writing.write
+    monkeypatch.setattr(writing, "write", lambda *a: writes.append(1) or write(*a))
+    for seed in range(6):
+        alone.learn(rows(3, seed), ["kea", "weka", seed])
+        written = len(writes)
+        pair[seed % 2].learn(rows(3, seed), ["kea", "weka", seed])
+    assert len(writes) == written + 1 and pair[1]._busy
+    pair[1].learn(rows(1, 9), ["kea"])
+    alone.learn(rows(1, 9), ["kea"])
+    assert not pair[1]._busy and pair[0].catch_up() == 7
+    assert digest(pair[0]) == digest(pair[1]) == digest(alone)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_comes_between_the_search_and_the_lock_is_looked_at(pair, monkeypatch, whole):
+    one, other = pair
+    alone, near = plain(AVERAGING), rows(1)
+    for classifier in (alone, one):
+        _learn_some(classifier)
+    other.catch_up()
+    write = other.replica.write
+
+    def late(*args):
+        # The thread that follows the store takes it before the lock is there.
+        for classifier in (alone, one):
+            if whole:
+                classifier.resize(2)
+            classifier.learn(near, ["new"])
+        other.catch_up()
+        return write(*args)
+
+    monkeypatch.setattr(other.replica, "write", late)
+    learnt = other.learn(near + 0.01, ["new"])
+    assert learnt.hits == alone.learn(near + 0.01, ["new"]).hits == torch.tensor([True])
+    assert digest(other) == digest(alone)
+
+
+def test_remarks_that_change_in_place_reach_the_others(pair):
+    one, other = pair
+    _learn_some(one)
+    for place in ("a hill", "a wood"):
+        one.about["place"] = place
+        one.learn(rows(1), ["kea"])
+        other.catch_up()
+        assert other.about == {"place": place}
+    other.about["place"] = "a lake"
+    assert one.about == {"place": "a wood"}
 
 
 def test_a_class_of_another_worker_can_be_forgotten_before_it_was_seen(pair):
@@ -205,7 +255,7 @@ def test_a_worker_made_by_fork_has_connections_and_a_follower_of_its_own(url):
         if child == 0:
             one.learn(rows(1, 2), ["weka"])
             # The follower's thread is not of the other process.
-            done = [time.sleep(0.01) for _ in range(500) if one._version < 3]
+            done = [time.sleep(0.01) for _ in range(500) if one.version < 3]
             os._exit(0 if len(done) < 500 and "kakapo" in one.classes else 1)
         one.wait_for(2)
         one.learn(rows(1, 3), ["kakapo"])
