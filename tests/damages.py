@@ -240,7 +240,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "store/log.py": {
         "transaction": [drop("_roll_back")],
         "_since": [operator("!=", "==")],
-        "_write": [operator("+", "-"), drop("execute", 1)],
+        "_write": [operator("+", "-"), drop("execute", 3)],
     },
     "store/replica.py": {"Replica.leave": [drop("leave")]},
     "store/classifier.py": {

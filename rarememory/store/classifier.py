@@ -370,7 +370,9 @@ class StoredClassifier(MemoryClassifier, Follower):
             # An error may be of an old state, without what another worker has learnt just now.
             with suppress(Searched, ValueError):
                 act.decision = self._decided(act, whole, only_search=self._busy and not whole)
-            result, head = self.replica.write(act.name, partial(self._settle, act))
+            since = act.searched if act.search else self._known
+            settle = partial(self._settle, act)
+            result, head = self.replica.write(act.name, settle, since.version)
             if head is not None:
                 assert act.decision is not None
                 done, rows = act.decision.change, act.decision.rows

@@ -7,7 +7,8 @@ number that last changed it: the table is its own compacted log, and a copy that
 takes the rows above n.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +51,9 @@ class Transaction(NamedTuple):
     write: Callable[[Change, str], None]
 
 
+_MANY = 4
+"""Slots that are put into the database together where that is another statement."""
+
 KEPT = 100_000
 """Acts that are remembered, so that the same one is not done twice."""
 
@@ -58,12 +62,21 @@ _HEAD = (
 )
 _SLOTS = "SELECT slot, body, refs FROM rarememory_slots WHERE memory = ? AND version > ?"
 _PARTS = "SELECT name, body FROM rarememory_parts WHERE memory = ? AND version > ?"
-_ACT = "SELECT answer FROM rarememory_acts WHERE memory = ? AND act = ?"
+_NAMED = "(SELECT number FROM rarememory_heads WHERE name = ?)"
+_ACT = f"SELECT answer FROM rarememory_acts WHERE memory = {_NAMED} AND act = ?"
+_NEW = [sql.replace("memory = ?", f"memory = {_NAMED}") for sql in (_SLOTS, _PARTS)]
 
 _PUT_SLOT = (
     "INSERT INTO rarememory_slots (memory, version, slot, body, refs) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (memory, slot) DO UPDATE "
     "SET version = excluded.version, body = excluded.body, refs = excluded.refs"
+)
+_PUT_JOINED = _PUT_SLOT.replace(
+    "VALUES (?, ?, ?, ?, ?)",
+    "SELECT ?, ?, slot::bigint, "
+    "substring(?::bytea from ((place - 1) * ?::int + 1)::int for ?::int), refs "
+    "FROM ROWS FROM (json_array_elements_text(?::json), json_array_elements_text(?::json)) "
+    "WITH ORDINALITY AS one (slot, refs, place)",
 )
 _PUT_PART = (
     "INSERT INTO rarememory_parts (memory, version, name, body) VALUES (?, ?, ?, ?) "
@@ -74,6 +87,7 @@ _PUT_HEAD = (
     "UPDATE rarememory_heads SET version = ?, epoch = ?, clock = ?, following = ?, facts = ? "
     "WHERE number = ?"
 )
+_PUT_BOTH = f"WITH done AS ({_PUT_ACT}) {_PUT_HEAD}"
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS rarememory_heads (number {number}, name TEXT NOT NULL UNIQUE, "
@@ -151,13 +165,14 @@ def read(session: Session, name: str, version: int, epoch: int) -> tuple[Head, C
 
 
 @contextmanager
-def transaction(session: Session, name: str, act: str) -> Iterator[Transaction]:
+def transaction(session: Session, name: str, act: str, version: int = 0) -> Iterator[Transaction]:
     """A transaction that has locked the head; it is committed at the end of the block.
 
     Args:
         session: that no other thread uses meanwhile.
         name: of the memory.
         act: the id of what is done, which is done once.
+        version: after which it is likely to be asked what has changed.
 
     Raises:
         Lost: the database does not answer; if that happened at the end, it may be done.
@@ -165,7 +180,7 @@ def transaction(session: Session, name: str, act: str) -> Iterator[Transaction]:
     """
     with session.errors(), session.turn():
         try:
-            head, done = _locked(session, name, act)
+            head, done, new = _locked(session, name, act, version)
             if head is None:
                 # This waits for whoever makes the same one.
                 session.execute(
@@ -174,12 +189,14 @@ def transaction(session: Session, name: str, act: str) -> Iterator[Transaction]:
                     (name,),
                 )
                 session.execute("COMMIT")
-                head, done = _locked(session, name, act)
+                head, done, new = _locked(session, name, act, version)
                 assert head is not None
             written: list[tuple[Change, str]] = []
 
-            def since(version: int, epoch: int) -> Change:
-                return _since(session, head, version, epoch)
+            def since(earlier: int, epoch: int) -> Change:
+                if new is not None and (earlier, epoch) == (version, head.epoch):
+                    return _change(head, new, whole=False)
+                return _since(session, head, earlier, epoch)
 
             yield Transaction(head, done, since, lambda *change: written.append(change))
             with session.together():
@@ -191,17 +208,18 @@ def transaction(session: Session, name: str, act: str) -> Iterator[Transaction]:
             raise
 
 
-def _locked(session: Session, name: str, act: str) -> tuple[Head | None, str | None]:
+def _locked(
+    session: Session, name: str, act: str, version: int
+) -> tuple[Head | None, str | None, list[Any] | None]:
+    """The head, the answer of the act if it is done, and perhaps cursors of what is new."""
     with session.together():
         session.begin(writing=True)
         heads = session.execute(_HEAD + session.locking, (name,))
-        acts = session.execute(
-            "SELECT answer FROM rarememory_acts WHERE act = ? AND memory = "
-            "(SELECT number FROM rarememory_heads WHERE name = ?)",
-            (act, name),
-        )
+        acts = session.execute(_ACT, (name, act))
+        # With the lock, where that saves a round trip; each statement sees what is newest then.
+        new = [session.execute(sql, (name, version)) for sql in _NEW] if session.locking else None
     done = acts.fetchone()
-    return _head(heads.fetchone()), None if done is None else done[0]
+    return _head(heads.fetchone()), None if done is None else done[0], new
 
 
 def _roll_back(session: Session) -> None:
@@ -223,9 +241,26 @@ def _since(session: Session, head: Head, version: int, epoch: int) -> Change:
     whole = epoch != head.epoch
     known = (head.memory, 0 if whole else version)
     with session.together():
-        slots, parts = session.execute(_SLOTS, known), session.execute(_PARTS, known)
-    rows = [SlotRow(*row) for row in slots.fetchall()]
-    return Change(rows, dict(parts.fetchall()), head.counts, head.text, whole)
+        found = [session.execute(sql, known) for sql in (_SLOTS, _PARTS)]
+    return _change(head, found, whole)
+
+
+def _change(head: Head, found: list[Any], whole: bool) -> Change:
+    slots, parts = (cursor.fetchall() for cursor in found)
+    rows = [SlotRow(*row) for row in slots]
+    return Change(rows, dict(parts), head.counts, head.text, whole)
+
+
+def _put_slots(session: Session, memory: int, version: int, slots: Sequence[SlotRow]) -> None:
+    bodies = [row.body for row in slots if row.body is not None]
+    if not session.locking or len(slots) < _MANY or len(bodies) < len(slots):
+        if slots:
+            session.execute_many(_PUT_SLOT, [(memory, version, *row) for row in slots])
+        return
+    # A server takes long to read so many parameters: all bytes are one of them.
+    width, joined = len(bodies[0]), b"".join(bodies)
+    numbers, refs = (json.dumps([row[part] for row in slots]) for part in (0, 2))
+    session.execute(_PUT_JOINED, (memory, version, joined, width, width, numbers, refs))
 
 
 def _write(session: Session, head: Head, change: Change, act: str, answer: str) -> None:
@@ -233,12 +268,18 @@ def _write(session: Session, head: Head, change: Change, act: str, answer: str) 
     if change.whole:
         for table in ("slots", "parts"):
             session.execute(f"DELETE FROM rarememory_{table} WHERE memory = ?", (head.memory,))
-    for sql, rows in ((_PUT_SLOT, change.slots), (_PUT_PART, change.parts.items())):
-        if rows:
-            session.execute_many(sql, [(head.memory, version, *row) for row in rows])
-    session.execute(_PUT_ACT, (head.memory, version, act, answer))
+    _put_slots(session, head.memory, version, change.slots)
+    if change.parts:
+        rows = [(head.memory, version, *part) for part in change.parts.items()]
+        session.execute_many(_PUT_PART, rows)
+    epoch = head.epoch + change.whole
+    new = (version, epoch, *change.counts, change.text, head.memory)
+    done = (head.memory, version, act, answer)
+    if session.locking:
+        session.execute(_PUT_BOTH, (*done, *new))
+    else:
+        session.execute(_PUT_ACT, done)
+        session.execute(_PUT_HEAD, new)
     if version % 1024 == 0:
         sql = "DELETE FROM rarememory_acts WHERE memory = ? AND version < ?"
         session.execute(sql, (head.memory, version - KEPT))
-    epoch = head.epoch + change.whole
-    session.execute(_PUT_HEAD, (version, epoch, *change.counts, change.text, head.memory))

@@ -51,8 +51,13 @@ class Replica:
         with self._session("read") as session:
             return log.read(session, self.name, version, epoch)
 
-    def write(self, act: str, decide: Callable[[log.Transaction], Result]) -> Result:
+    def write(self, act: str, decide: Callable[[log.Transaction], Result], version: int) -> Result:
         """Decide in a transaction, which is tried again while the store loses or refuses it.
+
+        Args:
+            act: the id of what is done.
+            decide: what to write, in the transaction.
+            version: as in `log.transaction`.
 
         Raises:
             ConnectionError: the store has not answered for `patience` seconds.
@@ -60,7 +65,7 @@ class Replica:
 
         def once() -> Result:
             with self._session("write") as session:
-                with log.transaction(session, self.name, act) as transaction:
+                with log.transaction(session, self.name, act, version) as transaction:
                     result = decide(transaction)
                 return result
 
