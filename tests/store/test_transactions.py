@@ -83,6 +83,22 @@ def test_what_comes_between_the_search_and_the_lock_is_looked_at(pair, monkeypat
     assert digest(other) == digest(alone)
 
 
+def test_what_was_read_before_a_newer_change_is_not_taken_after_it(pair, monkeypatch):
+    one, other = pair
+    _learn_some(one)
+    read = other.replica.read
+
+    def late(*args):
+        found = read(*args)
+        # Another thread learns before the one that follows the store takes what it has read.
+        other.learn(rows(2, 5), ["kea", "tui"])
+        return found
+
+    monkeypatch.setattr(other.replica, "read", late)
+    assert other.catch_up() == one.catch_up() == 2
+    assert digest(one) == digest(other)
+
+
 def test_remarks_that_change_in_place_reach_the_others(pair):
     one, other = pair
     _learn_some(one)
