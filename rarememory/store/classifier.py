@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt, Probabilities
-from rarememory.classifier.checkpoints import own_tensors, part_of
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
-from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.tuned_keys import UNTUNED
 from rarememory.memory.drafts import Draft, Search, Searched

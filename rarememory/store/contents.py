@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rarememory.classifier.checkpoints import own_tensors, part_of
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
-from rarememory.classifier.saving import memory_settings, own_tensors, part_of
+from rarememory.classifier.memory_settings import memory_settings
 from rarememory.memory import Memory
 from rarememory.memory.budgets import Protected
 from rarememory.memory.drafts import Draft
