@@ -6,10 +6,11 @@ Three readers, in each of some spaces of keys at unit length: the vote of the ne
 class means of `rarememory.classifier.discriminant`, and kernel ridge regression (Saunders et al.
 1998) with the kernel exp(-width |x - x'|^2). Two more are kernel ridge regression of rows at their
 own length, because columns can tell classes by how far a row is from the mean: of columns as they
-are, and of columns that count by how well each tells the classes apart (`telling`). Each says in
-closed form, or nearly so, what it would answer to a sample that it had not seen. The weights are
-those of greatest likelihood of the left-out samples, with a prior of equal weights (Genest and
-Zidek 1986, logarithmic pools).
+are, and of columns that count by how well each tells the classes apart (`telling`). And one is a
+normal density of each class, with a covariance of its own (`rarememory.integrations.quadratic`).
+Each says in closed form, or nearly so, what it would answer to a sample that it had not seen. The
+weights are those of greatest likelihood of the left-out samples, with a prior of equal weights
+(Genest and Zidek 1986, logarithmic pools).
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.integrations.quadratic import Quadratic, fit_quadratic
 
 MOST_JUDGED = 2000
 """Samples that are left out, and samples that carry kernel ridge regression; evenly spaced."""
@@ -205,10 +207,11 @@ class Pool:
         ridges: in each space.
         of_rows: kernel ridges of rows at their own length; none without them.
         columns: what each of these multiplies the columns with.
+        quadratic: normal densities of rows; None without rows, or where there are none.
         judged: the samples that were left out; those that are alone in their class are not.
         left_out: log-probabilities that each reader gives them.
         weights: of the readers: vote, class means and kernel ridge in each space, kernel ridges
-            of rows.
+            of rows, normal densities.
 
     Example:
         >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
@@ -225,6 +228,7 @@ class Pool:
     ridges: Sequence[KernelRidge]
     of_rows: Sequence[KernelRidge]
     columns: Sequence[Float[Tensor, " columns"]]
+    quadratic: Quadratic | None
     judged: Int64[Tensor, " judged"]
     left_out: Float[Tensor, "readers judged classes"]
     weights: Float[Tensor, " readers"]
@@ -248,10 +252,13 @@ class Pool:
                 discriminant.logits(theirs).softmax(1),
                 ridge.logits(theirs).softmax(1),
             ]
-        for ridge, columns in zip(self.of_rows, self.columns, strict=True):
+        if self.of_rows:
             if rows is None:
                 raise ValueError("this pool reads rows at their own length too: give rows")
-            found.append(ridge.logits(rows * columns).softmax(1))
+            for ridge, columns in zip(self.of_rows, self.columns, strict=True):
+                found.append(ridge.logits(rows * columns).softmax(1))
+            if self.quadratic is not None:
+                found.append(self.quadratic.logits(rows).softmax(1))
         return pooled(_logs(found), self.weights)
 
 
@@ -300,11 +307,14 @@ def fit_pool(
             ridge.left_out.softmax(1),
         ]
         ridges.append(ridge)
-    columns, of_rows = [], []
+    columns, of_rows, quadratic = [], [], None
     if rows is not None:
         columns = [rows.new_ones(rows.shape[1]), telling(rows, classes)]
         of_rows = [fit_kernel_ridge(rows[some] * by, classes[some], n_classes) for by in columns]
         found += [ridge.left_out.softmax(1) for ridge in of_rows]
+        quadratic = fit_quadratic(rows, classes, some)
+        if quadratic is not None:
+            found.append(quadratic.left_out.softmax(1))
     logs = _logs(found)[:, judged]
     weights = _weights(logs, classes[some[judged]])
     return Pool(
@@ -316,6 +326,7 @@ def fit_pool(
         ridges,
         of_rows,
         columns,
+        quadratic,
         some[judged],
         logs,
         weights,

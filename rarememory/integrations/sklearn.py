@@ -38,9 +38,10 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     By default nothing has to be set. The samples that are left out, one at a time, choose how the
     columns are scaled, and how much each of several readers counts: the vote, class means in a
-    fitted metric, and kernel ridge regression (`rarememory.integrations.pool`). What is fitted is
-    fitted again at the first prediction after `fit` or `partial_fit`. The vote answers alone where
-    no class has two samples, because then no sample can be left out.
+    fitted metric, kernel ridge regression, and normal densities of the classes
+    (`rarememory.integrations.pool`). What is fitted is fitted again at the first prediction after
+    `fit` or `partial_fit`. The vote answers alone where no class has two samples, because then no
+    sample can be left out.
 
     Args:
         n_neighbors: how many samples vote.
@@ -56,7 +57,8 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ridge regression, with weights that the left-out samples choose; with `scale="auto"`
             each of the three reads both the columns as they are and standardised ones, and kernel
             ridge regression also how far standardised rows are from each other, with columns that
-            all count the same, and that count by how well each tells the classes apart.
+            all count the same, and that count by how well each tells the classes apart; and normal
+            densities, each with a covariance of its own, read standardised rows.
 
     Attributes:
         classes_: the classes seen so far, sorted.

@@ -39,6 +39,8 @@ NOT_REFERENCE = {
             "vote",
         )
     ),
+    "rarememory.integrations.quadratic.Quadratic",
+    "rarememory.integrations.quadratic.fit_quadratic",
 }
 
 
