@@ -88,19 +88,26 @@ class Answerer(NamedTuple):
         return explanations(found, weights, self.memory, book, k)
 
     def without_own_class(
-        self, features: Tensor, outputs: Tensor | None, own_ids: Tensor | None
+        self, features: Tensor, outputs: Tensor | None, own_ids: Tensor
     ) -> Familiarities:
-        """Familiarities of examples; those whose class is not given are of the likeliest class."""
+        """Familiarities of examples of these classes."""
         found = self.evidence(features, outputs)
-        if own_ids is None:
-            own_ids = self.ids[self.ensembler.probabilities(found, self.ids).argmax(1)]
         logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
         without = self.reader.without_own_class(self.memory, host_ids, features, logits, own_ids)
         known, unknown = (self.ensembler.familiarity(part, self.ids) for part in (found, without))
         return Familiarities(known, unknown, own_ids)
 
     def remembered_without_own_class(self) -> Familiarities:
-        """Familiarities of the remembered examples, each without itself; there is no host."""
+        """Familiarities of the remembered examples, each without itself.
+
+        Raises:
+            ValueError: there is a host, whose logits for them are not known.
+        """
+        if len(self.ensembler.host_ids):
+            raise ValueError(
+                "the model has logits too, and those of the remembered examples are not "
+                "stored: give inputs, or unknown="
+            )
         left_out = self.reader.left_out(self.memory, self.ensembler.host_ids)
         without_own = self.ensembler.familiarity(left_out.without_own, self.ids)
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)

@@ -30,7 +30,7 @@ from rarememory.classifier.checkpoints import (
     slots_of_larger,
 )
 from rarememory.classifier.ensembler import Ensembler
-from rarememory.classifier.feature_extractor import feature_extractor
+from rarememory.classifier.feature_extractor import feature_extractor, reference
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
 from rarememory.classifier.guesses import Guesses, corrected, width_of
 from rarememory.classifier.label_book import LabelBook
@@ -171,7 +171,7 @@ class MemoryClassifier(LockedModule):
         self._example_dims: int | None = None
         self._fingerprint = Fingerprint()
         self._guesses = Guesses(key_dim=memory is None, n_host=host and classes is None)
-        self._reference()
+        reference(self.extractor, self.memory, self.ensembler)
         nn.Module.register_state_dict_post_hook(self, copy_own_state)
 
     @property
@@ -210,7 +210,8 @@ class MemoryClassifier(LockedModule):
         """The features of a batch, in evaluation mode and without gradient."""
         _, batches = examples.input_batches(inputs, self._example_dims)
         found = [self._extract(batch)[0] for batch in batches]
-        nothing = self._reference().new_zeros(0, self.memory.keys.shape[1])
+        like = reference(self.extractor, self.memory, self.ensembler)
+        nothing = like.new_zeros(0, self.memory.keys.shape[1])
         return torch.cat(found) if found else nothing
 
     @torch.no_grad()
@@ -448,9 +449,15 @@ class MemoryClassifier(LockedModule):
             known = None if inputs is None else self.familiarity(inputs).reshape(-1)
             fit = partial(self.ensembler.fit_threshold, found, false_accept_rate, known=known)
             return self.change(fit)
-        left_out = Familiarities.joined(
-            examples.begun(self._left_out(inputs, labels, progress)), self.threshold
-        )
+        parts: list[Familiarities] = []
+        if inputs is None:
+            with self.lock.reading():
+                parts.append(self._answerer().remembered_without_own_class())
+        else:
+            for batch in self._labelled(inputs, labels, progress, predicted=True):
+                with self.lock.reading():
+                    parts.append(self._answerer().without_own_class(*batch))
+        left_out = Familiarities.joined(parts, self.threshold)
         rate, typical = false_accept_rate, not alike
         unknown, own_ids, known = left_out.without_own, left_out.own_ids, left_out.known()
         fit = partial(self.ensembler.fit_threshold, unknown, rate, own_ids, known, typical)
@@ -510,9 +517,19 @@ class MemoryClassifier(LockedModule):
         return report
 
     def _labelled(
-        self, inputs: Any, labels: Any, progress: bool | None
+        self, inputs: Any, labels: Any, progress: bool | None, predicted: bool = False
     ) -> Iterator[LabelledOutputs]:
-        """What the model makes of every batch; its labels must be known."""
+        """What the model makes of every batch; its labels must be known.
+
+        Where none are given, they may be the predicted ones.
+        """
+        if predicted and labels is None and not examples.is_loader(inputs):
+            for features, logits in self._batches(inputs, progress)[1]:
+                with self.lock.reading():
+                    answerer = self._answerer()
+                    ids = answerer.ids[answerer.probabilities(features, logits).argmax(1)]
+                yield LabelledOutputs(features, logits, ids)
+            return
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             with examples.one_label_named(inputs, labels):
                 examples.check_dims(batch.inputs, self._example_dims)
@@ -523,31 +540,6 @@ class MemoryClassifier(LockedModule):
                 known = self._remembered_book().known_ids(batch.labels)
             ids = torch.tensor(known, device=features.device).long()
             yield LabelledOutputs(features, logits, ids)
-
-    def _left_out(self, inputs: Any, labels: Any, progress: bool | None) -> Iterator[Familiarities]:
-        """Familiarities with and without their own class, of inputs or else of what is remembered.
-
-        Without labels the classes of the inputs are the predicted ones.
-        """
-        if inputs is None:
-            if self.extractor.has_logits:
-                raise ValueError(
-                    "the model has logits too, and those of the remembered examples are not "
-                    "stored: give inputs, or unknown="
-                )
-            with self.lock.reading():
-                remembered = self._answerer().remembered_without_own_class()
-            yield remembered
-            return
-        batches: Iterable[tuple[Tensor, Tensor | None, Tensor | None]]
-        if labels is None and not examples.is_loader(inputs):
-            batches = ((*outputs, None) for outputs in self._batches(inputs, progress)[1])
-        else:
-            batches = self._labelled(inputs, labels, progress)
-        for batch in batches:
-            with self.lock.reading():
-                found = self._answerer().without_own_class(*batch)
-            yield found
 
     # Training
 
@@ -791,8 +783,9 @@ class MemoryClassifier(LockedModule):
         if other is self:
             raise ValueError("a classifier cannot be merged with itself")
         if other.model is not self.model:
-            ours, theirs = ((c._fingerprint, c.extractor, c._reference()) for c in (self, other))
-            check_one_encoder(ours, theirs)
+            own = (self.extractor, reference(self.extractor, self.memory, self.ensembler))
+            its = (other.extractor, reference(other.extractor, other.memory, other.ensembler))
+            check_one_encoder((self._fingerprint, *own), (other._fingerprint, *its))
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
         untune(memory)
@@ -860,7 +853,8 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: a label or a ref is not of a kind that JSON can hold.
         """
-        self._fingerprint.take(self.extractor, self._reference())
+        like = reference(self.extractor, self.memory, self.ensembler)
+        self._fingerprint.take(self.extractor, like)
         with self.lock.reading():
             header = {
                 "host": self.extractor.to_json(),
@@ -923,7 +917,7 @@ class MemoryClassifier(LockedModule):
         features = file.tensors.get("fingerprint")
         stored = classifier._fingerprint = Fingerprint(header.get("example"), features)
         if model is not None:
-            like = classifier._reference()
+            like = reference(classifier.extractor, classifier.memory, classifier.ensembler)
             check_encoder(stored, classifier.extractor, like, path, strict)
         return classifier
 
@@ -968,20 +962,12 @@ class MemoryClassifier(LockedModule):
 
     # Helpers
 
-    def _reference(self) -> Tensor:
-        """A tensor of the model's device and dtype; everything else is moved to that device."""
-        parameter = self.extractor.first_parameter()
-        like = self.memory.keys if parameter is None else parameter
-        if like.device != self.memory.keys.device or like.device != self.threshold.device:
-            self.to(like.device)
-        return like
-
     def _extract(self, inputs: Any, present_mode: bool = False) -> tuple[Tensor, Tensor | None]:
         """Features and logits, in evaluation mode and without gradient unless in the present mode.
 
         The first of them correct what was guessed of their widths.
         """
-        like = self._reference()
+        like = reference(self.extractor, self.memory, self.ensembler)
         if present_mode:
             features, logits = self.extractor(examples.to_device(inputs, like))
         else:

@@ -235,6 +235,20 @@ def feature_extractor(
     return FeatureExtractor(model, at, has_logits, output, guessed), width, n_host
 
 
+def reference(extractor: FeatureExtractor, memory: nn.Module, ensembler: nn.Module) -> Tensor:
+    """A tensor of the model's device and dtype; memory and ensembler are moved to that device.
+
+    Of the memory if the model has no parameters.
+    """
+    keys = memory.get_buffer("keys")
+    parameter = extractor.first_parameter()
+    like = keys if parameter is None else parameter
+    if like.device != keys.device or like.device != ensembler.get_buffer("threshold").device:
+        memory.to(like.device)
+        ensembler.to(like.device)
+    return like
+
+
 def _layer_name(model: nn.Module, at: str) -> str:
     """The name of a layer in a model without wrappers, which may have been named with one."""
     layers = dict(model.named_modules())
