@@ -290,8 +290,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
         "Memory.merge": [
             drop_raise(),
-            *map(drop, ("require_writable", "check_stored", "keep", "align", "empty")),
-            *(drop("_before_write"), drop("_after_write"), unwrap("masked_fill")),
+            *map(drop, ("require_writable", "check_stored", "keep", "align")),
+            *(drop("_before_write"), drop("_after_write")),
         ],
         "Memory.forget": [drop("require_writable"), drop("empty")],
         "Memory.clear": [drop("require_writable"), drop("empty")],
@@ -334,6 +334,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "check_mergeable": [drop_raise(0), drop_raise(1)],
         "put_values": [drop_raise(), unwrap("where")],
         "align": [drop("add_"), drop("copy_"), operator("+", "-")],
+        "take_over": [drop("empty"), unwrap("masked_fill")],
     },
     "memory/usage.py": {
         "Usage.record": [drop("add_"), drop("count_answers")],
@@ -364,11 +365,16 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "memory/slots.py": {
         "numbers_of": [number("reads", "seed")],
-        "empty": [drop("masked_fill_")],
+        "SlotBuffers.empty": [drop("masked_fill_")],
+        "SlotBuffers.moved": [unwrap("masked_fill")],
+    },
+    "memory/resizing.py": {
         "kept_slots": [operator("<", "!="), unwrap("where")],
         "by_age": [without("stable"), without("stable", 1)],
-        "gather": [unwrap("masked_fill")],
-        "resize_checkpoint": [drop_raise(0), drop_raise(1)],
+    },
+    "memory/checkpoints.py": {
+        "stored_parts": [drop_raise()],
+        "fitted": [drop_raise(0)],
     },
     "base/caches.py": {"Cache.after_write": [drop("update"), condition(True)]},
     "variants/batched.py": {

@@ -57,6 +57,8 @@ _TESTS = {
     "memory/forgetting.py": "memory/test_forgetting.py memory/test_bad_input.py",
     "memory/spans.py": "distributed/test_sharded.py",
     "memory/updates.py": "memory/test_updates.py memory/test_usage.py memory/test_bad_options.py",
+    "memory/checkpoints.py": "memory/test_state.py memory/test_resizing.py",
+    "memory/resizing.py": "memory/test_resizing.py memory/test_budgets.py",
     "memory/merging.py": "memory/test_merging.py memory/test_budgets.py",
     "memory/placing.py": "memory/test_budgets.py classifier/test_budgets.py",
     "memory/selections.py": "memory/test_budgets.py",

@@ -25,11 +25,12 @@ from rarememory.distributed.shards import Shard, layout_of_rows, packed, range_o
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
 from rarememory.memory import Memory, writing
+from rarememory.memory.checkpoints import stored_parts
 from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.queries import Rows, recalled
-from rarememory.memory.slots import copy_into, empty, kept_slots, numbers_of
+from rarememory.memory.slots import SlotBuffers, copy_into, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered
@@ -249,7 +250,7 @@ class ShardedMemory(Memory):
             work = partial(self._to_forget, labels, slots, older_than)
             gone, every = self._tell(Verb.FORGET, work, same=1)
             self._before_write()
-            empty(self._slot_buffers(), self._slot_fills, gone)
+            self._slot_buffers.empty(gone)
             self._after_write(gone.nonzero().squeeze(1))
             return sum(count for _, count, *_ in every)
 
@@ -344,8 +345,8 @@ class ShardedMemory(Memory):
         with self.lock.writing():
             work = partial(self._to_resize, memory_size)
             self._tell(Verb.RESIZE, work, same=1)
-            shard, buffers = self._shard, self._slot_buffers()
-            old_slots = kept_slots(shard.whole().state, memory_size)
+            shard, buffers = self._shard, self._slot_buffers.tensors
+            old_slots = self.kept_slots(shard.whole().state, memory_size)
             ranges = [
                 range_of(memory_size, self._ranks.size, rank) for rank in range(self._ranks.size)
             ]
@@ -355,7 +356,7 @@ class ShardedMemory(Memory):
                 held.unsqueeze(1), [len(one) for one in ranges], [*buffers.values()]
             )
             new = dict(zip(buffers, parts, strict=True))
-            empty(new, self._slot_fills, held == EMPTY)
+            SlotBuffers(new, self._slot_fills).empty(held == EMPTY)
             copy_into(buffers, new)
             self._size, self.first = memory_size, mine.start
             self._half_keys()
@@ -380,7 +381,7 @@ class ShardedMemory(Memory):
         self._ranks, self._mesh, self._size = ranks, mesh, len(self.keys)
         mine = range_of(self._size, ranks.size, ranks.own)
         self.first = mine.start
-        for name, whole in self._slot_buffers().items():
+        for name, whole in self._slot_buffers.tensors.items():
             if whole.is_meta:
                 shape = (len(mine), *whole.shape[1:])
                 part = torch.full(shape, self._slot_fills[name], dtype=whole.dtype, device=device)
@@ -390,8 +391,8 @@ class ShardedMemory(Memory):
             # them. Torch finds those whose entry is None as attributes all the same.
             self._buffers[name] = None
             self.__dict__[name] = part
-        for name in numbers_of(self):
-            self._buffers[name] = self.get_buffer(name).to(device)
+        for name, number in numbers_of(self).items():
+            self._buffers[name] = number.to(device)
         if self.projection is not None:
             self.projection.to(device)
         if self.half_precision_copy is not None:
@@ -401,7 +402,7 @@ class ShardedMemory(Memory):
     def _apply(self, function: Callable[[Tensor], Tensor], *args: Any) -> "ShardedMemory":
         with self.lock.writing():
             super()._apply(function, *args)
-            for name, part in self._slot_buffers().items():
+            for name, part in self._slot_buffers.tensors.items():
                 self.__dict__[name] = function(part)
             if self.half_precision_copy is not None:
                 self.half_precision_copy._apply(function)
@@ -412,7 +413,7 @@ class ShardedMemory(Memory):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, part in self._slot_buffers().items():
+        for name, part in self._slot_buffers.tensors.items():
             destination[prefix + name] = self._of_all(part)
 
     def _of_all(self, part: Tensor) -> Tensor:
@@ -440,14 +441,14 @@ class ShardedMemory(Memory):
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
                 return
-            names = self._slot_buffers().keys()
+            slots = self._slot_buffers.tensors
             rest = {
                 name: stored
                 for name, stored in state_dict.items()
-                if name.removeprefix(prefix) not in names
+                if name.removeprefix(prefix) not in slots
             }
             nn.Module._load_from_state_dict(self, rest, prefix, *args, **kwargs)
-            copy_into(self._slot_buffers(), {name: parts[name] for name in names if name in parts})
+            copy_into(slots, {name: parts[name] for name in slots if name in parts})
             self._half_keys()
 
     def _parts_of(
@@ -455,13 +456,10 @@ class ShardedMemory(Memory):
     ) -> tuple[dict[str, Tensor], list[int]]:
         """What the state_dict has for the slots of this process, checked."""
         self.require_writable("load")
-        slots, names = self._slot_buffers(), [*self._slot_buffers(), *numbers_of(self)]
-        stored = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
-        missing = [name for name in names if name not in stored]
+        slots = self._slot_buffers.tensors
+        stored = stored_parts(state_dict, prefix, [*slots, *numbers_of(self)])
         if not stored:
             return {}, []
-        if missing:
-            raise ValueError(f"the checkpoint's memory has no {' and no '.join(missing)}")
         for name, part in slots.items():
             whole = stored[name]
             if whole.shape != (self._size, *part.shape[1:]):

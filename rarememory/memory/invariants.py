@@ -3,7 +3,7 @@
 Whatever is loaded comes by here: a file, a checkpoint, a repository of the Hub.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import FLOATS
+from rarememory.memory.slots import state_of
 from rarememory.memory.usage import Usage
 
 UNIT = 0.01
@@ -44,7 +45,7 @@ def check_state(stored: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in stored.items():
         _check_type(name, tensor)
-    state = MemoryState(*(stored[name] for name in MemoryState._fields))
+    state = state_of(stored)
     slots = len(state.values)
     for name, dims in _DIMS.items():
         shape = list(stored[name].shape)
@@ -102,6 +103,37 @@ def check_fits(own: Mapping[str, Tensor], stored: Mapping[str, object]) -> None:
             raise ValueError(f"{name} must be {list(tensor.shape)}, not {list(part.shape)}")
         if part.is_meta and not tensor.is_meta:
             raise ValueError(f"{name} must have numbers, which tensors on meta have not")
+
+
+def check_like(
+    own: Mapping[str, Tensor], stored: Mapping[str, Tensor], per_slot: Container[str]
+) -> None:
+    """Refuse stored tensors of another kind than our own of the same name.
+
+    Args:
+        own: the tensors of a memory.
+        stored: those that are to take their place.
+        per_slot: names of those that may have more or fewer slots.
+
+    Raises:
+        ValueError: one has other numbers, has none, or has another shape.
+
+    Example:
+        >>> own = {"keys": torch.zeros(2, 3), "clock": torch.tensor(0)}
+        >>> check_like(own, {"keys": torch.zeros(4, 3)}, per_slot=["keys"])
+        >>> check_like(own, {"clock": torch.zeros(2).long()}, per_slot=["keys"])
+        Traceback (most recent call last):
+        ValueError: clock must be [], not [2]
+    """
+    for name, tensor in own.items():
+        if (part := stored.get(name)) is None:
+            continue
+        if part.is_complex() or part.is_floating_point() != tensor.is_floating_point():
+            raise ValueError(f"{name} must be like {tensor.dtype}, not {part.dtype}")
+        if part.is_meta and not tensor.is_meta:
+            raise ValueError(f"{name} must have numbers, which tensors on meta have not")
+        if name not in per_slot and part.shape != tensor.shape:
+            raise ValueError(f"{name} must be {list(tensor.shape)}, not {list(part.shape)}")
 
 
 _DIMS = {"keys": 2, "values": 1, "written": 1, "clock": 0, "seed": 0}

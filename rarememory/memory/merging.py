@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.memory.budgets import Layers, PerClass, layers_of
 from rarememory.memory.placing import seen_buffer
-from rarememory.memory.slots import by_age
+from rarememory.memory.resizing import by_age
+from rarememory.memory.slots import SlotBuffers, state_of
 from rarememory.memory.updates import Update
 
 
@@ -125,13 +126,34 @@ def align(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> None:
             mine.copy_(later)
 
 
-def state_of(buffers: Mapping[str, Tensor]) -> MemoryState:
-    """The state that a memory with these buffers has."""
-    return MemoryState(*(buffers[name] for name in MemoryState._fields))
+def take_over(
+    ours: SlotBuffers,
+    state: MemoryState,
+    theirs: Mapping[str, Tensor],
+    layers: Layers,
+    holders: Int64[Tensor, " slots"] | None,
+) -> tuple[Int64[Tensor, " slots"], Int64[Tensor, " changed"]]:
+    """Put into our slots, in place, what of theirs is kept.
 
+    Args:
+        ours: the buffers of our slots.
+        state: ours.
+        theirs: their buffers, aligned with ours.
+        layers: of our policy.
+        holders: of each of their slots the one that holds it, as `Memory.joined` says.
 
-def slot_of_each(found: Places, size: int) -> Int64[Tensor, " slots"]:
-    """Of each of their slots the one of ours that it went to; EMPTY where there is none."""
-    slots = found.taken.new_full((size,), EMPTY)
+    Returns:
+        Of each of their slots the one of ours that it went to, EMPTY where there is none; and those
+        of ours that may have changed.
+    """
+    found = places(state, state_of(theirs), layers)
+    gone = torch.zeros_like(state.values, dtype=torch.bool).index_fill_(0, found.gone, True)
+    ours.empty(gone)
+    for name, buffer in ours.tensors.items():
+        buffer[found.slots] = theirs[name][found.taken].to(buffer.dtype)
+    slots = found.taken.new_full((len(theirs["values"]),), EMPTY)
     slots[found.taken] = found.slots
-    return slots
+    if holders is None:
+        return slots, torch.cat([found.gone, found.slots])
+    everywhere = torch.arange(len(gone), device=gone.device)
+    return torch.cat([everywhere.masked_fill(gone, EMPTY), slots])[holders], everywhere

@@ -22,21 +22,20 @@ from rarememory.base.validation import (
 from rarememory.lookup import AutoLookup, Lookup, NativeLookup, TritonLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, on_gpu, updates, writing
-from rarememory.memory.budgets import Reservoir, layers_of
+from rarememory.memory.budgets import layers_of
+from rarememory.memory.checkpoints import fitted, stored_parts
 from rarememory.memory.drafts import Draft, Search
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
-from rarememory.memory.invariants import check_state
+from rarememory.memory.invariants import check_like, check_state
 from rarememory.memory.losses import margin_loss
 from rarememory.memory.merging import (
     align,
     check_alike,
     check_mergeable,
-    places,
     put_values,
-    slot_of_each,
-    state_of,
+    take_over,
 )
 from rarememory.memory.placing import SEEN, seen_buffer
 from rarememory.memory.queries import (
@@ -48,20 +47,12 @@ from rarememory.memory.queries import (
     rows_again,
     rows_of,
 )
+from rarememory.memory.resizing import check_room, kept_slots
 from rarememory.memory.searching import FilteredSearch
-from rarememory.memory.slots import (
-    copy_into,
-    empty,
-    gather,
-    kept_slots,
-    numbers_of,
-    resize_checkpoint,
-)
+from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage
 
-SLOT_BUFFERS: dict[str, int | float] = {"keys": 0, "values": EMPTY, "written": 0}
-"""The buffers of every memory with an entry for each slot, by what an empty slot holds."""
 _FILLED_BY_WRITES = SLOT_BUFFERS.keys() | SEEN.keys()
 
 
@@ -484,7 +475,7 @@ class Memory(nn.Module):
             if self._draft is not None:
                 self._draft.keep(slots)
             self._before_write()
-            empty(self._slot_buffers(), self._slot_fills, gone)
+            self._slot_buffers.empty(gone)
             self._after_write(slots)
             return len(slots)
 
@@ -493,7 +484,7 @@ class Memory(nn.Module):
         """Forget everything; the number of writes so far, and so the age noise to come, stays."""
         with self.lock.writing():
             self.require_writable("clear")
-            empty(self._slot_buffers(), self._slot_fills, torch.ones_like(self.values).bool())
+            self._slot_buffers.empty(torch.ones_like(self.values).bool())
             self._half_keys()
 
     # Merging
@@ -537,29 +528,21 @@ class Memory(nn.Module):
             theirs = {name: part.clone() for name, part in theirs.items()}
         with self.lock.writing():
             self.require_writable("merge")
-            buffers = self._slot_buffers()
-            check_alike(buffers, {name: theirs[name] for name in other._slot_fills})
+            ours = self._slot_buffers
+            check_alike(ours.tensors, {name: theirs[name] for name in other._slot_fills})
             check_mergeable(self.update, self.projection, theirs)
             if values is not None:
                 put_values(theirs, values)
                 self.check_stored(theirs)
-            everywhere = torch.arange(len(self.values), device=self.values.device)
             self._before_write()
             if self._draft is not None:
-                self._draft.keep(everywhere)
-            align({name: self.get_buffer(name) for name in [*buffers, *numbers_of(self)]}, theirs)
+                self._draft.keep(torch.arange(len(self.values), device=self.values.device))
+            align({**ours.tensors, **numbers_of(self)}, theirs)
             holders = self.joined(theirs)
-            found = places(self.state, state_of(theirs), layers_of(self.update))
-            gone = torch.zeros_like(self.values, dtype=torch.bool).index_fill_(0, found.gone, True)
-            empty(buffers, self._slot_fills, gone)
-            for name, buffer in buffers.items():
-                buffer[found.slots] = theirs[name][found.taken].to(buffer.dtype)
-            slots = slot_of_each(found, len(theirs["values"]))
-            if holders is None:
-                self._after_write(torch.cat([found.gone, found.slots]))
-                return slots
-            self._after_write(everywhere)
-            return torch.cat([everywhere.masked_fill(gone, EMPTY), slots])[holders]
+            layers = layers_of(self.update)
+            slots, changed = take_over(ours, self.state, theirs, layers, holders)
+            self._after_write(changed)
+            return slots
 
     def joined(self, theirs: dict[str, Shaped[Tensor, "..."]]) -> Int64[Tensor, " slots"] | None:
         """Join rows of a merge that stand for one thing, in place; for variants.
@@ -596,7 +579,7 @@ class Memory(nn.Module):
             >>> memory.sync()
         """
         with self.lock.writing():
-            buffers = [*self._slot_buffers().values(), *self.buffers()]
+            buffers = [*self._slot_buffers.tensors.values(), *self.buffers()]
             counted = [buffer for buffer in buffers if not buffer.is_inference()]
             torch.autograd.graph.increment_version(counted)
             self._half_keys()
@@ -650,13 +633,12 @@ class Memory(nn.Module):
 
     def empty_slots(self, count: int) -> dict[str, Shaped[Tensor, "..."]]:
         """What each per-slot buffer holds in so many empty slots."""
-        return {
-            name: torch.full((count, *buffer.shape[1:]), self._slot_fills[name]).to(buffer)
-            for name, buffer in self._slot_buffers().items()
-        }
+        return self._slot_buffers.of_empty(count)
 
-    def _slot_buffers(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self._slot_fills}
+    @property
+    def _slot_buffers(self) -> SlotBuffers:
+        tensors = {name: getattr(self, name) for name in self._slot_fills}
+        return SlotBuffers(tensors, self._slot_fills)
 
     def stats(self) -> dict[str, float]:
         """What is in memory in numbers: a flat dict for any logger.
@@ -712,9 +694,7 @@ class Memory(nn.Module):
         Other threads wait until the block ends.
         """
         with self.lock.writing():
-            everything = {
-                name: self.get_buffer(name) for name in [*self._slot_fills, *numbers_of(self)]
-            }
+            everything = {**self._slot_buffers.tensors, **numbers_of(self)}
             before = {name: buffer.clone() for name, buffer in everything.items()}
             fills = dict(self._slot_fills)
             try:
@@ -753,7 +733,8 @@ class Memory(nn.Module):
             (0, tensor([0]), tensor([7]))
         """
         with self.lock.writing():
-            draft = self._draft = Draft(self._slot_buffers(), search, changed, only_search)
+            buffers = self._slot_buffers.tensors
+            draft = self._draft = Draft(buffers, search, changed, only_search)
             clock = int(self.clock)
             try:
                 yield draft
@@ -804,15 +785,9 @@ class Memory(nn.Module):
             self.require_writable("resize")
             check_count("memory_size", memory_size)
             old_slots = self.kept_slots(self.state, memory_size)
-            protected = layers_of(self.update).protected
-            count = int(torch.isin(self.values, self.values.new_tensor(protected)).sum())
-            if count > memory_size:
-                raise ValueError(
-                    f"{count} slots are of protected classes: forget some, or take a memory_size "
-                    f"of at least {count}"
-                )
-            buffers = self._slot_buffers()
-            copy_into(buffers, gather(buffers, self._slot_fills, old_slots))
+            check_room(self.values, memory_size, layers_of(self.update).protected)
+            slots = self._slot_buffers
+            copy_into(slots.tensors, slots.moved(old_slots))
             self._half_keys()
             return old_slots
 
@@ -822,13 +797,7 @@ class Memory(nn.Module):
         Raises:
             ValueError: it is a sample of a whole stream, which has one size.
         """
-        layers = layers_of(self.update)
-        if layers.budget == Reservoir() and memory_size != len(state.values):
-            raise ValueError(
-                f"a sample in {len(state.values)} slots cannot become one in {memory_size}: which "
-                "rows it would hold is not known"
-            )
-        return kept_slots(state, memory_size, layers.protected)
+        return kept_slots(state, memory_size, layers_of(self.update))
 
     def check_stored(self, stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Refuse tensors, by their names in `state_dict`, that no such memory has; for variants.
@@ -840,15 +809,7 @@ class Memory(nn.Module):
             ValueError: what is wrong, and what it must be.
         """
         check_state(stored)
-        for name, own in self.state_dict().items():
-            if (part := stored.get(name)) is None:
-                continue
-            if part.is_complex() or part.is_floating_point() != own.is_floating_point():
-                raise ValueError(f"{name} must be like {own.dtype}, not {part.dtype}")
-            if part.is_meta and not own.is_meta:
-                raise ValueError(f"{name} must have numbers, which tensors on meta have not")
-            if name not in self._slot_fills and part.shape != own.shape:
-                raise ValueError(f"{name} must be {list(own.shape)}, not {list(part.shape)}")
+        check_like(self.state_dict(), stored, per_slot=self._slot_fills)
 
     def fit_checkpoint(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Resize, in a state_dict, the memory under `prefix` to as many slots as there are here.
@@ -859,10 +820,11 @@ class Memory(nn.Module):
         """
         self.require_writable("load")
         others = [*numbers_of(self), *(["projection.weight"] if self.projection else [])]
-        buffers, fills = self._slot_buffers(), self._slot_fills
-        resize_checkpoint(
-            state_dict, prefix, buffers, fills, others, self.check_stored, self.kept_slots
-        )
+        stored = stored_parts(state_dict, prefix, [*self._slot_fills, *others])
+        if stored:
+            self.check_stored(stored)
+            parts = fitted(stored, self._slot_buffers, self.kept_slots)
+            state_dict.update({prefix + name: part for name, part in parts.items()})
 
     def __getstate__(self) -> dict[str, Any]:
         with self.lock.reading():

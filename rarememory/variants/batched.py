@@ -17,9 +17,8 @@ from rarememory.lookup.pair import SCORES_AT_ONCE, pair_at_once
 from rarememory.lookup.torch import nearest_at_once
 from rarememory.memory import Memory, at_once, margin_loss, writing
 from rarememory.memory.invariants import check_fits, check_state
-from rarememory.memory.module import SLOT_BUFFERS
 from rarememory.memory.queries import Rows, recalled, recalled_rows, rows_of
-from rarememory.memory.slots import empty
+from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers
 from rarememory.memory.updates import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut
 
 _POLICIES = {AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut}
@@ -272,7 +271,7 @@ class BatchedMemory(nn.Module):
         with self.lock.writing():
             gone = which.view(count, -1) & (self.values != EMPTY)
             buffers = {name: self.get_buffer(name).flatten(0, 1) for name in SLOT_BUFFERS}
-            empty(buffers, SLOT_BUFFERS, gone.flatten())
+            SlotBuffers(buffers, SLOT_BUFFERS).empty(gone.flatten())
             return gone.sum(1)
 
     def _load_from_state_dict(
