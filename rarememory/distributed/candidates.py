@@ -1,5 +1,6 @@
 """What each shard finds for a query, and the best of it all."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
+from rarememory.distributed.layout import Layout
+from rarememory.distributed.ranks import Ranks
 from rarememory.lookup.exact import order, score
 
 
@@ -50,3 +53,40 @@ class Candidates(NamedTuple):
             places = order(some.scores, some.slots)[:, : some.slots.shape[1] // shards]
             best.append([part.gather(1, places) for part in some])
         return Candidates(*(torch.cat(parts, dim=1) for parts in zip(*best, strict=True)))
+
+
+def best_of_own(
+    ranks: Ranks,
+    work: Callable[[], Candidates],
+    counts: list[int],
+    layout: Layout,
+    pair: bool,
+) -> Candidates:
+    """The best of all shards for the rows of this process.
+
+    Args:
+        ranks: the processes, each of which has a shard.
+        work: finds what the rows of all processes have in this shard, one process after the other.
+        counts: rows of each process.
+        layout: of candidates.
+        pair: whether they begin with one.
+    """
+    received = [counts[ranks.own]] * ranks.size
+    words = ranks.exchange(lambda: layout.pack(*work()), counts, received, layout.words)
+    return Candidates(*layout.unpack(words)).of_all_shards(ranks.size, pair)
+
+
+def best_of_same(
+    ranks: Ranks, work: Callable[[], Candidates], count: int, layout: Layout
+) -> Candidates:
+    """The best of all shards for so many rows that all processes have."""
+    words = ranks.gather(lambda: layout.pack(*work()), count * layout.words)
+    found = Candidates(*layout.unpack(words.reshape(-1, layout.words)))
+    return found.of_all_shards(ranks.size, False)
+
+
+def layout_of_candidates(keys: Float[Tensor, "slots key_dim"], width: int) -> Layout:
+    """How so many candidates of a row travel."""
+    of_scores = torch.promote_types(keys.dtype, torch.float32)
+    shape = torch.Size([width])
+    return Layout(tuple((dtype, shape) for dtype in (torch.int64, of_scores, torch.int64)))

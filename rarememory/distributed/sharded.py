@@ -17,20 +17,24 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from rarememory.base.state import EMPTY, Recall, Write
 from rarememory.base.validation import check_count
-from rarememory.distributed.candidates import Candidates
-from rarememory.distributed.layout import Layout
+from rarememory.distributed.candidates import (
+    Candidates,
+    best_of_own,
+    best_of_same,
+    layout_of_candidates,
+)
 from rarememory.distributed.policies import check_per_slot
 from rarememory.distributed.ranks import Own, Ranks
 from rarememory.distributed.shards import Shard, layout_of_rows, packed, range_of, unpacked
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
-from rarememory.memory import Memory, writing
+from rarememory.memory import Memory
 from rarememory.memory.checkpoints import stored_parts
 from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.queries import Rows, recalled
-from rarememory.memory.slots import SlotBuffers, copy_into, numbers_of
+from rarememory.memory.slots import copy_into, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered
@@ -116,14 +120,9 @@ class ShardedMemory(Memory):
     def _best(self, words: Tensor, counts: list[int], looked: int, pair: bool) -> Candidates:
         """What the rows of this process, which are among those of all, find in all shards."""
         everyone, _ = unpacked(words, layout_of_rows(self.keys), pair)
-        layout, ranks = self._layout(looked + 2 * pair), self._ranks
-        words = ranks.exchange(
-            lambda: layout.pack(*self._candidates(everyone, looked, pair)),
-            counts,
-            [counts[ranks.own]] * ranks.size,
-            layout.words,
-        )
-        return Candidates(*layout.unpack(words)).of_all_shards(self._ranks.size, pair)
+        layout = layout_of_candidates(self.keys, looked + 2 * pair)
+        work = partial(self._candidates, everyone, looked, pair)
+        return best_of_own(self._ranks, work, counts, layout, pair)
 
     def _candidates(self, rows: Rows, looked: int, pair: bool) -> Candidates:
         """What rows find in this shard."""
@@ -135,11 +134,6 @@ class ShardedMemory(Memory):
         missing = looked + 2 * pair - slots.shape[1]
         slots = nn.functional.pad(slots, (0, missing), value=EMPTY)
         return Candidates.of(rows.queries, self.keys, self.values, slots, self.first)
-
-    def _layout(self, width: int) -> Layout:
-        of_scores = torch.promote_types(self.keys.dtype, torch.float32)
-        shape = torch.Size([width])
-        return Layout(tuple((dtype, shape) for dtype in (torch.int64, of_scores, torch.int64)))
 
     # Writing
 
@@ -181,30 +175,17 @@ class ShardedMemory(Memory):
     def _nearest(self, rows: Rows, k: int, only: Filter | None = None) -> Tensor:
         if self._ranks.size == 1:
             return super()._nearest(rows, k, only)
-        layout, count = self._layout(k), len(rows.queries)
-        words = self._ranks.gather(
-            lambda: layout.pack(*self._candidates(rows, k, False)), count * layout.words
-        )
-        found = Candidates(*layout.unpack(words.reshape(-1, layout.words)))
-        return found.of_all_shards(self._ranks.size, False).slots
+        layout, work = layout_of_candidates(self.keys, k), partial(self._candidates, rows, k, False)
+        return best_of_same(self._ranks, work, len(rows.queries), layout).slots
 
     def _write_once(self, rows: Rows, nearest: Tensor) -> tuple[Write, Tensor]:
         if self._ranks.size == 1 or len(nearest) == 0:
             return super()._write_once(rows, nearest)
-        assert rows.labels is not None
         shard = self._shard
         stake = stake_of(shard, self.update, nearest)
-        write, inserted = writing.write(
-            *(stake.state, self.update, rows.queries, rows.labels, stake.places(nearest)),
-            *(rows.mask, None, stake.usage, stake.span),
-        )
-        write = write._replace(slots=stake.slots(write.slots))
+        write, inserted = stake.write(self.update, rows, nearest)
         self._before_write()
-        changed = write.slots[write.slots != EMPTY]
-        here = shard.local(changed)
-        mine, places = here[here != EMPTY], stake.places(changed)[here != EMPTY]
-        for stored, new in zip(self.state[:3], stake.state[:3], strict=True):
-            stored[mine] = new[places]
+        mine = stake.put_into(shard, write.slots)
         filled = shard.local(write.slots)
         self._fill(filled, inserted & (filled != EMPTY))
         self._after_write(mine)
@@ -345,20 +326,11 @@ class ShardedMemory(Memory):
         with self.lock.writing():
             work = partial(self._to_resize, memory_size)
             self._tell(Verb.RESIZE, work, same=1)
-            shard, buffers = self._shard, self._slot_buffers.tensors
+            shard, slots = self._shard, self._slot_buffers
             old_slots = self.kept_slots(shard.whole().state, memory_size)
-            ranges = [
-                range_of(memory_size, self._ranks.size, rank) for rank in range(self._ranks.size)
-            ]
-            mine = ranges[self._ranks.own]
-            held = old_slots[mine.start : mine.stop]
-            parts = shard.fetched(
-                held.unsqueeze(1), [len(one) for one in ranges], [*buffers.values()]
-            )
-            new = dict(zip(buffers, parts, strict=True))
-            SlotBuffers(new, self._slot_fills).empty(held == EMPTY)
-            copy_into(buffers, new)
-            self._size, self.first = memory_size, mine.start
+            copy_into(slots.tensors, shard.resized(slots, old_slots))
+            self._size = memory_size
+            self.first = range_of(memory_size, self._ranks.size, self._ranks.own).start
             self._half_keys()
             return old_slots
 

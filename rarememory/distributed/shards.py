@@ -10,6 +10,7 @@ from rarememory.base.state import EMPTY, MemoryState
 from rarememory.distributed.layout import Layout
 from rarememory.distributed.ranks import Ranks
 from rarememory.memory.queries import Rows
+from rarememory.memory.slots import SlotBuffers
 from rarememory.memory.spans import Span
 from rarememory.memory.usage import Usage
 
@@ -68,6 +69,25 @@ class Shard(NamedTuple):
         found = words.new_zeros(len(asked), layout.words)
         found[in_order] = words
         return layout.unpack(found)
+
+    def resized(
+        self, slots: SlotBuffers, old_slots: Int64[Tensor, " memory_size"]
+    ) -> dict[str, Tensor]:
+        """What this process holds where the slots of the memory are to be these old ones.
+
+        Args:
+            slots: the parts of this process.
+            old_slots: of the whole memory; EMPTY for an empty one.
+        """
+        size, processes = len(old_slots), self.ranks.size
+        ranges = [range_of(size, processes, rank) for rank in range(processes)]
+        mine = ranges[self.ranks.own]
+        held = old_slots[mine.start : mine.stop]
+        counts, buffers = [len(one) for one in ranges], [*slots.tensors.values()]
+        parts = self.fetched(held.unsqueeze(1), counts, buffers)
+        new = dict(zip(slots.tensors, parts, strict=True))
+        SlotBuffers(new, slots.fills).empty(held == EMPTY)
+        return new
 
     def whole(self) -> "Shard":
         """As one shard of all slots, without keys, on every process."""

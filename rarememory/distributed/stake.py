@@ -3,16 +3,17 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.state import EMPTY, MemoryState, Write
 from rarememory.distributed.layout import Layout
 from rarememory.distributed.shards import Shard
+from rarememory.memory import writing
+from rarememory.memory.queries import Rows
 from rarememory.memory.spans import Span
 from rarememory.memory.updates import Update
 from rarememory.memory.usage import Usage
-from rarememory.memory.writing import eviction_order
 
 
 class Stake(NamedTuple):
@@ -41,6 +42,26 @@ class Stake(NamedTuple):
         """Which slots of the memory are in these places; EMPTY is EMPTY."""
         assert self.span.slots is not None
         return self.span.slots[places].where(places != EMPTY, EMPTY)
+
+    def write(
+        self, update: Update, rows: Rows, nearest: Int64[Tensor, " batch"]
+    ) -> tuple[Write, Bool[Tensor, " batch"]]:
+        """As `writing.write`, here; slots are those of the memory."""
+        assert rows.labels is not None
+        write, inserted = writing.write(
+            *(self.state, update, rows.queries, rows.labels, self.places(nearest)),
+            *(rows.mask, None, self.usage, self.span),
+        )
+        return write._replace(slots=self.slots(write.slots)), inserted
+
+    def put_into(self, shard: Shard, slots: Int64[Tensor, " n"]) -> Int64[Tensor, " mine"]:
+        """Let the shard hold what these slots of the memory hold here; return those it has."""
+        changed = slots[slots != EMPTY]
+        here = shard.local(changed)
+        mine, places = here[here != EMPTY], self.places(changed)[here != EMPTY]
+        for stored, new in zip(shard.state[:3], self.state[:3], strict=True):
+            stored[mine] = new[places]
+        return mine
 
 
 def stake_of(shard: Shard, update: Update, nearest: Int64[Tensor, " batch"]) -> Stake:
@@ -84,4 +105,4 @@ def stake_of(shard: Shard, update: Update, nearest: Int64[Tensor, " batch"]) -> 
 def _first_to_go(shard: Shard, update: Update, count: int) -> Tensor:
     if len(shard.state.values) == 0:
         return shard.state.values
-    return eviction_order(shard.state, update, count, usage=shard.usage, span=shard.span)
+    return writing.eviction_order(shard.state, update, count, usage=shard.usage, span=shard.span)
