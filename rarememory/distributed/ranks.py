@@ -30,7 +30,7 @@ class Ranks:
     """
 
     def __init__(self, device: torch.device, group: distributed.ProcessGroup | None = None) -> None:
-        started = distributed.is_available() and distributed.is_initialized()
+        started = is_started()
         self.device, self.group = device, group
         self._room = 0
         self.size = distributed.get_world_size(group) if started else 1
@@ -154,6 +154,22 @@ class Ranks:
         if failed:
             kind = ValueError if all(state == _INVALID for _, state in failed) else RuntimeError
             raise kind(f"process {failed[0][0]} could not do its part, and says why")
+
+
+def is_started() -> bool:
+    """Whether this process is one of a group."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def device_of_group() -> torch.device:
+    """Where the processes tell each other: NCCL moves what lies on the GPU only."""
+    on_gpu = is_started() and distributed.get_backend() == "nccl"
+    return device_of_kind("cuda" if on_gpu else "cpu")
+
+
+def device_of_kind(kind: str) -> torch.device:
+    """The device of this process, of those of this kind."""
+    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
 
 
 def _state_of(error: Exception) -> int:

@@ -28,7 +28,7 @@ from torch import Tensor, distributed, nn
 
 from rarememory.base.validation import FLOATS
 from rarememory.distributed.layout import Layout
-from rarememory.distributed.ranks import Ranks
+from rarememory.distributed.ranks import Ranks, device_of_group, is_started
 from rarememory.memory.queries import check_floats, rows_of
 
 
@@ -64,7 +64,7 @@ def gathered(
         >>> memory.write(*gathered(queries, labels, mask=labels != 7))
         Write(slots=tensor([0]), hits=tensor([False]), overwritten=tensor([-1]))
     """
-    ranks = Ranks(_device())
+    ranks = Ranks(device_of_group())
 
     def told() -> tuple[tuple[Tensor, Tensor], list[int]]:
         rows, right = _masked_rows(queries, labels, mask)
@@ -102,7 +102,7 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
         >>> len(memory)
         0
     """
-    if not _is_started():
+    if not is_started():
         return
     size, own = distributed.get_world_size(), distributed.get_rank()
     if not 0 <= source < size:
@@ -125,7 +125,7 @@ def broadcast_state(module: nn.Module, source: int = 0) -> None:
             module.load_state_dict(sent[0])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             failed = error
-    _, states = Ranks(_device()).tell(lambda: (None, [failed is not None]), 1)
+    _, states = Ranks(device_of_group()).tell(lambda: (None, [failed is not None]), 1)
     bad = [place for place, (state,) in enumerate(states) if state]
     if bad:
         raise RuntimeError(
@@ -168,16 +168,6 @@ _DEVICES = ("cpu", "cuda", "another device")
 def _kind(rows: Tensor) -> int:
     """The place of the rows' kind of device among `_DEVICES`."""
     return _DEVICES.index(rows.device.type) if rows.device.type in _DEVICES else len(_DEVICES) - 1
-
-
-def _device() -> torch.device:
-    """Where numbers are told: NCCL moves what lies on the GPU only."""
-    on_gpu = _is_started() and distributed.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
-def _is_started() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
 
 
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
