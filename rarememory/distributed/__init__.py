@@ -2,4 +2,4 @@
 
 from rarememory.distributed.replicated import broadcast_state as broadcast_state
 from rarememory.distributed.replicated import gathered as gathered
-from rarememory.distributed.sharded import shard as shard
+from rarememory.distributed.sharding import shard as shard

@@ -3,28 +3,27 @@
 `shard` makes one of a `Memory`, and says how it is used.
 """
 
-import re
-import zlib
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
-from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from rarememory.base.state import EMPTY, Recall, Write
 from rarememory.base.validation import check_count
+from rarememory.distributed.agreement import Agreement, Verb, fingerprint
 from rarememory.distributed.candidates import (
     Candidates,
     best_of_own,
     best_of_same,
     layout_of_candidates,
 )
-from rarememory.distributed.policies import check_per_slot
-from rarememory.distributed.ranks import Own, Ranks
+from rarememory.distributed.checkpoints import of_all_slots, parts_of
+from rarememory.distributed.ranks import Ranks
+from rarememory.distributed.refusals import refused
 from rarememory.distributed.shards import Shard, layout_of_rows, packed, range_of, unpacked
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
@@ -38,12 +37,6 @@ from rarememory.memory.slots import copy_into, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered
-
-
-class Verb(IntEnum):
-    """What processes do together: they tell each other, so that none does another thing."""
-
-    READ, WRITE, RECORD, FORGET, CLEAR, COUNT, LOAD, STATS, RESIZE = range(9)
 
 
 class ShardedMemory(Memory):
@@ -81,7 +74,7 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 return super().forward(queries, labels, k=k, mask=mask, **filters)  # type: ignore[arg-type]
             asked = partial(self._asked, queries, labels, k, mask, filters)
-            rows, every, counts, words = self._tell_rows(Verb.READ, asked, same=2)
+            rows, every, counts, words = self._agreement.tell_rows(Verb.READ, asked, same=2)
             looked, pair, _ = every[0]
             best = self._best(words, counts, looked, bool(pair))
             asks = [bool(wants) for *_, wants in every]
@@ -153,7 +146,7 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 return super().write(queries, labels, mask=mask)
             offered = partial(self._offered, queries, labels, mask)
-            shape, every, counts, words = self._tell_rows(Verb.WRITE, offered, same=1)
+            shape, every, counts, words = self._agreement.tell_rows(Verb.WRITE, offered, same=1)
             everyone, nearest = unpacked(words, layout_of_rows(self.keys), True)
             if not every[0][0]:
                 nearest = self._nearest(everyone, 1).squeeze(1)
@@ -198,7 +191,9 @@ class ShardedMemory(Memory):
             if self._ranks.size == 1:
                 super().record(recall)
                 return
-            slots, every = self._tell(Verb.RECORD, partial(self._answered, recall), same=0)
+            slots, every = self._agreement.tell(
+                Verb.RECORD, partial(self._answered, recall), same=0
+            )
             counts = [count for count, *_ in every]
             every_slot = self._ranks.gather_rows(slots.unsqueeze(1), counts).view(-1)
             assert self.usage is not None
@@ -229,7 +224,7 @@ class ShardedMemory(Memory):
         """
         with self.lock.writing():
             work = partial(self._to_forget, labels, slots, older_than)
-            gone, every = self._tell(Verb.FORGET, work, same=1)
+            gone, every = self._agreement.tell(Verb.FORGET, work, same=1)
             self._before_write()
             self._slot_buffers.empty(gone)
             self._after_write(gone.nonzero().squeeze(1))
@@ -249,12 +244,12 @@ class ShardedMemory(Memory):
         listed = [
             part.tolist() if isinstance(part, Tensor) else part for part in conditions.values()
         ]
-        return gone, [zlib.crc32(repr(listed).encode()), int(gone.sum())]
+        return gone, [fingerprint(repr(listed)), int(gone.sum())]
 
     def clear(self) -> None:
         """Forget everything, in all shards, as `Memory.clear`."""
         with self.lock.writing():
-            self._tell(Verb.CLEAR, self._to_clear, same=0)
+            self._agreement.tell(Verb.CLEAR, self._to_clear, same=0)
             super().clear()
 
     def _to_clear(self) -> tuple[None, list[int]]:
@@ -272,40 +267,14 @@ class ShardedMemory(Memory):
     def _shard(self) -> Shard:
         return Shard(self.state, self.usage, Span(self._size, self.first), self._ranks)
 
-    def _tell(
-        self, verb: Verb, work: Callable[[], tuple[Own, list[int]]], same: int
-    ) -> tuple[Own, list[list[int]]]:
-        """As `_tell_rows`, without rows."""
-        none = torch.empty(0, layout_of_rows(self.keys).words, dtype=torch.int64)
-        none = none.to(self.keys.device)
-        own, every, _, _ = self._tell_rows(verb, lambda: (*work(), none), same)
-        return own, every
-
-    def _tell_rows(
-        self, verb: Verb, work: Callable[[], tuple[Own, list[int], Tensor]], same: int
-    ) -> tuple[Own, list[list[int]], list[int], Tensor]:
-        """What this process finds, numbers of all, and how many rows each has; and the rows of all.
-
-        Raises:
-            ValueError: the first of the numbers differ, or what the processes do.
-        """
-
-        def told() -> tuple[Own, list[int], Tensor]:
-            own, numbers, rows = work()
-            # As many for every verb: processes that do different things understand each other.
-            return own, [verb, *numbers, *[0] * (_MOST_NUMBERS - len(numbers))], rows
-
-        words = layout_of_rows(self.keys).words
-        own, every, counts, rows = self._ranks.tell_rows(told, 1 + _MOST_NUMBERS, words)
-        if len({tuple(numbers[: 1 + same]) for numbers in every}) > 1:
-            did = ", ".join(f"{Verb(of).name.lower()} {told[:same]}" for of, *told in every)
-            raise ValueError(f"all processes must do the same, with the same numbers, not {did}")
-        return own, [numbers[1:] for numbers in every], counts, rows
+    @property
+    def _agreement(self) -> Agreement:
+        return Agreement(self._ranks, layout_of_rows(self.keys).words)
 
     def __len__(self) -> int:
         """Number of occupied slots, of all shards."""
         with self.lock.reading():
-            _, every = self._tell(
+            _, every = self._agreement.tell(
                 Verb.COUNT, lambda: (None, [int(self.state.occupied.sum())]), same=0
             )
             return sum(count for count, *_ in every)
@@ -313,7 +282,7 @@ class ShardedMemory(Memory):
     def stats(self) -> dict[str, float]:
         """What is in memory in numbers, as `Memory.stats`; values and ages of all travel."""
         with self.lock.reading():
-            self._tell(Verb.STATS, lambda: (None, []), same=0)
+            self._agreement.tell(Verb.STATS, lambda: (None, []), same=0)
             whole = self._shard.whole()
             return stats_of(whole.state, whole.usage)
 
@@ -325,7 +294,7 @@ class ShardedMemory(Memory):
         """
         with self.lock.writing():
             work = partial(self._to_resize, memory_size)
-            self._tell(Verb.RESIZE, work, same=1)
+            self._agreement.tell(Verb.RESIZE, work, same=1)
             shard, slots = self._shard, self._slot_buffers
             old_slots = self.kept_slots(shard.whole().state, memory_size)
             copy_into(slots.tensors, shard.resized(slots, old_slots))
@@ -386,20 +355,7 @@ class ShardedMemory(Memory):
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, part in self._slot_buffers.tensors.items():
-            destination[prefix + name] = self._of_all(part)
-
-    def _of_all(self, part: Tensor) -> Tensor:
-        """A tensor of all slots, of which this is the part of this process."""
-        if self._mesh is None:
-            return part
-        # It takes seconds to import, and only checkpoints need it.
-        from torch.distributed.tensor import DTensor
-        from torch.distributed.tensor import Shard as Split
-
-        whole = torch.empty((self._size, *part.shape[1:]), device="meta")
-        return DTensor.from_local(
-            part, self._mesh, [Split(0)], run_check=False, shape=whole.shape, stride=whole.stride()
-        )
+            destination[prefix + name] = of_all_slots(part, self._size, self._mesh)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -407,7 +363,7 @@ class ShardedMemory(Memory):
         error_msgs: list[str] = args[-1]
         with self.lock.writing():
             try:
-                parts, _ = self._tell(
+                parts, _ = self._agreement.tell(
                     Verb.LOAD, partial(self._parts_of, state_dict, prefix), same=0
                 )
             except (RuntimeError, ValueError) as error:
@@ -430,145 +386,17 @@ class ShardedMemory(Memory):
         self.require_writable("load")
         slots = self._slot_buffers.tensors
         stored = stored_parts(state_dict, prefix, [*slots, *numbers_of(self)])
-        if not stored:
-            return {}, []
-        for name, part in slots.items():
-            whole = stored[name]
-            if whole.shape != (self._size, *part.shape[1:]):
-                raise ValueError(
-                    f"the checkpoint's {name} are {list(whole.shape)}, and those of this sharded "
-                    f"memory {[self._size, *part.shape[1:]]}: make it as large as what is loaded"
-                )
-            if hasattr(whole, "to_local"):
-                stored[name] = whole.to_local()
-            else:
-                stored[name] = whole[self.first : self.first + len(part)]
-            if stored[name].shape != part.shape:
-                raise ValueError(
-                    f"the {name} are those of {len(stored[name])} slots, and this process has "
-                    f"{len(part)}: load them by torch.distributed.checkpoint"
-                )
-        self.check_stored(stored)
+        if stored:
+            stored |= parts_of(stored, slots, self._shard.span)
+            self.check_stored(stored)
         return stored, []
 
     # What a sharded memory does not do
 
-    def __getstate__(self) -> dict[str, Any]:
-        self._refuse("copied or pickled: save its state_dict by torch.distributed.checkpoint")
-
-    def merge(self, other: Memory, *, values: Tensor | None = None) -> NoReturn:
-        """Refused."""
-        self._refuse("merged: merge memories before they are sharded")
-
-    def draft(self, *_: Any) -> NoReturn:
-        """Refused."""
-        self._refuse("kept in a store")
-
-    def put_slots(self, *_: Any) -> NoReturn:
-        """Refused."""
-        self._refuse("kept in a store")
-
-    def put_state(self, *_: Any) -> NoReturn:
-        """Refused."""
-        self._refuse("kept in a store")
+    __getstate__ = refused("copied or pickled: save its state_dict by torch.distributed.checkpoint")
+    merge = refused("merged: merge memories before they are sharded")
+    draft = put_slots = put_state = refused("kept in a store")
 
     def register_slot_buffer(self, name: str, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
-        self._refuse(f"given {name} for each slot: register it before the memory is sharded")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise ValueError(f"a sharded memory cannot be {what}")
-
-
-_MOST_NUMBERS = 3
-"""That a process tells of what it does."""
-
-
-def shard(memory: Memory, mesh: DeviceMesh | None = None) -> ShardedMemory:
-    """Let each process of a mesh hold a range of the memory's slots, in place; return the memory.
-
-    Every process reads and writes its own rows, and the answers, the losses, the gradients and what
-    is remembered are to the bit those of one memory that is written the rows of all:
-
-        memory = shard(Memory(256, 10**8, device="meta"), mesh)    # each makes its own slots only
-        memory(embeddings, labels).loss.backward()                 # its own rows, all slots
-        memory.write(embeddings, labels)                           # the rows of all, as one set
-
-    All processes have to call the same methods, in one order, also `len(memory)`, `forget` and
-    `load_state_dict`; `state_dict` has the slots as a DTensor each, for
-    `torch.distributed.checkpoint`. If one fails, all raise. Each process has
-    ceil(slots / processes) slots, the last ones fewer or none. What travels with each query are the
-    k best of each shard and, where a gradient or a write needs them, the keys that were found.
-
-    Slots that are filled already have to be the same on all processes. DistributedDataParallel and
-    `fully_shard` may wrap the module in which the memory is: they leave its slots alone.
-
-    Args:
-        memory: a `Memory`, perhaps with `device="meta"`.
-        mesh: of one dimension; all processes if None, or one where there is no group.
-
-    Raises:
-        ValueError: the memory is of another class, its policy does not look at each slot by itself,
-            the mesh has several dimensions, or the memories of the processes differ.
-
-    Example:
-        >>> memory = shard(Memory(key_dim=2, memory_size=8, device="meta"))
-        >>> write = memory.write(torch.eye(2), torch.tensor([7, 9]))
-        >>> memory(torch.eye(2)).prediction
-        tensor([7, 9])
-    """
-    if type(memory) is not Memory:
-        raise ValueError(f"a {type(memory).__name__} cannot be sharded: give a Memory")
-    if memory.clock.is_meta:
-        raise ValueError('give Memory(..., device="meta"), which keeps its clock and its seed')
-    device = _device(memory, mesh)
-    if mesh is None and distributed.is_available() and distributed.is_initialized():
-        mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    if mesh is not None and mesh.ndim != 1:
-        raise ValueError(
-            f"a memory is sharded along one dimension, and this mesh has {mesh.ndim}: give a part "
-            'of it, such as mesh["shard"]'
-        )
-    ranks = Ranks(device, None if mesh is None else mesh.get_group())
-
-    def told() -> tuple[None, list[int]]:
-        return None, _fingerprint(memory)
-
-    _, every = ranks.tell(told, 3)
-    if len({tuple(numbers) for numbers in every}) > 1:
-        raise ValueError(
-            "the memories of all processes must be made alike, and slots, width and a fingerprint "
-            f"of the rest are {every}"
-        )
-    memory.__class__ = ShardedMemory
-    assert isinstance(memory, ShardedMemory)
-    memory.hold(mesh, device, ranks)
-    return memory
-
-
-def _device(memory: Memory, mesh: DeviceMesh | None) -> torch.device:
-    """Where the memory is or, if it is nowhere yet, where the mesh or its backend computes."""
-    if not memory.keys.is_meta:
-        return memory.keys.device
-    started = distributed.is_available() and distributed.is_initialized()
-    on_gpu = started and distributed.get_backend() == "nccl"
-    kind = mesh.device_type if mesh is not None else "cuda" if on_gpu else "cpu"
-    return torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-
-
-def _fingerprint(memory: Memory) -> list[int]:
-    """Numbers by which memories that must be alike are told apart.
-
-    Raises:
-        ValueError: it cannot be sharded.
-    """
-    check_per_slot(memory.update)
-    state = memory.state_dict()
-    if "vectors" in state:
-        raise ValueError("the memory of a VectorMemory cannot be sharded: give one of its own")
-    entries = [(name, part.dtype, part.shape) for name, part in state.items()]
-    numbers = [int(part) for part in state.values() if part.dim() == 0]
-    options = (memory.k, memory.margin, memory.temperature, memory.subtract_margin)
-    # A policy that has no repr of its own has its address there.
-    text = re.sub(" at 0x[0-9a-f]+", "", repr((entries, numbers, options, memory.update)))
-    return [*memory.keys.shape, zlib.crc32(text.encode())]
+        refused(f"given {name} for each slot: register it before the memory is sharded")()
