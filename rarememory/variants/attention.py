@@ -11,6 +11,7 @@ from torch.nn.functional import normalize, pad
 from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.state import EMPTY
 from rarememory.base.validation import check_finite, check_temperature
+from rarememory.lookup.pair import SCORES_AT_ONCE
 from rarememory.memory import Memory
 from rarememory.memory.queries import rows_of
 from rarememory.variants.hubness import HUBNESS_NEIGHBORS, class_hubness
@@ -19,8 +20,6 @@ TEMPERATURE = 0.4
 """Chosen by validation characters of Omniglot."""
 HUBNESS_CORRECTION = 0.15
 """Chosen by validation characters of Omniglot."""
-_CELLS = 2**24
-"""Scores at once, of so many queries and all slots: 64 MiB of them."""
 _SHORTEST = 0.01
 """The mean of a class that is shorter than this counts as this long; see `class_attention`."""
 
@@ -127,7 +126,7 @@ def _scores(
     for some, block in _blocks(keys, counts):
         # |p|^2 = w^T K K^T w needs no p, but K K^T of more keys than they are wide is the larger.
         products = block @ block.mT if block.shape[1] <= block.shape[2] else None
-        pieces = rows.split(max(1, _CELLS // block.shape[:2].numel()))
+        pieces = rows.split(max(1, SCORES_AT_ONCE // block.shape[:2].numel()))
         found = [_cosines(piece, block, products, temperature) for piece in pieces]
         scores = scores.index_copy(1, some, torch.cat(found))
     if hubness_correction:

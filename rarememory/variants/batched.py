@@ -19,9 +19,7 @@ from rarememory.memory import Memory, at_once, margin_loss, writing
 from rarememory.memory.invariants import check_fits, check_state
 from rarememory.memory.queries import Rows, recalled, recalled_rows, rows_of
 from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers
-from rarememory.memory.updates import AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut
 
-_POLICIES = {AverageOrReplace, AverageOrReplaceRandom, FirstInFirstOut}
 _OPTIONS = ("k", "margin", "temperature", "update", "subtract_margin", "validate")
 
 
@@ -315,7 +313,7 @@ def _check_alone(memory: Memory, number: int) -> None:
         "has a copy of its keys in half precision": memory.half_precision_copy is not None,
         "has buffers beside keys and values": len(memory.state_dict()) > len(MemoryState._fields),
         f"searches by {memory.lookup.name!r}": type(memory.lookup) not in allowed,
-        f"writes by {memory.update}": type(memory.update) not in _POLICIES,
+        f"writes by {memory.update}": type(memory.update) not in at_once.AVERAGES,
     }
     wrong = [reason for reason, holds in reasons.items() if holds]
     if wrong:

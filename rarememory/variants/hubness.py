@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.lookup.pair import SCORES_AT_ONCE
+
 HUBNESS_NEIGHBORS = 10
 """Keys of other classes that are averaged; Conneau et al. take 10 queries."""
-_CELLS = 2**24
-"""Cosines at once, of so many classes and all keys: 64 MiB of them."""
 
 
 def class_hubness(
@@ -42,7 +42,7 @@ def class_hubness(
     if k == 0:
         return means.new_zeros(len(means))
     found, classes = [], torch.arange(len(means), device=keys.device)
-    pieces = max(1, _CELLS // len(keys))
+    pieces = max(1, SCORES_AT_ONCE // len(keys))
     for some, numbers in zip(means.split(pieces), classes.split(pieces), strict=True):
         cosines = (some @ keys.T).masked_fill(numbers.unsqueeze(1) == places, -torch.inf)
         found.append(cosines.topk(k, dim=1).values.mean(dim=1))

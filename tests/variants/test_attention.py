@@ -34,7 +34,7 @@ def test_scores_are_what_loops_over_the_keys_of_each_class_say(
     # Room is left, and before what is there as well as behind it.
     memory = holding(torch.cat([keys[:1], keys]), [EMPTY, *values], memory_size=n_keys + 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_CELLS", cells)
+        patch.setattr(attention, "SCORES_AT_ONCE", cells)
         found = class_attention(
             memory, queries, temperature=temperature, hubness_correction=hubness_correction
         )

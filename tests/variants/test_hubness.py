@@ -27,7 +27,7 @@ def test_it_is_what_loops_over_all_keys_say(seed, n_keys, n_classes, neighbors, 
     means = torch.stack([keys[places == place].mean(0) for place in range(len(counts))])
     k = min(neighbors, n_keys - int(counts.max()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hubness, "_CELLS", cells)
+        patch.setattr(hubness, "SCORES_AT_ONCE", cells)
         found = class_hubness(normalize(means, dim=1), keys, places, k)
     expected = oracle.hubness(keys.tolist(), places.tolist(), neighbors)
     assert found.tolist() == pytest.approx(list(expected.values()), abs=1e-5)
