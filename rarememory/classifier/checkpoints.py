@@ -149,12 +149,6 @@ def slots_of_larger(
     return memory.kept_slots(state, size) if len(state.values) > size else None
 
 
-def keep_own(state_dict: dict[str, Any], prefix: str, own: Mapping[str, Tensor]) -> None:
-    """Put our own tensors in place of those of a state_dict, so that loading it changes nothing."""
-    for name in own.keys() & {name.removeprefix(prefix) for name in state_dict}:
-        state_dict[prefix + name] = own[name]
-
-
 _LEAST_STATE = 1 << 16
 
 

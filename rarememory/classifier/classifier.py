@@ -24,7 +24,6 @@ from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.checkpoints import (
     bytes_of,
     copy_own_state,
-    keep_own,
     make_ready,
     own_tensors,
     slots_of_larger,
@@ -58,6 +57,7 @@ from rarememory.classifier.wrappers import rename_wrapped
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of, protecting
+from rarememory.memory.checkpoints import keep_own
 from rarememory.memory.losses import vote_loss
 from rarememory.memory.selections import Selection
 from rarememory.memory.updates import Update

@@ -51,3 +51,9 @@ def fitted(
     if len(stored["values"]) == memory_size:
         return theirs
     return SlotBuffers(theirs, own.fills).moved(kept(state_of(stored), memory_size))
+
+
+def keep_own(state_dict: dict[str, Any], prefix: str, own: Mapping[str, Tensor]) -> None:
+    """Put our own tensors in place of those of a state_dict, so that loading it changes nothing."""
+    for name in own.keys() & {name.removeprefix(prefix) for name in state_dict}:
+        state_dict[prefix + name] = own[name]

@@ -23,7 +23,7 @@ from rarememory.lookup import AutoLookup, Lookup, NativeLookup, TritonLookup, ch
 from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, on_gpu, updates, writing
 from rarememory.memory.budgets import layers_of
-from rarememory.memory.checkpoints import fitted, stored_parts
+from rarememory.memory.checkpoints import fitted, keep_own, stored_parts
 from rarememory.memory.drafts import Draft, Search
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
@@ -851,9 +851,7 @@ class Memory(nn.Module):
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
                 # Torch goes on to the projection: a memory is loaded whole or not at all.
-                for name, own in self.named_parameters():
-                    if prefix + name in state_dict:
-                        state_dict[prefix + name] = own
+                keep_own(state_dict, prefix, dict(self.named_parameters()))
                 return
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
             self._half_keys()
