@@ -49,7 +49,7 @@ from rarememory.memory.queries import (
 )
 from rarememory.memory.resizing import check_room, kept_slots
 from rarememory.memory.searching import FilteredSearch
-from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of
+from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of, put_back
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage
 
@@ -694,18 +694,16 @@ class Memory(nn.Module):
         Other threads wait until the block ends.
         """
         with self.lock.writing():
-            everything = {**self._slot_buffers.tensors, **numbers_of(self)}
-            before = {name: buffer.clone() for name, buffer in everything.items()}
-            fills = dict(self._slot_fills)
+            before, fills = self._slot_buffers.tensors, dict(self._slot_fills)
             try:
-                yield
+                with put_back({**before, **numbers_of(self)}):
+                    yield
             finally:
                 for name in self._slot_fills.keys() - fills.keys():
                     self.remove_slot_buffer(name)
                 for name in fills.keys() - self._slot_fills.keys():
-                    self.register_buffer(name, everything[name])
+                    self.register_buffer(name, before[name])
                 self._slot_fills = fills
-                copy_into(everything, before)
                 self._half_keys()
 
     @contextmanager

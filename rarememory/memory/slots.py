@@ -1,6 +1,7 @@
-"""Per-slot buffers by name: emptied, moved to other slots, copied in place."""
+"""Per-slot buffers by name: emptied, moved to other slots, copied in place, put back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -71,6 +72,16 @@ def copy_into(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
             # Not `resize_`: it fails once NumPy, and through it Faiss, has looked at the keys.
             buffer.data = torch.empty_like(wanted, dtype=buffer.dtype, device=buffer.device)
         buffer.copy_(wanted)
+
+
+@contextmanager
+def put_back(buffers: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the buffers hold at the end of the block what they hold now, to the bit."""
+    before = {name: buffer.clone() for name, buffer in buffers.items()}
+    try:
+        yield
+    finally:
+        copy_into(buffers, before)
 
 
 def _along(rows: Tensor, like: Tensor) -> Tensor:
