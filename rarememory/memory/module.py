@@ -249,7 +249,12 @@ class Memory(nn.Module):
         if self.projection is not None:
             return None
         if _may_be_on_gpu(self):
-            return None if among is not None else _read_on_gpu(self, queries, labels, k)
+            if among is not None:
+                return None
+            margins = (self.margin, self.margin if self.subtract_margin else 0.0)
+            how = on_gpu.How(self.temperature, *margins, self._half_keys, self.validate)
+            k = self.k if k is None and labels is None else k
+            return on_gpu.read_at_once(queries, labels, self.keys, self.values, self.lookup, k, how)
         if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
@@ -868,17 +873,3 @@ def _may_be_on_gpu(memory: Memory) -> bool:
     # Looked at in every call, so without `isinstance` and the look-up of a buffer by its name.
     keys = memory._buffers["keys"]
     return type(memory.lookup) is TritonLookup or (keys is not None and keys.is_cuda)
-
-
-def _read_on_gpu(
-    memory: Memory, queries: Tensor, labels: Tensor | None, k: int | None
-) -> Recall | None:
-    search = on_gpu.search_on_gpu(memory.lookup, memory.keys)
-    if search is None or (labels is not None and k is not None):
-        return None
-    stored = (memory.keys, memory.values)
-    how = on_gpu.How(memory.temperature, memory._half_keys, memory.validate)
-    if labels is None:
-        return on_gpu.read(search, queries, *stored, memory.k if k is None else k, how)
-    margins = (memory.margin, memory.margin if memory.subtract_margin else 0.0)
-    return on_gpu.read_pair(search, queries, labels, *stored, *margins, how)

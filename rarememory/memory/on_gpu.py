@@ -37,11 +37,15 @@ class How(NamedTuple):
 
     Attributes:
         temperature: of the recall.
+        margin: of the loss.
+        offset: taken from the loss.
         half_keys: makes the copy of the keys in float16, if there is one.
         validate: whether rows that are not good are refused, for which the host waits.
     """
 
     temperature: float
+    margin: float
+    offset: float
     half_keys: Callable[[], Tensor | None]
     validate: bool
 
@@ -73,12 +77,30 @@ def search_on_gpu(lookup: Lookup, keys: Tensor) -> TritonLookup | None:
     return found if fits else None
 
 
+def read_at_once(
+    queries: Tensor,
+    labels: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    lookup: Lookup,
+    k: int | None,
+    how: How,
+) -> Recall | None:
+    """What plain queries recall: with labels their pair, without them the k nearest slots."""
+    search = search_on_gpu(lookup, keys)
+    if search is None:
+        return None
+    if labels is None:
+        return read(search, queries, keys, values, k, how)
+    return None if k is not None else read_pair(search, queries, labels, keys, values, how)
+
+
 def read(
     search: TritonLookup,
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    k: int,
+    k: int | None,
     how: How,
 ) -> Recall | None:
     """What plain queries without gradient recall of all slots."""
@@ -102,8 +124,6 @@ def read_pair(
     labels: Tensor,
     keys: Tensor,
     values: Tensor,
-    margin: float,
-    offset: float,
     how: How,
 ) -> Recall | None:
     """What plain queries recall with labels, with the loss less an offset, and its gradient."""
@@ -114,11 +134,11 @@ def read_pair(
     rows = unit_rows(flat.detach(), of_rows)
     if how.validate and not rows.good.all():
         return None
-    pair = _pair(search, rows, of_rows, keys, values, margin, how.half_keys())
+    pair = _pair(search, rows, of_rows, keys, values, how.margin, how.half_keys())
     if queries.requires_grad and torch.is_grad_enabled():
         scores, units, loss = PairWithGradient.apply(flat, pair)
         pair = pair._replace(scores=scores, units=units, loss=loss)
-    loss = pair.loss - offset if offset else pair.loss
+    loss = pair.loss - how.offset if how.offset else pair.loss
     parts = (pair.slots, pair.scores, pair.values)
     return recalled(Rows(pair.units, None, None, queries.shape[:-1]), parts, how.temperature, loss)
 
