@@ -287,7 +287,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_once": [operator("!=", "==")],
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
-        "Memory.record": [drop("require_writable"), drop_raise(), drop("record")],
+        "Memory.record": [drop("require_writable"), drop("record")],
         "Memory.merge": [
             drop_raise(),
             *map(drop, ("require_writable", "check_stored", "keep", "align")),
@@ -339,6 +339,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/usage.py": {
         "Usage.record": [drop("add_"), drop("count_answers")],
         "Usage.count_answers": [drop("index_add_"), drop("scatter_reduce_")],
+        "counted": [drop_raise()],
         "answered": [drop_raise()],
         "Usage.idle": [operator("-", "+")],
     },

@@ -36,7 +36,7 @@ from rarememory.memory.queries import Rows, recalled
 from rarememory.memory.slots import copy_into, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
-from rarememory.memory.usage import answered
+from rarememory.memory.usage import answered, counted
 
 
 class ShardedMemory(Memory):
@@ -196,15 +196,13 @@ class ShardedMemory(Memory):
             )
             counts = [count for count, *_ in every]
             every_slot = self._ranks.gather_rows(slots.unsqueeze(1), counts).view(-1)
-            assert self.usage is not None
-            self.usage.reads.add_(1)
-            here = self._shard.local(every_slot)
-            self.usage.count_answers(here[here != EMPTY])
+            here, usage = self._shard.local(every_slot), counted(self.usage)
+            usage.reads.add_(1)
+            usage.count_answers(here[here != EMPTY])
 
     def _answered(self, recall: Recall) -> tuple[Tensor, list[int]]:
         self.require_writable("record")
-        if self.usage is None:
-            raise ValueError("this memory does not count usage: Memory(..., count_usage=True)")
+        counted(self.usage)
         slots = answered(recall, self._size)
         return slots, [len(slots)]
 
@@ -310,12 +308,7 @@ class ShardedMemory(Memory):
 
     def extra_repr(self) -> str:
         end = self.first + len(self.keys)
-        whole = (
-            super()
-            .extra_repr()
-            .replace(f"memory_size={len(self.keys)}", f"memory_size={self._size}")
-        )
-        return f"{whole}, slots {self.first} to {end - 1} here"
+        return f"{super().extra_repr()}, slots {self.first} to {end - 1} here"
 
     def hold(self, mesh: DeviceMesh | None, device: torch.device, ranks: Ranks) -> None:
         """Keep of the whole memory the slots of this process; for `shard`."""

@@ -51,7 +51,7 @@ from rarememory.memory.resizing import check_room, kept_slots
 from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of, put_back
 from rarememory.memory.stats import stats_of
-from rarememory.memory.usage import Usage
+from rarememory.memory.usage import Usage, counted
 
 _FILLED_BY_WRITES = SLOT_BUFFERS.keys() | SEEN.keys()
 
@@ -309,9 +309,7 @@ class Memory(nn.Module):
         """
         with self.lock.writing():
             self.require_writable("record")
-            if self.usage is None:
-                raise ValueError("this memory does not count usage: Memory(..., count_usage=True)")
-            self.usage.record(recall)
+            counted(self.usage).record(recall)
 
     # Writing
 
@@ -860,7 +858,7 @@ class Memory(nn.Module):
             self._half_keys()
 
     def extra_repr(self) -> str:
-        shape = f"key_dim={self.keys.shape[1]}, memory_size={len(self.keys)}"
+        shape = f"key_dim={self.keys.shape[1]}, memory_size={self.memory_size}"
         numbers = f"k={self.k}, margin={self.margin}, temperature={self.temperature}"
         return f"{shape}, {numbers}, update={self.update}, lookup={self.lookup.name!r}"
 

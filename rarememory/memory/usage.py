@@ -57,6 +57,17 @@ class Usage(NamedTuple):
         self.used[slots] = self.reads
 
 
+def counted(usage: Usage | None) -> Usage:
+    """The usage of a memory that counts it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if usage is None:
+        raise ValueError("this memory does not count usage: Memory(..., count_usage=True)")
+    return usage
+
+
 def answered(recall: Recall, memory_size: int) -> Int64[Tensor, " listed"]:
     """The slot nearest to each query.
 
