@@ -21,7 +21,7 @@ from rarememory.base.validation import (
 )
 from rarememory.lookup import AutoLookup, Lookup, NativeLookup, TritonLookup, choose_lookup
 from rarememory.lookup.exact import in_order, ranked, score
-from rarememory.memory import at_once, on_gpu, updates, writing
+from rarememory.memory import at_once, reading_on_gpu, updates, writing, writing_on_gpu
 from rarememory.memory.budgets import layers_of
 from rarememory.memory.checkpoints import fitted, keep_own, stored_parts
 from rarememory.memory.drafts import Draft, Search
@@ -47,6 +47,7 @@ from rarememory.memory.queries import (
     rows_again,
     rows_of,
 )
+from rarememory.memory.reading_on_gpu import search_on_gpu
 from rarememory.memory.resizing import check_room, kept_slots
 from rarememory.memory.searching import FilteredSearch
 from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of, put_back
@@ -252,9 +253,10 @@ class Memory(nn.Module):
             if among is not None:
                 return None
             margins = (self.margin, self.margin if self.subtract_margin else 0.0)
-            how = on_gpu.How(self.temperature, *margins, self._half_keys, self.validate)
+            how = reading_on_gpu.How(self.temperature, *margins, self._half_keys, self.validate)
             k = self.k if k is None and labels is None else k
-            return on_gpu.read_at_once(queries, labels, self.keys, self.values, self.lookup, k, how)
+            searched = (self.keys, self.values, self.lookup)
+            return reading_on_gpu.read_at_once(queries, labels, *searched, k, how)
         if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
         searched = (self.keys, self.values, self.lookup)
@@ -414,17 +416,17 @@ class Memory(nn.Module):
         self.require_writable("write")
         if self._draft is not None:
             return None
-        in_kernels = _may_be_on_gpu(self) and on_gpu.search_on_gpu(self.lookup, self.keys)
+        in_kernels = _may_be_on_gpu(self) and search_on_gpu(self.lookup, self.keys)
         if in_kernels:
             # Asked first, for a search that is not used would have been made for nothing.
             given = (self.update, queries, labels, self.validate)
-            if not on_gpu.can_write(self.state, *given):
+            if not writing_on_gpu.can_write(self.state, *given):
                 return None
         recall = queries if isinstance(queries, Recall) else self._read_at_once(queries, None, 1)
         if recall is None or recall.filtered:
             return None
         self._before_write()
-        write = on_gpu.write if in_kernels else at_once.write_at_once
+        write = writing_on_gpu.write if in_kernels else at_once.write_at_once
         done = write(self.state, self.update, recall, labels)
         if done is None:
             return None

@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 from rarememory import Memory
 from rarememory.lookup import triton as triton_file
 from rarememory.lookup.triton_plan import Chip
-from rarememory.memory import on_gpu
+from rarememory.memory import reading_on_gpu, writing_on_gpu
 
 SLOTS = 2**20
 CHIPS = {90: Chip(processors=132, generation=9), 80: Chip(processors=108, generation=8)}
@@ -67,7 +67,7 @@ def launches(capability: int) -> dict[str, tuple]:
         seen.setdefault(key, (kernel, arguments, options))
 
     triton_file.launch, triton_file._chip = note, lambda device: CHIPS[capability]
-    on_gpu.launch = note
+    reading_on_gpu.launch = writing_on_gpu.launch = note
     lookup = triton_file.TritonLookup(interpret=True)
     with torch.device("meta"):
         for key_dim, batch, k, copied in searches(capability):

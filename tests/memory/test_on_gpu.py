@@ -18,7 +18,7 @@ from rarememory import (
     Memory,
 )
 from rarememory.lookup import TritonLookup
-from rarememory.memory import on_gpu
+from rarememory.memory import reading_on_gpu, writing_on_gpu
 from tests.memories import steps
 
 pytest.importorskip("triton")
@@ -73,8 +73,12 @@ def in_kernels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return noted
 
-    for name in ("read", "read_pair", "write"):
-        monkeypatch.setattr(on_gpu, name, noting(name, getattr(on_gpu, name)))
+    for file, name in (
+        (reading_on_gpu, "read"),
+        (reading_on_gpu, "read_pair"),
+        (writing_on_gpu, "write"),
+    ):
+        monkeypatch.setattr(file, name, noting(name, getattr(file, name)))
     return done
 
 
@@ -124,7 +128,7 @@ def test_any_memory_writes_the_same(memory_size, rows, classes, empty):
 def test_slots_are_given_up_in_order_when_bins_hold_several(monkeypatch, noise):
     """Also those that the oldest of all share a bin with."""
     for name, size in (("_BINS", 16), ("_OTHERS", 2)):
-        monkeypatch.setattr(on_gpu, name, size)
+        monkeypatch.setattr(writing_on_gpu, name, size)
     mine, theirs = twins(61, update=AverageOrReplace(age_noise=noise))
     ages = torch.randint(0, 5, (61,))
     ages[::16] = 50
@@ -147,7 +151,7 @@ def test_slots_are_given_up_in_order_when_bins_hold_several(monkeypatch, noise):
 def test_of_slots_of_one_age_the_lowest_are_given_up(monkeypatch):
     """Though every bin has some in each part that is looked at together."""
     for name, size in (("_BINS", 16), ("_OTHERS", 2)):
-        monkeypatch.setattr(on_gpu, name, size)
+        monkeypatch.setattr(writing_on_gpu, name, size)
     mine, theirs = twins(61, update=FirstInFirstOut())
     for memory in (mine, theirs):
         memory.values.fill_(3)
