@@ -372,6 +372,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/resizing.py": {
         "kept_slots": [operator("<", "!="), unwrap("where")],
         "by_age": [without("stable"), without("stable", 1)],
+        "check_room": [drop_raise()],
     },
     "memory/checkpoints.py": {
         "stored_parts": [drop_raise()],

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rarememory import EMPTY, FirstInFirstOut, LeastUsed, MeanMemory, Memory, VectorMemory
+from rarememory import (
+    EMPTY,
+    FirstInFirstOut,
+    LeastUsed,
+    MeanMemory,
+    Memory,
+    VectorMemory,
+)
+from rarememory.memory import PerClass
 from tests.memories import LOOKUPS, bits
 from tests.oracle import PaperMemory
 
@@ -158,3 +166,24 @@ def test_memories_that_do_not_fit_are_refused_and_nothing_is_changed():
         projected.merge(alike)
     alike.load_state_dict(projected.state_dict())
     assert projected.merge(alike).tolist() == [EMPTY] * 4
+
+
+def test_a_slot_that_is_given_up_for_nothing_is_empty():
+    one, other = Memory(2, 4, update=FirstInFirstOut()), Memory(2, 4)
+    one.write(torch.eye(2)[[0, 0, 0]], torch.tensor([7, 7, 7]))
+    other.write(torch.eye(2)[1], torch.tensor(9))
+    one.update = PerClass(1)
+    slots = one.merge(other)
+    assert sorted(one.values.tolist()) == [EMPTY, EMPTY, 7, 9]
+    assert one.values[slots[0]] == 9
+    assert torch.equal(one.keys.any(1), one.values != EMPTY)
+
+
+def test_a_row_that_is_part_of_one_given_up_is_nowhere():
+    one, other = MeanMemory(2, 2), MeanMemory(2, 3)
+    for label in (7, 8, 8):
+        one.write(torch.eye(2)[0], torch.tensor(label))
+    one.forget(labels=8)
+    for label in (7, 9, 10):
+        other.write(torch.eye(2)[1], torch.tensor(label))
+    assert one.merge(other).tolist() == [EMPTY, 0, 1] and one.values.tolist() == [9, 10]
