@@ -91,7 +91,8 @@ def read_pair_at_once(
         search = native_search(lookup, flat, keys, 2)
         if search is None or not 0 < len(flat) <= MOST_ROWS:
             return None
-        pair = search.read_pair(flat, labels, keys, values, margin)
+        of_rows = labels if labels.dim() == 1 else labels.reshape(-1)
+        pair = search.read_pair(flat, of_rows, keys, values, margin)
     if pair is None:
         return None
     if queries.requires_grad and torch.is_grad_enabled():

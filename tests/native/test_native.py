@@ -1,6 +1,7 @@
 """Loading the library in C++, and its answers at sizes where threads and blocks matter."""
 
 import functools
+import math
 import os
 import subprocess
 import sys
@@ -277,6 +278,19 @@ def test_a_training_step_is_one_call_to_read_and_one_to_write(monkeypatch):
     assert all(a < b._version for a, b in zip(versions, memory.state[:4], strict=True))
     memory.write(units(2, 8), torch.tensor([1, 2]))
     assert calls[2:] == ["read", "write_at_once"]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3), (2, 1, 3)])
+def test_queries_of_any_shape_are_read_with_labels_of_that_shape(shape):
+    memory = Memory(8, 64)
+    memory.write(units(9, 8), torch.arange(9))
+    labels = torch.arange(6)[: math.prod(shape)]
+    queries = units(len(labels), 8)
+    flat = memory(queries, labels)
+    recall = memory(queries.view(*shape, 8), labels.view(shape))
+    assert torch.equal(recall.loss, flat.loss)
+    for one, other in zip(recall[:4], flat[:4], strict=True):
+        assert one.shape[:-1] == shape and torch.equal(one.reshape(other.shape), other)
 
 
 def test_a_gradient_read_in_one_call_has_a_gradient(monkeypatch):
