@@ -236,6 +236,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Draft._new": [operator(">=", ">")],
         "Draft._adjusted": [condition(False), condition(False, 3), returns("slots", 3)],
         "Draft._best": [operator("|", "&"), condition(False, 1)],
+        "Draft.oldest": [condition(False), condition(True, 1)],
+        "Draft._followed": [condition(False), condition(False, 1)],
     },
     "store/log.py": {
         "transaction": [drop("_roll_back")],

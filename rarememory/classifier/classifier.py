@@ -42,7 +42,7 @@ from rarememory.classifier.labels import (
     python_label,
     python_ref,
 )
-from rarememory.classifier.learning import LabelledFeatures, write_examples
+from rarememory.classifier.learning import LabelledFeatures, are_lost, write_examples
 from rarememory.classifier.locked_module import Changed, LockedModule
 from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.merging import check_empty, take_over
@@ -339,10 +339,7 @@ class MemoryClassifier(LockedModule):
         def write(batch: LabelledFeatures) -> Learnt:
             learnt = write_examples(self.memory, self._book, batch, average, select)
             self._example_dims = batch.example_dims
-            # Most often other slots have the labels that were overwritten in some.
-            lost = learnt.lost and not {*self._book.ids(learnt.lost)} <= {
-                *self._class_ids().tolist()
-            }
+            lost = are_lost(self._book.ids(learnt.lost), self.memory.values, self._class_ids)
             if lost or EMPTY in learnt.slots.tolist():
                 self._book = self._remembered_book()
             return learnt

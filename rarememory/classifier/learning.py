@@ -1,6 +1,6 @@
 """Writing examples: the memory and the label book change together, or neither does."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,9 @@ from rarememory.memory.selections import Selection
 
 _USUAL = (1e-10, 1e10)
 """Rows with a length between these are finite and not zero."""
+
+_SOME, _SPARSE = 1024, 64
+"""Of more slots than the product, so many are looked at before all of them."""
 
 _FEW = 16
 """So many lengths are looked at as fast as the least and the greatest are found."""
@@ -115,6 +118,22 @@ def write_examples(
     if places is not None:
         learnt = learnt._replace(slots=learnt.slots[places], hits=learnt.hits[places])
     return learnt
+
+
+def are_lost(
+    numbers: list[int], values: Tensor, find_ids: Callable[[], Int64[Tensor, " classes"]]
+) -> bool:
+    """Whether no slot has one of the labels that were overwritten in some; most often all are used.
+
+    Args:
+        numbers: of these labels.
+        values: of the memory.
+        find_ids: gives the integers of all labels that are used, by a look at all slots.
+    """
+    step = len(values) // _SOME + 1
+    if not numbers or (step > _SPARSE and {*numbers} <= {*values[::step].tolist()}):
+        return False
+    return not {*numbers} <= {*find_ids().tolist()}
 
 
 def _write_selected(

@@ -14,6 +14,8 @@ from rarememory.memory.queries import Rows, full_precision
 _MOST = 256
 """Of more changed slots than this a new search is as good as a look at each."""
 
+_MANY = 2**16
+"""Of so many slots the order in which they are given up takes longer than to follow it."""
 
 _WORTH_A_PRODUCT = 64
 """Candidates that are worth a matrix product before their exact scores."""
@@ -26,11 +28,13 @@ class Search(NamedTuple):
         given: queries as they came.
         queries: the same, of unit length.
         slots: the slot that was nearest to each.
+        oldest: the slots to give up first, in their order; None where that is not followed.
     """
 
     given: object
     queries: Tensor
     slots: Tensor
+    oldest: Tensor | None = None
 
 
 class Searched(Exception):
@@ -45,6 +49,8 @@ class Draft:
         search: of an earlier draft of the same write, whose search was not in vain.
         changed: the slots that have changed since then.
         only_search: end the block by `Searched` once it has searched, before anything changes.
+        find_oldest: finds so many slots to give up first, if these are empty ones, and then the
+            oldest.
 
     Attributes:
         slots: that were changed, or may have been; each once.
@@ -58,9 +64,11 @@ class Draft:
         search: Search | None = None,
         changed: Tensor | None = None,
         only_search: bool = False,
+        find_oldest: Callable[[int], Tensor] | None = None,
     ) -> None:
         self._buffers, self._earlier, self._changed = buffers, search, changed
         self._only_search = only_search
+        self._find_oldest = find_oldest if len(buffers["values"]) >= _MANY else None
         self.search: Search | None = None
         self.slots: Int64[Tensor, " slots"] = buffers["values"][:0]
         self.before: dict[str, Shaped[Tensor, "..."]] = {}
@@ -133,15 +141,51 @@ class Draft:
             given = given if rows.mask is None else None
             self.search = Search(given, rows.queries, slots)
         if self._only_search:
+            self.oldest(state, len(slots), slots[:0])
             raise Searched
         return slots
+
+    def oldest(
+        self, state: MemoryState, count: int, keep: Int64[Tensor, " kept"]
+    ) -> Int64[Tensor, " count"] | None:
+        """The slots to give up first, none of `keep`: by the earlier order and what has changed.
+
+        None where only a look at all slots tells.
+        """
+        wanted = count + len(keep)
+        first = self.search is not None and self.search.oldest is None and len(self.slots) == 0
+        if self._find_oldest is None or not first or wanted + _MOST > len(state.values):
+            return None
+        order = self._followed(state, wanted)
+        if order is None:
+            # Some more, for those that change until it is asked for again.
+            order = self._find_oldest(wanted + _MOST)
+        assert self.search is not None
+        self.search = self.search._replace(oldest=order)
+        return order[~torch.isin(order, keep)][:count]
+
+    def _followed(self, state: MemoryState, wanted: int) -> Tensor | None:
+        """The earlier order after the changes; None where it does not reach far enough."""
+        earlier, changed = self._earlier, self._changed
+        if earlier is None or earlier.oldest is None or changed is None:
+            return None
+        rest = earlier.oldest[~torch.isin(earlier.oldest, changed)]
+        if len(rest) < wanted:
+            return None
+        slots = torch.cat([rest, changed]).sort().values
+        # Empty slots come first; of equal ones the lower slot.
+        written = state.written[slots].where(state.values[slots] != EMPTY, -1)
+        order = slots[written.argsort(stable=True)]
+        # Beyond the last of the rest there may be others, which have not changed.
+        reached = int((order == rest[-1]).nonzero())
+        return order[: reached + 1]
 
     def _adjusted(
         self, rows: Rows, state: MemoryState, search: Callable[[Rows], Tensor]
     ) -> Tensor | None:
         if self._earlier is None or self._changed is None or rows.mask is not None:
             return None
-        (_, queries, slots), changed = self._earlier, self._changed
+        (_, queries, slots, _), changed = self._earlier, self._changed
         same = queries is rows.queries or torch.equal(queries, rows.queries)
         if not same or len(changed) > _MOST:
             return None

@@ -386,9 +386,10 @@ class Memory(nn.Module):
         self._before_write()
         before = None if self._draft is None else self._draft.keep
         seen = next((self.get_buffer(name) for name in SEEN if name in self._slot_fills), None)
+        known = None if self._draft is None else self._draft.oldest
         write, inserted = writing.write(
             *(self.state, self.update, rows.queries, rows.labels, nearest, rows.mask),
-            *(before, self.usage, None, seen),
+            *(before, self.usage, None, seen, known),
         )
         self._fill(write.slots, inserted & (write.slots != EMPTY))
         self._after_write(write.slots)
@@ -737,7 +738,10 @@ class Memory(nn.Module):
         """
         with self.lock.writing():
             buffers = self._slot_buffers.tensors
-            draft = self._draft = Draft(buffers, search, changed, only_search)
+            oldest = None
+            if writing.is_by_age(self.update):
+                oldest = partial(writing.eviction_order, self.state, self.update)
+            draft = self._draft = Draft(buffers, search, changed, only_search, oldest)
             clock = int(self.clock)
             try:
                 yield draft

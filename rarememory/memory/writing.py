@@ -43,6 +43,7 @@ def write(
     usage: Usage | None = None,
     span: Span | None = None,
     seen: Shaped[Tensor, "slots ..."] | None = None,
+    known: Callable[[MemoryState, int, Tensor], Tensor | None] | None = None,
 ) -> tuple[Write, Bool[Tensor, " batch"]]:
     """Write rows of unit length into the state, in place, as one set: their order does not matter.
 
@@ -58,6 +59,7 @@ def write(
         before: called with the slots that are about to change, and perhaps others.
         span: the slots of the memory that the state holds, if not all.
         seen: the buffer of what was seen of each class, if the policy needs it; brought up to date.
+        known: gives what `eviction_order` would, or None, where that may be known already.
 
     Returns:
         What was done with each row, and the rows that were to take a slot of their own; those of
@@ -79,7 +81,10 @@ def write(
         keep = nearest.where(averaged, EMPTY)
         if not isinstance(update, BY_CLASS):
             count = len(nearest) // state.clock.numel()
-            free = eviction_order(state, update, count, keep, usage, span)
+            order = None if known is None else known(state, count, keep)
+            if order is None:
+                order = eviction_order(state, update, count, keep, usage, span)
+            free = order
         else:
             layers = layers_of(update)
             order, size = _own_order(queries, labels, 1).flatten(), len(state.values)
@@ -128,6 +133,11 @@ def all_written(
         done = Write(*(new.where(waiting, old) for new, old in zip(now, done, strict=True)))
         waiting = still
     return done
+
+
+def is_by_age(update: Update) -> bool:
+    """Whether a policy gives up empty slots, then the oldest, and of equal ages the lower one."""
+    return _weights(update) == (1.0, 0.0)
 
 
 def _is_native(state: MemoryState, *tensors: Tensor) -> bool:

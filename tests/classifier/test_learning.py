@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rarememory import EMPTY, FirstInFirstOut, Memory, MemoryClassifier
+from rarememory import EMPTY, FirstInFirstOut, Memory, MemoryClassifier, wrap
+from rarememory.classifier import learning
 
 
 def test_one_example_with_one_label_needs_no_batch():
@@ -264,3 +265,17 @@ def test_labels_that_python_calls_equal_are_averaged_apart():
         (1.0, ("d",)),
     ]
     assert [type(one.label) for one in classifier.examples()] == [int, bool, float]
+
+
+@pytest.mark.parametrize("rare", [1, 2])
+def test_labels_that_no_slot_has_any_more_are_dropped_by_a_look_at_some_slots_too(
+    rare, monkeypatch
+):
+    monkeypatch.setattr(learning, "_SOME", 4)
+    monkeypatch.setattr(learning, "_SPARSE", 1)
+    classifier = wrap(nn.Identity(), host=False, memory_size=40)
+    classifier.learn(torch.randn(40, 3), ["weka"] * rare + ["kea"] * (40 - rare))
+    assert classifier.learn(torch.randn(1, 3), ["kaka"]).lost == ["weka"]
+    assert [*classifier._book] == ["weka", "kea", "kaka"][rare == 1 :]
+    assert classifier.learn(torch.randn(2, 3), ["kaka"] * 2).lost[-1] == "kea"
+    assert [*classifier._book] == ["kea", "kaka"]

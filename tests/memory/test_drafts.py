@@ -5,6 +5,7 @@ import torch
 
 from rarememory import AverageOrReplace, FirstInFirstOut, Memory
 from rarememory.base.state import EMPTY
+from rarememory.memory import drafts, writing
 from rarememory.memory.drafts import Searched
 
 
@@ -97,3 +98,55 @@ def test_many_slots_are_kept_and_put_back_to_the_bit():
         assert memory.forget(slots=[0, 299]) == 2
     assert bits(memory) == before
     assert len(draft.slots) == len(draft.slots.unique()) and {0, 299} <= {*draft.slots.tolist()}
+
+
+BY_AGE = [FirstInFirstOut(), AverageOrReplace(age_noise=0.0)]
+
+
+@pytest.mark.parametrize("update", [*BY_AGE, AverageOrReplace()], ids=str)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("spare", [4, 30])
+def test_the_order_of_giving_up_is_followed_through_changes(monkeypatch, update, count, spare):
+    monkeypatch.setattr(drafts, "_MANY", 0)
+    monkeypatch.setattr(drafts, "_MOST", spare)
+    asked, found = [], writing.eviction_order
+    for seed in range(25):
+        memory = filled(size=60, update=update, rows=50 + seed % 3 * 10)
+        rows, labels = drawn(count, 6, seed), torch.arange(count) % 3
+        search = searched(memory, rows, labels)
+        assert (search.oldest is not None) == (update in BY_AGE)
+        for turn in range(4):
+            others = memory.write(drawn(1 + turn, 6, 50 * seed + turn), torch.arange(1 + turn))
+            gone = [] if turn % 2 else [(7 * seed + turn) % 60, int(others.slots[0])]
+            memory.forget(slots=gone)
+            changed = torch.cat([others.slots, torch.tensor(gone, dtype=torch.int64)]).unique()
+            with monkeypatch.context() as watched:
+                watched.setattr(writing, "eviction_order", lambda *a: asked.append(a) or found(*a))
+                with memory.draft(search, changed) as draft:
+                    done = memory.write(rows, labels)
+                    # A second write sees the first: its order is another one.
+                    again = memory.write(rows, labels)
+            with memory.snapshot():
+                assert all(map(torch.equal, done, memory.write(rows, labels)))
+                assert all(map(torch.equal, again, memory.write(rows, labels)))
+            search = draft.search
+    # A look at all slots is for the second write, and for an order that has run out.
+    assert len(asked) < 200 or update not in BY_AGE
+
+
+def test_an_order_is_kept_only_where_it_is_worth_it():
+    assert searched(filled(), drawn(2, 6, 1), torch.arange(2)).oldest is None
+
+
+class Youngest(FirstInFirstOut):
+    """Gives up what was written last."""
+
+    def eviction(self, ages, noise):
+        return -ages
+
+
+def test_the_order_of_a_policy_of_ones_own_is_its_own(monkeypatch):
+    monkeypatch.setattr(drafts, "_MANY", 0)
+    monkeypatch.setattr(drafts, "_MOST", 4)
+    memory = filled(size=60, update=Youngest(), rows=60)
+    assert searched(memory, drawn(2, 6, 1), torch.arange(2)).oldest is None
