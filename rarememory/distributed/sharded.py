@@ -28,7 +28,7 @@ from rarememory.distributed.shards import Shard, layout_of_rows, packed, range_o
 from rarememory.distributed.stake import stake_of
 from rarememory.distributed.winners import winners
 from rarememory.memory import Memory
-from rarememory.memory.checkpoints import stored_parts
+from rarememory.memory.checkpoints import keep_own, stored_parts
 from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
@@ -361,6 +361,8 @@ class ShardedMemory(Memory):
                 )
             except (RuntimeError, ValueError) as error:
                 error_msgs.append(str(error))
+                # Torch goes on to the projection: a memory is loaded whole or not at all.
+                keep_own(state_dict, prefix, dict(self.named_parameters()))
                 return
             slots = self._slot_buffers.tensors
             rest = {

@@ -123,3 +123,15 @@ def test_a_program_of_one_process_shards_too():
     memory.to(torch.float64)
     one.to(torch.float64).load_state_dict(memory.state_dict())
     assert memory.keys.dtype == torch.float64 and len(memory) == len(one) == 2
+
+
+def test_a_refused_checkpoint_changes_nothing():
+    memory = shard(Memory(2, 5, projection=True))
+    memory.write(torch.eye(2), torch.tensor([7, 9]))
+    before = copy.deepcopy(memory.state_dict())
+    other = Memory(2, 5, projection=True).state_dict()
+    del other["clock"]
+    with pytest.raises(RuntimeError, match="the checkpoint's memory has no clock"):
+        memory.load_state_dict(other)
+    for name, part in memory.state_dict().items():
+        assert torch.equal(part, before[name]), name
