@@ -1,17 +1,14 @@
 """A classifier whose memory is in a store: many workers learn and forget, and all answer alike."""
 
-import json
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rarememory.classifier import MemoryClassifier
@@ -22,9 +19,10 @@ from rarememory.classifier.labels import Label, label_from_json, label_to_json
 from rarememory.classifier.locked_module import Changed
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.tuned_keys import UNTUNED
-from rarememory.memory.drafts import Draft, Search, Searched
+from rarememory.memory.drafts import Draft, Searched
 from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
+from rarememory.store.acts import Act, Decision, Known, answer_of, result_of
 from rarememory.store.changes import Change, Counts, Rows, facts_of, rows_of_slots, text_of
 from rarememory.store.contents import (
     Before,
@@ -42,63 +40,6 @@ from rarememory.store.log import Head, Transaction
 from rarememory.store.replica import Replica
 
 FORMAT = 1
-
-
-class Known(NamedTuple):
-    """The change that a worker knows.
-
-    Attributes:
-        version: its number; 0 before the first.
-        epoch: how often the memory has changed whole until then.
-        text: its facts.
-    """
-
-    version: int = 0
-    epoch: int = 0
-    text: str = "{}"
-
-
-class Decision(NamedTuple):
-    """What a change would do to one version of the memory.
-
-    Attributes:
-        result: what it returns.
-        change: what is others after it.
-        version: that it was decided on.
-        rows: what the buffers of the memory hold in the slots of the change.
-    """
-
-    result: Any
-    change: Change
-    version: int
-    rows: Rows
-
-
-@dataclass
-class Act:
-    """A change that is on its way into the store, and may need several tries.
-
-    Attributes:
-        name: its id.
-        change: changes the state, and returns something.
-        whole: whether more than some slots, labels, refs and weights change.
-        encoder: hash of the model that was asked for it.
-        generations: 1 for a refresh.
-        decision: the latest.
-        search: the latest of its write.
-        searched: what this worker knew then.
-        sent: whether the decision may have been committed.
-    """
-
-    name: str
-    change: Callable[[], Any]
-    whole: bool
-    encoder: str
-    generations: int
-    decision: Decision | None = None
-    search: Search | None = None
-    searched: Known = Known()  # noqa: RUF009
-    sent: bool = False
 
 
 class StoredClassifier(MemoryClassifier, Follower):
@@ -389,7 +330,7 @@ class StoredClassifier(MemoryClassifier, Follower):
             self._catch_up_with(transaction, self._known)
             if act.sent and decision is not None:
                 return decision.result, None
-            return _result_of(transaction.done), None
+            return result_of(transaction.done), None
         # The first change makes the memory.
         facts = facts_of(head.text)
         whole = act.whole or not facts
@@ -403,7 +344,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         if facts and change.text != head.text and not act.generations:
             self._check_encoder(facts["encoder"], act.encoder)
         act.decision, act.sent = decision, True
-        transaction.write(change, _answer_of(result))
+        transaction.write(change, answer_of(result))
         epoch = head.epoch + change.whole
         return result, Head(head.memory, head.version + 1, epoch, change.counts, change.text)
 
@@ -580,26 +521,6 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a classifier in a store is not copied: open the store again")
-
-
-def _answer_of(result: Any) -> str:
-    """What a change has returned, in JSON, for those who do it again."""
-    if isinstance(result, Learnt):
-        lost = [label_to_json(label) for label in result.lost]
-        return json.dumps([result.slots.tolist(), result.hits.tolist(), lost])
-    return json.dumps(result if isinstance(result, int) else None)
-
-
-def _result_of(answer: str) -> Any:
-    stored = json.loads(answer)
-    if isinstance(stored, list):
-        slots, hits, lost = stored
-        return Learnt(
-            torch.tensor(slots, dtype=torch.int64),
-            torch.tensor(hits, dtype=torch.bool),
-            [label_from_json(label) for label in lost],
-        )
-    return stored
 
 
 wrap = StoredClassifier
