@@ -88,10 +88,12 @@ class Answerer(NamedTuple):
         return explanations(found, weights, self.memory, book, k)
 
     def without_own_class(
-        self, features: Tensor, outputs: Tensor | None, own_ids: Tensor
+        self, features: Tensor, outputs: Tensor | None, own_ids: Tensor | None = None
     ) -> Familiarities:
-        """Familiarities of examples of these classes."""
+        """Familiarities of examples of these classes, or else of the likeliest ones."""
         found = self.evidence(features, outputs)
+        if own_ids is None:
+            own_ids = self.ids[self.ensembler.probabilities(found, self.ids).argmax(1)]
         logits, host_ids = self.ensembler.host_logits(outputs), self.ensembler.host_ids
         without = self.reader.without_own_class(self.memory, host_ids, features, logits, own_ids)
         known, unknown = (self.ensembler.familiarity(part, self.ids) for part in (found, without))

@@ -450,10 +450,14 @@ class MemoryClassifier(LockedModule):
         if inputs is None:
             with self.lock.reading():
                 parts.append(self._answerer().remembered_without_own_class())
-        else:
-            for batch in self._labelled(inputs, labels, progress, predicted=True):
+        elif labels is None and not examples.is_loader(inputs):
+            for batch in self._batches(inputs, progress)[1]:
                 with self.lock.reading():
                     parts.append(self._answerer().without_own_class(*batch))
+        else:
+            for labelled in self._labelled(inputs, labels, progress):
+                with self.lock.reading():
+                    parts.append(self._answerer().without_own_class(*labelled))
         left_out = Familiarities.joined(parts, self.threshold)
         rate, typical = false_accept_rate, not alike
         unknown, own_ids, known = left_out.without_own, left_out.own_ids, left_out.known()
@@ -514,19 +518,9 @@ class MemoryClassifier(LockedModule):
         return report
 
     def _labelled(
-        self, inputs: Any, labels: Any, progress: bool | None, predicted: bool = False
+        self, inputs: Any, labels: Any, progress: bool | None
     ) -> Iterator[LabelledOutputs]:
-        """What the model makes of every batch; its labels must be known.
-
-        Where none are given, they may be the predicted ones.
-        """
-        if predicted and labels is None and not examples.is_loader(inputs):
-            for features, logits in self._batches(inputs, progress)[1]:
-                with self.lock.reading():
-                    answerer = self._answerer()
-                    ids = answerer.ids[answerer.probabilities(features, logits).argmax(1)]
-                yield LabelledOutputs(features, logits, ids)
-            return
+        """What the model makes of every batch; its labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
             with examples.one_label_named(inputs, labels):
                 examples.check_dims(batch.inputs, self._example_dims)

@@ -30,8 +30,9 @@ from rarememory.classifier.metric import DENSITY_SCALES, best_scale, class_weigh
 _STRENGTHS = (1.0, 4.0, 16.0, 64.0, 256.0, 4096.0)
 _SHRINKAGES = (0.01, 0.1, 0.3, 0.6, 0.9)
 _SMALLEST = 1e-6
-_COST = 2**29
-"""Of multiplications for one strength and shrinkage; beyond them nothing is fitted."""
+_COST, _NUMBERS = 2**29, 2**22
+"""Multiplications, and differences held, for one strength and shrinkage; beyond them nothing is
+fitted."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def fit_quadratic(
     """
     scatters = _Scatters.of(rows, classes)
     n_classes, columns = scatters.means.shape
-    if n_classes * columns**2 * (len(some) + columns) > _COST:
+    multiplications = n_classes * columns**2 * (len(some) + columns)
+    if multiplications > _COST or n_classes * columns * len(some) > _NUMBERS:
         return None
     if not scatters.level > 1e-12 * rows.square().mean():
         return None
@@ -198,4 +200,6 @@ def _log_densities(
     share, half = counts / (counts + 1), (counts + strength + 1) / 2
     constants = constants + torch.lgamma(half + columns / 2) - torch.lgamma(half)
     constants = constants + columns / 2 * share.log()
+    # Of a row that is so far that its square is none, all classes are as far.
+    squares = squares.clamp(max=torch.finfo(squares.dtype).max)
     return constants - (half + columns / 2) * torch.log1p(share * squares)

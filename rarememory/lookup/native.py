@@ -237,8 +237,13 @@ class NativeLookup(Lookup):
             self._codes.after_write(keys, slots)
 
     def nearest_pair(self, queries: Queries, keys: Keys, values: Values, labels: Labels) -> Pair:
-        queries, keys = _contiguous(queries, keys)
         values, labels = values.long().contiguous(), labels.long().contiguous()
+        if len(queries) > _ROWS_AT_ONCE:
+            some = zip(queries.split(_ROWS_AT_ONCE), labels.split(_ROWS_AT_ONCE), strict=True)
+            parts = [self.nearest_pair(part, keys, values, its) for part, its in some]
+            positive, negative = map(torch.cat, zip(*parts, strict=True))
+            return positive, negative
+        queries, keys = _contiguous(queries, keys)
         positive, negative = torch.empty_like(labels), torch.empty_like(labels)
         batch, found = len(queries), (positive.data_ptr(), negative.data_ptr())
         rows = (queries.data_ptr(), batch, keys.data_ptr(), *keys.shape)

@@ -18,7 +18,7 @@ struct Best {
     Ints slot = all(int32_t(EMPTY));
 
     void meet(Floats scores, int32_t at) {
-        second = greater(second, lesser(first, scores));
+        second = greater(lesser(first, scores), second);
         slot = scores > first ? all(at) : slot;
         first = greater(scores, first);
     }

@@ -4,11 +4,13 @@
 #include "calls.h"
 #include "coded_queries.h"
 #include "parallel.h"
+#include "squares.h"
 
 using namespace rarememory;
 
 namespace {
 
+constexpr int AHEAD = 8;        // keys to ask for before one is read
 constexpr int64_t MOST = 1024;  // slots in question beyond which the keys are the quicker way
 
 /// Slots that may be the nearest one of a query.
@@ -20,7 +22,7 @@ struct Sides {
         negative.join(later.negative);
     }
 
-    bool too_many() const { return std::max(positive.count, negative.count) > MOST; }
+    bool too_many(int64_t most) const { return std::max(positive.count, negative.count) > most; }
 };
 
 /// Numbers of 64 bits in halves that fit the lanes, padded with EMPTY to whole vectors.
@@ -49,8 +51,10 @@ struct CodedPair {
     Rows queries, keys;
     Codes codes;
     const int64_t *values, *labels;
+    float tolerance;
     CodedQueries coded_queries;
 
+    int64_t most() const { return std::clamp<int64_t>(keys.count / 16, FEWEST, MOST); }
     int64_t block_size() const { return coded_queries.alone() ? BLOCK : 2048; }
 
     /// Slots in question for the queries of every `shares`-th tile, among the slots of one part.
@@ -66,7 +70,7 @@ struct CodedPair {
             for (int64_t first = share * tile; first < queries.count; first += shares * tile) {
                 coded_queries.bound_tile(some, count, first, size, block.data());
                 for (int64_t row = first; row < std::min(first + tile, queries.count); ++row) {
-                    if (!coded_queries[row].held || sides[row].too_many()) continue;
+                    if (!coded_queries[row].held || sides[row].too_many(most() + size)) continue;
                     const bool known = part(block.data() + (row - first) * size, of_slots, count,
                                             labels[row], positive.data(), negative.data());
                     take(row, negative.data(), some.off, at, count, sides[row].negative);
@@ -122,11 +126,18 @@ struct CodedPair {
 
     /// The slot with the highest exact score, of equal ones the lowest; EMPTY if there is none.
     int64_t best_of(int64_t row, const Candidates& candidates) const {
-        const float least = highest_below(coded_queries[row], candidates);
+        static thread_local std::vector<float> scores;
+        scores.resize(std::max(scores.size(), candidates.scores.size()));
+        auto key = [&](int64_t i) { return keys[candidates.slots[i]]; };
+        auto soon = [&](int64_t i) { return key(std::min(i + AHEAD, candidates.count - 1)); };
+        score_rows(queries[row], keys.dim, candidates.count, key, soon, scores.data());
+        float least = -INFINITE;
+        for (int64_t i = 0; i < candidates.count; ++i) least = std::max(least, scores[i]);
+        least -= tolerance;
         float highest = -INFINITE;
         int64_t best = EMPTY;
         for (int64_t i = 0; i < candidates.count; ++i) {
-            if (candidates.scores[i] < least) continue;
+            if (scores[i] < least) continue;
             const int64_t slot = candidates.slots[i];
             const float score = exact_score(queries[row], keys[slot], keys.dim);
             if (score > highest) highest = score, best = slot;
@@ -134,9 +145,19 @@ struct CodedPair {
         return best;
     }
 
+    /// Whether codes leave few enough slots in question; then their nearest are written down.
+    bool answer(int64_t row, Sides& sides, int64_t& positive, int64_t& negative) const {
+        for (Candidates* some : {&sides.positive, &sides.negative})
+            some->keep_from(highest_below(coded_queries[row], *some));
+        if (sides.too_many(most())) return false;
+        positive = best_of(row, sides.positive);
+        negative = best_of(row, sides.negative);
+        return true;
+    }
+
     /// Answers some queries without codes.
-    void answer_without(const std::vector<int64_t>& rows, float tolerance, int threads,
-                        int64_t* positive, int64_t* negative) const {
+    void answer_without(const std::vector<int64_t>& rows, int threads, int64_t* positive,
+                        int64_t* negative) const {
         const int64_t count = int64_t(rows.size());
         std::vector<float> some(count * keys.dim);
         std::vector<int64_t> their_labels(count), found(2 * count);
@@ -167,7 +188,7 @@ extern "C" int64_t rarememory_nearest_pair_coded(
     const Codes codes{bytes, steps, off, slots, dim};
     for (int64_t i = 0; i < samples; ++i)
         if (!is_of_key(codes, searched, sampled[i])) return STALE;
-    const CodedPair search{asked, searched, codes, values, labels,
+    const CodedPair search{asked, searched, codes, values, labels, tolerance,
                            {asked, are_best_in_bytes(batch), false}};
     // Threads share the slots, and where those are few for that, the queries.
     const int64_t rounds = (slots + ROW - 1) / ROW;
@@ -181,20 +202,20 @@ extern "C" int64_t rarememory_nearest_pair_coded(
                      std::min(rounds * (part + 1) / parts * ROW, slots), work / parts, shares,
                      &sides[part * batch]);
     });
-    std::vector<int64_t> left;
-    for (int64_t row = 0; row < batch; ++row) {
+    std::vector<char> answered(batch);
+    for_each(batch, batch > 1 ? team : 1, [&](int64_t row) {
         // A query that is not finite has no nearest slot.
-        bool answered = search.coded_queries[row].held || !finite(asked[row], dim);
+        bool known = search.coded_queries[row].held || !finite(asked[row], dim);
+        const int64_t most = search.most() + search.block_size();
         for (int64_t part = 0; part < parts; ++part) {
-            answered &= !sides[part * batch + row].too_many();
+            known &= !sides[part * batch + row].too_many(most);
             if (part > 0) sides[row].join(sides[part * batch + row]);
         }
-        if (!answered) left.push_back(row);
-        else {
-            positive[row] = search.best_of(row, sides[row].positive);
-            negative[row] = search.best_of(row, sides[row].negative);
-        }
-    }
-    if (!left.empty()) search.answer_without(left, tolerance, threads, positive, negative);
+        answered[row] = known && search.answer(row, sides[row], positive[row], negative[row]);
+    });
+    std::vector<int64_t> left;
+    for (int64_t row = 0; row < batch; ++row)
+        if (!answered[row]) left.push_back(row);
+    if (!left.empty()) search.answer_without(left, threads, positive, negative);
     return int64_t(left.size());
 }

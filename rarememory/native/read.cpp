@@ -42,9 +42,9 @@ extern "C" int64_t rarememory_normalize(const float* queries, int64_t batch, int
     return normalize({queries, batch, dim}, units) ? 0 : UNSAFE;
 }
 
-/// Of the slots that the labels or the mask leave, if there are such. By codes where there are
-/// bytes; returns what the search by codes does, and else 0; or UNSAFE,
-/// and nothing else, where a query has no length that this can divide by.
+/// The nearest of the slots that the labels or the mask leave, if there are such. By codes where
+/// there are bytes; returns what the search by codes does, and else 0. It returns UNSAFE, and does
+/// nothing, where a query has no length that this can divide by.
 extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
                                    int64_t slots, int64_t dim, const uint8_t* bytes,
                                    const float* steps, const float* off, const uint8_t* rows,

@@ -176,3 +176,18 @@ def test_many_columns_have_no_densities_and_the_pool_answers_all_the_same(monkey
     assert pool.quadratic is None
     assert len(pool.weights) == 5
     assert pool.probabilities([keys], rows).isfinite().all()
+
+
+@pytest.mark.parametrize("far", [1e30, 1e160, 1e200, 1e300])
+def test_a_row_that_is_very_far_has_probabilities(far):
+    rows, labels = np.random.default_rng(0).normal(size=(60, 5)), np.arange(60) % 3
+    found = MemoryNeighbors().fit(rows, labels).predict_proba(np.full((1, 5), far))
+    assert np.isfinite(found).all() and found.sum() == pytest.approx(1)
+
+
+def test_many_classes_have_no_densities(monkeypatch):
+    rows = torch.randn(120, 4, dtype=torch.double)
+    classes, some = torch.arange(120) % 30, torch.arange(120)
+    assert fit_quadratic(rows, classes, some) is not None
+    monkeypatch.setattr(quadratic, "_NUMBERS", 30 * 4 * 119)
+    assert fit_quadratic(rows, classes, some) is None

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from rarememory import EMPTY, Memory
 from rarememory.lookup import AutoLookup, NativeLookup
+from rarememory.lookup import native as native_file
 from rarememory.lookup import native_codes as codes_file
 from tests.lookup.histories import STEPS
 from tests.lookup.histories import change as change_memory
@@ -308,6 +309,39 @@ def test_pairs_that_codes_cannot_tell_apart_are_missed_and_found_without():
     expected = NativeLookup(codes=False).nearest_pair(queries, keys, values, labels)
     assert torch.equal(torch.stack(found), torch.stack(expected))
     assert codes_of(lookup).missed > 0
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("batch", [1, 16])
+def test_many_similar_keys_in_front_hide_no_others(batch):
+    # Only the slots behind them show that they are far.
+    lookup, keys, values = NativeLookup(), units(9000, 32), torch.arange(9000) % 40
+    keys[:3000] = torch.nn.functional.normalize(keys[0] + 0.01 * units(3000, 32), dim=1)
+    queries = torch.nn.functional.normalize(keys[-batch:] + 0.1 * units(batch, 32), dim=1)
+    labels = values[-batch:].clone()
+    for _ in range(3):
+        found = lookup.nearest_pair(queries, keys, values, labels)
+    expected = NativeLookup(codes=False).nearest_pair(queries, keys, values, labels)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert codes_of(lookup).missed == 0
+
+
+def test_codes_that_miss_one_row_of_some_are_given_up_too():
+    lookup, keys, values = NativeLookup(), units(4096, 16), torch.arange(4096) % 400
+    keys[:1500] = torch.nn.functional.normalize(keys[0] + 1e-4 * units(1500, 16), dim=1)
+    queries = torch.cat([keys[:1], units(15, 16)])
+    for _ in range(12):
+        lookup.nearest_pair(queries, keys, values, torch.full((16,), 399))
+    assert codes_of(lookup) is None
+
+
+def test_pairs_of_many_queries_are_found_some_at_a_time(monkeypatch):
+    keys, values, queries = units(500, 8), torch.arange(500) % 7, units(50, 8)
+    labels = torch.arange(50) % 9
+    expected = NativeLookup().nearest_pair(queries, keys, values, labels)
+    monkeypatch.setattr(native_file, "_ROWS_AT_ONCE", 16)
+    found = NativeLookup().nearest_pair(queries, keys, values, labels)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
 
 
 def test_only_keys_that_are_asked_again_are_coded():

@@ -85,3 +85,16 @@ def test_a_training_step_sorts_no_scores():
     recall = memory(queries, torch.randint(0, 4, (9,)))
     recall.loss.backward()
     memory.write(recall, torch.randint(0, 4, (9,)))
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+def test_beside_keys_that_are_not_finite_the_nearest_is_found_exactly(odd):
+    lookup, labels = choose_lookup("native"), torch.full((7,), 9)
+    for seed in range(40):
+        torch.manual_seed(seed)
+        keys = torch.nn.functional.normalize(units(1, 64) + 1e-7 * torch.randn(16, 64), dim=1)
+        queries, values = units(7, 64), torch.arange(16) % 3
+        expected = nearest_pair(queries, keys[:-1], values[:-1], labels)
+        # Of a score that is none nothing follows for those before it.
+        keys[-1] = odd
+        assert torch.equal(lookup.nearest_pair(queries, keys, values, labels)[1], expected[1])
