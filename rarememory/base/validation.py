@@ -13,32 +13,32 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def check_count(name: str, number: Any) -> None:
     """An integer of at least 1, of at most 64 bits."""
     if not _is_a(Integral, number) or not 1 <= int(number) < 2**63:
-        raise ValueError(f"{name} must be an integer of at least 1, not {number}")
+        raise ValueError(f"{name} must be an integer of at least 1, not {number!r}")
 
 
 def check_real(name: str, number: Any) -> None:
     """A finite number, of either sign."""
     if not _is_a(Real, number) or not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, not {number}")
+        raise ValueError(f"{name} must be a finite number, not {number!r}")
 
 
 def check_not_negative(name: str, number: Any) -> None:
     """A number, 0 or greater."""
     if not _is_a(Real, number) or not float(number) >= 0:
-        raise ValueError(f"{name} must be 0 or a positive number, not {number}")
+        raise ValueError(f"{name} must be 0 or a positive number, not {number!r}")
 
 
 def check_finite(name: str, number: Any) -> None:
     """A finite number, 0 or greater."""
     check_not_negative(name, number)
     if float(number) == math.inf:
-        raise ValueError(f"{name} must be a finite number, not {number}")
+        raise ValueError(f"{name} must be a finite number, not {number!r}")
 
 
 def check_positive(name: str, number: Any) -> None:
     """A number greater than 0."""
     if not _is_a(Real, number) or not float(number) > 0:
-        raise ValueError(f"{name} must be a positive number, not {number}")
+        raise ValueError(f"{name} must be a positive number, not {number!r}")
 
 
 def check_temperature(number: Any) -> None:
@@ -54,7 +54,7 @@ def check_temperature(number: Any) -> None:
 def check_seed(seed: Any) -> None:
     """An integer that fits into 64 bits."""
     if not _is_a(Integral, seed) or not -(2**63) <= int(seed) < 2**63:
-        raise ValueError(f"seed must be an integer of 64 bits, not {seed}")
+        raise ValueError(f"seed must be an integer of 64 bits, not {seed!r}")
 
 
 def check_key_dtype(dtype: object) -> None:

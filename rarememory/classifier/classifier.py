@@ -501,6 +501,10 @@ class MemoryClassifier(LockedModule):
         """
         if objective is None:
             objective = "harmonic" if self.extractor.has_logits else "accuracy"
+        if keep is not None:
+            check_real("keep", keep)
+            if not 0 <= keep <= 1:
+                raise ValueError(f"keep must be from 0 to 1 (0.005 is half a point), not {keep}")
         if objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {objective!r}: take one of {OBJECTIVES}")
         batches = list(self._labelled(inputs, labels, progress))

@@ -87,13 +87,16 @@ def serve(
     encoder: Annotated[
         str | None, typer.Option(help="Of images: omniglot, or one of torchvision.")
     ] = None,
-    width: Annotated[int, typer.Option(min=1, help="Of features, sent in place of images.")] = 0,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Of features, sent in place of images.")
+    ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Size of a new memory.")] = 8192,
     address: Annotated[str, typer.Option(help="To listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     token_file: Annotated[
-        Path | None, typer.Option(help="Has the token; without it one is made and printed.")
+        Path | None,
+        typer.Option(help="Has the token, 16 characters at least; else one is made and printed."),
     ] = None,
 ) -> None:
     """Serve a memory in a store by HTTP: /learn, /predict, /explain, /forget, /health, /metrics.
@@ -102,7 +105,7 @@ def serve(
     that is not in the store: run as many as you like, on as many machines.
     """
     with errors_as_text():
-        if (encoder is None) == (width == 0):
+        if (encoder is None) == (width is None):
             raise ValueError("give either --encoder, for images, or --width, for features")
         token = secrets.token_urlsafe(24) if token_file is None else token_file.read_text().strip()
         if len(token) < 16 or not token.isascii():
@@ -115,5 +118,5 @@ def serve(
             ) from error
         said = f"; the token is {token}" if token_file is None else ""
         print_text(f"serving {name!r} at http://{address}:{port}/ with {workers} workers{said}")
-        service = Service(store, name, encoder, width, slots, token)
+        service = Service(store, name, encoder, width or 0, slots, token)
         serve_processes(service, address, port, workers)

@@ -28,7 +28,7 @@ class ServiceConnection(Connection):
 
 
 def serve(make: Callable[[], Application], address: str, port: int, workers: int) -> None:
-    """Serve until Ctrl-C or SIGTERM; a worker that dies is started again.
+    """Serve until Ctrl-C or SIGTERM; a worker that dies is started again, once one has served.
 
     Args:
         make: makes the application, in each worker; it must be possible to pickle it.
@@ -38,6 +38,7 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
 
     Raises:
         OSError: the port is taken.
+        SystemExit: no worker can make the application; it has said why.
     """
     # As Ctrl-C: the workers end with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -50,13 +51,20 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         context = multiprocessing.get_context("spawn")
         processes: list[Any] = [None] * workers
+        ready = context.Event()
         try:
             while True:
                 for number, process in enumerate(processes):
-                    if process is None or not process.is_alive():
-                        processes[number] = context.Process(target=run, args=(make, listening))
+                    if process is not None and process.is_alive():
+                        continue
+                    if process is not None and not ready.is_set():
+                        sys.exit(1)
+                    # What is wrong with the first is wrong with all of them.
+                    if number == 0 or ready.is_set():
+                        work = (make, listening, ready)
+                        processes[number] = context.Process(target=_run_worker, args=work)
                         processes[number].start()
-                time.sleep(0.5)
+                time.sleep(0.1 if not ready.is_set() else 0.5)
         finally:
             for process in processes:
                 if process is not None:
@@ -66,7 +74,17 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
                     process.join()
 
 
-def run(make: Callable[[], Application], listening: socket.socket) -> None:
-    """Be one worker."""
+def run(
+    make: Callable[[], Application], listening: socket.socket, made: Callable[[], object] = bool
+) -> None:
+    """Be one worker, and say when the application is made."""
     config = config_of(make(), ServiceConnection, PATIENCE, 5)
+    made()
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _run_worker(make: Callable[[], Application], listening: socket.socket, ready: Any) -> None:
+    try:
+        run(make, listening, ready.set)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")

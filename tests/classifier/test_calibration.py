@@ -132,3 +132,9 @@ def test_calibrating_works_in_inference_mode(host):
         inside.fit_threshold(unknown=at(45), false_accept_rate=0.5)
     assert torch.equal(inside.ensembler.weights, outside.ensembler.weights)
     assert inside.calibrate(*examples).loss == outside.calibrate(*examples).loss
+
+
+@pytest.mark.parametrize("keep", [-0.1, 5.0, torch.nan])
+def test_a_share_that_is_none_is_refused(keep):
+    with pytest.raises(ValueError, match="keep must be"):
+        bare().calibrate(torch.ones(1, 2), ["kea"], keep=keep)

@@ -39,7 +39,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
         with pytest.raises(ValueError, match=re.escape(sentence)):
             Memory(**{"key_dim": 4, **options})
     for noise in (-1.0, float("inf"), float("nan"), True, 10**400, "8"):
-        with pytest.raises(ValueError, match=f"age_noise must be .* number, not {noise}"):
+        with pytest.raises(ValueError, match=f"age_noise must be .* number, not {noise!r}"):
             AverageOrReplace(noise)
     assert Memory(1, 1, k=1, margin=0.0).update == AverageOrReplace()
 
@@ -47,7 +47,7 @@ def test_bad_numbers_of_the_constructor_are_refused():
 def test_a_policy_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"update must be a policy .* not 'fifo'"):
         Memory(4, update="fifo")
-    with pytest.raises(ValueError, match="margin must be 0 or a positive number, not a"):
+    with pytest.raises(ValueError, match="margin must be 0 or a positive number, not 'a'"):
         Memory(4, margin="a")
 
 
@@ -80,17 +80,17 @@ def test_a_count_may_be_an_integer_of_numpy(lookup):
 @pytest.mark.parametrize("value", [True, False])
 def test_true_and_false_are_no_numbers(value):
     for name in ("key_dim", "memory_size", "k"):
-        said = f"{name} must be an integer of at least 1, not {value}"
+        said = f"{name} must be an integer of at least 1, not {value!r}"
         with pytest.raises(ValueError, match=said):
             Memory(**{"key_dim": 4, name: value})
     for name in ("margin", "temperature", "seed"):
-        with pytest.raises(ValueError, match=f"{name} must be .*, not {value}"):
+        with pytest.raises(ValueError, match=f"{name} must be .*, not {value!r}"):
             Memory(4, **{name: value})
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3", True, False])
 def test_a_read_and_a_resize_refuse_what_is_no_count(count):
-    filled, sentence = memory(), f"must be an integer of at least 1, not {count}"
+    filled, sentence = memory(), f"must be an integer of at least 1, not {count!r}"
     for labels in (None, LABELS):
         refused(filled, lambda labels=labels: filled(ROWS, labels, k=count), f"k {sentence}")
     refused(filled, lambda: filled.resize(count), f"memory_size {sentence}")
