@@ -72,7 +72,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         ConnectionError: the database does not answer.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> folder = tempfile.TemporaryDirectory()
         >>> url = f"sqlite:///{folder.name}/birds.db"
         >>> one, other = (wrap(nn.Identity(), host=False, store=url, poll=None) for _ in range(2))
