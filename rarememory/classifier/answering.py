@@ -131,10 +131,10 @@ class Answerer(NamedTuple):
             objective: one of `calibration.OBJECTIVES`.
             max_loss: as in `Ensembler.calibrated`.
         """
+        logits, host_ids = self.ensembler.host_logits(examples.logits), self.ensembler.host_ids
 
         def evidence(reader: Reader) -> Evidence:
-            asked = self._replace(reader=reader)
-            return asked.evidence(examples.features, examples.logits)
+            return reader.evidence(self.memory, host_ids, examples.features, logits)
 
         def merit(reader: Reader) -> float:
             return self.ensembler.merit(evidence(reader), examples.ids, self.ids, objective)

@@ -32,6 +32,7 @@ from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.feature_extractor import feature_extractor, reference
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
 from rarememory.classifier.guesses import Guesses, corrected, width_of
+from rarememory.classifier.invariants import check_empty
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labelled import LabelledOutputs
 from rarememory.classifier.labels import (
@@ -45,7 +46,7 @@ from rarememory.classifier.labels import (
 from rarememory.classifier.learning import LabelledFeatures, are_lost, write_examples
 from rarememory.classifier.locked_module import Changed, LockedModule
 from rarememory.classifier.memory_settings import memory_settings
-from rarememory.classifier.merging import check_empty, take_over
+from rarememory.classifier.merging import take_over
 from rarememory.classifier.norms import match_norms
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.base.validation import check_count
 from rarememory.classifier.outputs import OWN_FUNCTION
+from rarememory.memory import Memory
 from rarememory.memory.invariants import is_dense
 
 LARGEST_EXAMPLE = 2**26
@@ -25,6 +26,21 @@ DEEPEST = 20
 """Tuples in tuples, as labels may be."""
 MOST_LAYERS = 64
 """In each other, of a model."""
+
+
+def check_empty(memory: Memory) -> None:
+    """Refuse a memory that no new classifier can have.
+
+    Raises:
+        ValueError: not all of its slots are here, or it holds something.
+    """
+    if memory.memory_size != len(memory.keys):
+        raise ValueError("a classifier needs all slots of its memory, which may not be sharded")
+    if len(memory):
+        raise ValueError(
+            f"the memory holds {len(memory)} examples already, whose labels and refs are "
+            "not known here: give an empty one, and learn()"
+        )
 
 
 def check_settings(stored: Any) -> None:

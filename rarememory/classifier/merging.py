@@ -1,4 +1,4 @@
-"""Memories from elsewhere: an empty one to begin with, or what another classifier remembers."""
+"""Taking over what another memory holds, under the labels of another book."""
 
 import torch
 
@@ -7,21 +7,6 @@ from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, check_labels
 from rarememory.classifier.tuned_keys import untuned
 from rarememory.memory import Memory
-
-
-def check_empty(memory: Memory) -> None:
-    """Refuse a memory that no new classifier can have.
-
-    Raises:
-        ValueError: not all of its slots are here, or it holds something.
-    """
-    if memory.memory_size != len(memory.keys):
-        raise ValueError("a classifier needs all slots of its memory, which may not be sharded")
-    if len(memory):
-        raise ValueError(
-            f"the memory holds {len(memory)} examples already, whose labels and refs are "
-            "not known here: give an empty one, and learn()"
-        )
 
 
 def take_over(

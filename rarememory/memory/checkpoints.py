@@ -55,5 +55,6 @@ def fitted(
 
 def keep_own(state_dict: dict[str, Any], prefix: str, own: Mapping[str, Tensor]) -> None:
     """Put our own tensors in place of those of a state_dict, so that loading it changes nothing."""
-    for name in own.keys() & {name.removeprefix(prefix) for name in state_dict}:
-        state_dict[prefix + name] = own[name]
+    for name, tensor in own.items():
+        if prefix + name in state_dict:
+            state_dict[prefix + name] = tensor

@@ -7,12 +7,15 @@
 
 #include "candidates.h"
 #include "listed_codes.h"
+#include "parallel.h"
+#include "squares.h"
 
 namespace rarememory {
 
 constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // queries that a key is multiplied with
 constexpr int ROW = 4 * LANES;                // threads part the slots at multiples of it
 constexpr int BLOCK = 8192;                   // bounds for a query alone that are held at a time
+constexpr int AHEAD = 8;                      // keys to ask for before one is read
 constexpr int64_t STALE = -1;
 
 /// Whether a code is of its key: who changed the key, and not the code, has moved it farther than
@@ -39,6 +42,43 @@ inline Floats off_by(const CodedQuery& query, Floats keys_off) {
 inline bool are_best_in_bytes(int64_t batch) {
     return BY_PAIRS_OF_BYTES || (BY_BYTES && batch > 1);
 }
+
+/// The scores of candidates in float32, padded to whole vectors.
+inline void score_candidates(const float* query, Rows keys, const Candidates& some, float* scores) {
+    auto key = [&](int64_t i) { return keys[some.slots[i]]; };
+    auto soon = [&](int64_t i) { return key(std::min(i + AHEAD, some.count - 1)); };
+    score_rows(query, keys.dim, some.count, key, soon, scores);
+}
+
+/// Some of the queries, one after the other.
+inline std::vector<float> gathered(Rows queries, const std::vector<int64_t>& rows) {
+    std::vector<float> some(rows.size() * queries.dim);
+    for (size_t i = 0; i < rows.size(); ++i)
+        std::copy_n(queries[rows[i]], queries.dim, &some[i * queries.dim]);
+    return some;
+}
+
+/// Threads that share the slots and, where those are few for that, the queries.
+struct Sharing {
+    int64_t count, parts, shares;
+    int team;
+
+    /// `enough` slots are worth a thread of their own.
+    Sharing(int64_t slots, int64_t enough, int threads)
+        : count(slots), parts(std::max<int64_t>(1, std::min<int64_t>(threads, slots / enough))),
+          shares(threads / parts), team(threads) {}
+
+    /// Calls `offer(begin, end, part, share)` for slots from one up to another.
+    template <class Offer>
+    void each(Offer offer) const {
+        const int64_t rounds = (count + ROW - 1) / ROW;
+        for_each(parts * shares, team, [&](int64_t work) {
+            const int64_t part = work % parts;
+            offer(rounds * part / parts * ROW, std::min(rounds * (part + 1) / parts * ROW, count),
+                  part, work / parts);
+        });
+    }
+};
 
 /// Queries in whole numbers, a tile of them in turns.
 struct CodedQueries {

@@ -7,14 +7,11 @@
 
 #include "calls.h"
 #include "coded_queries.h"
-#include "parallel.h"
-#include "squares.h"
 
 using namespace rarememory;
 
 namespace {
 
-constexpr int AHEAD = 8;  // keys to ask for before one is read
 // Up to so many neighbours the bounds of queries in bytes leave few slots in question, and take
 // half the time; beyond, to look at more keys takes longer than that.
 constexpr int FEW = 128;
@@ -141,9 +138,7 @@ struct CodedSearch {
     /// The best of these slots, by the keys themselves.
     Candidates best_of(const Candidates& open, int64_t row, int64_t wanted) const {
         std::vector<float> scores(open.scores.size());
-        auto key = [&](int64_t i) { return keys[open.slots[i]]; };
-        auto soon = [&](int64_t i) { return key(std::min(i + AHEAD, open.count - 1)); };
-        score_rows(queries[row], keys.dim, open.count, key, soon, scores.data());
+        score_candidates(queries[row], keys, open, scores.data());
         Candidates best;
         best.add(scores.data(), open.slots.data(), open.count);
         best.keep_from(LOWEST);
@@ -153,10 +148,8 @@ struct CodedSearch {
 
     /// Answers some queries without codes.
     void answer_without(const std::vector<int64_t>& rows, int threads, int64_t* found) const {
-        std::vector<float> asked(rows.size() * keys.dim);
+        const std::vector<float> asked = gathered(queries, rows);
         std::vector<int64_t> slots(rows.size() * k);
-        for (size_t i = 0; i < rows.size(); ++i)
-            std::copy_n(queries[rows[i]], keys.dim, &asked[i * keys.dim]);
         rarememory_nearest(asked.data(), rows.size(), keys.numbers, codes.slots, keys.dim,
                            occupied, 0, k, tolerance, threads, slots.data());
         for (size_t i = 0; i < rows.size(); ++i)
@@ -194,18 +187,13 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
     const Rows asked{queries, batch, dim};
     const CodedSearch search{asked, searched,  codes, occupied,
                              k,     tolerance, {asked, in_bytes, few}};
-    // Threads share the slots, and where those are few for that, the queries.
-    const int64_t count = searched.count, rounds = (count + ROW - 1) / ROW;
-    const int team = worth(threads, batch, count, (few ? 4 : BY_BYTES ? 1 : 2) * codes.quads());
-    const int64_t enough = search.alone() ? 2048 : search.block_size();
-    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, count / enough));
-    const int64_t shares = team / parts;
+    const int team = worth(threads, batch, searched.count,
+                           (few ? 4 : BY_BYTES ? 1 : 2) * codes.quads());
+    const Sharing sharing(searched.count, search.alone() ? 2048 : search.block_size(), team);
+    const int64_t parts = sharing.parts;
     std::vector<Candidates> candidates(parts * batch);
-    for_each(parts * shares, team, [&](int64_t work) {
-        const int64_t part = work % parts;
-        search.offer(rounds * part / parts * ROW,
-                     std::min(rounds * (part + 1) / parts * ROW, count), work / parts, shares,
-                     &candidates[part * batch]);
+    sharing.each([&](int64_t begin, int64_t end, int64_t part, int64_t share) {
+        search.offer(begin, end, share, sharing.shares, &candidates[part * batch]);
     });
     std::vector<char> answered(batch);
     for_each(batch, batch * k >= 1024 ? team : 1, [&](int64_t row) {

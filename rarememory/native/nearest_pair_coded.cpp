@@ -3,14 +3,11 @@
 
 #include "calls.h"
 #include "coded_queries.h"
-#include "parallel.h"
-#include "squares.h"
 
 using namespace rarememory;
 
 namespace {
 
-constexpr int AHEAD = 8;        // keys to ask for before one is read
 constexpr int64_t MOST = 1024;  // slots in question beyond which the keys are the quicker way
 
 /// Slots that may be the nearest one of a query.
@@ -128,9 +125,7 @@ struct CodedPair {
     int64_t best_of(int64_t row, const Candidates& candidates) const {
         static thread_local std::vector<float> scores;
         scores.resize(std::max(scores.size(), candidates.scores.size()));
-        auto key = [&](int64_t i) { return keys[candidates.slots[i]]; };
-        auto soon = [&](int64_t i) { return key(std::min(i + AHEAD, candidates.count - 1)); };
-        score_rows(queries[row], keys.dim, candidates.count, key, soon, scores.data());
+        score_candidates(queries[row], keys, candidates, scores.data());
         float least = -INFINITE;
         for (int64_t i = 0; i < candidates.count; ++i) least = std::max(least, scores[i]);
         least -= tolerance;
@@ -159,12 +154,9 @@ struct CodedPair {
     void answer_without(const std::vector<int64_t>& rows, int threads, int64_t* positive,
                         int64_t* negative) const {
         const int64_t count = int64_t(rows.size());
-        std::vector<float> some(count * keys.dim);
+        const std::vector<float> some = gathered(queries, rows);
         std::vector<int64_t> their_labels(count), found(2 * count);
-        for (int64_t i = 0; i < count; ++i) {
-            std::copy_n(queries[rows[i]], keys.dim, &some[i * keys.dim]);
-            their_labels[i] = labels[rows[i]];
-        }
+        for (int64_t i = 0; i < count; ++i) their_labels[i] = labels[rows[i]];
         rarememory_nearest_pair(some.data(), count, keys.numbers, keys.count, keys.dim, values,
                                 their_labels.data(), tolerance, threads, found.data(),
                                 found.data() + count);
@@ -190,17 +182,12 @@ extern "C" int64_t rarememory_nearest_pair_coded(
         if (!is_of_key(codes, searched, sampled[i])) return STALE;
     const CodedPair search{asked, searched, codes, values, labels, tolerance,
                            {asked, are_best_in_bytes(batch), false}};
-    // Threads share the slots, and where those are few for that, the queries.
-    const int64_t rounds = (slots + ROW - 1) / ROW;
     const int team = worth(threads, batch, slots, (BY_BYTES ? 1 : 2) * codes.quads());
-    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(team, slots / 2048));
-    const int64_t shares = team / parts;
+    const Sharing sharing(slots, 2048, team);
+    const int64_t parts = sharing.parts;
     std::vector<Sides> sides(parts * batch);
-    for_each(parts * shares, team, [&](int64_t work) {
-        const int64_t part = work % parts;
-        search.offer(rounds * part / parts * ROW,
-                     std::min(rounds * (part + 1) / parts * ROW, slots), work / parts, shares,
-                     &sides[part * batch]);
+    sharing.each([&](int64_t begin, int64_t end, int64_t part, int64_t share) {
+        search.offer(begin, end, share, sharing.shares, &sides[part * batch]);
     });
     std::vector<char> answered(batch);
     for_each(batch, batch > 1 ? team : 1, [&](int64_t row) {

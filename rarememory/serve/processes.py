@@ -44,7 +44,7 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listening = socket.create_server((address, port), backlog=BACKLOG, reuse_port=False)
     if workers == 1:
-        run(make, listening)
+        run(make(), listening)
         return
     with tempfile.TemporaryDirectory(prefix="rarememory-metrics-") as folder:
         # Read when the workers import prometheus_client.
@@ -74,17 +74,16 @@ def serve(make: Callable[[], Application], address: str, port: int, workers: int
                     process.join()
 
 
-def run(
-    make: Callable[[], Application], listening: socket.socket, made: Callable[[], object] = bool
-) -> None:
-    """Be one worker, and say when the application is made."""
-    config = config_of(make(), ServiceConnection, PATIENCE, 5)
-    made()
+def run(application: Application, listening: socket.socket) -> None:
+    """Be one worker."""
+    config = config_of(application, ServiceConnection, PATIENCE, 5)
     uvicorn.Server(config).run(sockets=[listening])
 
 
 def _run_worker(make: Callable[[], Application], listening: socket.socket, ready: Any) -> None:
     try:
-        run(make, listening, ready.set)
+        application = make()
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")
+    ready.set()
+    run(application, listening)
