@@ -424,9 +424,15 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_shifted": [operator("/", "*"), operator("+", "-")],
     },
     "classifier/leave_one_out.py": {"left_out_products": [number(1e-5, 1e-2)]},
-    "classifier/gaussian.py": {
+    "classifier/forms.py": {
         "answers_more": [operator(">", "<"), unwrap("argsort")],
-        "GaussianDiscriminant.logits": [operator("/", "*"), operator("+", "-")],
+        "better_form": [condition(False)],
+    },
+    "classifier/kernel_regression.py": {
+        "telling": [operator("-", "+"), operator("/", "*"), operator(">", "<")],
+        "regressed": [operator("-", "+"), operator("/", "*")],
+        "Regression.foreign": [unwrap("scatter")],
+        "fitted_settings": [operator(">", "<")],
     },
     "classifier/fingerprint.py": {
         "check_one_encoder": [drop_raise(), operator(">", "<"), condition(False)],

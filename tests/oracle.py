@@ -332,14 +332,6 @@ def left_out_cosine(
     return float(x @ metric @ mean) / math.sqrt((x @ metric @ x) * (mean @ metric @ mean))
 
 
-def left_out_log_density(
-    rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
-) -> float:
-    """-|x - m|^2 / 2 of one example and the mean of a class, in the same metric."""
-    x, mean, metric = _left_out(rows, labels, place, label, shrinkage, degrees)
-    return -float((x - mean) @ metric @ (x - mean)) / 2
-
-
 def _alone(labels: list[int], place: int) -> bool:
     return sum(label == labels[place] for label in labels) == 1
 
@@ -352,6 +344,66 @@ def _scatter(rows: list[Array], labels: list[int], left_out: int | None) -> Arra
             difference = row - np.mean(own, axis=0)
             total += np.outer(difference, difference)
     return total
+
+
+def telling_columns(
+    rows: list[Array], labels: list[int], left_out: int | None = None
+) -> list[float]:
+    """What a squared difference of each column counts, by all rows but one.
+
+    The whole variance is that of all rows.
+    """
+    found = []
+    for column in range(len(rows[0])):
+        numbers = [row[column] for row in rows]
+        whole = sum((x - np.mean(numbers)) ** 2 for x in numbers) / len(numbers)
+        kept = [i for i in range(len(rows)) if i != left_out]
+        within = 0.0
+        for label in set(labels):
+            own = [numbers[i] for i in kept if labels[i] == label]
+            within += sum((x - np.mean(own)) ** 2 for x in own)
+        variance = (within + whole) / (len(kept) - len(set(labels)) + 1)
+        found.append(max(0.05, 1 - variance / whole) / variance)
+    return found
+
+
+def kernel_regression(
+    rows: list[Array],
+    labels: list[int],
+    asked: Array,
+    columns: list[float],
+    asked_columns: list[float],
+    width: float,
+    ridge: float,
+    weights: list[float],
+    centres: list[Array],
+) -> list[float]:
+    """What is said of a row: a sum of kernels of some centres, and 1 / C.
+
+    The sums of least squares, each over the weight of its row, and of ridge times the squared norm
+    in the space of the kernel. Columns of the centres count as columns say; to the row that is
+    asked about, as its own columns say.
+    """
+    classes = sorted(set(labels))
+    level = 1 / len(classes)
+
+    def kernel(x: Array, y: Array, counts: list[float]) -> float:
+        return math.exp(
+            -width * sum(c * (a - b) ** 2 for a, b, c in zip(x, y, counts, strict=True))
+        )
+
+    gram = np.array([[kernel(x, y, columns) for y in centres] for x in centres])
+    total = ridge * gram
+    sums = np.zeros((len(centres), len(classes)))
+    for row, label, weight in zip(rows, labels, weights, strict=True):
+        k = np.array([kernel(row, centre, columns) for centre in centres])
+        total = total + np.outer(k, k) / weight
+        for place, own in enumerate(classes):
+            sums[:, place] += k * ((label == own) - level) / weight
+    # Where two centres are equal, any of the solutions says the same.
+    duals = np.linalg.lstsq(total, sums, rcond=1e-14)[0]
+    said = np.array([kernel(asked, centre, asked_columns) for centre in centres]) @ duals
+    return [float(number) + level for number in said]
 
 
 def foreign_scores(

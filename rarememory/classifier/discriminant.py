@@ -64,8 +64,8 @@ class LeftOut:
         samples: which of the keys each example is.
         classes: the place of each example's own class.
         several: whether its class has other examples.
-        rows: the examples, at unit length in the metric; class by class.
-        scale: what a cosine is multiplied with.
+        one_shot: the logit that a class of one example alone would give another; both are places
+            among these, which come class by class.
     """
 
     logits: Float[Tensor, "examples classes"]
@@ -74,8 +74,7 @@ class LeftOut:
     samples: Int64[Tensor, " examples"]
     classes: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
-    rows: Float[Tensor, "examples axes"]
-    scale: float
+    one_shot: Callable[[Int64[Tensor, " pairs"], Int64[Tensor, " pairs"]], Float[Tensor, " pairs"]]
 
     @cached_property
     def foreign(self) -> Float[Tensor, "examples classes"]:
@@ -83,7 +82,7 @@ class LeftOut:
 
         They are found when they are first asked for: an answer without a threshold needs none.
         """
-        with fitting(self.rows.device):
+        with fitting(self.logits.device):
             return self.find_foreign()
 
     @property
@@ -134,6 +133,12 @@ class Discriminant:
         rows = x @ self.metric
         squares = rows.square().sum(1) + squares_outside(x, rows, self.found)
         return rows * squares.clamp(min=1e-12).rsqrt().unsqueeze(1)
+
+    def similarities(
+        self, queries: Float[Tensor, "batch key_dim"], features: Float[Tensor, "examples key_dim"]
+    ) -> Float[Tensor, "batch examples"]:
+        """Products whose mean over the examples of a class is its cosine, but for a factor."""
+        return self.rows(queries) @ self.rows(features).T
 
     def logits(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch classes"]:
         """The z of every class."""
@@ -253,8 +258,7 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         samples[some],
         own,
         counts[own] > 1,
-        units[some],
-        found.scale,
+        partial(_one_shot, units[some], found.scale),
     )
     return Discriminant(
         classes, mean, center, metric, found, key_means, weights, bias, change, more, left_out
@@ -265,6 +269,11 @@ def _foreign(
     x: Tensor, own: Tensor, metric: Tensor, means: Tensor, found: FittedMetric
 ) -> Float[Tensor, "examples classes"]:
     return found.scale * foreign_scores(x @ metric, own, means, found.shares)
+
+
+def _one_shot(rows: Tensor, scale: float, one: Tensor, other: Tensor) -> Float[Tensor, " pairs"]:
+    """The logits of classes of one example each; rows are at unit length in the metric."""
+    return scale * (rows[one] * rows[other]).sum(1)
 
 
 def _levelled(base: Tensor, refined_logits: Tensor) -> Tensor:

@@ -20,11 +20,7 @@ from rarememory.classifier.blend import Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
-from rarememory.classifier.gaussian import (
-    GaussianDiscriminant,
-    fit_gaussian,
-    one_shot_gaussian,
-)
+from rarememory.classifier.forms import ByDistance, Form, better_form, one_shot_form
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.norms import add_norms, has_norms, norms_of, remembered_features
 from rarememory.classifier.openset import without_own_class
@@ -245,21 +241,18 @@ class _Fitted:
         # Where the host would have to wait for them, it never asks.
         self.slots = slots.tolist() if host_may_read(slots) else []
         self.classes, self.places, counts = values.unique(return_inverse=True, return_counts=True)
-        self.discriminant: Discriminant | GaussianDiscriminant | None = None
+        self.discriminant: Form | None = None
         self.offsets = torch.zeros(len(self.classes), device=keys.device)
         of_host = torch.isin(self.classes, host_ids)
         foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
         if len(self.classes) > 1 + foreign_host:
             self.discriminant = fit_discriminant(keys, values, settings)
-            # A single example is farther from its class than a mean is: distances are not alike.
-            # And the host's classes lie in directions that few examples say nothing of.
+            # The host's classes lie in directions that few examples say nothing of.
             spans = len(keys) - len(self.classes) >= keys.shape[1]
-            if counts.min() > 1 and (spans or not foreign_host):
-                left_out = self.discriminant.left_out
-                gaussian = fit_gaussian(features, values, settings, than=left_out)
-                self.discriminant = gaussian or self.discriminant
-            elif counts.max() == 1:
-                self.discriminant = one_shot_gaussian(features, values) or self.discriminant
+            if counts.max() == 1:
+                self.discriminant = one_shot_form(self.discriminant, features, values)
+            elif spans or not foreign_host:
+                self.discriminant = better_form(self.discriminant, features, values)
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER
@@ -267,7 +260,7 @@ class _Fitted:
     @property
     def by_length(self) -> bool:
         """Whether it compares features by their distance, and not by their direction alone."""
-        return isinstance(self.discriminant, GaussianDiscriminant)
+        return isinstance(self.discriminant, ByDistance)
 
     def is_of(self, keys: Tensor, values: Tensor, row: int | None) -> bool:
         """Whether one of the examples, if a row is given, is what a memory holds in its slot."""
@@ -363,10 +356,10 @@ class _Fitted:
         return LeftOutEvidence(self.evidence(logits, None), without_own, own, several)
 
     def similarities(self, queries: Tensor, features: Tensor) -> Tensor:
-        """Products whose mean over the examples of a class is its cosine, but for a factor."""
+        """How alike queries and examples are, as the discriminant compares them."""
         if self.discriminant is None:
             return self._cosines(queries)
-        return self.discriminant.rows(queries) @ self.discriminant.rows(features).T
+        return self.discriminant.similarities(queries, features)
 
 
 def _rows(memory: Memory, features: Tensor, by_length: bool) -> Rows:

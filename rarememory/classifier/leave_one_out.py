@@ -7,7 +7,7 @@ rank too (Sherman and Morrison 1950):
     m' = m - r / (n - 1),   P' = P + k (P r)(P r)^T,   r = x - m
     k = k0 / (1 - k0 r^T P r),   k0 = (1 - shrinkage) n / ((n - 1) degrees)
 
-Everything that a cosine or a distance in the metric P' needs is then a product of rows that are
+Everything that a cosine in the metric P' needs is then a product of rows that are
 there already, and no covariance is inverted twice.
 """
 
@@ -36,10 +36,6 @@ class LeftOutProducts(NamedTuple):
         """cos_P'(x, m')."""
         squares = self.means.clamp(min=_SMALLEST).mul_(self.rows.clamp(min=_SMALLEST))
         return squares.rsqrt_().mul_(self.products)
-
-    def log_densities(self) -> Float[Tensor, "examples classes"]:
-        """-|x - m'|^2 / 2 in P': the logarithm of a normal density, but for a constant."""
-        return self.products - (self.means + self.rows) / 2
 
 
 def left_out_products(

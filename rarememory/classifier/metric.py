@@ -18,13 +18,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rarememory.classifier.leave_one_out import LeftOutProducts, left_out_products
+from rarememory.classifier.leave_one_out import left_out_products
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.97)
 SCALES = tuple(2.0 ** (i / 2) for i in range(2, 14))
 """Of cosines."""
-DENSITY_SCALES = tuple(2.0 ** (i / 2) for i in range(-14, 4))
-"""Of the logarithms of densities; with many dimensions they are overconfident."""
 ONE_SHOT_SCALE = 16.0
 """The scale that is found for classes of few examples, for where there is nothing to find it by."""
 
@@ -133,8 +131,8 @@ class FittedMetric(NamedTuple):
         shares: of the variance along the axes that is left for the classes; None where the
             covariance within classes is known.
         shrinkage: of that covariance; None where it is not known.
-        scale: what a score (a cosine, or the logarithm of a density) is multiplied with.
-        left_out: scores of examples for every class, without themselves; None where no class has
+        scale: what a cosine is multiplied with.
+        left_out: cosines of examples for every class, without themselves; None where no class has
             two examples.
     """
 
@@ -150,8 +148,6 @@ def fitted_metric(
     spread: Spread,
     some: Int64[Tensor, " some"],
     shrinkage: float | None = None,
-    *,
-    densities: bool = False,
 ) -> FittedMetric:
     """The metric with which the examples, each left out once, are answered best.
 
@@ -162,11 +158,7 @@ def fitted_metric(
         spread: of the examples.
         some: the examples that are left out.
         shrinkage: of the covariance, in (0, 1]; one of `SHRINKAGES` is chosen if None.
-        densities: whether scores are logarithms of densities, and not cosines.
     """
-    score, scales = LeftOutProducts.cosines, SCALES
-    if densities:
-        score, scales = LeftOutProducts.log_densities, DENSITY_SCALES
     level = spread.level
     if not spread.degrees or not level > 0:
         return _one_shot_metric(spread)
@@ -177,7 +169,7 @@ def fitted_metric(
 
     squares = (rows - spread.means[places]).square()
 
-    place = len(scales) // 2
+    place = len(SCALES) // 2
 
     def tried(one: float) -> tuple[float, FittedMetric]:
         nonlocal place
@@ -185,13 +177,13 @@ def fitted_metric(
         products = left_out_products(
             rows, places, spread.means, counts, precision, one, spread.degrees, squares
         )
-        scores = score(products)
+        scores = products.cosines()
         found = scores[judged]
-        loss, place = best_scale(found, labels, weights, scales, place)
+        loss, place = best_scale(found, labels, weights, SCALES, place)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
         return round(accuracy, 3) - 0.02 * loss, FittedMetric(
-            precision, outside, None, one, scales[place], scores
+            precision, outside, None, one, SCALES[place], scores
         )
 
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)

@@ -75,12 +75,12 @@ def _as_one_shot(
     left_out: LeftOut, of_host: Tensor, usable: Tensor
 ) -> tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]:
     """The same of the host's examples, as if their class were new and had one other example."""
-    classes, rows = left_out.classes[usable], left_out.rows[usable]
+    classes, places = left_out.classes[usable], usable.nonzero().squeeze(1)
     # Examples come class by class: the next one, or the first of the class after its last.
     after = torch.arange(1, len(classes) + 1, device=classes.device) % len(classes)
     first = torch.searchsorted(classes, classes)
     other = torch.where(classes[after] == classes, after, first)
-    own = left_out.scale * (rows * rows[other]).sum(1)
+    own = left_out.one_shot(places, places[other])
     others = left_out.of_others[usable]
     old = others.masked_fill(~of_host, -torch.inf).amax(1)
     new = others.masked_fill(of_host, -torch.inf).amax(1)

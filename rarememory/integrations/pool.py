@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.kernel_regression import telling
 from rarememory.integrations.quadratic import Quadratic, fit_quadratic
 
 MOST_JUDGED = 2000
@@ -32,8 +33,6 @@ _WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 _SCALES = (2.0, 4.0, 8.0, 16.0)
 _FLOOR = 1e-3
-_LEAST_SHARE = 0.05
-"""Of the variance of a column between classes: it may tell them apart together with another."""
 _CELLS = 2**24
 """Cosines at once: 128 MiB."""
 
@@ -164,36 +163,6 @@ def fit_kernel_ridge(
     return KernelRidge(keys, duals, shares, width, scale, scale * found)
 
 
-def telling(
-    rows: Float[Tensor, "samples columns"], classes: Int64[Tensor, " samples"]
-) -> Float[Tensor, " columns"]:
-    """What to multiply each column with, so that distances tell classes apart.
-
-    sqrt(s / w): w is the variance within classes and s = 1 - w / t, 0.05 at least, the share that
-    is between them of the whole variance t. Of rows of one class x - x' has the variance 2 w, of
-    rows of two classes 2 t. So the log-odds of one class to two (Ioffe 2006, probabilistic linear
-    discriminant analysis) are -(x - x')^2 s / (4 w), but for a constant, and the kernel is their
-    exponential.
-
-    One sample more, of variance t, is counted in w: few samples may be close to each other by
-    chance. A left-out sample is left out of the regression and not of w and t, which it changes
-    little. A column that is the same everywhere, but for rounding, is multiplied with 0.
-
-    Example:
-        >>> rows = torch.tensor([[0.0, 3.0], [0.1, 9.0], [9.0, 3.0], [9.1, 9.0]])
-        >>> found = telling(rows, torch.tensor([0, 0, 1, 1]))
-        >>> bool(found[0] > 5 * found[1])
-        True
-    """
-    counts = classes.bincount()
-    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, classes, rows)
-    within = (rows - (sums / counts.unsqueeze(1))[classes]).square().sum(0)
-    whole = (rows - rows.mean(0)).square().mean(0)
-    within = (within + whole) / (len(rows) - len(counts) + 1)
-    share = (1 - within / whole).clamp(min=_LEAST_SHARE)
-    return (share / within).sqrt().where(whole > 1e-12 * whole.max(), 0.0)
-
-
 @dataclass(frozen=True)
 class Pool:
     """Readers of the same samples in several spaces, and their weights.
@@ -309,7 +278,8 @@ def fit_pool(
         ridges.append(ridge)
     columns, of_rows, quadratic = [], [], None
     if rows is not None:
-        columns = [rows.new_ones(rows.shape[1]), telling(rows, classes)]
+        columns = [rows.new_ones(rows.shape[1])]
+        columns.append(telling(rows, classes, counts.to(rows)).weights.sqrt())
         of_rows = [fit_kernel_ridge(rows[some] * by, classes[some], n_classes) for by in columns]
         found += [ridge.left_out.softmax(1) for ridge in of_rows]
         quadratic = fit_quadratic(rows, classes, some)

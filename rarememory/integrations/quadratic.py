@@ -25,10 +25,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rarememory.classifier.metric import DENSITY_SCALES, best_scale, class_weights
+from rarememory.classifier.metric import best_scale, class_weights
 
 _STRENGTHS = (1.0, 4.0, 16.0, 64.0, 256.0, 4096.0)
 _SHRINKAGES = (0.01, 0.1, 0.3, 0.6, 0.9)
+_SCALES = tuple(2.0 ** (i / 2) for i in range(-14, 4))
+"""Of the logarithms of densities; with many dimensions they are overconfident."""
 _SMALLEST = 1e-6
 _COST, _NUMBERS = 2**29, 2**22
 """Multiplications, and differences held, for one strength and shrinkage; beyond them nothing is
@@ -108,16 +110,16 @@ def fit_quadratic(
     several = scatters.counts[classes[some]] > 1
     labels = classes[some][several]
     weights = class_weights(labels, scatters.counts)
-    best, place = None, len(DENSITY_SCALES) // 2
+    best, place = None, len(_SCALES) // 2
     for shrinkage in _SHRINKAGES:
         for strength in _STRENGTHS:
             roots, constants = scatters.roots(strength, shrinkage)
             left_out = _left_out(
                 rows[some], classes[some], scatters, roots, constants, strength, shrinkage
             )
-            loss, place = best_scale(left_out[several], labels, weights, DENSITY_SCALES, place)
+            loss, place = best_scale(left_out[several], labels, weights, _SCALES, place)
             if best is None or loss < best[0]:
-                scale = DENSITY_SCALES[place]
+                scale = _SCALES[place]
                 found = scatters.means, roots, constants, scatters.counts, strength, scale
                 best = loss, Quadratic(*found, scale * left_out)
     assert best is not None

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import normalize, one_hot
 
 from rarememory import AverageOrReplace
-from rarememory.integrations.pool import fit_kernel_ridge, fit_pool, pooled, telling
+from rarememory.integrations.pool import fit_kernel_ridge, fit_pool, pooled
 from rarememory.integrations.sklearn import MemoryNeighbors
 
 
@@ -245,38 +245,6 @@ def test_classes_that_differ_in_their_distance_from_the_mean_are_told_apart():
     X = random.normal(size=(400, 5)) * np.where(y == 1, 3.0, 1.0)[:, None] * [1, 1e3, 10, 1, 0.1]
     assert MemoryNeighbors().fit(X[:60], y[:60]).score(X[60:], y[60:]) > 0.85
     assert MemoryNeighbors(scale=None).fit(X[:60], y[:60]).score(X[60:], y[60:]) < 0.7
-
-
-def test_distances_of_telling_columns_are_log_odds_that_two_samples_are_of_one_class():
-    random = torch.Generator().manual_seed(0)
-    classes = torch.tensor([0, 1, 2, 0, 1, 0, 1])
-    shifts = classes.double()[:, None] * torch.tensor([5.0, 3.0, 4.0])
-    rows = torch.randn(7, 3, generator=random, dtype=torch.double) + shifts
-    found = telling(rows, classes)
-    for column, factor in zip(rows.T, found, strict=True):
-        whole = ((column - column.mean()) ** 2).mean()
-        means = torch.stack([column[classes == own].mean() for own in classes])
-        # Seven samples, less three classes; one more, as far from the mean as samples are.
-        within = (((column - means) ** 2).sum() + whole) / (7 - 3 + 1)
-        assert within < 0.95 * whole
-        of_one, of_two = (
-            torch.distributions.Normal(0.0, (2 * variance).sqrt()) for variance in (within, whole)
-        )
-        apart = column - column[0]
-        odds = of_one.log_prob(apart) - of_two.log_prob(apart)
-        torch.testing.assert_close(odds - odds[0], -((factor * apart) ** 2) / 4)
-
-
-def test_a_column_that_says_little_by_itself_counts_a_little_and_a_constant_one_nothing():
-    classes = torch.arange(40) % 2
-    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double)
-    rows = rows - torch.stack([rows[classes == own].mean(0) for own in (0, 1)])[classes]
-    rows[:, 1], rows[:, 2] = 7.0, 0.3
-    rows[0, 2] = 0.1 + 0.2
-    found = telling(rows, classes)
-    within = (rows[:, 0].square().sum() + rows[:, 0].square().mean()) / 39
-    torch.testing.assert_close(found[0], (0.05 / within).sqrt())
-    assert found[1:].tolist() == [0, 0]
 
 
 def test_columns_that_tell_classes_apart_count_more_than_others():

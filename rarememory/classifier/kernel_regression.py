@@ -1,0 +1,301 @@
+"""Classes regressed on examples by a kernel, and what it says of those that are left out.
+
+    k(x, x') = exp(-w |x - x'|^2)                   f(x) = R^-1 k(x),    R R^T = K
+    b = A^-1 F^T D^-1 (Y - 1 / C)                   A = F^T D^-1 F + r I
+
+Kernel ridge regression (Saunders et al. 1998). The classes are written as 0 and 1 in Y; f(x) . b is
+what is added to 1 / C. k(x) are the kernels of x with at most 1,000 of the examples, and K those of
+these with each other: f(x) . f(x') is k(x, x') exactly where they are all of the examples, and
+close to it elsewhere (Williams and Seeger 2001). D_i is n_c C / N for an example i of the class c,
+so that every class has the same weight. The columns of x count as `telling` says.
+
+Leaving out is closed form. Without example i, b is b - A^-1 f_i e_i / (D_i - f_i . A^-1 f_i), where
+e_i is what is missing at i; without several, the same with a matrix. An example that is left out
+asks with columns that have not seen it either: of few examples with many columns nearly every
+answer would seem right else.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from rarememory.classifier.metric import Examples, class_weights
+
+MOST = 8192
+"""Examples that are regressed on; beyond them, as many of each class as there are for it."""
+CENTRES = 1000
+"""Of them, examples whose kernels carry the regression."""
+JUDGED = 2048
+"""Of them, examples that are left out."""
+TRIED = 400
+"""Of them, examples that width, ridge and scale are found with."""
+_WIDTHS = tuple(2.0**i for i in range(-4, 5))
+"""Over the median of the squared distances."""
+_RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
+_SCALES = (2.0, 4.0, 8.0, 16.0)
+_LEAST_SHARE = 0.05
+"""Of the variance of a column between classes: it may tell them apart together with another."""
+_JITTER = 1e-9
+"""Added to the kernel of an example with itself: there may be equal ones."""
+
+
+class Telling(NamedTuple):
+    """What the squared difference of each column counts, so that distances tell classes apart.
+
+    Attributes:
+        weights: by all examples.
+        without: by all but one, for each example.
+    """
+
+    weights: Float[Tensor, " columns"]
+    without: Float[Tensor, "examples columns"]
+
+
+def telling(
+    rows: Float[Tensor, "examples columns"],
+    places: Int64[Tensor, " examples"],
+    counts: Float[Tensor, " classes"],
+) -> Telling:
+    """s / w: w is the variance within classes and s = 1 - w / t, 0.05 at least.
+
+    s is the share between classes of the whole variance t. Of examples of one class x - x' has the
+    variance 2 w, of two classes 2 t. So the log-odds of one class to two (Ioffe 2006, probabilistic
+    linear discriminant analysis) are -(x - x')^2 s / (4 w), but for a constant, and the kernel is
+    their exponential. One example more, of variance t, is counted in w: few examples may be close
+    to each other by chance. A column that is the same everywhere, but for rounding, counts nothing.
+
+    Args:
+        rows: examples.
+        places: the class of each, 0, 1, ...
+        counts: examples of each class.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 3.0], [0.1, 9.0], [9.0, 3.0], [9.1, 9.0]])
+        >>> found = telling(rows, torch.tensor([0, 0, 1, 1]), torch.tensor([2.0, 2.0]))
+        >>> bool(found.weights[0] > 25 * found.weights[1]), found.without.shape
+        (True, torch.Size([4, 2]))
+    """
+    sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, places, rows)
+    squares = (rows - (sums / counts.unsqueeze(1))[places]).square()
+    within, whole = squares.sum(0), (rows - rows.mean(0)).square().mean(0)
+    degrees = len(rows) - len(counts) + 1
+    n = counts[places].unsqueeze(1)
+    # Without x of a class of n the mean moves by r / (n - 1), and r^2 n / (n - 1) is lost.
+    lost = squares * n / (n - 1).clamp(min=1)
+
+    def weights(within: Tensor, degrees: int) -> Tensor:
+        variance = (within.clamp(min=0) + whole) / degrees
+        share = (1 - variance / whole).clamp(min=_LEAST_SHARE)
+        return (share / variance).where(whole > 1e-12 * whole.max(), 0.0)
+
+    found = weights(within, degrees)
+    without = weights(within - lost, max(1, degrees - 1))
+    return Telling(found, without.where(n > 1, found))
+
+
+class Samples(NamedTuple):
+    """Examples that are regressed on.
+
+    Attributes:
+        examples: which of all examples.
+        rows: each, in columns that count as they tell the classes apart.
+        places: the place of each one's class.
+        own: what the squared differences of these columns count for each, by all the others.
+        targets: Y - 1 / C, and a column of ones.
+        weights: D.
+    """
+
+    examples: Int64[Tensor, " samples"]
+    rows: Float[Tensor, "samples columns"]
+    places: Int64[Tensor, " samples"]
+    own: Float[Tensor, "samples columns"]
+    targets: Float[Tensor, "samples outputs"]
+    weights: Float[Tensor, " samples"]
+
+    @classmethod
+    def of(cls, examples: Examples, rows: Tensor, columns: Telling, most: int) -> "Samples":
+        """At most so many of the examples."""
+        some = balanced(examples.places, most)
+        places, count = examples.places[some], len(examples.counts)
+        own = one_hot(places, count).to(rows)
+        return cls(
+            some,
+            rows[some] * columns.weights.sqrt(),
+            places,
+            columns.without[some] / columns.weights.where(columns.weights > 0, 1.0),
+            torch.cat([own - 1 / count, torch.ones_like(own[:, :1])], 1),
+            own.sum(0)[places] * count / len(some),
+        )
+
+    def at(self, some: Tensor) -> "Samples":
+        """Some of them."""
+        return Samples(*(part[some] for part in self))
+
+
+def balanced(places: Int64[Tensor, " examples"], most: int) -> Int64[Tensor, " some"]:
+    """At most so many examples, of no class more than of another that has more; evenly spaced.
+
+    Args:
+        places: the class of each, ascending.
+        most: examples; but each class has one.
+
+    Example:
+        >>> balanced(torch.tensor([0] * 7 + [1] * 2), 5)
+        tensor([2, 4, 6, 7, 8])
+    """
+    counts = torch.bincount(places)
+    quotas = range(2, int(counts.max()) + 1)
+    quota = 1 + bisect_right(quotas, most, key=lambda quota: int(counts.clamp(max=quota).sum()))
+    wanted, n = counts.clamp(max=quota)[places], counts[places]
+    at = torch.arange(len(n), device=n.device) - torch.searchsorted(places, places)
+    return ((at + 1) * wanted // n > at * wanted // n).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The classes regressed on samples.
+
+    Attributes:
+        samples: of which it is.
+        centres: rows whose kernels carry it.
+        root: R^-T.
+        inverse: A^-1.
+        coefficients: b; and behind them those of ones, for where a class is left out.
+        duals: R^-T b: what the kernel with each centre adds to every class.
+        width: w.
+        judged: samples that were left out.
+        left_out: what is said of these.
+    """
+
+    samples: Samples
+    centres: Float[Tensor, "centres columns"]
+    root: Float[Tensor, "centres centres"]
+    inverse: Float[Tensor, "centres centres"]
+    coefficients: Float[Tensor, "centres outputs"]
+    duals: Float[Tensor, "centres classes"]
+    width: float
+    judged: Int64[Tensor, " judged"]
+    left_out: Float[Tensor, "judged classes"]
+
+    def values(self, rows: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch classes"]:
+        """f(x) . b + 1 / C."""
+        return kernel(rows, self.centres, self.width) @ self.duals + 1 / self.duals.shape[1]
+
+    def foreign(
+        self, rows: Float[Tensor, "batch columns"], own: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch classes"]:
+        """The same if the class in this place had never been learnt; -inf for that."""
+        kernels = kernel(rows, self.centres, self.width)
+        count = self.duals.shape[1]
+        found = kernels.new_full((len(rows), count), -torch.inf)
+        for place in own.unique().tolist():
+            asked = own == place
+            left = self.root @ self._without_class(self.samples.places == place)
+            found[asked] = kernels[asked] @ left + 1 / max(1, count - 1)
+        return found.scatter(1, own.unsqueeze(1), -torch.inf)
+
+    def _without_class(self, gone: Tensor) -> Tensor:
+        """b without some samples; the targets of the others are Y - 1 / (C - 1)."""
+        samples, count = self.samples.at(gone), self.duals.shape[1]
+        f = kernel(samples.rows, self.centres, self.width) @ self.root
+        solved = f @ self.inverse
+        missed = samples.targets - f @ self.coefficients
+        lost = torch.linalg.solve(samples.weights.diag() - solved @ f.T, missed)
+        left = self.coefficients - solved.T @ lost
+        found: Tensor = left[:, :-1] + (1 / count - 1 / max(1, count - 1)) * left[:, -1:]
+        return found
+
+
+def regressed(samples: Samples, width: float, ridge: float) -> Regression:
+    """The regression of these samples."""
+    centres = samples.rows[balanced(samples.places, CENTRES)]
+    of_centres = kernel(centres, centres, width)
+    of_centres.diagonal().add_(_JITTER)
+    unit = torch.eye(len(centres), device=centres.device, dtype=centres.dtype)
+    root = torch.linalg.solve_triangular(torch.linalg.cholesky(of_centres), unit, upper=False).T
+    f = kernel(samples.rows, centres, width) @ root
+    weighted = f.T / samples.weights
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(weighted @ f + ridge * unit))
+    coefficients = inverse @ (weighted @ samples.targets)
+    duals = root @ coefficients[:, :-1]
+
+    judged = balanced(samples.places, JUDGED)
+    some, f = samples.at(judged), f[judged]
+    solved = f @ inverse
+    missed = (some.targets - f @ coefficients)[:, :-1]
+    missed = missed / (some.weights - (solved * f).sum(1)).unsqueeze(1)
+    asked = torch.exp(-width * _squares_by_own(some, centres))
+    moved = ((asked @ root) * solved).sum(1, keepdim=True)
+    left_out = asked @ duals - moved * missed + 1 / duals.shape[1]
+    return Regression(samples, centres, root, inverse, coefficients, duals, width, judged, left_out)
+
+
+def fitted_settings(samples: Samples) -> tuple[float, float, float]:
+    """Width, ridge and scale of greatest likelihood of the samples, each of them left out.
+
+    Here all samples carry the regression: b is R^T a, with a = G (Y - 1 / C), G = (K + r D)^-1, and
+    without sample i, a is a - G_i a_i / G_ii. The scale is what logits are multiplied with.
+    """
+    squares = torch.cdist(samples.rows, samples.rows).square()
+    # Nobody has seen itself.
+    own_squares = _squares_by_own(samples, samples.rows).fill_diagonal_(torch.inf)
+    unit = median_distance(squares)
+    roots = samples.weights.sqrt().unsqueeze(1)
+    counts = torch.bincount(samples.places)
+    several = counts[samples.places] > 1
+    labels = samples.places[several]
+    weights = class_weights(labels, counts.to(roots))
+
+    @cache
+    def best(place: int) -> tuple[float, float, float]:
+        width = _WIDTHS[place] / unit
+        # The same eigenvectors serve every ridge: K + r D = D^1/2 (D^-1/2 K D^-1/2 + r) D^1/2.
+        values, vectors = torch.linalg.eigh(torch.exp(-width * squares) / roots / roots.T)
+        projected = vectors.T @ (samples.targets[:, :-1] / roots)
+        vectors = vectors / roots
+        asked = torch.exp(-width * own_squares) @ vectors
+        found = []
+        for ridge in _RIDGES:
+            inverse = 1 / (values.clamp(min=0) + ridge)
+            moved = (asked * vectors) @ inverse / (vectors.square() @ inverse)
+            duals = vectors * inverse @ projected
+            left_out = asked * inverse @ projected - moved.unsqueeze(1) * duals + 1 / len(counts)
+            for scale in _SCALES:
+                losses = cross_entropy(scale * left_out[several], labels, reduction="none")
+                found.append(((weights * losses).sum().item(), ridge, scale))
+        return min(found)
+
+    place = len(_WIDTHS) // 2
+    while place + 1 < len(_WIDTHS) and best(place + 1) < best(place):
+        place += 1
+    while place and best(place - 1) < best(place):
+        place -= 1
+    _, ridge, scale = best(place)
+    return _WIDTHS[place] / unit, ridge, scale
+
+
+def kernel(
+    one: Float[Tensor, "one columns"], other: Float[Tensor, "other columns"], width: float
+) -> Float[Tensor, "one other"]:
+    """exp(-w |x - x'|^2)."""
+    return torch.exp(-width * torch.cdist(one, other).square())
+
+
+def median_distance(squares: Float[Tensor, "samples samples"]) -> float:
+    """The median of the squared distances that are not 0."""
+    apart = squares[squares > 1e-9]
+    return apart.median().item() if len(apart) else 1.0
+
+
+def _squares_by_own(samples: Samples, others: Tensor) -> Tensor:
+    """Squared distances to others, by what columns count for each sample."""
+    weighted = samples.rows * samples.own
+    squares: Tensor = (weighted * samples.rows).sum(1, keepdim=True)
+    squares = squares + samples.own @ others.square().T - 2 * weighted @ others.T
+    return squares.clamp(min=0)
