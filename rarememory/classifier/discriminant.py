@@ -47,10 +47,13 @@ class Settings(NamedTuple):
     Attributes:
         shrinkage: of the covariance within classes, in (0, 1]; found by leave-one-out if None.
         penalty: on what the refinement changes.
+        distances: 1 if examples are compared by their distances (`rarememory.classifier.kernel`),
+            0 if by cosines; found by leave-one-out if None.
     """
 
     shrinkage: float | None = None
     penalty: float = PENALTY
+    distances: float | None = None
 
 
 @dataclass(frozen=True)

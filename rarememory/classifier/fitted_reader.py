@@ -62,7 +62,7 @@ class FittedReader(Reader):
     name = "fitted"
     temperature = 1.0
 
-    grid: ClassVar = {"shrinkage": SHRINKAGES, "penalty": PENALTIES}
+    grid: ClassVar = {"distances": (0.0, 1.0), "shrinkage": SHRINKAGES, "penalty": PENALTIES}
 
     def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008, a tuple
         self._settings = settings
@@ -81,7 +81,7 @@ class FittedReader(Reader):
 
     @property
     def settings(self) -> dict[str, float | None]:
-        """Shrinkage (None: found by leave-one-out) and penalty."""
+        """Shrinkage and distances (None: found by leave-one-out), and penalty."""
         return self._settings._asdict()
 
     def having(self, /, **settings: float | None) -> "FittedReader":
@@ -96,6 +96,8 @@ class FittedReader(Reader):
         if shrinkage is not None:
             check_positive("shrinkage", shrinkage)
         check_finite("penalty", penalty)
+        if settings.get("distances") not in (None, 0, 1):
+            raise ValueError(f"distances must be 0, 1 or None, not {settings['distances']}")
         if (shrinkage or 0) > 1 or float(penalty or 0) > MAX_PENALTY:
             raise ValueError(
                 f"shrinkage must be at most 1 and penalty {MAX_PENALTY:g}, not {shrinkage} and "
@@ -252,7 +254,9 @@ class _Fitted:
             if counts.max() == 1:
                 self.discriminant = one_shot_form(self.discriminant, features, values)
             elif spans or not foreign_host:
-                self.discriminant = better_form(self.discriminant, features, values)
+                self.discriminant = better_form(
+                    self.discriminant, features, values, settings.distances
+                )
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER

@@ -35,12 +35,21 @@ def better_form(
     discriminant: Discriminant,
     features: Float[Tensor, "examples key_dim"],
     values: Int64[Tensor, " examples"],
+    distances: float | None = None,
 ) -> Form:
     """Of this and the kernel the one that answers more of the examples that are left out.
 
     Where that is not sure, features of equal length are compared by cosines, as they are made to
     be, and others by the kernel.
+
+    Args:
+        discriminant: of the examples.
+        features: of the examples, at their own length.
+        values: integers of their classes.
+        distances: 1 for the kernel wherever there is one, 0 for none.
     """
+    if distances is not None:
+        return (fit_kernel(features, values) if distances else None) or discriminant
     with fitting(features.device):
         equal = _are_equally_long(features)
         if equal and _directions(features) > _MANY_DIRECTIONS:

@@ -102,7 +102,7 @@ BOOKS = {
     "settings that are a list": (put("book/reader_settings", [1]), "an object as reader_settings"),
     "settings of no reader": (
         put("book/reader_settings/kea", 1),
-        r"has \['shrinkage', 'penalty'\]",
+        r"has \['shrinkage', 'penalty', 'distances'\]",
     ),
     "settings called self": (put("book/reader_settings/self", 1), "penalty'.*not.*self"),
     "a penalty that is a text": (put("book/reader_settings/penalty", "x"), "penalty must be 0 or"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rarememory
-from rarememory.classifier import kernel_regression
+from rarememory.classifier import forms, kernel_regression
 from rarememory.classifier.discriminant import LeftOut, fit_discriminant
 from rarememory.classifier.forms import answers_more, better_form
 from rarememory.classifier.kernel import KernelDiscriminant, fit_kernel
@@ -511,3 +511,32 @@ def test_features_whose_square_no_float_holds_are_learnt() -> None:
     classifier.learn(torch.tensor([[3e38, 3e38], [1e-38, 2e-38]]), ["a", "b"])
     assert classifier.memory.get_buffer("norms")[:2].isfinite().all()
     assert classifier.predict(torch.tensor([[2e38, 2e38], [1e-38, 2e-38]])) == ["a", "b"]
+
+
+@pytest.mark.parametrize("distances", [False, True])
+def test_held_out_examples_choose_between_cosines_and_distances(
+    distances: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By itself it finds out the opposite.
+    monkeypatch.setattr(forms, "answers_more", lambda one, other: distances)
+    random = torch.Generator().manual_seed(0)
+    features, labels = rings(0, 40) if distances else straight(random)
+    classifier = rarememory.wrap(nn.Identity(), host=False)
+    classifier.learn(features[::2], labels[::2].tolist())
+    assert isinstance(discriminant(classifier), KernelDiscriminant) != distances
+    classifier.calibrate(features[1::2], labels[1::2].tolist())
+    assert classifier.reader.settings["distances"] == distances
+    assert isinstance(discriminant(classifier), KernelDiscriminant) == distances
+
+
+def straight(random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Classes that differ in their direction, and lengths that say nothing."""
+    labels = torch.arange(6).repeat_interleave(20)
+    centres = torch.randn(6, 24, generator=random)
+    rows = centres[labels] + 0.6 * torch.randn(120, 24, generator=random)
+    return rows * torch.exp(1.5 * torch.randn(120, 1, generator=random)), labels
+
+
+def test_a_setting_of_distances_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"distances must be 0, 1 or None, not 0\.5"):
+        rarememory.wrap(nn.Identity(), host=False).reader.having(distances=0.5)

@@ -11,7 +11,7 @@ from rarememory.classifier.reader import Reader
 from rarememory.classifier.tuning import best_reader
 from tests.classifier.test_fitted_reader import world
 
-SETTINGS = {"shrinkage": 0.97, "penalty": 1e-4}
+SETTINGS = {"distances": 1.0, "shrinkage": 0.97, "penalty": 1e-4}
 
 
 def wanting(reader: Reader) -> float:
