@@ -364,7 +364,9 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "FilteredSearch._pair_of_some": [only("left", "&"), only("right", "&")],
     },
     "memory/forgetting.py": {
-        "meets": [operator(">", ">="), drop_raise(0), drop_raise(1)],
+        "meets": [
+            *(operator(">", ">="), drop_raise(0), drop_raise(1), drop("check_not_negative")),
+        ],
     },
     "memory/slots.py": {
         "numbers_of": [number("reads", "seed")],

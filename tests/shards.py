@@ -330,6 +330,7 @@ def misuses(memory: Memory, rank: int) -> dict[str, Callable[[], object]]:
         "another verb": lambda: memory.clear() if wrong else memory.write(rows, labels),
         "forget": lambda: memory.forget(labels=1 + wrong),
         "no slot": lambda: memory.forget(slots=99 if wrong else 1),
+        "negative age": lambda: memory.forget(older_than=-1),
         "size": lambda: memory.resize(40 + wrong),
         "record": lambda: memory.record(memory(rows)._replace(slots=99 * labels.view(2, 1))),
         "search": searched,

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from rarememory.base.state import MemoryState
+from rarememory.base.validation import check_not_negative
 from rarememory.memory.spans import Span
 
 Integers = int | Iterable[int] | Tensor
@@ -25,7 +26,7 @@ def meets(
     Where the state holds a span of the memory only, `slots` are those of the whole memory.
 
     Raises:
-        ValueError: no condition is given, or a slot does not exist.
+        ValueError: no condition is given, a slot does not exist, or `older_than` is negative.
     """
     if labels is None and slots is None and older_than is None:
         raise ValueError("say what to forget: labels, slots or older_than; or clear() it all")
@@ -41,6 +42,7 @@ def meets(
         here = chosen[(chosen >= first) & (chosen < first + len(gone))] - first
         gone &= torch.zeros_like(gone).index_fill_(0, here, True)
     if older_than is not None:
+        check_not_negative("older_than", older_than)
         gone &= state.ages > older_than
     return gone
 

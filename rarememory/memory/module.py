@@ -469,10 +469,11 @@ class Memory(nn.Module):
         Args:
             labels: values to forget.
             slots: slots to forget.
-            older_than: forget what has not been written for more than this many writes.
+            older_than: forget what has not been written for more than this many writes; 0 keeps
+                what the latest write has written.
 
         Raises:
-            ValueError: no condition is given, or a slot does not exist.
+            ValueError: no condition is given, a slot does not exist, or `older_than` is negative.
         """
         with self.lock.writing():
             self.require_writable("forget")

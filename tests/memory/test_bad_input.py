@@ -1,5 +1,6 @@
 """Bad input: one sentence with the number that was wrong, and a state that is left to the bit."""
 
+import math
 import re
 
 import pytest
@@ -202,6 +203,9 @@ def test_the_gradient_of_a_huge_row_is_that_of_its_direction():
         ({"slots": [0, 9, -1]}, "slots [9, -1] do not exist: this memory has 0 to 8"),
         ({"slots": 9}, "slots [9] do not exist: this memory has 0 to 8"),
         ({"slots": [9], "labels": 0}, "slots [9] do not exist"),
+        ({"older_than": -3}, "older_than must be 0 or a positive number, not -3"),
+        ({"older_than": -1, "labels": 0}, "older_than must be 0 or a positive number, not -1"),
+        ({"older_than": math.nan}, "older_than must be 0 or a positive number, not nan"),
         ({"labels": 0.5}, "labels to forget must be integers, not torch.float32"),
         ({"labels": "kea"}, "labels to forget must be integers, not ['k', 'e', 'a']"),
         ({"labels": [0.5]}, "labels to forget must be integers, not torch.float32"),
