@@ -806,11 +806,18 @@ class MemoryClassifier(LockedModule):
         with width_of(memory, self.memory, self._guesses):
             return self._change_remembered(taken, whole=True)
 
-    def resize(self, memory_size: int) -> None:
-        """Change the number of slots; a smaller memory keeps the youngest."""
+    def resize(self, memory_size: int) -> list[Label]:
+        """Change the number of slots; a smaller memory keeps the youngest.
 
-        self._change_remembered(
-            lambda book: book.move_refs(self.memory.resize(memory_size).tolist()), whole=True
+        Returns:
+            The labels of which no example is left, in the order of `classes`. One of the model's
+            own classes is still predicted, by the model alone; any other is no class any more.
+
+        Raises:
+            ValueError: it is no integer of at least 1, or protected classes have more slots.
+        """
+        return self._change_remembered(
+            lambda book: forgetting.resize(self.memory, book, memory_size), whole=True
         )
 
     def doctor(self, inputs: Any = None, *, few: int = 2, near: float = 0.98) -> doctor.Report:

@@ -1,6 +1,8 @@
-"""Forgetting classes and examples, and the protection of classes from being forgotten."""
+"""Forgetting classes and examples, on demand or for want of room, and protection from that."""
 
 from collections.abc import Iterable
+
+import torch
 
 from rarememory.classifier.answers import Forgotten
 from rarememory.classifier.ensembler import Ensembler
@@ -41,6 +43,14 @@ def forget_examples(memory: Memory, book: LabelBook, refs: list[Label]) -> Forgo
     with untuned(memory):
         count = memory.forget(slots=slots)
     return Forgotten(count, beside)
+
+
+def resize(memory: Memory, book: LabelBook, memory_size: int) -> list[Label]:
+    """Change the number of slots, and return the labels that no slot has any more."""
+    numbers = memory.values.unique()
+    book.move_refs(memory.resize(memory_size).tolist())
+    lost = numbers[~torch.isin(numbers, memory.values)]
+    return [book.label(number) for number in lost.tolist() if number in book.numbers()]
 
 
 def protected_labels(memory: Memory, book: LabelBook) -> list[Label]:

@@ -39,6 +39,24 @@ def test_after_forgetting_a_class_nothing_of_it_remains(tmp_path, through):
         assert b"k2.png" not in stored
 
 
+def test_a_resize_says_which_labels_have_no_example_any_more():
+    classifier = bare()
+    labels = ["kea", "weka", "kea", "tui", "kiwi"]
+    for image, label in zip(at(0, 90, 180, 270, 300), labels, strict=True):
+        classifier.learn(image, label)
+    assert classifier.resize(4) == [] and classifier.resize(9) == []
+    assert classifier.resize(3) == ["weka"] and classifier.classes == ["kea", "tui", "kiwi"]
+    assert classifier.resize(1) == ["kea", "tui"] and classifier.classes == ["kiwi"]
+    assert bare().resize(1) == []
+
+
+def test_a_resize_says_which_classes_of_the_host_have_no_example_any_more():
+    classifier = hosted(5 * at(0, 120), classes=["kea", "weka"])
+    classifier.learn(at(0), ["kea"])
+    classifier.learn(at(60), ["tui"])
+    assert classifier.resize(1) == ["kea"] and classifier.classes == ["kea", "weka", "tui"]
+
+
 def test_several_classes_are_forgotten_at_once():
     classifier = birds()
     assert classifier.forget("kea", "weka") == 3

@@ -245,6 +245,13 @@ def test_what_is_fitted_resized_cleared_or_loaded_is_everybodys(pair):
     assert other.about == {"place": "a hill"} and len(other.memory) == 3
 
 
+def test_a_worker_that_resizes_hears_which_labels_have_no_example_any_more(pair):
+    one, other = pair
+    for label, row in zip(["kea", "weka"], rows(2), strict=True):
+        one.learn(row, label)
+    assert other.resize(1) == ["kea"] and other.classes == ["weka"]
+
+
 def test_whatever_would_leave_the_store_behind_is_refused(pair):
     one, _ = pair
     _learn_some(one)
