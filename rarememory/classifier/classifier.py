@@ -29,6 +29,7 @@ from rarememory.classifier.checkpoints import (
     slots_of_larger,
 )
 from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.failures import one_example_named
 from rarememory.classifier.feature_extractor import feature_extractor, reference
 from rarememory.classifier.fingerprint import Fingerprint, check_encoder, check_one_encoder
 from rarememory.classifier.guesses import Guesses, corrected, width_of
@@ -352,7 +353,7 @@ class MemoryClassifier(LockedModule):
     ) -> Iterator[LabelledFeatures]:
         for batch in examples.labelled_batches(inputs, labels, refs, progress):
             check_labels(batch.labels, self.unknown)
-            with examples.one_label_named(inputs, labels):
+            with one_example_named(inputs, labels, self._example_dims):
                 examples.check_dims(batch.inputs, self._example_dims)
                 if not batch.labels:
                     continue
@@ -527,7 +528,7 @@ class MemoryClassifier(LockedModule):
     ) -> Iterator[LabelledOutputs]:
         """What the model makes of every batch; its labels must be known."""
         for batch in examples.labelled_batches(inputs, labels, None, progress):
-            with examples.one_label_named(inputs, labels):
+            with one_example_named(inputs, labels, self._example_dims):
                 examples.check_dims(batch.inputs, self._example_dims)
                 if not batch.labels:
                     continue
@@ -552,7 +553,7 @@ class MemoryClassifier(LockedModule):
         batch = examples.labelled_batch(inputs, labels, None)
         if not batch.labels:
             raise ValueError("a loss needs labelled examples, and there is none")
-        with examples.one_label_named(inputs, labels):
+        with one_example_named(inputs, labels, self._example_dims):
             features, _ = self._extract(batch.inputs, present_mode=True)
         with self.lock.reading():
             ids = torch.tensor(self._book.ids(batch.labels), device=features.device)

@@ -6,7 +6,6 @@ of a table is an array; a text is one example, and never a batch of its letters.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,14 +47,20 @@ def labelled_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
     A tuple is one label: several labels come in a list, an array, a column of a table, a view of a
     dict or a generator.
     """
-    if not _are_labels(labels):
+    if not are_labels(labels):
+        if refs is not None and are_labels(refs):
+            refs = listed("refs", refs)
+            raise ValueError(
+                f"{labels!r} is one label, and there are {len(refs)} refs in a list: for as many "
+                f"examples give {repeated(labels, len(refs))}, and for one give its ref alone"
+            )
         labels, inputs = [labels], _single_example(as_array(inputs))
         refs = None if refs is None else [refs]
     return _checked_batch(inputs, labels, refs)
 
 
-def _are_labels(labels: Any) -> bool:
-    """Whether these are several labels, and not a single one."""
+def are_labels(labels: Any) -> bool:
+    """Whether these are several labels, or refs, and not a single one."""
     labels = as_array(labels)
     if is_array(labels):
         return bool(labels.ndim > 0)
@@ -64,22 +69,9 @@ def _are_labels(labels: Any) -> bool:
     return is_whole(labels) or isinstance(labels, Iterator)
 
 
-@contextmanager
-def one_label_named(inputs: Any, labels: Any) -> Iterator[None]:
-    """Where one example with a tuple as its label fails, say that the tuple is one label."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        if not isinstance(labels, tuple):
-            raise
-        shape = list(inputs.shape) if is_array(inputs) else None
-        taken = "the inputs" if shape is None else f"the inputs {shape}"
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"a tuple is one label, so {taken} were taken as one example with the label of "
-            f"{len(labels)} parts [{len(labels)}], and that failed ({reason}): give several labels "
-            "in a list"
-        ) from error
+def repeated(label: Label, count: int) -> str:
+    """How so many labels are written that are the same."""
+    return f"{[label]!r}" + (f" * {count}" if count > 1 else "")
 
 
 def labelled_batches(
@@ -260,7 +252,7 @@ def to_device(inputs: Any, like: Tensor) -> Any:
 
 def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
     """A batch with as many labels and refs as examples."""
-    for name, given in (("labels", labels), ("refs", refs)):
+    for name, given in (("inputs", inputs), ("labels", labels), ("refs", refs)):
         if isinstance(given, str):
             raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
@@ -272,7 +264,8 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
         refs = python_refs(listed("refs", refs))
         beside += f" and {len(refs)} refs"
     if not count == len(labels) == len(refs):
-        raise ValueError(f"{count} examples, {beside}: give one of each")
+        same = f", as in {repeated(labels[0], count)}" if len(labels) == 1 else ""
+        raise ValueError(f"{count} examples, {beside}: give one of each{same}")
     return Batch(inputs, labels, refs)
 
 

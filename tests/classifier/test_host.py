@@ -195,3 +195,30 @@ def test_a_tuple_of_labels_is_said_to_be_one_label(model, verb):
             getattr(classifier, verb)(IMAGES[:2], ("kea", "weka"))
         classifier.learn(IMAGES[0], ("kea", "weka"))
     assert classifier.predict(IMAGES[0]) == ("kea", "weka")
+
+
+@pytest.mark.parametrize("verb", ["learn", "calibrate", "fit_threshold", "loss"])
+@pytest.mark.parametrize("many", [torch.clone, list], ids=["tensor", "list"])
+@pytest.mark.parametrize("model", [convnet(), mlp(64, 6, 3)], ids=["convnet", "mlp"])
+def test_one_label_for_several_examples_is_said_to_be_that(model, many, verb):
+    classifier = wrap(model, memory_size=8)
+    for _ in range(2):
+        said = r"^the inputs.* one example, since 'kea' is one label.* for 4 examples give 4 labels"
+        with pytest.raises(ValueError, match=rf"{said}, \['kea'\] \* 4$"):
+            getattr(classifier, verb)(many(IMAGES[:4]), "kea")
+        classifier.learn(IMAGES[0], "kea")
+    assert classifier.predict(IMAGES[0]) == "kea" and len(classifier.memory) == 2
+
+
+def test_one_label_for_a_batch_of_one_is_said_to_need_a_list():
+    with pytest.raises(ValueError, match=r"inputs \[1, 1, 8, 8\] .* give 1 labels, \['kea'\]$"):
+        wrap(convnet()).learn(IMAGES[:1], "kea")
+
+
+@pytest.mark.parametrize("inputs", [IMAGES[0], nn.Identity()], ids=["image", "object"])
+def test_what_fails_with_one_label_and_is_one_example_fails_as_it_does(inputs):
+    classifier = wrap(convnet())
+    classifier.learn(IMAGES[0], "kea")
+    classifier.model[0].forward = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        classifier.learn(inputs, "kea")

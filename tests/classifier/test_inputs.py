@@ -104,6 +104,11 @@ def test_a_text_alone_is_one_example(text):
     assert classifier.predict("cccccc") == "middle" and "middle" in classifier.classes
 
 
+def test_a_text_beside_labels_in_a_list_is_refused_and_not_counted_by_its_letters():
+    with pytest.raises(ValueError, match="inputs of a batch must be a list of them, not the text"):
+        reader().learn("aa", ["short", "long"])
+
+
 @pytest.mark.parametrize("name", [*WAYS, *TABLES])
 @pytest.mark.parametrize("labels", [[3, 1, 2], ["kea", "weka", "moa"]], ids=["integers", "texts"])
 def test_labels_may_be_in_anything(name, labels):
