@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the names of those with an image."""
 
 import errno
 import os
@@ -15,6 +15,11 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 StrPath = str | PathLike[str]
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES |= {".avif", ".heic", ".heif", ".jfif", ".jp2"}
+IMAGE_SUFFIXES |= {".jpe", ".pbm", ".pgm", ".pnm", ".tga"}
+"""How the names of files with an image end."""
 
 _DRAFT = ".draft"
 """The end of the names of the folders in which files are written before they have their place."""

@@ -185,9 +185,10 @@ def to_batch(inputs: Any, dims: int | None = None) -> Any:
     """Examples as the model takes them: one tensor if they are numbers, otherwise unchanged.
 
     Raises:
-        ValueError: the parts of a dict are not tensors with the same number of rows, or an example
-            does not have `dims` dimensions, or the shapes of the examples differ.
+        ValueError: there are none; or the parts of a dict are not tensors with the same number of
+            rows, or an example does not have `dims` dimensions, or the shapes of examples differ.
     """
+    _check_given(inputs)
     if isinstance(inputs, Mapping):
         parts = {name: to_batch(part) for name, part in inputs.items()}
         rows = {
@@ -277,6 +278,12 @@ def _first(batch: Any) -> Any:
 
 def _single_example(inputs: Any) -> Any:
     """One example as a batch of one."""
+    _check_given(inputs)
     if is_array(inputs):
         return as_tensor(inputs).unsqueeze(0)
     return inputs if isinstance(inputs, Mapping) else [inputs]
+
+
+def _check_given(inputs: Any) -> None:
+    if inputs is None:
+        raise ValueError("the inputs are None: give an example, a batch or a loader")

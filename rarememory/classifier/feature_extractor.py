@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rarememory.classifier.examples import count_examples, split_batch, to_device
+from rarememory.classifier.failures import inputs_named
 from rarememory.classifier.heads import MAX_NAMED, HeadSearch, likely_head, widths
 from rarememory.classifier.layer_hooks import layer_hooks
 from rarememory.classifier.modes import evaluation_mode
@@ -88,11 +89,12 @@ class FeatureExtractor(nn.Module):
             like: inputs are moved to the device of this tensor, floats to its dtype.
 
         Raises:
-            ValueError: there are more or fewer features than examples.
+            ValueError: there are more or fewer features than examples; or the model fails on a list
+                whose kind it does not take.
         """
         count = count_examples(inputs)
         batches = [inputs] if count <= batch_size else split_batch(inputs, batch_size)
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), inputs_named(inputs):
             parts = [_copied(*self.forward(to_device(part, like))) for part in batches]
         features, logits = parts[0] if len(parts) == 1 else _joined(parts)
         if len(features) != count:

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rarememory.base.files import IMAGE_SUFFIXES
 from rarememory.commands.encoders import NEEDS, Encoder
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-SUFFIXES |= {".avif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".pbm", ".pgm", ".pnm", ".tga"}
 
 
 def read_image(path: Path, encoder: Encoder) -> Tensor:
@@ -85,8 +83,8 @@ def labelled_files(folder: Path) -> Listing:
     skipped = [path for path in entries if not path.is_dir()]
     for one in classes:
         files = [path for path in sorted(one.rglob("*")) if path.is_file() and _visible(path, one)]
-        found = [(path, one.name) for path in files if path.suffix.lower() in SUFFIXES]
-        others = [path for path in files if path.suffix.lower() not in SUFFIXES]
+        found = [(path, one.name) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        others = [path for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
         images += found
         skipped += others if found else [one]
     if not images:

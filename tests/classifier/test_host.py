@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -222,3 +223,34 @@ def test_what_fails_with_one_label_and_is_one_example_fails_as_it_does(inputs):
     classifier.model[0].forward = lambda _: 1 / 0
     with pytest.raises(ZeroDivisionError):
         classifier.learn(inputs, "kea")
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict_proba", "explain", "features", "learn"])
+@pytest.mark.parametrize("model", [convnet(), mlp(64, 6, 3), nn.Identity()], ids=str)
+def test_a_model_of_images_is_said_to_take_no_names_of_files(model, verb):
+    classifier = wrap(model, host=False, memory_size=8)
+    beside = ("kea",) if verb == "learn" else ()
+    said = r"^the model cannot take the name of a file, 'kea.JPG': .* transforms\(PIL.Image.open"
+    for name in ("kea.JPG", Path("kea.JPG")):
+        with pytest.raises(ValueError, match=said):
+            getattr(classifier, verb)(name, *beside)
+        with pytest.raises(ValueError, match=said):
+            getattr(classifier, verb)([name], *(["kea"] for _ in beside))
+
+
+@pytest.mark.parametrize("example", ["a green parrot", 5, SimpleNamespace()], ids=repr)
+def test_a_model_that_takes_no_list_is_said_not_to(example):
+    said = (
+        rf"^the model cannot take a list of {type(example).__name__} \(conv2d\(\) received .*\): "
+    )
+    with pytest.raises(ValueError, match=said) as raised:
+        wrap(convnet()).predict(example)
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize("verb", ["learn", "loss", "calibrate", "predict"])
+def test_none_is_no_input(verb):
+    for labels in ("kea", ["kea"]):
+        beside = () if verb == "predict" else (labels,)
+        with pytest.raises(ValueError, match=r"^the inputs are None: give an example, a batch"):
+            getattr(wrap(convnet()), verb)(None, *beside)

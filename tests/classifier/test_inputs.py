@@ -104,6 +104,20 @@ def test_a_text_alone_is_one_example(text):
     assert classifier.predict("cccccc") == "middle" and "middle" in classifier.classes
 
 
+def test_an_encoder_of_texts_takes_any_text_and_its_own_errors_stay():
+    classifier = reader()
+    assert classifier.predict("kea.jpg") == "long" and classifier.predict(["kea.jpg"]) == ["long"]
+
+    class Words(nn.Module):
+        def forward(self, texts):
+            return at(*({"kea": 0.0, "weka": 90.0}[text] for text in texts))
+
+    words = MemoryClassifier(Words(), host=False)
+    words.learn(["kea", "weka"], NAMES)
+    with pytest.raises(KeyError, match="tui"):
+        words.predict("tui")
+
+
 def test_a_text_beside_labels_in_a_list_is_refused_and_not_counted_by_its_letters():
     with pytest.raises(ValueError, match="inputs of a batch must be a list of them, not the text"):
         reader().learn("aa", ["short", "long"])

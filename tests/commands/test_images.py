@@ -14,8 +14,9 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 
 from PIL import Image, ImageDraw
 
+from rarememory.base.files import IMAGE_SUFFIXES
 from rarememory.commands.encoders import encoder_by_name
-from rarememory.commands.images import SUFFIXES, read_image
+from rarememory.commands.images import read_image
 
 OMNIGLOT = encoder_by_name("omniglot")
 
@@ -87,7 +88,7 @@ def test_numbers_of_16_bits_keep_their_shades(tmp_path):
     assert torch.equal(read(Image.fromarray(gray.astype(np.int32)), tmp_path / "a.tif"), found)
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".avif", ".heic", ".heif", ".pbm"}))
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - {".avif", ".heic", ".heif", ".pbm"}))
 def test_every_format_is_read(tmp_path, upright, suffix):
     gray = letter("L") if suffix == ".pgm" else letter()
     found = read(gray, tmp_path / f"letter{suffix.upper()}")
