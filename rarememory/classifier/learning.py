@@ -205,4 +205,7 @@ def _check_features(features: Tensor, norms: Tensor) -> None:
     bad = ~features.isfinite().all(1) | ~features.any(1)
     if bad.any():
         rows = bad.nonzero().squeeze(1).tolist()
-        raise ValueError(f"the features of examples {rows[:8]} are zero or not finite")
+        raise ValueError(
+            f"the features of examples {rows[:8]} are zero or not finite: leave them out, or look "
+            "for NaN in these inputs and in the model's weights"
+        )

@@ -75,7 +75,7 @@ def rows_of(
     labels = None if labels is None else _labels(labels, queries)
     mask = None if mask is None else _mask(mask, queries)
     if good is not None and validate:
-        _refuse(good, mask, shape, "queries must be finite and not zero")
+        _refuse(good, mask, shape, "queries must be finite and not zero", _MEND_QUERIES)
     elif good is not None:
         mask = good if mask is None else good & mask
     rows = _with_good_labels(Rows(units, labels, mask, shape), validate)
@@ -229,7 +229,8 @@ def _with_good_labels(rows: Rows, validate: bool) -> Rows:
         return rows
     good = rows.labels >= 0
     if validate:
-        _refuse(good, rows.mask, rows.shape, "labels must be integers >= 0")
+        rule, mend = "labels must be integers >= 0", "mask them, or mend them"
+        _refuse(good, rows.mask, rows.shape, rule, mend)
         return rows
     return rows._replace(mask=good if rows.mask is None else good & rows.mask)
 
@@ -302,7 +303,11 @@ def one_a_query(name: str, given: Tensor, shape: torch.Size, device: torch.devic
     return given.reshape(-1)
 
 
-def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> None:
+# Who asks a classifier has no mask.
+_MEND_QUERIES = "leave them out, or look for NaN in the inputs and weights that they come from"
+
+
+def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str, mend: str) -> None:
     if mask is not None:
         good = good | ~mask
     if good.all():
@@ -312,4 +317,4 @@ def _refuse(good: Tensor, mask: Tensor | None, shape: torch.Size, rule: str) -> 
     where = torch.stack(torch.unravel_index(bad[:8], shape or (1,)), 1).tolist()
     named = ", ".join(str(row[0] if len(row) == 1 else tuple(row)) for row in where)
     more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
-    raise ValueError(f"{rule}, and these rows are not: {named}{more} (mask them, or mend them)")
+    raise ValueError(f"{rule}, and these rows are not: {named}{more} ({mend})")

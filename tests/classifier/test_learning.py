@@ -120,6 +120,17 @@ class Broken(nn.Module):
         return inputs.where(inputs[:, :1] >= 0, inputs.new_tensor(float("nan")))
 
 
+@pytest.mark.parametrize("verb", ["predict", "predict_proba", "explain", "familiarity", "learn"])
+@pytest.mark.parametrize("reader", ["fitted", "nearest"])
+def test_features_that_are_nan_are_named_with_what_to_look_at_and_no_mask(reader, verb):
+    classifier = MemoryClassifier(Broken(), host=False, reader=reader)
+    classifier.learn(at(0, 10), ["kea", "weka"])
+    beside = (["kea"] * 3,) if verb == "learn" else ()
+    with pytest.raises(ValueError, match=r"\b2\b.*leave them out, or look for NaN in") as raised:
+        getattr(classifier, verb)(at(0, 10, 170), *beside)
+    assert "mask" not in str(raised.value)
+
+
 @pytest.mark.parametrize("memory_size", [1, 8])
 def test_of_a_batch_that_is_refused_nothing_is_learnt(memory_size):
     classifier = MemoryClassifier(Broken(), host=False, memory=Memory(2, memory_size))

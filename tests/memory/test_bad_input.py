@@ -57,7 +57,10 @@ BAD_QUERIES = {
 
 
 BAD_LABELS = {
-    "negative": (torch.tensor([0, -1, -7]), ">= 0, and these rows are not: 1, 2 "),
+    "negative": (
+        torch.tensor([0, -1, -7]),
+        ">= 0, and these rows are not: 1, 2 (mask them, or mend",
+    ),
     "float": (torch.tensor([0.0, 1.0, 2.0]), "labels must be integers >= 0, not torch.float32"),
     "bool": (torch.tensor([True, False, True]), "labels must be integers >= 0, not torch.bool"),
     "complex": (torch.tensor([0j, 1, 2]), "labels must be integers >= 0, not torch.complex64"),
@@ -125,13 +128,13 @@ def test_bad_rows_are_named_by_their_place_in_any_leading_shape():
     filled = Memory(4, 9)
     rows = torch.ones(2, 3, 4)
     rows[0, 2], rows[1, 0] = 0.0, torch.nan
-    refused(filled, lambda: filled(rows), "these rows are not: (0, 2), (1, 0) (mask them, or")
+    refused(filled, lambda: filled(rows), "these rows are not: (0, 2), (1, 0) (leave them out, or")
     refused(
         filled,
         lambda: filled.write(torch.zeros(20, 4), torch.arange(20)),
-        "these rows are not: 0, 1, 2, 3, 4, 5, 6, 7 and 12 more (mask them, or mend them)",
+        "these rows are not: 0, 1, 2, 3, 4, 5, 6, 7 and 12 more (leave them out, or look for NaN",
     )
-    refused(filled, lambda: filled(torch.zeros(4)), "and these rows are not: 0 (mask")
+    refused(filled, lambda: filled(torch.zeros(4)), "and these rows are not: 0 (leave")
 
 
 def test_masked_rows_may_hold_anything():
