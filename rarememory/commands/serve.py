@@ -24,7 +24,7 @@ class Service:
         name: of the memory.
         encoder: of images, by name; None where features are sent.
         width: of the features.
-        slots: of a new memory.
+        slots: of a new memory; None for as many as a memory has by default.
         token: of every request.
     """
 
@@ -32,7 +32,7 @@ class Service:
     name: str
     encoder: str | None
     width: int
-    slots: int
+    slots: int | None
     token: str
 
     def __call__(self) -> Any:
@@ -42,21 +42,14 @@ class Service:
         from rarememory.serve.service import application
         from rarememory.store import wrap
 
+        size: dict[str, Any] = {} if self.slots is None else {"memory_size": self.slots}
+        place: dict[str, Any] = {"store": self.store, "name": self.name, **size}
         if self.encoder is None:
-            memory = Memory(self.width, self.slots, update=FirstInFirstOut())
-            place: dict[str, Any] = {"store": self.store, "name": self.name}
+            memory = Memory(self.width, **size, update=FirstInFirstOut())
             classifier = wrap(nn.Identity(), host=False, memory=memory, reader="nearest", **place)
             return application(classifier, self.token, kind=Vector, read=torch.tensor)
         used = encoder_by_name(self.encoder)
-        classifier = wrap(
-            used.model,
-            at=used.at,
-            host=False,
-            reader=used.reader,
-            memory_size=self.slots,
-            store=self.store,
-            name=self.name,
-        )
+        classifier = wrap(used.model, at=used.at, host=False, reader=used.reader, **place)
 
         def read(files: list[str]) -> Tensor:
             return torch.stack([used.prepare(_image(number, f)) for number, f in enumerate(files)])
@@ -90,7 +83,9 @@ def serve(
     width: Annotated[
         int | None, typer.Option(min=1, help="Of features, sent in place of images.")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Size of a new memory.")] = 8192,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Size of a new memory; 8192 if not given.")
+    ] = None,
     address: Annotated[str, typer.Option(help="To listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,

@@ -29,6 +29,7 @@ from rarememory.store.contents import (
     before,
     book_of,
     changed_contents,
+    check_given,
     put_change,
     settings_of,
     tensors_of,
@@ -59,7 +60,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         check_encoder: refuse a model with other weights than those that the store was learnt with.
             Without it the store can be opened for `refresh`.
         options: as in `MemoryClassifier`. A memory that is in the store already keeps its size,
-            its labels and its numbers.
+            its labels and its numbers: give these for a new one, or as they are there.
 
     Attributes:
         replica: the connections.
@@ -67,8 +68,8 @@ class StoredClassifier(MemoryClassifier, Follower):
         trouble: why the copy does not follow the store at present; None where it does.
 
     Raises:
-        ValueError: as in `MemoryClassifier`, or the store was learnt with another model or other
-            options.
+        ValueError: as in `MemoryClassifier`; or the store was learnt with another model, or made
+            with other options than those that are given.
         ConnectionError: the database does not answer.
 
     Example:
@@ -107,7 +108,10 @@ class StoredClassifier(MemoryClassifier, Follower):
         self._read_only = self.memory.read_only()
         self._read_only.__enter__()
         self.replica = Replica(store, name, patience)
+        self._given = options
         self.replica.tried(self.catch_up)
+        # From here on another worker may resize it.
+        self._given = {}
         # Whether others write as often as this worker does.
         self._busy = False
         follow(self)
@@ -464,6 +468,7 @@ class StoredClassifier(MemoryClassifier, Follower):
             self._check_encoder(facts["encoder"], self._encoder.value())
 
     def _take_whole(self, change: Change) -> None:
+        check_given(self._given, change)
         facts = deepcopy(facts_of(change.text))
         size = self._checked_size(facts["settings"])
         memory, weights = tensors_of(change, self.memory, size)

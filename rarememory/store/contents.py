@@ -10,7 +10,7 @@ from torch import Tensor
 from rarememory.classifier.checkpoints import own_tensors, part_of
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
-from rarememory.classifier.labels import Label, label_from_json, label_to_json
+from rarememory.classifier.labels import Label, label_from_json, label_to_json, python_label
 from rarememory.classifier.memory_settings import memory_settings
 from rarememory.memory import Memory
 from rarememory.memory.budgets import Protected
@@ -19,6 +19,7 @@ from rarememory.store.changes import (
     Change,
     Rows,
     SlotRow,
+    facts_of,
     rows_of_slots,
     slot_rows,
     tensor_bytes,
@@ -104,6 +105,41 @@ def settings_of(memory: Memory) -> dict[str, Any]:
 
 
 # Taking what is stored
+
+
+def check_given(given: Mapping[str, Any], change: Change) -> None:
+    """Refuse options of a worker that are not those of the memory that is in the store, all of it.
+
+    Who gives a memory of their own gives no size, and asks it as it is asked in the store.
+
+    Raises:
+        ValueError: the size, the reader, `unknown` or the name of a class is another.
+    """
+    facts, parts = facts_of(change.text), change.parts
+    stored = {
+        "memory_size": facts["settings"]["memory"]["memory_size"],
+        "unknown": label_from_json(facts["unknown"]),
+    }
+    if given.get("memory") is None:
+        stored["reader"] = facts["beside"]["reader"]
+    for name, own in stored.items():
+        if given.get(name, own) != own:
+            resized = f", and resize({given[name]}) it" if name == "memory_size" else ""
+            raise ValueError(
+                f"the store was made with {name}={own!r}, and {name}={given[name]!r} was given: "
+                f"open it without that{resized}"
+            )
+    labels = {int(n): json.loads(text)[0] for n, text in _labels(parts) if text}
+    host_ids = tensor_of(parts["ensembler.host_ids"] or b"").tolist()
+    for place, (number, label) in enumerate(
+        zip(host_ids, given.get("classes") or (), strict=False)
+    ):
+        # A class that was forgotten has no name any more.
+        if number in labels and label_from_json(labels[number]) != python_label(label):
+            raise ValueError(
+                f"output {place} of the model is called {label_from_json(labels[number])!r} in the "
+                f"store, and {label!r} in classes=: open it without that"
+            )
 
 
 def put_change(

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 pytest.importorskip("fastapi", reason="FastAPI is not installed")
 from rarememory import Memory
 from rarememory.commands.cli import app
-from rarememory.serve import processes
+from rarememory.commands.serve import Service
+from rarememory.serve import processes, service
 from rarememory.store import wrap
 
 
@@ -25,7 +26,25 @@ def test_it_serves_images_or_features(given, used, monkeypatch, tmp_path):
     command = ["serve", "--store", f"sqlite:///{tmp_path}/birds.db", *given]
     ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 0, ended.output
-    assert (started[0].encoder, started[0].width) == used
+    assert (started[0].encoder, started[0].width, started[0].slots) == (*used, None)
+
+
+@pytest.mark.parametrize(
+    "given", [{"encoder": "omniglot", "width": 0}, {"encoder": None, "width": 4}]
+)
+def test_the_size_of_a_new_memory_need_not_be_said_again(given, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(service, "application", lambda one, *_, **__: opened.append(one))
+    place = {"store": f"sqlite:///{tmp_path}/birds.db", "name": "birds", "token": "t", **given}
+    Service(**place, slots=9)()
+    image = torch.ones(1, 4) if given["width"] else torch.ones(1, 1, 28, 28)
+    opened[0].learn(image, ["kea"])
+    Service(**place, slots=None)()
+    assert [len(one.memory.values) for one in opened] == [9, 9]
+    with pytest.raises(ValueError, match="memory_size=9, and memory_size=8 was given"):
+        Service(**place, slots=8)()
+    for one in opened:
+        one.close()
 
 
 @pytest.mark.parametrize("given", [[], ["--encoder", "omniglot", "--width", "4"]])

@@ -47,6 +47,47 @@ def test_another_encoder_is_refused(store):
             assert other.predict(IMAGES) == one.predict(IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (
+            {"memory_size": 9},
+            r"memory_size=8, and memory_size=9 was given: open it without .* resize\(9\) it$",
+        ),
+        ({"reader": "nearest"}, r"reader='fitted', and reader='nearest' was given: .*that$"),
+        ({"unknown": "?"}, r"unknown='unknown', and unknown='\?' was given"),
+        ({"classes": ["kea", "tui"]}, "output 1 .* is called 'weka' in the store, and 'tui' in"),
+    ],
+    ids=lambda given: str(given)[:20],
+)
+def test_a_store_is_not_opened_with_another_option_than_that_of_its_memory(store, option, sentence):
+    own = {"memory_size": 8, "reader": "fitted", "unknown": "unknown", "classes": ["kea", "weka"]}
+    place = {"store": store, "poll": None, "patience": 0.5}
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with closing(wrap(model, **own, **place)) as one:
+        assert one.learn(IMAGES, ["kea", "weka", "tui", "tui"]).lost == []
+        with pytest.raises(ValueError, match=sentence):
+            wrap(model, **option, **place)
+        with closing(wrap(model, **own, **place)) as other, closing(wrap(model, **place)) as third:
+            assert len(other.memory.values) == len(third.memory.values) == 8
+            assert other.classes == third.classes == ["kea", "weka", "tui"]
+            # What a worker was opened with says nothing of later changes.
+            one.resize(9)
+            one.forget("weka")
+            assert other.catch_up() == third.catch_up() == 3
+            assert len(other.memory.values) == 9
+        if "classes" not in option:
+            with closing(wrap(model, classes=["kea", "weka"], **place)) as later:
+                assert later.classes == ["kea", "tui"]
+
+
+def test_a_memory_of_ones_own_gives_way_to_that_in_the_store(store):
+    with opened(nn.Identity(), store, memory=Memory(4, 8), reader="fitted") as one:
+        one.learn(IMAGES[:1], ["kea"])
+        with opened(nn.Identity(), store, memory=Memory(4, 9), reader="nearest") as other:
+            assert len(other.memory.values) == 8 and other.reader.name == "fitted"
+
+
 def test_a_model_that_is_trained_on_may_not_learn_before_it_refreshes(store):
     model = encoder()
     with opened(model, store) as one:
