@@ -109,7 +109,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         self._read_only.__enter__()
         self.replica = Replica(store, name, patience)
         self._given = options
-        self.replica.tried(self.catch_up)
+        self.replica.opened(self.catch_up)
         # From here on another worker may resize it.
         self._given = {}
         # Whether others write as often as this worker does.

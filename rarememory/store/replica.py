@@ -27,7 +27,7 @@ class Replica:
         self._sessions: dict[str, Session] = {}
         self._closed = False
         self._locks = {"read": threading.RLock(), "write": threading.RLock()}
-        self.tried(self._make_tables)
+        self.opened(self._make_tables)
 
     def _make_tables(self) -> None:
         with self._session("read") as session:
@@ -69,20 +69,24 @@ class Replica:
                     result = decide(transaction)
                 return result
 
-        return self.tried(once)
+        return self._tried(
+            once,
+            "nothing was changed in {:g} seconds, unless the connection was lost at the very end: "
+            "the same `once` tells",
+        )
 
-    def tried(self, once: Callable[[], Result]) -> Result:
-        """What a call gives that may be made again while the store does not answer."""
+    def opened(self, once: Callable[[], Result]) -> Result:
+        """What a call of opening gives, which is made again while the store does not answer."""
+        return self._tried(once, "the store could not be opened in {:g} seconds")
+
+    def _tried(self, once: Callable[[], Result], failed: str) -> Result:
         deadline, pause = time.monotonic() + self.patience, 0.001
         while True:
             try:
                 return once()
             except (Conflict, Lost) as error:
                 if time.monotonic() > deadline:
-                    raise Lost(
-                        f"{error}; nothing was changed in {self.patience:g} seconds, unless the "
-                        "connection was lost at the very end: the same `once` tells"
-                    ) from error
+                    raise Lost(f"{error}; {failed.format(self.patience)}") from error
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
 

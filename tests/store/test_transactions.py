@@ -301,6 +301,17 @@ def test_a_worker_made_by_fork_has_connections_and_a_follower_of_its_own(url):
         assert one.version == 4 and one.classes == ["kea", "weka", "kakapo", "takahe"]
 
 
+def test_with_the_server_away_a_store_cannot_be_opened(server):
+    address = server.database()
+    server.kill()
+    try:
+        said = r"does not answer .*; the store could not be opened in 0\.3 seconds$"
+        with pytest.raises(ConnectionError, match=said):
+            opened(address, patience=0.3)
+    finally:
+        server.start()
+
+
 def test_with_the_server_away_reads_go_on_and_learning_raises(server):
     with closing(opened(server.database(), patience=0.3)) as one:
         one.learn(rows(2), ["kea", "weka"])
@@ -362,5 +373,6 @@ def test_an_address_of_no_store_is_refused(address):
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "birds.db").write_bytes(b"birds" * 1000)
-    with pytest.raises(ConnectionError, match="is no database"):
+    said = r"is no database, .*; the store could not be opened in 0\.01 seconds$"
+    with pytest.raises(ConnectionError, match=said):
         opened(f"sqlite:///{tmp_path}/birds.db", patience=0.01)
