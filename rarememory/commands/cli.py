@@ -26,7 +26,7 @@ from rarememory.commands.ask import ask_command
 from rarememory.commands.babi import babi
 from rarememory.commands.encoders import Encoder, encoder_by_name
 from rarememory.commands.images import batches, labelled_files, read_image
-from rarememory.commands.info import info
+from rarememory.commands.info import print_facts
 from rarememory.commands.known import Known
 from rarememory.commands.language_model import language_model
 from rarememory.commands.omniglot import omniglot
@@ -248,13 +248,18 @@ def forget(
     print_text(f"forgot {slots} examples; {len(classifier.classes)} classes are left")
 
 
+@app.command()
+def info(as_json: AsJson = False) -> None:
+    """Say which versions, searches and instruction sets there are: for a report of a fault."""
+    print_facts(as_json)
+
+
 app.command()(play)
 app.command()(serve)
 app.command()(omniglot)
 app.command()(babi)
 app.command("ask")(ask_command)
 app.command("lm")(language_model)
-app.command()(info)
 app.command()(export)
 app.command("import")(import_table)
 

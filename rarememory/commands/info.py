@@ -1,4 +1,7 @@
-"""`rarememory info`: what runs here and with what, as a report of a fault needs it."""
+"""`rarememory info`: what runs here and with what, as a report of a fault needs it.
+
+It needs no optional package, for it has to run where the other commands do not.
+"""
 
 import importlib.metadata
 import json
@@ -11,7 +14,6 @@ from typing import Any
 import torch
 
 from rarememory import native
-from rarememory.commands.output import AsJson, print_text
 from rarememory.lookup import LOOKUPS
 
 PACKAGES = (
@@ -21,19 +23,19 @@ PACKAGES = (
 READY = "ready"
 
 
-def info(as_json: AsJson = False) -> None:
-    """Say which versions, searches and instruction sets there are: for a report of a fault."""
+def print_facts(as_json: bool = False) -> None:
+    """Print what runs here, as lines or in JSON."""
     about = facts()
     if as_json:
         print(json.dumps(about))
         return
     for name, fact in about.items():
         if isinstance(fact, dict):
-            print_text(f"{name}:")
+            print(f"{name}:")
             for key, value in fact.items():
-                print_text(f"  {key}: {value}")
+                print(f"  {key}: {value}")
         else:
-            print_text(f"{name}: {', '.join(fact) if isinstance(fact, list) else fact}")
+            print(f"{name}: {', '.join(fact) if isinstance(fact, list) else fact}")
 
 
 def facts() -> dict[str, Any]:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from typer.testing import CliRunner
 from rarememory import native
 from rarememory.commands.cli import app
 from rarememory.lookup import LOOKUPS, TorchLookup
+from tests.sources import ROOT
 
 
 @pytest.fixture
@@ -49,3 +53,29 @@ def test_it_prints_a_line_for_each_fact(info):
     lines = info().splitlines()
     assert f"instruction set in use: {native.library().instruction_set}" in lines
     assert f"  torch: {json.loads(info('--json'))['packages']['torch']}" in lines
+
+
+BARE = """
+import sys
+for package in ("typer", "rich", "PIL", "torchvision"):
+    sys.modules[package] = None
+from rarememory_command import main
+main()
+"""
+
+
+def run_bare(*words):
+    """The program, where nothing is installed but what the package itself needs."""
+    command = [sys.executable, "-c", BARE, *words]
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_it_runs_where_the_other_commands_do_not(info):
+    ran = run_bare("info", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout).keys() == json.loads(info("--json")).keys()
+    ran = run_bare("info")
+    assert ran.returncode == 0 and "packages:\n  torch: " in ran.stdout, ran.stderr
+    ran = run_bare("doctor", "birds.safetensors")
+    assert ran.returncode == 1 and 'pip install "rarememory[cli]"' in ran.stderr
