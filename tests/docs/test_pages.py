@@ -53,6 +53,11 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
     pages.run(page, tmp_path)
 
 
+@pytest.mark.parametrize("page", [page for page in NEEDS if "torchvision" in NEEDS[page]])
+def test_code_with_torchvision_says_how_to_install_it(page):
+    assert re.search(r"^import torchvision  # pip install .*vision", pages.python_of(page), re.M)
+
+
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_a_block_of_code_is_python_or_commands(page):
     """So that none escapes the tests: what a page prints goes into a block called `text`."""
