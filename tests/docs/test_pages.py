@@ -5,8 +5,11 @@ import re
 import runpy
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks.soak.__main__ import CAMPAIGNS
+from rarememory import MemoryClassifier, wrap
 from tests.docs import pages
 from tests.sources import ROOT
 from tests.test_docstrings import public
@@ -86,6 +89,28 @@ def test_the_commands_of_rarememory_in_the_pages_exist():
     )
     written = set(re.findall(r"^rarememory (\w+)", shell, re.MULTILINE))
     assert written and written <= known
+
+
+def test_a_table_is_exported_and_imported_as_the_page_writes_it(tmp_path, monkeypatch):
+    for package in ("typer", "pandas", "pyarrow"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    from typer.testing import CliRunner
+
+    from rarememory.commands.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    for name, label in (("birds", "kea"), ("others", "weka")):
+        classifier = wrap(nn.Identity(), host=False)
+        classifier.learn(torch.eye(4)[:1], [label])
+        classifier.save(f"{name}.safetensors")
+    code = "\n".join(code for _, code in pages.blocks("docs/howto/add-classes.md"))
+    commands = re.findall(r"^rarememory ((?:export|import) [^#\n]+)", code, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["export", "import"]
+    for command in commands:
+        ended = CliRunner().invoke(app, command.split())
+        assert ended.exit_code == 0, ended.output
+    joined = MemoryClassifier.load("others.safetensors", None)
+    assert joined.classes == ["weka", "kea"] and len(joined.memory) == 2
 
 
 def test_the_pictures_of_the_concepts_are_drawn_by_their_script(tmp_path):
