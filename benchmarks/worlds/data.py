@@ -168,6 +168,20 @@ def yeast(files: list[Path]) -> Raw:
     return Raw(columns, [row[9] for row in rows], _random_parts(len(rows)))
 
 
+def avila(files: list[Path]) -> Raw:
+    """UCI: 10 measures of a line of the Avila Bible, then who copied it; avila-tr.txt and -ts.txt.
+
+    The 12 copyists wrote 10 to 8,572 of the lines.
+    """
+    rows = [
+        (line.split(","), "test" if path.stem == "avila-ts" else "train")
+        for path in files
+        for line in path.read_text(encoding="utf-8").split()
+    ]
+    columns = np.array([row[:10] for row, _ in rows], dtype=np.float32)
+    return Raw(columns, [f"copyist {row[10]}" for row, _ in rows], [part for _, part in rows])
+
+
 def _random_parts(count: int) -> list[str]:
     parts: list[str] = np.where(
         np.random.default_rng(0).random(count) < 0.7, "train", "test"
@@ -280,6 +294,7 @@ SOURCES = {
         satimage, "columns", "sat.t[rs][nt]", (f"{_UCI}/146/statlog+landsat+satellite.zip",)
     ),
     "yeast": Source(yeast, "columns", "yeast.data", (f"{_UCI}/110/yeast.zip",)),
+    "avila": Source(avila, "columns", "avila-t[rs].txt", (f"{_UCI}/459/avila.zip",)),
     "segmentation": Source(
         segmentation,
         "columns",

@@ -137,6 +137,15 @@ def test_columns_of_proteins_are_read(tmp_path):
     assert {*proteins.split} == {"train", "test"}
 
 
+def test_lines_of_copyists_are_read(tmp_path):
+    for part, name in (("tr", "A"), ("ts", "W")):
+        write(tmp_path / "avila" / f"avila-{part}.txt", f"{','.join(['-0.5'] * 10)},{name}\n")
+    write(tmp_path / "avila" / "avila-description.txt", "about")
+    lines = raw("avila", tmp_path)
+    assert lines.names == ["copyist A", "copyist W"] and lines.split == ["train", "test"]
+    assert lines.inputs.tolist() == [[-0.5] * 10] * 2
+
+
 def test_photos_are_named_by_their_folders(tmp_path, monkeypatch):
     for place in ("emu/image_0001", "emu/image_0002", "BACKGROUND_Google/image_0001"):
         write(tmp_path / "101_ObjectCategories" / f"{place}.jpg", "")
