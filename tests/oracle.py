@@ -377,15 +377,18 @@ def kernel_regression(
     ridge: float,
     weights: list[float],
     centres: list[Array],
+    levels: list[float] | None = None,
 ) -> list[float]:
-    """What is said of a row: a sum of kernels of some centres, and 1 / C.
+    """What is said of a row: a sum of kernels of some centres, and a level of each class.
+
+    The level is 1 / C if it is not given.
 
     The sums of least squares, each over the weight of its row, and of ridge times the squared norm
     in the space of the kernel. Columns of the centres count as columns say; to the row that is
     asked about, as its own columns say.
     """
     classes = sorted(set(labels))
-    level = 1 / len(classes)
+    level = levels or [1 / len(classes)] * len(classes)
 
     def kernel(x: Array, y: Array, counts: list[float]) -> float:
         return math.exp(
@@ -399,11 +402,11 @@ def kernel_regression(
         k = np.array([kernel(row, centre, columns) for centre in centres])
         total = total + np.outer(k, k) / weight
         for place, own in enumerate(classes):
-            sums[:, place] += k * ((label == own) - level) / weight
+            sums[:, place] += k * ((label == own) - level[place]) / weight
     # Where two centres are equal, any of the solutions says the same.
     duals = np.linalg.lstsq(total, sums, rcond=1e-14)[0]
     said = np.array([kernel(asked, centre, asked_columns) for centre in centres]) @ duals
-    return [float(number) + level for number in said]
+    return [float(number) + own for number, own in zip(said, level, strict=True)]
 
 
 def foreign_scores(

@@ -96,8 +96,9 @@ def fit_kernel(
         if not several or not scales.any() or 2 * len(examples.counts) > TRIED:
             return None
         columns = telling(rows, examples.places, examples.counts)
-        width, ridge, scale = fitted_settings(Samples.of(examples, rows, columns, TRIED))
-        regression = regressed(Samples.of(examples, rows, columns, MOST), width, ridge)
+        known = rows, examples.places, len(examples.counts), columns
+        width, ridge, scale = fitted_settings(Samples.of(*known, TRIED))
+        regression = regressed(Samples.of(*known, MOST), width, ridge)
         scales = scales * columns.weights.sqrt()
         left_out = _left_out(examples, regression, scale, features.dtype)
         return KernelDiscriminant(examples.classes, mean, scales, regression, scale, left_out)

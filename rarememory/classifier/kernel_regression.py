@@ -1,13 +1,14 @@
 """Classes regressed on examples by a kernel, and what it says of those that are left out.
 
     k(x, x') = exp(-w |x - x'|^2)                   f(x) = R^-1 k(x),    R R^T = K
-    b = A^-1 F^T D^-1 (Y - 1 / C)                   A = F^T D^-1 F + r I
+    b = A^-1 F^T D^-1 (Y - l)                       A = F^T D^-1 F + r I
 
 Kernel ridge regression (Saunders et al. 1998). The classes are written as 0 and 1 in Y; f(x) . b is
-what is added to 1 / C. k(x) are the kernels of x with at most 1,000 of the examples, and K those of
+what is added to l. k(x) are the kernels of x with at most 1,000 of the examples, and K those of
 these with each other: f(x) . f(x') is k(x, x') exactly where they are all of the examples, and
-close to it elsewhere (Williams and Seeger 2001). D_i is n_c C / N for an example i of the class c,
-so that every class has the same weight. The columns of x count as `telling` says.
+close to it elsewhere (Williams and Seeger 2001). Where every class has the same weight, D_i is
+n_c C / N for an example i of the class c, and l is 1 / C; where every example has, D_i is 1, and
+l_c is n_c / N. The columns of x count as `telling` says.
 
 Leaving out is closed form. Without example i, b is b - A^-1 f_i e_i / (D_i - f_i . A^-1 f_i), where
 e_i is what is missing at i; without several, the same with a matrix. An example that is left out
@@ -24,8 +25,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
-
-from rarememory.classifier.metric import Examples, class_weights
 
 MOST = 8192
 """Examples that are regressed on; beyond them, as many of each class as there are for it."""
@@ -107,8 +106,9 @@ class Samples(NamedTuple):
         rows: each, in columns that count as they tell the classes apart.
         places: the place of each one's class.
         own: what the squared differences of these columns count for each, by all the others.
-        targets: Y - 1 / C, and a column of ones.
+        targets: Y - l, and a column of ones.
         weights: D.
+        level: l, of each class.
     """
 
     examples: Int64[Tensor, " samples"]
@@ -117,25 +117,48 @@ class Samples(NamedTuple):
     own: Float[Tensor, "samples columns"]
     targets: Float[Tensor, "samples outputs"]
     weights: Float[Tensor, " samples"]
+    level: Float[Tensor, " classes"]
 
     @classmethod
-    def of(cls, examples: Examples, rows: Tensor, columns: Telling, most: int) -> "Samples":
-        """At most so many of the examples."""
-        some = balanced(examples.places, most)
-        places, count = examples.places[some], len(examples.counts)
+    def of(
+        cls,
+        rows: Float[Tensor, "examples columns"],
+        places: Int64[Tensor, " examples"],
+        count: int,
+        columns: Telling,
+        most: int,
+        *,
+        equal: bool = True,
+    ) -> "Samples":
+        """At most so many of the examples, which come class by class.
+
+        Args:
+            rows: examples.
+            places: the class of each.
+            count: how many classes there are.
+            columns: what each counts.
+            most: samples.
+            equal: whether every class has the same weight, or every sample.
+        """
+        some = balanced(places, most)
+        places = places[some]
         own = one_hot(places, count).to(rows)
+        sizes = own.sum(0)
+        level = sizes.new_full((count,), 1 / count) if equal else sizes / len(some)
+        weights = sizes * count / len(some) if equal else torch.ones_like(sizes)
         return cls(
             some,
             rows[some] * columns.weights.sqrt(),
             places,
             columns.without[some] / columns.weights.where(columns.weights > 0, 1.0),
-            torch.cat([own - 1 / count, torch.ones_like(own[:, :1])], 1),
-            own.sum(0)[places] * count / len(some),
+            torch.cat([own - level, torch.ones_like(own[:, :1])], 1),
+            weights[places],
+            level,
         )
 
     def at(self, some: Tensor) -> "Samples":
         """Some of them."""
-        return Samples(*(part[some] for part in self))
+        return self._replace(**{name: getattr(self, name)[some] for name in self._fields[:-1]})
 
 
 def balanced(places: Int64[Tensor, " examples"], most: int) -> Int64[Tensor, " some"]:
@@ -184,31 +207,32 @@ class Regression:
     left_out: Float[Tensor, "judged classes"]
 
     def values(self, rows: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch classes"]:
-        """f(x) . b + 1 / C."""
-        return kernel(rows, self.centres, self.width) @ self.duals + 1 / self.duals.shape[1]
+        """f(x) . b + l."""
+        return kernel(rows, self.centres, self.width) @ self.duals + self.samples.level
 
     def foreign(
         self, rows: Float[Tensor, "batch columns"], own: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """The same if the class in this place had never been learnt; -inf for that."""
-        kernels = kernel(rows, self.centres, self.width)
-        count = self.duals.shape[1]
-        found = kernels.new_full((len(rows), count), -torch.inf)
+        kernels, level = kernel(rows, self.centres, self.width), self.samples.level
+        found = kernels.new_full((len(rows), len(level)), -torch.inf)
         for place in own.unique().tolist():
             asked = own == place
-            left = self.root @ self._without_class(self.samples.places == place)
-            found[asked] = kernels[asked] @ left + 1 / max(1, count - 1)
+            # Of the others.
+            share = level / (1 - level[place]).clamp(min=1e-9)
+            left = self.root @ self._without_class(self.samples.places == place, share)
+            found[asked] = kernels[asked] @ left + share
         return found.scatter(1, own.unsqueeze(1), -torch.inf)
 
-    def _without_class(self, gone: Tensor) -> Tensor:
-        """b without some samples; the targets of the others are Y - 1 / (C - 1)."""
-        samples, count = self.samples.at(gone), self.duals.shape[1]
+    def _without_class(self, gone: Tensor, level: Tensor) -> Tensor:
+        """b without some samples; the targets of the others are less this level."""
+        samples = self.samples.at(gone)
         f = kernel(samples.rows, self.centres, self.width) @ self.root
         solved = f @ self.inverse
         missed = samples.targets - f @ self.coefficients
         lost = torch.linalg.solve(samples.weights.diag() - solved @ f.T, missed)
         left = self.coefficients - solved.T @ lost
-        found: Tensor = left[:, :-1] + (1 / count - 1 / max(1, count - 1)) * left[:, -1:]
+        found: Tensor = left[:, :-1] + (samples.level - level) * left[:, -1:]
         return found
 
 
@@ -232,14 +256,14 @@ def regressed(samples: Samples, width: float, ridge: float) -> Regression:
     missed = missed / (some.weights - (solved * f).sum(1)).unsqueeze(1)
     asked = torch.exp(-width * _squares_by_own(some, centres))
     moved = ((asked @ root) * solved).sum(1, keepdim=True)
-    left_out = asked @ duals - moved * missed + 1 / duals.shape[1]
+    left_out = asked @ duals - moved * missed + samples.level
     return Regression(samples, centres, root, inverse, coefficients, duals, width, judged, left_out)
 
 
 def fitted_settings(samples: Samples) -> tuple[float, float, float]:
     """Width, ridge and scale of greatest likelihood of the samples, each of them left out.
 
-    Here all samples carry the regression: b is R^T a, with a = G (Y - 1 / C), G = (K + r D)^-1, and
+    Here all samples carry the regression: b is R^T a, with a = G (Y - l), G = (K + r D)^-1, and
     without sample i, a is a - G_i a_i / G_ii. The scale is what logits are multiplied with.
     """
     squares = torch.cdist(samples.rows, samples.rows).square()
@@ -250,7 +274,8 @@ def fitted_settings(samples: Samples) -> tuple[float, float, float]:
     counts = torch.bincount(samples.places)
     several = counts[samples.places] > 1
     labels = samples.places[several]
-    weights = class_weights(labels, counts.to(roots))
+    judged = 1 / samples.weights[several]
+    judged = judged / judged.sum()
 
     @cache
     def best(place: int) -> tuple[float, float, float]:
@@ -265,10 +290,10 @@ def fitted_settings(samples: Samples) -> tuple[float, float, float]:
             inverse = 1 / (values.clamp(min=0) + ridge)
             moved = (asked * vectors) @ inverse / (vectors.square() @ inverse)
             duals = vectors * inverse @ projected
-            left_out = asked * inverse @ projected - moved.unsqueeze(1) * duals + 1 / len(counts)
+            left_out = asked * inverse @ projected - moved.unsqueeze(1) * duals + samples.level
             for scale in _SCALES:
                 losses = cross_entropy(scale * left_out[several], labels, reduction="none")
-                found.append(((weights * losses).sum().item(), ridge, scale))
+                found.append(((judged * losses).sum().item(), ridge, scale))
         return min(found)
 
     place = len(_WIDTHS) // 2

@@ -19,19 +19,23 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
-from rarememory.classifier.kernel_regression import telling
+from rarememory.classifier.kernel_regression import (
+    JUDGED,
+    TRIED,
+    Regression,
+    Samples,
+    Telling,
+    fitted_settings,
+    regressed,
+    telling,
+)
 from rarememory.integrations.quadratic import Quadratic, fit_quadratic
 
-MOST_JUDGED = 2000
-"""Samples that are left out, and samples that carry kernel ridge regression; evenly spaced."""
-_MOST_TRIED = 600
-"""Samples with which the width and the ridge of the kernel are found."""
-_WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
-_SCALES = (2.0, 4.0, 8.0, 16.0)
+MOST_JUDGED = JUDGED
+"""Samples that are left out, and samples that kernels are fitted to; evenly spaced."""
 _FLOOR = 1e-3
 _CELLS = 2**24
 """Cosines at once: 128 MiB."""
@@ -93,74 +97,59 @@ def evenly_spaced(classes: Int64[Tensor, " samples"], most: int) -> Int64[Tensor
 
 @dataclass(frozen=True)
 class KernelRidge:
-    """Kernel ridge regression of the classes.
+    """Kernel ridge regression of the classes, with logits.
 
     Attributes:
-        keys: the samples that carry it, of any length.
-        duals: what the kernel with each adds to every class.
-        shares: of the classes among the samples.
-        width: of the kernel.
+        regression: of the classes on the samples; every sample has the same weight.
+        columns: what each column is multiplied with.
         scale: of the logits.
         left_out: logits of each sample as if it had not been seen.
 
     Example:
-        >>> keys = torch.eye(2).repeat(3, 1)
+        >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
         >>> ridge = fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2)
         >>> ridge.left_out.argmax(1)
         tensor([0, 1, 0, 1, 0, 1])
     """
 
-    keys: Float[Tensor, "samples dim"]
-    duals: Float[Tensor, "samples classes"]
-    shares: Float[Tensor, " classes"]
-    width: float
+    regression: Regression
+    columns: Float[Tensor, " dim"]
     scale: float
     left_out: Float[Tensor, "samples classes"]
 
     def logits(self, keys: Float[Tensor, "queries dim"]) -> Float[Tensor, "queries classes"]:
         """Of every class."""
-        kernel = torch.exp(-self.width * torch.cdist(keys, self.keys).square())
-        return self.scale * (kernel @ self.duals + self.shares)
+        return self.scale * self.regression.values(keys * self.columns)
 
 
 def fit_kernel_ridge(
-    keys: Float[Tensor, "samples dim"], classes: Int64[Tensor, " samples"], n_classes: int
+    keys: Float[Tensor, "samples dim"],
+    classes: Int64[Tensor, " samples"],
+    n_classes: int,
+    columns: Telling | None = None,
 ) -> KernelRidge:
     """Width, ridge and scale are those of greatest likelihood of the samples that are left out.
 
+    Args:
+        keys: of the samples, at most `MOST_JUDGED`.
+        classes: 0, 1, ..., one of them with two samples.
+        n_classes: how many there are.
+        columns: what each counts; all the same if None.
+
     Example:
-        >>> keys = torch.eye(2).repeat(3, 1)
-        >>> fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2).logits(torch.eye(2)).argmax(1)
+        >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
+        >>> fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2).logits(keys[:2]).argmax(1)
         tensor([0, 1])
     """
-    some = evenly_spaced(classes, _MOST_TRIED)
-    squares = torch.cdist(keys[some], keys[some]).square()
-    apart = squares[squares > 1e-9]
-    unit = apart.median().item() if len(apart) else 1.0
-    targets = one_hot(classes, n_classes).to(keys)
-    shares = targets.mean(0)
-    targets = targets - shares
-    best = None
-    for width in _WIDTHS:
-        values, vectors = torch.linalg.eigh(torch.exp(-width / unit * squares))
-        projected = vectors.T @ targets[some]
-        for ridge in _RIDGES:
-            inverse = 1 / (values.clamp(min=0) + ridge)
-            duals = vectors @ (inverse.unsqueeze(1) * projected)
-            diagonal = vectors.square() @ inverse
-            found = shares + targets[some] - duals / diagonal.unsqueeze(1)
-            loss = min(cross_entropy(scale * found, classes[some]).item() for scale in _SCALES)
-            if best is None or loss < best[0]:
-                best = loss, width / unit, ridge
-    assert best is not None
-    _, width, ridge = best
-    kernel = torch.exp(-width * torch.cdist(keys, keys).square())
-    inverse = torch.linalg.inv(kernel + ridge * torch.eye(len(keys), dtype=keys.dtype))
-    duals = inverse @ targets
-    found = shares + targets - duals / inverse.diagonal().unsqueeze(1)
-    losses = [cross_entropy(scale * found, classes).item() for scale in _SCALES]
-    scale = _SCALES[losses.index(min(losses))]
-    return KernelRidge(keys, duals, shares, width, scale, scale * found)
+    columns = columns or Telling(torch.ones_like(keys[0]), torch.ones_like(keys))
+    order = classes.argsort(stable=True)
+    ordered = columns._replace(without=columns.without[order])
+    known = keys[order], classes[order], n_classes, ordered
+    width, ridge, scale = fitted_settings(Samples.of(*known, TRIED, equal=False))
+    regression = regressed(Samples.of(*known, MOST_JUDGED, equal=False), width, ridge)
+    left_out = torch.empty_like(regression.left_out)
+    left_out[order] = scale * regression.left_out
+    return KernelRidge(regression, columns.weights.sqrt(), scale, left_out)
 
 
 @dataclass(frozen=True)
@@ -175,7 +164,6 @@ class Pool:
         discriminants: in each space.
         ridges: in each space.
         of_rows: kernel ridges of rows at their own length; none without them.
-        columns: what each of these multiplies the columns with.
         quadratic: normal densities of rows; None without rows, or where there are none.
         judged: the samples that were left out; those that are alone in their class are not.
         left_out: log-probabilities that each reader gives them.
@@ -196,7 +184,6 @@ class Pool:
     discriminants: Sequence[Discriminant]
     ridges: Sequence[KernelRidge]
     of_rows: Sequence[KernelRidge]
-    columns: Sequence[Float[Tensor, " columns"]]
     quadratic: Quadratic | None
     judged: Int64[Tensor, " judged"]
     left_out: Float[Tensor, "readers judged classes"]
@@ -224,8 +211,7 @@ class Pool:
         if self.of_rows:
             if rows is None:
                 raise ValueError("this pool reads rows at their own length too: give rows")
-            for ridge, columns in zip(self.of_rows, self.columns, strict=True):
-                found.append(ridge.logits(rows * columns).softmax(1))
+            found += [ridge.logits(rows).softmax(1) for ridge in self.of_rows]
             if self.quadratic is not None:
                 found.append(self.quadratic.logits(rows).softmax(1))
         return pooled(_logs(found), self.weights)
@@ -276,11 +262,12 @@ def fit_pool(
             ridge.left_out.softmax(1),
         ]
         ridges.append(ridge)
-    columns, of_rows, quadratic = [], [], None
+    of_rows, quadratic = [], None
     if rows is not None:
-        columns = [rows.new_ones(rows.shape[1])]
-        columns.append(telling(rows, classes, counts.to(rows)).weights.sqrt())
-        of_rows = [fit_kernel_ridge(rows[some] * by, classes[some], n_classes) for by in columns]
+        columns = telling(rows, classes, counts.to(rows))
+        columns = columns._replace(without=columns.without[some])
+        samples = rows[some], classes[some], n_classes
+        of_rows = [fit_kernel_ridge(*samples), fit_kernel_ridge(*samples, columns)]
         found += [ridge.left_out.softmax(1) for ridge in of_rows]
         quadratic = fit_quadratic(rows, classes, some)
         if quadratic is not None:
@@ -295,7 +282,6 @@ def fit_pool(
         discriminants,
         ridges,
         of_rows,
-        columns,
         quadratic,
         some[judged],
         logs,

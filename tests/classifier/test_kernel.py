@@ -59,10 +59,11 @@ def shuffled(counts: list[int], dim: int = 3, seed: int = 0) -> tuple[Tensor, Te
     return rows[order], labels
 
 
-def samples_of(rows: Tensor, labels: Tensor) -> tuple[Samples, Telling]:
+def samples_of(rows: Tensor, labels: Tensor, equal: bool = True) -> tuple[Samples, Telling]:
     examples = Examples.of(rows, labels)
     columns = telling(examples.rows, examples.places, examples.counts)
-    return Samples.of(examples, examples.rows, columns, len(rows)), columns
+    known = examples.rows, examples.places, len(examples.counts), columns
+    return Samples.of(*known, len(rows), equal=equal), columns
 
 
 def said(
@@ -137,17 +138,17 @@ def test_classes_are_regressed_on_kernels_of_the_centres(
         assert values[place].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize("equal", [True, False])
 @pytest.mark.parametrize("centres", [1000, 6])
 def test_an_example_that_is_left_out_is_asked_about_as_if_it_had_not_been_seen(
-    centres: int, monkeypatch: pytest.MonkeyPatch
+    centres: int, equal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_regression, "CENTRES", centres)
     rows, labels = shuffled([5, 2, 4])
-    samples, columns = samples_of(rows, labels)
+    samples, columns = samples_of(rows, labels, equal)
     found, chosen = regressed(samples, 0.3, 0.1), rows[balanced(labels, centres)]
     assert found.judged.tolist() == list(range(11))
-    counts = labels.bincount()
-    weights = [int(counts[label]) * 3 / 11 for label in labels]
+    weights, levels = weighing([5, 2, 4], equal)
     for place in range(len(rows)):
         kept = [other for other in range(len(rows)) if other != place]
         wanted = oracle.kernel_regression(
@@ -159,31 +160,42 @@ def test_an_example_that_is_left_out_is_asked_about_as_if_it_had_not_been_seen(
             *(0.3, 0.1),
             [weights[other] for other in kept],
             [*chosen.numpy()],
+            levels,
         )
         assert found.left_out[place].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
+def weighing(counts: list[int], equal: bool) -> tuple[list[float], list[float]]:
+    """The weight of each example, and the level of each class."""
+    total = sum(counts)
+    levels = [1 / len(counts) if equal else count / total for count in counts]
+    of_class = [count * len(counts) / total if equal else 1.0 for count in counts]
+    return [own for own, count in zip(of_class, counts, strict=True) for _ in range(count)], levels
+
+
+@pytest.mark.parametrize("equal", [True, False])
 @pytest.mark.parametrize("centres", [1000, 6])
 def test_a_class_that_is_left_out_is_as_if_it_had_never_been_learnt(
-    centres: int, monkeypatch: pytest.MonkeyPatch
+    centres: int, equal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_regression, "CENTRES", centres)
     rows, labels = shuffled([5, 2, 4])
-    samples, columns = samples_of(rows, labels)
+    samples, columns = samples_of(rows, labels, equal)
     found, chosen = regressed(samples, 0.3, 0.1), rows[balanced(labels, centres)]
-    counts, by = labels.bincount(), columns.weights.tolist()
+    by, (weights, levels) = columns.weights.tolist(), weighing([5, 2, 4], equal)
     foreign = found.foreign(samples.rows, labels)
-    for place, label in enumerate(labels):
-        kept = labels != label
+    for place, label in enumerate(labels.tolist()):
+        kept = (labels != label).nonzero().squeeze(1).tolist()
+        others = [c for c in range(3) if c != label]
         wanted = oracle.kernel_regression(
             [*rows[kept].numpy()],
             labels[kept].tolist(),
             rows[place].numpy(),
             *(by, by, 0.3, 0.1),
-            [int(counts[other]) * 3 / 11 for other in labels[kept]],
+            [weights[other] for other in kept],
             [*chosen.numpy()],
+            [levels[c] / (1 - levels[label]) for c in others],
         )
-        others = [c for c in range(3) if c != label]
         assert foreign[place, others].tolist() == pytest.approx(wanted, abs=1e-6)
         assert foreign[place, label] == -torch.inf
 

@@ -15,9 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from rarememory import AverageOrReplace
+from rarememory.classifier.kernel_regression import Telling
 from rarememory.integrations.pool import fit_kernel_ridge, fit_pool, pooled
 from rarememory.integrations.sklearn import MemoryNeighbors
 
@@ -263,22 +264,24 @@ def test_a_pool_of_rows_asks_for_them():
         pool.probabilities([keys])
 
 
-@pytest.mark.parametrize("length", [1, 5])
-def test_kernel_ridge_says_of_left_out_samples_what_it_says_without_them(length):
+def test_kernel_ridge_says_of_left_out_samples_what_it_says_in_another_order():
     random = torch.Generator().manual_seed(0)
     keys = torch.randn(30, 4, generator=random, dtype=torch.double)
-    keys = normalize(keys, dim=1) * torch.linspace(1, length, 30).double()[:, None]
     classes = torch.arange(30) % 3
-    found = fit_kernel_ridge(keys, classes, 3)
-    kernel = torch.exp(-found.width * torch.cdist(keys, keys).square())
-    targets = one_hot(classes, 3).double() - found.shares
-    ridge = ((targets - kernel @ found.duals) / found.duals).median()
-    others = torch.arange(1, 30)
-    duals = torch.linalg.solve(
-        kernel[1:, 1:] + ridge * torch.eye(29, dtype=torch.double), targets[others]
+    keys[:, 0] += 2 * classes
+    order = torch.randperm(30, generator=random)
+    found, other = (
+        fit_kernel_ridge(keys, classes, 3),
+        fit_kernel_ridge(keys[order], classes[order], 3),
     )
-    expected = found.scale * (kernel[0, 1:] @ duals + found.shares)
-    torch.testing.assert_close(found.left_out[0], expected)
+    torch.testing.assert_close(other.left_out, found.left_out[order])
+    assert (found.left_out.argmax(1) == classes).double().mean() > 0.5
+    columns = Telling(torch.tensor([4.0, 1.0, 1.0, 0.0]).double(), torch.ones_like(keys))
+    weighted = fit_kernel_ridge(keys, classes, 3, columns)
+    assert weighted.columns.tolist() == [2, 1, 1, 0]
+    changed = keys.clone()
+    changed[:, 3] += 9
+    torch.testing.assert_close(weighted.logits(changed), weighted.logits(keys))
 
 
 def test_more_samples_than_are_judged_are_read_all_the_same(monkeypatch):
