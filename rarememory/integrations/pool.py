@@ -264,8 +264,9 @@ def fit_pool(
         ridges.append(ridge)
     of_rows, quadratic = [], None
     if rows is not None:
-        columns = telling(rows, classes, counts.to(rows))
-        columns = columns._replace(without=columns.without[some])
+        weights = telling(rows, classes, counts.to(rows)).weights
+        # By all samples, also where one is left out, which changes them little.
+        columns = Telling(weights, weights.expand(len(some), -1))
         samples = rows[some], classes[some], n_classes
         of_rows = [fit_kernel_ridge(*samples), fit_kernel_ridge(*samples, columns)]
         found += [ridge.left_out.softmax(1) for ridge in of_rows]
@@ -273,7 +274,7 @@ def fit_pool(
         if quadratic is not None:
             found.append(quadratic.left_out.softmax(1))
     logs = _logs(found)[:, judged]
-    weights = _weights(logs, classes[some[judged]])
+    of_readers = _weights(logs, classes[some[judged]])
     return Pool(
         keys,
         classes,
@@ -285,7 +286,7 @@ def fit_pool(
         quadratic,
         some[judged],
         logs,
-        weights,
+        of_readers,
     )
 
 
