@@ -25,6 +25,8 @@ _FEW_DIRECTIONS = 2.5
 """So few that cosines about a mean tell little; features of networks have at least five."""
 _MANY_DIRECTIONS = 12.0
 """Features of networks have more, columns of tables fewer."""
+_COLUMNS_PER_DEGREE = 10
+"""Columns for each example beyond the first of its class, up to which distances may be taken."""
 _EQUAL_LENGTHS = 1e-2
 """Part of the longest by which lengths that are meant to be equal differ, in bfloat16 too."""
 _SOME = 512
@@ -39,8 +41,8 @@ def better_form(
 ) -> Form:
     """Of this and the kernel the one that answers more of the examples that are left out.
 
-    Where that is not sure, features of equal length are compared by cosines, as they are made to
-    be, and others by the kernel.
+    Where that is not sure, cosines are taken for features of equal length, as they are made for
+    them, and for few examples of many columns, which say little of how much each column counts.
 
     Args:
         discriminant: of the examples.
@@ -58,7 +60,11 @@ def better_form(
         kernel = fit_kernel(features, values)
         if kernel is None:
             return discriminant
-        forms: tuple[Form, Form] = (discriminant, kernel) if equal else (kernel, discriminant)
+        degrees = len(features) - len(discriminant.classes)
+        few = features.shape[1] > _COLUMNS_PER_DEGREE * degrees
+        forms: tuple[Form, Form] = (kernel, discriminant)
+        if equal or few:
+            forms = discriminant, kernel
         first, second = forms
         return second if answers_more(second.left_out, first.left_out) else first
 

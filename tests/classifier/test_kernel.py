@@ -300,12 +300,14 @@ def test_the_form_that_answers_more_is_chosen() -> None:
     assert isinstance(better_form(cosines, features, labels), KernelDiscriminant)
 
 
-def test_what_is_not_sure_is_settled_by_whether_features_are_equally_long() -> None:
+def test_what_is_not_sure_is_settled_by_equal_lengths_and_by_how_many_columns_there_are() -> None:
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat_interleave(4)
     noise = torch.randn(12, 5, generator=random)
     unit = nn.functional.normalize(noise, dim=1)
-    for features, by_cosines in ((unit, True), (noise, False)):
+    # Nine examples beyond the first of their class.
+    wide = torch.cat([noise, torch.randn(12, 86, generator=random)], 1)
+    for features, by_cosines in ((unit, True), (noise, False), (wide, True), (wide[:, :90], False)):
         kernel = fit_kernel(features, labels)
         assert kernel is not None
         # Both say the same of what is left out.
