@@ -41,7 +41,7 @@ _SCALES = (2.0, 4.0, 8.0, 16.0)
 _LEAST_SHARE = 0.05
 """Of the variance of a column between classes: it may tell them apart together with another."""
 _JITTER = 1e-9
-"""Added to the kernel of an example with itself: there may be equal ones."""
+"""Added to the kernel of an example with itself, at least: there may be equal ones."""
 
 
 class Telling(NamedTuple):
@@ -240,7 +240,10 @@ def regressed(samples: Samples, width: float, ridge: float) -> Regression:
     """The regression of these samples."""
     centres = samples.rows[balanced(samples.places, CENTRES)]
     of_centres = kernel(centres, centres, width)
-    of_centres.diagonal().add_(_JITTER)
+    # Of two rows that are far from 0, beside the width, the distance has lost digits.
+    lost = 1 + width * centres.square().sum(1).amax().item()
+    rounding = len(centres) * torch.finfo(centres.dtype).eps * lost
+    of_centres.diagonal().add_(max(_JITTER, rounding))
     unit = torch.eye(len(centres), device=centres.device, dtype=centres.dtype)
     root = torch.linalg.solve_triangular(torch.linalg.cholesky(of_centres), unit, upper=False).T
     f = kernel(samples.rows, centres, width) @ root

@@ -277,6 +277,18 @@ def test_equal_examples_of_one_class_and_of_two_are_learnt() -> None:
     torch.testing.assert_close(logits[:2, 0], logits[:2, 1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("spread", [1e-2, 3e-4, 1e-4])
+def test_examples_far_from_their_mean_beside_their_distances_are_learnt(spread: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    rows = torch.randn(400, 2, generator=random, dtype=torch.double) + 4 * labels.unsqueeze(1)
+    far = torch.rand(400, generator=random) < 0.2
+    rows = spread * rows + 2.5 * far.unsqueeze(1)
+    found = fit_kernel(rows, labels)
+    assert found is not None
+    assert (found.logits(rows).argmax(1) == labels).double().mean() > 0.95
+
+
 def test_more_examples_than_can_be_centres_are_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, most in (("CENTRES", 40), ("JUDGED", 50), ("TRIED", 30)):
         monkeypatch.setattr(kernel_regression, name, most)
