@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rarememory.base.files import IMAGE_SUFFIXES
 from rarememory.classifier.arrays import is_array
@@ -24,6 +25,8 @@ def one_example_named(inputs: Any, labels: Any, dims: int | None) -> Iterator[No
     """
     try:
         yield
+    except (MemoryError, OSError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         sentence = _taken_as_one(inputs, labels, dims, error)
         if sentence is None:
@@ -46,7 +49,7 @@ def _taken_as_one(inputs: Any, labels: Any, dims: int | None, error: Exception) 
     if shape is not None and dims is not None and len(shape) != dims + 1:
         return None
     count = len(inputs) if isinstance(inputs, list) else (shape or [0])[0]
-    if not count:
+    if count < 2:
         return None
     why = _reason(error.__cause__ or error)
     failed = "" if dims is not None and shape else f", and that failed ({why})"

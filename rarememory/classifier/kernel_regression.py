@@ -192,6 +192,7 @@ class Regression:
         coefficients: b; and behind them those of ones, for where a class is left out.
         duals: R^-T b: what the kernel with each centre adds to every class.
         width: w.
+        ridge: r.
         judged: samples that were left out.
         left_out: what is said of these.
     """
@@ -203,6 +204,7 @@ class Regression:
     coefficients: Float[Tensor, "centres outputs"]
     duals: Float[Tensor, "centres classes"]
     width: float
+    ridge: float
     judged: Int64[Tensor, " judged"]
     left_out: Float[Tensor, "judged classes"]
 
@@ -226,12 +228,20 @@ class Regression:
 
     def _without_class(self, gone: Tensor, level: Tensor) -> Tensor:
         """b without some samples; the targets of the others are less this level."""
-        samples = self.samples.at(gone)
+        # The smaller of two matrices: of the samples that go, or of the centres.
+        few = int(gone.sum()) <= len(self.centres)
+        samples = self.samples.at(gone if few else ~gone)
         f = kernel(samples.rows, self.centres, self.width) @ self.root
-        solved = f @ self.inverse
-        missed = samples.targets - f @ self.coefficients
-        lost = torch.linalg.solve(samples.weights.diag() - solved @ f.T, missed)
-        left = self.coefficients - solved.T @ lost
+        if few:
+            solved = f @ self.inverse
+            missed = samples.targets - f @ self.coefficients
+            lost = torch.linalg.solve(samples.weights.diag() - solved @ f.T, missed)
+            left = self.coefficients - solved.T @ lost
+        else:
+            weighted = f.T / samples.weights
+            matrix = weighted @ f
+            matrix.diagonal().add_(self.ridge)
+            left = torch.linalg.solve(matrix, weighted @ samples.targets)
         found: Tensor = left[:, :-1] + (samples.level - level) * left[:, -1:]
         return found
 
@@ -260,7 +270,9 @@ def regressed(samples: Samples, width: float, ridge: float) -> Regression:
     asked = torch.exp(-width * _squares_by_own(some, centres))
     moved = ((asked @ root) * solved).sum(1, keepdim=True)
     left_out = asked @ duals - moved * missed + samples.level
-    return Regression(samples, centres, root, inverse, coefficients, duals, width, judged, left_out)
+    return Regression(
+        samples, centres, root, inverse, coefficients, duals, width, ridge, judged, left_out
+    )
 
 
 def fitted_settings(samples: Samples) -> tuple[float, float, float]:

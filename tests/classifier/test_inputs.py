@@ -307,3 +307,13 @@ def test_a_generator_of_examples_is_read_once_and_of_pairs_not_with_labels():
     assert math.isfinite(classifier.fit_threshold((text for text in TEXTS), NAMES))
     with pytest.raises(ValueError, match="a loader yields labels and refs itself"):
         classifier.learn(((text, name) for text, name in zip(TEXTS, NAMES, strict=True)), NAMES)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, OSError])
+def test_what_is_no_fault_of_the_inputs_is_raised_as_it_is(error: type[Exception]) -> None:
+    class Full(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error("full")
+
+    with pytest.raises(error, match="^full$"):
+        rarememory.wrap(Full(), host=False).learn(torch.ones(3, 8, 8), "kea")

@@ -174,7 +174,7 @@ def weighing(counts: list[int], equal: bool) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize("equal", [True, False])
-@pytest.mark.parametrize("centres", [1000, 6])
+@pytest.mark.parametrize("centres", [1000, 6, 4])
 def test_a_class_that_is_left_out_is_as_if_it_had_never_been_learnt(
     centres: int, equal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
