@@ -49,7 +49,7 @@ def _taken_as_one(inputs: Any, labels: Any, dims: int | None, error: Exception) 
     if shape is not None and dims is not None and len(shape) != dims + 1:
         return None
     count = len(inputs) if isinstance(inputs, list) else (shape or [0])[0]
-    if count < 2:
+    if not count:
         return None
     why = _reason(error.__cause__ or error)
     failed = "" if dims is not None and shape else f", and that failed ({why})"

@@ -315,5 +315,5 @@ def test_what_is_no_fault_of_the_inputs_is_raised_as_it_is(error: type[Exception
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise error("full")
 
-    with pytest.raises(error, match="^full$"):
-        rarememory.wrap(Full(), host=False).learn(torch.ones(3, 8, 8), "kea")
+    with pytest.raises(error, match=r"^full$"):
+        MemoryClassifier(Full(), host=False).learn(torch.ones(3, 8, 8), "kea")
