@@ -282,9 +282,8 @@ def fitted_settings(samples: Samples) -> tuple[float, float, float]:
     without sample i, a is a - G_i a_i / G_ii. The scale is what logits are multiplied with.
     """
     squares = torch.cdist(samples.rows, samples.rows).square()
-    # Nobody has seen itself.
-    own_squares = _squares_by_own(samples, samples.rows).fill_diagonal_(torch.inf)
-    unit = median_distance(squares)
+    own_squares = _squares_by_own(samples, samples.rows)
+    unit = _median(squares)
     roots = samples.weights.sqrt().unsqueeze(1)
     counts = torch.bincount(samples.places)
     several = counts[samples.places] > 1
@@ -327,8 +326,8 @@ def kernel(
     return torch.exp(-width * torch.cdist(one, other).square())
 
 
-def median_distance(squares: Float[Tensor, "samples samples"]) -> float:
-    """The median of the squared distances that are not 0."""
+def _median(squares: Tensor) -> float:
+    """That of the squared distances that are not 0."""
     apart = squares[squares > 1e-9]
     return apart.median().item() if len(apart) else 1.0
 

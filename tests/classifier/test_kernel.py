@@ -354,6 +354,16 @@ def test_readers_are_compared_example_by_example() -> None:
     worse[[0, 5]] = False
     # The difference of two examples of eight is beyond its standard error: no example is lost.
     assert answers_more(one, said_of(order, worse[order]))
+    # Two more and one fewer are within it.
+    lone, pair = torch.ones(8).bool(), torch.ones(8).bool()
+    lone[0], pair[1:3] = False, False
+    everything = torch.arange(8)
+    assert not answers_more(said_of(everything, lone), said_of(everything, pair))
+    # What is alone in its class does not count.
+    single = said_of(everything, torch.ones(8).bool())
+    alone = dataclasses.replace(single, several=worse)
+    assert answers_more(single, said_of(everything, worse))
+    assert not answers_more(alone, said_of(everything, worse))
     few = order[:5].sort().values
     assert answers_more(said_of(few, right[few]), said_of(order, worse[order]))
 
