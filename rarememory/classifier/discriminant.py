@@ -56,6 +56,22 @@ class Settings(NamedTuple):
     distances: float | None = None
 
 
+class Answered(NamedTuple):
+    """Which of some remembered examples are answered rightly, each of them left out.
+
+    Attributes:
+        samples: which of the keys each example is.
+        classes: the place of each one's own class.
+        several: whether its class has other examples.
+        right: whether the answer is its class.
+    """
+
+    samples: Int64[Tensor, " examples"]
+    classes: Int64[Tensor, " examples"]
+    several: Bool[Tensor, " examples"]
+    right: Bool[Tensor, " examples"]
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """What is said of remembered examples that are left out, one at a time.
@@ -87,6 +103,12 @@ class LeftOut:
         """
         with fitting(self.logits.device):
             return self.find_foreign()
+
+    @property
+    def answered(self) -> Answered:
+        """Which are answered rightly, by `unrefined`."""
+        right = self.unrefined.argmax(1) == self.classes
+        return Answered(self.samples, self.classes, self.several, right)
 
     @property
     def of_others(self) -> Float[Tensor, "examples classes"]:

@@ -254,9 +254,7 @@ class _Fitted:
             if counts.max() == 1:
                 self.discriminant = one_shot_form(self.discriminant, features, values)
             elif spans or not foreign_host:
-                self.discriminant = better_form(
-                    self.discriminant, features, values, settings.distances
-                )
+                self.discriminant = better_form(self.discriminant, features, values, settings)
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self.host_score = self._host_score() if foreign_host else _NEVER

@@ -12,8 +12,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rarememory.classifier.discriminant import Discriminant, LeftOut
-from rarememory.classifier.kernel import KernelDiscriminant, fit_kernel
+from rarememory.classifier.discriminant import (
+    Answered,
+    Discriminant,
+    Settings,
+    fit_discriminant,
+)
+from rarememory.classifier.kernel import KernelDiscriminant, KernelTrial, fit_kernel
 from rarememory.classifier.metric import class_weights, fitting
 from rarememory.classifier.norms import norms_of
 from rarememory.classifier.one_shot import OneShotDistances, one_shot_distances
@@ -37,36 +42,52 @@ def better_form(
     discriminant: Discriminant,
     features: Float[Tensor, "examples key_dim"],
     values: Int64[Tensor, " examples"],
-    distances: float | None = None,
+    settings: Settings = Settings(),  # noqa: B008, a tuple
 ) -> Form:
     """Of this and the kernel the one that answers more of the examples that are left out.
 
-    Where that is not sure, cosines are taken for features of equal length, as they are made for
-    them, and for few examples of many columns, which say little of how much each column counts.
+    Where that is not sure, distances are taken, but for features that cosines are made for: those
+    of equal length or along many directions; and for few examples of many columns, which say little
+    of how much each column counts. What about 400 examples are sure of is not asked of all.
 
     Args:
         discriminant: of the examples.
         features: of the examples, at their own length.
         values: integers of their classes.
-        distances: 1 for the kernel wherever there is one, 0 for none.
+        settings: of the discriminant; `distances` is 1 for the kernel wherever there is one, 0 for
+            none.
     """
-    if distances is not None:
-        return (fit_kernel(features, values) if distances else None) or discriminant
+    if settings.distances is not None:
+        return (fit_kernel(features, values) if settings.distances else None) or discriminant
     with fitting(features.device):
-        equal = _are_equally_long(features)
-        if equal and _directions(features) > _MANY_DIRECTIONS:
-            # Then all are about as far from their mean.
-            return discriminant
-        kernel = fit_kernel(features, values)
-        if kernel is None:
+        equal, many = _are_equally_long(features), _directions(features) > _MANY_DIRECTIONS
+        # If both, all are about as far from their mean.
+        trial = None if equal and many else KernelTrial.of(features, values)
+        if trial is None:
             return discriminant
         degrees = len(features) - len(discriminant.classes)
         few = features.shape[1] > _COLUMNS_PER_DEGREE * degrees
-        forms: tuple[Form, Form] = (kernel, discriminant)
-        if equal or few:
-            forms = discriminant, kernel
-        first, second = forms
-        return second if answers_more(second.left_out, first.left_out) else first
+        by_cosines = equal or many or few
+        if trial.is_whole:
+            answered = discriminant.left_out.answered
+            kernel_is_better = _is_kernel_better(trial.answered, answered, by_cosines)
+            return trial.fitted() if kernel_is_better else discriminant
+        # Some examples against the same ones: fitted to all, it would know more.
+        some = trial.answered.samples
+        of_some = fit_discriminant(features[some], values[some], settings).left_out.answered
+        of_some = of_some._replace(samples=some[of_some.samples])
+        if by_cosines and answers_more(of_some, trial.answered):
+            return discriminant
+        kernel = trial.fitted()
+        if not by_cosines and answers_more(trial.answered, of_some):
+            return kernel
+        of_all = kernel.left_out.answered, discriminant.left_out.answered
+        return kernel if _is_kernel_better(*of_all, by_cosines) else discriminant
+
+
+def _is_kernel_better(kernel: Answered, cosines: Answered, by_cosines: bool) -> bool:
+    """What is not sure is read by cosines, or not."""
+    return answers_more(kernel, cosines) if by_cosines else not answers_more(cosines, kernel)
 
 
 def one_shot_form(
@@ -85,25 +106,23 @@ def one_shot_form(
         return one_shot_distances(features, values) or discriminant
 
 
-def answers_more(one: LeftOut, other: LeftOut) -> bool:
+def answers_more(one: Answered, other: Answered) -> bool:
     """Whether one reader answers more examples rightly than another, and not by chance.
 
     The difference, in which all classes count the same, must be greater than its standard error.
     An example that is alone in its class says nothing.
 
     Args:
-        one: said of some examples.
-        other: said of some examples too, in any order; those of both count.
+        one: some examples.
+        other: some examples too, in any order; those of both count.
     """
     order = other.samples.argsort()
     place = torch.searchsorted(other.samples, one.samples, sorter=order)
     place = order[place.clamp(max=len(order) - 1)]
     known = one.several & (other.samples[place] == one.samples)
     classes = one.classes[known]
-    weights = class_weights(classes, torch.bincount(classes).to(one.logits))
-    right = (one.unrefined.argmax(1) == one.classes)[known]
-    other_right = (other.unrefined.argmax(1) == other.classes)[place[known]]
-    gains = right.to(weights) - other_right.to(weights)
+    weights = class_weights(classes, torch.bincount(classes).float())
+    gains = one.right[known].to(weights) - other.right[place[known]].to(weights)
     mean = (weights * gains).sum()
     error = (weights.square() * (gains - mean).square()).sum().sqrt()
     return bool(mean > error)

@@ -19,6 +19,7 @@ answer would seem right else.
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ CENTRES = 1000
 JUDGED = 2048
 """Of them, examples that are left out."""
 TRIED = 400
-"""Of them, examples that width, ridge and scale are found with."""
+"""Of them, examples that width, ridge and scale are found with; two of each class at least."""
 _WIDTHS = tuple(2.0**i for i in range(-4, 5))
 """Over the median of the squared distances."""
 _RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -48,12 +49,41 @@ class Telling(NamedTuple):
     """What the squared difference of each column counts, so that distances tell classes apart.
 
     Attributes:
-        weights: by all examples.
-        without: by all but one, for each example.
+        weights: of the columns, by all examples.
+        within: the squares of examples less the mean of their class, summed.
+        whole: the variance of all examples.
+        degrees: of freedom of `within`, and one.
+        means: of the classes.
+        counts: examples of each class.
     """
 
     weights: Float[Tensor, " columns"]
-    without: Float[Tensor, "examples columns"]
+    within: Float[Tensor, " columns"]
+    whole: Float[Tensor, " columns"]
+    degrees: int
+    means: Float[Tensor, "classes columns"]
+    counts: Float[Tensor, " classes"]
+
+    @property
+    def roots(self) -> Float[Tensor, " columns"]:
+        """With which columns are scaled, so that all squared differences count the same."""
+        return self.weights.sqrt()
+
+    def without(
+        self, rows: Float[Tensor, "some columns"], places: Int64[Tensor, " some"]
+    ) -> Float[Tensor, "some columns"]:
+        """What the squared differences of scaled columns count for each, by all the others.
+
+        Args:
+            rows: some of the examples, scaled.
+            places: the class of each.
+        """
+        roots = self.roots.where(self.weights > 0, 1.0)
+        n = self.counts[places].unsqueeze(1)
+        # Without x of a class of n the mean moves by r / (n - 1), and r^2 n / (n - 1) is lost.
+        lost = (rows / roots - self.means[places]).square() * n / (n - 1).clamp(min=1)
+        found = _weights((self.within - lost).clamp(min=0), self.whole, max(1, self.degrees - 1))
+        return found.where(n > 1, self.weights) / roots.square()
 
 
 def telling(
@@ -77,25 +107,20 @@ def telling(
     Example:
         >>> rows = torch.tensor([[0.0, 3.0], [0.1, 9.0], [9.0, 3.0], [9.1, 9.0]])
         >>> found = telling(rows, torch.tensor([0, 0, 1, 1]), torch.tensor([2.0, 2.0]))
-        >>> bool(found.weights[0] > 25 * found.weights[1]), found.without.shape
-        (True, torch.Size([4, 2]))
+        >>> bool(found.weights[0] > 25 * found.weights[1])
+        True
     """
     sums = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, places, rows)
-    squares = (rows - (sums / counts.unsqueeze(1))[places]).square()
-    within, whole = squares.sum(0), (rows - rows.mean(0)).square().mean(0)
+    means = sums / counts.unsqueeze(1)
+    within, whole = (rows - means[places]).square().sum(0), (rows - rows.mean(0)).square().mean(0)
     degrees = len(rows) - len(counts) + 1
-    n = counts[places].unsqueeze(1)
-    # Without x of a class of n the mean moves by r / (n - 1), and r^2 n / (n - 1) is lost.
-    lost = squares * n / (n - 1).clamp(min=1)
+    return Telling(_weights(within, whole, degrees), within, whole, degrees, means, counts)
 
-    def weights(within: Tensor, degrees: int) -> Tensor:
-        variance = (within.clamp(min=0) + whole) / degrees
-        share = (1 - variance / whole).clamp(min=_LEAST_SHARE)
-        return (share / variance).where(whole > 1e-12 * whole.max(), 0.0)
 
-    found = weights(within, degrees)
-    without = weights(within - lost, max(1, degrees - 1))
-    return Telling(found, without.where(n > 1, found))
+def _weights(within: Tensor, whole: Tensor, degrees: int) -> Tensor:
+    variance = (within + whole) / degrees
+    share = (1 - variance / whole).clamp(min=_LEAST_SHARE)
+    return (share / variance).where(whole > 1e-12 * whole.max(), 0.0)
 
 
 class Samples(NamedTuple):
@@ -105,7 +130,6 @@ class Samples(NamedTuple):
         examples: which of all examples.
         rows: each, in columns that count as they tell the classes apart.
         places: the place of each one's class.
-        own: what the squared differences of these columns count for each, by all the others.
         targets: Y - l, and a column of ones.
         weights: D.
         level: l, of each class.
@@ -114,7 +138,6 @@ class Samples(NamedTuple):
     examples: Int64[Tensor, " samples"]
     rows: Float[Tensor, "samples columns"]
     places: Int64[Tensor, " samples"]
-    own: Float[Tensor, "samples columns"]
     targets: Float[Tensor, "samples outputs"]
     weights: Float[Tensor, " samples"]
     level: Float[Tensor, " classes"]
@@ -125,7 +148,6 @@ class Samples(NamedTuple):
         rows: Float[Tensor, "examples columns"],
         places: Int64[Tensor, " examples"],
         count: int,
-        columns: Telling,
         most: int,
         *,
         equal: bool = True,
@@ -133,10 +155,9 @@ class Samples(NamedTuple):
         """At most so many of the examples, which come class by class.
 
         Args:
-            rows: examples.
+            rows: examples, in columns that count as they tell the classes apart.
             places: the class of each.
             count: how many classes there are.
-            columns: what each counts.
             most: samples.
             equal: whether every class has the same weight, or every sample.
         """
@@ -146,15 +167,8 @@ class Samples(NamedTuple):
         sizes = own.sum(0)
         level = sizes.new_full((count,), 1 / count) if equal else sizes / len(some)
         weights = sizes * count / len(some) if equal else torch.ones_like(sizes)
-        return cls(
-            some,
-            rows[some] * columns.weights.sqrt(),
-            places,
-            columns.without[some] / columns.weights.where(columns.weights > 0, 1.0),
-            torch.cat([own - level, torch.ones_like(own[:, :1])], 1),
-            weights[places],
-            level,
-        )
+        targets = torch.cat([own - level, torch.ones_like(own[:, :1])], 1)
+        return cls(some, rows[some], places, targets, weights[places], level)
 
     def at(self, some: Tensor) -> "Samples":
         """Some of them."""
@@ -193,8 +207,6 @@ class Regression:
         duals: R^-T b: what the kernel with each centre adds to every class.
         width: w.
         ridge: r.
-        judged: samples that were left out.
-        left_out: what is said of these.
     """
 
     samples: Samples
@@ -205,12 +217,27 @@ class Regression:
     duals: Float[Tensor, "centres classes"]
     width: float
     ridge: float
-    judged: Int64[Tensor, " judged"]
-    left_out: Float[Tensor, "judged classes"]
 
     def values(self, rows: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch classes"]:
         """f(x) . b + l."""
         return kernel(rows, self.centres, self.width) @ self.duals + self.samples.level
+
+    def left_out(
+        self, samples: Samples, own: Float[Tensor, "some columns"]
+    ) -> Float[Tensor, "some classes"]:
+        """The same of each of these samples if it had not been seen.
+
+        Args:
+            samples: some of those that this is of.
+            own: what the squared differences of their columns count for each, by all the others.
+        """
+        f = kernel(samples.rows, self.centres, self.width) @ self.root
+        solved = f @ self.inverse
+        missed = (samples.targets - f @ self.coefficients)[:, :-1]
+        missed = missed / (samples.weights - (solved * f).sum(1)).unsqueeze(1)
+        asked = torch.exp(-self.width * _squares_by(own, samples.rows, self.centres))
+        moved = ((asked @ self.root) * solved).sum(1, keepdim=True)
+        return asked @ self.duals - moved * missed + self.samples.level
 
     def foreign(
         self, rows: Float[Tensor, "batch columns"], own: Int64[Tensor, " batch"]
@@ -261,28 +288,37 @@ def regressed(samples: Samples, width: float, ridge: float) -> Regression:
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(weighted @ f + ridge * unit))
     coefficients = inverse @ (weighted @ samples.targets)
     duals = root @ coefficients[:, :-1]
-
-    judged = balanced(samples.places, JUDGED)
-    some, f = samples.at(judged), f[judged]
-    solved = f @ inverse
-    missed = (some.targets - f @ coefficients)[:, :-1]
-    missed = missed / (some.weights - (solved * f).sum(1)).unsqueeze(1)
-    asked = torch.exp(-width * _squares_by_own(some, centres))
-    moved = ((asked @ root) * solved).sum(1, keepdim=True)
-    left_out = asked @ duals - moved * missed + samples.level
-    return Regression(
-        samples, centres, root, inverse, coefficients, duals, width, ridge, judged, left_out
-    )
+    return Regression(samples, centres, root, inverse, coefficients, duals, width, ridge)
 
 
-def fitted_settings(samples: Samples) -> tuple[float, float, float]:
+class Found(NamedTuple):
+    """What answers samples best that are left out.
+
+    Attributes:
+        width: w.
+        ridge: r.
+        scale: what values are multiplied with to be logits.
+        left_out: the values of each sample, itself left out.
+    """
+
+    width: float
+    ridge: float
+    scale: float
+    left_out: Float[Tensor, "samples classes"]
+
+
+def fitted_settings(samples: Samples, own: Float[Tensor, "samples columns"]) -> Found:
     """Width, ridge and scale of greatest likelihood of the samples, each of them left out.
 
     Here all samples carry the regression: b is R^T a, with a = G (Y - l), G = (K + r D)^-1, and
-    without sample i, a is a - G_i a_i / G_ii. The scale is what logits are multiplied with.
+    without sample i, a is a - G_i a_i / G_ii.
+
+    Args:
+        samples: with a class that has several of them.
+        own: what the squared differences of their columns count for each, by all the others.
     """
     squares = torch.cdist(samples.rows, samples.rows).square()
-    own_squares = _squares_by_own(samples, samples.rows)
+    own_squares = _squares_by(own, samples.rows, samples.rows)
     unit = _median(squares)
     roots = samples.weights.sqrt().unsqueeze(1)
     counts = torch.bincount(samples.places)
@@ -292,7 +328,7 @@ def fitted_settings(samples: Samples) -> tuple[float, float, float]:
     judged = judged / judged.sum()
 
     @cache
-    def best(place: int) -> tuple[float, float, float]:
+    def best(place: int) -> tuple[float, Found]:
         width = _WIDTHS[place] / unit
         # The same eigenvectors serve every ridge: K + r D = D^1/2 (D^-1/2 K D^-1/2 + r) D^1/2.
         values, vectors = torch.linalg.eigh(torch.exp(-width * squares) / roots / roots.T)
@@ -307,16 +343,16 @@ def fitted_settings(samples: Samples) -> tuple[float, float, float]:
             left_out = asked * inverse @ projected - moved.unsqueeze(1) * duals + samples.level
             for scale in _SCALES:
                 losses = cross_entropy(scale * left_out[several], labels, reduction="none")
-                found.append(((judged * losses).sum().item(), ridge, scale))
-        return min(found)
+                loss = (judged * losses).sum().item()
+                found.append((loss, Found(width, ridge, scale, left_out)))
+        return min(found, key=itemgetter(0))
 
     place = len(_WIDTHS) // 2
-    while place + 1 < len(_WIDTHS) and best(place + 1) < best(place):
+    while place + 1 < len(_WIDTHS) and best(place + 1)[0] < best(place)[0]:
         place += 1
-    while place and best(place - 1) < best(place):
+    while place and best(place - 1)[0] < best(place)[0]:
         place -= 1
-    _, ridge, scale = best(place)
-    return _WIDTHS[place] / unit, ridge, scale
+    return best(place)[1]
 
 
 def kernel(
@@ -332,9 +368,9 @@ def _median(squares: Tensor) -> float:
     return apart.median().item() if len(apart) else 1.0
 
 
-def _squares_by_own(samples: Samples, others: Tensor) -> Tensor:
-    """Squared distances to others, by what columns count for each sample."""
-    weighted = samples.rows * samples.own
-    squares: Tensor = (weighted * samples.rows).sum(1, keepdim=True)
-    squares = squares + samples.own @ others.square().T - 2 * weighted @ others.T
+def _squares_by(own: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """Squared distances to others, by what columns count for each row."""
+    weighted = rows * own
+    squares: Tensor = (weighted * rows).sum(1, keepdim=True)
+    squares = squares + own @ others.square().T - 2 * weighted @ others.T
     return squares.clamp(min=0)

@@ -70,10 +70,11 @@ def one_shot_distances(
 ) -> OneShotDistances | None:
     """The reader of these examples; None where all features are equal."""
     with fitting(features.device):
-        examples, mean, rows, columns = scaled_columns(features, values)
+        examples, mean, columns = scaled_columns(features, values)
         if not columns.any():
             return None
         scale = _SCALE / int(columns.count_nonzero())
+        rows = examples.rows
         logits = _logits(rows, rows, scale).to(torch.promote_types(features.dtype, torch.float32))
         own = examples.places
         left_out = LeftOut(

@@ -27,7 +27,6 @@ from rarememory.classifier.kernel_regression import (
     TRIED,
     Regression,
     Samples,
-    Telling,
     fitted_settings,
     regressed,
     telling,
@@ -126,7 +125,7 @@ def fit_kernel_ridge(
     keys: Float[Tensor, "samples dim"],
     classes: Int64[Tensor, " samples"],
     n_classes: int,
-    columns: Telling | None = None,
+    weights: Float[Tensor, " dim"] | None = None,
 ) -> KernelRidge:
     """Width, ridge and scale are those of greatest likelihood of the samples that are left out.
 
@@ -134,22 +133,24 @@ def fit_kernel_ridge(
         keys: of the samples, at most `MOST_JUDGED`.
         classes: 0, 1, ..., one of them with two samples.
         n_classes: how many there are.
-        columns: what each counts; all the same if None.
+        weights: what the squared difference of each column counts, also for a sample that is left
+            out; all the same if None.
 
     Example:
         >>> keys = torch.eye(2, dtype=torch.double).repeat(3, 1)
         >>> fit_kernel_ridge(keys, torch.tensor([0, 1] * 3), 2).logits(keys[:2]).argmax(1)
         tensor([0, 1])
     """
-    columns = columns or Telling(torch.ones_like(keys[0]), torch.ones_like(keys))
+    columns = torch.ones_like(keys[0]) if weights is None else weights.sqrt()
     order = classes.argsort(stable=True)
-    ordered = columns._replace(without=columns.without[order])
-    known = keys[order], classes[order], n_classes, ordered
-    width, ridge, scale = fitted_settings(Samples.of(*known, TRIED, equal=False))
-    regression = regressed(Samples.of(*known, MOST_JUDGED, equal=False), width, ridge)
-    left_out = torch.empty_like(regression.left_out)
-    left_out[order] = scale * regression.left_out
-    return KernelRidge(regression, columns.weights.sqrt(), scale, left_out)
+    known = (keys * columns)[order], classes[order], n_classes
+    samples = Samples.of(*known, TRIED, equal=False)
+    width, ridge, scale, _ = fitted_settings(samples, torch.ones_like(samples.rows))
+    samples = Samples.of(*known, MOST_JUDGED, equal=False)
+    regression = regressed(samples, width, ridge)
+    left_out = keys.new_empty(len(keys), n_classes)
+    left_out[order] = scale * regression.left_out(samples, torch.ones_like(samples.rows))
+    return KernelRidge(regression, columns, scale, left_out)
 
 
 @dataclass(frozen=True)
@@ -265,10 +266,9 @@ def fit_pool(
     of_rows, quadratic = [], None
     if rows is not None:
         weights = telling(rows, classes, counts.to(rows)).weights
-        # By all samples, also where one is left out, which changes them little.
-        columns = Telling(weights, weights.expand(len(some), -1))
         samples = rows[some], classes[some], n_classes
-        of_rows = [fit_kernel_ridge(*samples), fit_kernel_ridge(*samples, columns)]
+        # By all samples, also where one is left out, which changes them little.
+        of_rows = [fit_kernel_ridge(*samples), fit_kernel_ridge(*samples, weights)]
         found += [ridge.left_out.softmax(1) for ridge in of_rows]
         quadratic = fit_quadratic(rows, classes, some)
         if quadratic is not None:

@@ -18,7 +18,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn.functional import normalize
 
 from rarememory import AverageOrReplace
-from rarememory.classifier.kernel_regression import Telling
 from rarememory.integrations.pool import fit_kernel_ridge, fit_pool, pooled
 from rarememory.integrations.sklearn import MemoryNeighbors
 
@@ -276,8 +275,8 @@ def test_kernel_ridge_says_of_left_out_samples_what_it_says_in_another_order():
     )
     torch.testing.assert_close(other.left_out, found.left_out[order])
     assert (found.left_out.argmax(1) == classes).double().mean() > 0.5
-    columns = Telling(torch.tensor([4.0, 1.0, 1.0, 0.0]).double(), torch.ones_like(keys))
-    weighted = fit_kernel_ridge(keys, classes, 3, columns)
+    weights = torch.tensor([4.0, 1.0, 1.0, 0.0]).double()
+    weighted = fit_kernel_ridge(keys, classes, 3, weights)
     assert weighted.columns.tolist() == [2, 1, 1, 0]
     changed = keys.clone()
     changed[:, 3] += 9
