@@ -53,9 +53,12 @@ def _taken_as_one(inputs: Any, labels: Any, dims: int | None, error: Exception) 
         return None
     why = _reason(error.__cause__ or error)
     failed = "" if dims is not None and shape else f", and that failed ({why})"
+    several = "a batch of one example give one label in a list"
+    if count > 1:
+        several = f"{count} examples give {count} labels"
     return (
-        f"{taken} were taken as one example, since {labels!r} is one label{failed}: for {count} "
-        f"examples give {count} labels, {repeated(labels, count)}"
+        f"{taken} were taken as one example, since {labels!r} is one label{failed}: for {several}, "
+        f"{repeated(labels, count)}"
     )
 
 

@@ -103,7 +103,8 @@ class FittedReader(Reader):
                 f"shrinkage must be at most 1 and penalty {MAX_PENALTY:g}, not {shrinkage} and "
                 f"{penalty}"
             )
-        return FittedReader(Settings(**{**self.settings, **settings}))  # type: ignore[arg-type]
+        numbers = {name: None if one is None else float(one) for name, one in settings.items()}
+        return FittedReader(Settings(**{**self.settings, **numbers}))  # type: ignore[arg-type]
 
     def decide(
         self,

@@ -12,7 +12,7 @@ from rarememory.classifier import forms, kernel
 from rarememory.classifier.discriminant import Answered, Discriminant, Settings, fit_discriminant
 from rarememory.classifier.forms import answers_more, better_form
 from rarememory.classifier.kernel import KernelDiscriminant, KernelTrial, fit_kernel
-from rarememory.classifier.one_shot import OneShotDistances
+from rarememory.classifier.one_shot import OneShotDistances, one_shot_distances
 from tests.classifier.lengths import discriminant, drawn, rings
 
 
@@ -201,6 +201,17 @@ def test_single_examples_along_few_directions_are_compared_by_distances() -> Non
     assert not isinstance(discriminant(classifier), OneShotDistances)
 
 
+def test_the_likelihood_of_single_examples_does_not_depend_on_how_many_columns_say_it() -> None:
+    features = torch.tensor([[1.0, 9.0], [3.0, 2.0], [4.0, 4.0]])
+    asked, values = torch.tensor([[2.0, 5.0]]), torch.tensor([3, 5, 7])
+    once = one_shot_distances(features, values)
+    constant = torch.full((3, 1), 7.0)
+    twice = one_shot_distances(torch.cat([features, constant, features], 1), values)
+    assert once is not None and twice is not None
+    wider = torch.cat([asked, constant[:1], asked], 1)
+    torch.testing.assert_close(twice.logits(wider), once.logits(asked))
+
+
 def test_single_examples_in_many_directions_are_compared_by_cosines() -> None:
     random = torch.Generator().manual_seed(0)
     for count in (2, 3, 6):
@@ -234,5 +245,9 @@ def straight(random: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def test_a_setting_of_distances_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"distances must be 0, 1 or None, not 0\.5"):
-        rarememory.wrap(nn.Identity(), host=False).reader.having(distances=0.5)
+    reader = rarememory.wrap(nn.Identity(), host=False).reader
+    for wrong in (0.5, torch.nan):
+        with pytest.raises(ValueError, match=f"distances must be 0, 1 or None, not {wrong}"):
+            reader.having(distances=wrong)
+    found = reader.having(distances=1).settings["distances"]
+    assert type(found) is float and found == 1

@@ -31,6 +31,28 @@ def test_a_column_that_is_the_same_everywhere_changes_nothing() -> None:
     assert one is not None and other is not None
     torch.testing.assert_close(one.logits(queries), other.logits(wider))
     assert fit_kernel(torch.ones(6, 2), torch.arange(6) % 2) is None
+    # But for rounding, beside the others.
+    random = torch.Generator().manual_seed(2)
+    noise = 1e-7 * torch.randn(len(features), 1, generator=random, dtype=torch.double)
+    rounded = fit_kernel(torch.cat([features.double(), noise], 1), labels)
+    assert rounded is not None
+    wider = torch.cat([queries, torch.zeros(len(queries), 1)], dim=1)
+    torch.testing.assert_close(one.logits(queries), rounded.logits(wider))
+
+
+def test_an_example_is_as_like_another_as_the_kernel_says() -> None:
+    features, labels = drawn(0)
+    found = fit_kernel(features.double(), labels)
+    assert found is not None
+    rows = (features.double() - found.mean) * found.columns
+    wanted = (-found.regression.width * (rows[:, None] - rows).square().sum(2)).exp()
+    torch.testing.assert_close(found.similarities(features, features), wanted.float())
+    # Of a class of one example: that kernel, and the level of four classes.
+    one, other = torch.tensor([3, 30]), torch.tensor([5, 40])
+    alone = found.left_out.one_shot(one, other)
+    places = found.left_out.samples
+    kernels = wanted[places[one], places[other]]
+    torch.testing.assert_close(alone, found.scale * (kernels + 1 / 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -39,6 +61,7 @@ def test_features_of_every_dtype_are_answered(dtype: torch.dtype) -> None:
     found = fit_kernel(features.to(dtype), labels)
     assert found is not None
     logits = found.logits(drawn(1)[0].to(dtype))
+    assert found.left_out.logits.dtype == torch.promote_types(dtype, torch.float32)
     assert logits.dtype == dtype and (logits.argmax(1) == labels).double().mean() > 0.8
 
 
