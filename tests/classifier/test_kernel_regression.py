@@ -172,7 +172,7 @@ def test_a_class_that_is_left_out_is_as_if_it_had_never_been_learnt(
         assert foreign[place, label] == -torch.inf
 
 
-@pytest.mark.parametrize("counts", [[8, 6, 7], [8, 6, 1, 1, 1]])
+@pytest.mark.parametrize("counts", [[8, 6, 7], [6, 6, 1, 1, 1, 1, 1, 1]])
 def test_width_ridge_and_scale_are_those_of_the_greatest_likelihood(counts: list[int]) -> None:
     rows, labels = shuffled(counts, dim=4, seed=3)
     samples, columns = samples_of(rows, labels)
