@@ -429,10 +429,13 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "classifier/forms.py": {
         "answers_more": [operator(">", "<"), unwrap("argsort")],
         "better_form": [condition(False)],
+        "_is_kernel_better": [returns("False")],
     },
     "classifier/kernel_regression.py": {
-        "telling": [operator("-", "+"), operator("/", "*"), operator(">", "<")],
-        "regressed": [operator("-", "+"), operator("/", "*")],
+        "telling": [operator("-", "+"), operator("/", "*")],
+        "Telling.without": [operator("-", "+"), operator("/", "*"), operator(">", "<")],
+        "regressed": [operator("/", "*")],
+        "Regression.left_out": [operator("-", "+"), operator("/", "*")],
         "Regression.foreign": [unwrap("scatter")],
         "fitted_settings": [operator(">", "<")],
     },
@@ -441,13 +444,13 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_features_now": [condition(False)],
     },
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
-    "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_norms")]},
-    "classifier/norms.py": {
-        "put_norms": [condition(False)],
+    "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},
+    "classifier/beside_keys.py": {
+        "put_beside": [condition(False)],
         "has_norms": [returns("False")],
-        "adopt_norms": [condition(False), condition(False, 1)],
-        "check_norms": [drop_raise(0), drop_raise(1)],
-        "match_norms": [drop("add_norms"), drop("remove_slot_buffer")],
+        "adopt_buffers": [condition(False), condition(False, 1)],
+        "check_buffers": [drop_raise(0), drop_raise(1), drop_raise(2)],
+        "match_buffers": [drop("_add"), drop("remove_slot_buffer")],
     },
     "classifier/tuned_keys.py": {
         "TunableKeys.losses": [without("without")],

@@ -10,12 +10,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from rarememory.base.state import MemoryState
+from rarememory.classifier.beside_keys import adopt_buffers, check_buffers
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.guesses import Guesses, adopt_widths
 from rarememory.classifier.invariants import book_of, check_book, check_ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, check_labels
-from rarememory.classifier.norms import adopt_norms, check_norms
 from rarememory.classifier.readers import reader_from_json
 from rarememory.classifier.tuned_keys import adopt_untuned, check_untuned, untune
 from rarememory.memory import Memory
@@ -90,7 +90,7 @@ def make_ready(
         RuntimeError: the memory is read-only.
     """
     rename_old(state_dict, prefix)
-    adopt_norms(memory, state_dict, f"{prefix}memory.")
+    adopt_buffers(memory, state_dict, f"{prefix}memory.")
     added = adopt_untuned(memory, state_dict, f"{prefix}memory.")
     try:
         book = _checked_book(memory, ensembler, state_dict, prefix, own)
@@ -129,7 +129,7 @@ def _checked_book(
     of_memory = {**memory.state_dict(), **of_memory}
     of_ensembler = {**ensembler.state_dict(), **of_ensembler}
     memory.check_stored(of_memory)
-    check_norms(of_memory)
+    check_buffers(of_memory)
     check_untuned(of_memory)
     check_ensembler(of_ensembler)
     book: dict[str, Any] = book_of(state_dict[name]) if has_book else own()

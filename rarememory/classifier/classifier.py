@@ -19,6 +19,7 @@ from rarememory.base.validation import check_count, check_real
 from rarememory.classifier import doctor, examples, finetuning, forgetting, refreshing
 from rarememory.classifier.answering import Answerer, Familiarities
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
+from rarememory.classifier.beside_keys import match_buffers
 from rarememory.classifier.blend import FOUND, BlendWeights, Classes, resolved
 from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.checkpoints import (
@@ -48,7 +49,6 @@ from rarememory.classifier.learning import LabelledFeatures, are_lost, write_exa
 from rarememory.classifier.locked_module import Changed, LockedModule
 from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.merging import take_over
-from rarememory.classifier.norms import match_norms
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output
 from rarememory.classifier.persistence import write_file
@@ -360,9 +360,10 @@ class MemoryClassifier(LockedModule):
                 if self.memory.values.max().item() == EMPTY:
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
-                features, _ = self._extract(batch.inputs)
+                features, outputs = self._extract(batch.inputs)
+                confidences = self.ensembler.confidences(outputs)
             dims = examples.example_dims(batch.inputs)
-            yield LabelledFeatures(features, batch.labels, batch.refs, dims)
+            yield LabelledFeatures(features, batch.labels, batch.refs, confidences, dims)
 
     @torch.no_grad()
     def whiten(
@@ -647,7 +648,7 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: no ref of the loader is remembered.
         """
-        batches = refreshing.encoded(self._extract, loader, progress)
+        batches = refreshing.encoded(self._extract, self.ensembler, loader, progress)
         with self.lock.reading():
             return refreshing.drift(self.memory, self._remembered_book(), batches)
 
@@ -659,7 +660,7 @@ class MemoryClassifier(LockedModule):
         labels, refs and ages stay. Arguments are as in `drift`. Examples that were learnt without
         refs cannot be found: forget their classes, and learn them again.
         """
-        batches = refreshing.encoded(self._extract, loader, progress)
+        batches = refreshing.encoded(self._extract, self.ensembler, loader, progress)
 
         def replace(book: LabelBook) -> refreshing.Drift:
             drift = refreshing.refresh(self.memory, book, batches)
@@ -786,7 +787,7 @@ class MemoryClassifier(LockedModule):
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
         untune(memory)
-        match_norms(memory, self.memory)
+        match_buffers(memory, self.memory)
         return self.take(memory, book, other._example_dims)
 
     @torch.no_grad()

@@ -16,17 +16,28 @@ from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
+from rarememory.classifier.beside_keys import (
+    add_buffers,
+    has_norms,
+    norms_of,
+    remembered_confidences,
+    remembered_features,
+)
 from rarememory.classifier.blend import Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
 from rarememory.classifier.forms import ByDistance, Form, better_form, one_shot_form
 from rarememory.classifier.metric import SHRINKAGES
-from rarememory.classifier.norms import add_norms, has_norms, norms_of, remembered_features
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
-from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
+from rarememory.classifier.rehearsal import (
+    FOREIGN_QUANTILE,
+    between,
+    host_level,
+    new_class_offset,
+)
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
 from rarememory.memory.updates import FirstInFirstOut
@@ -37,7 +48,7 @@ PENALTIES = (3e-5, 1e-4, 1e-3)
 """That are tried, beside the one that is there, by held-out examples."""
 MAX_PENALTY = 1e6
 """Beyond it nothing would be refined, nor computed."""
-LONE_COSINE = 0.5
+LONE_COSINE = 0.4
 """Of an example that is alone: how alike others of its class are cannot be found out."""
 _NEVER = -50.0
 """A logit that adds nothing to others."""
@@ -70,9 +81,9 @@ class FittedReader(Reader):
         self._rows = SpotCheck()
 
     def empty_memory(self, key_dim: int, memory_size: int) -> Memory:
-        """A memory with a slot for every example, and the lengths of their features."""
+        """A memory with a slot for every example, and what is remembered beside its key."""
         memory = Memory(key_dim, memory_size, update=FirstInFirstOut())
-        add_norms(memory)
+        add_buffers(memory)
         return memory
 
     def __reduce__(self) -> tuple[type["FittedReader"], tuple[Settings]]:
@@ -209,8 +220,8 @@ class FittedReader(Reader):
             tracker.record(tensor)
         slots = memory.state.occupied.nonzero().squeeze(1)
         examples = slots, memory.keys[slots], memory.values[slots]
-        features = remembered_features(memory, slots)
-        fitted = _Fitted(*examples, features, host_ids, self._settings)
+        beside = remembered_features(memory, slots), remembered_confidences(memory, slots)
+        fitted = _Fitted(*examples, *beside, host_ids, self._settings)
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
@@ -236,6 +247,7 @@ class _Fitted:
         keys: Tensor,
         values: Tensor,
         features: Tensor,
+        confidences: Tensor,
         host_ids: Tensor,
         settings: Settings,
     ) -> None:
@@ -258,7 +270,7 @@ class _Fitted:
                 self.discriminant = better_form(self.discriminant, features, values, settings)
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
-        self.host_score = self._host_score() if foreign_host else _NEVER
+        self.host_score = self._host_score(confidences.log()) if foreign_host else _NEVER
 
     @property
     def by_length(self) -> bool:
@@ -273,16 +285,23 @@ class _Fitted:
         same = row_bytes(keys, slot) == row_bytes(self.keys, row)
         return same and row_bytes(values, slot) == row_bytes(self.values, row)
 
-    def _host_score(self) -> float:
+    def _host_score(self, log_confidences: Tensor) -> float:
         if self.discriminant is not None:
-            return host_level(self.discriminant.left_out)
-        own = self._cosines(self.keys.float())
-        own = own.masked_fill(self.places.unsqueeze(1) != self.places, -torch.inf)
-        nearest = own.fill_diagonal_(-torch.inf).amax(1) if len(own) else own.new_zeros(0)
-        nearest = nearest[nearest > -torch.inf]
+            left_out = self.discriminant.left_out
+            return host_level(left_out, log_confidences[left_out.samples])
         # Of single examples it is not known how alike others of their class will be.
-        level = nearest.quantile(1 - FOREIGN_QUANTILE).item() if len(nearest) else LONE_COSINE
-        return NEAREST_SCALE * level
+        lone = NEAREST_SCALE * LONE_COSINE
+        if not len(self.keys):
+            return lone
+        lone -= log_confidences.median().item()
+        cosines = NEAREST_SCALE * self._cosines(self.keys.float())
+        same = self.places.unsqueeze(1) == self.places
+        own = cosines.masked_fill(~same, -torch.inf).fill_diagonal_(-torch.inf).amax(1)
+        other = cosines.masked_fill(same, -torch.inf).amax(1)
+        # Of one class, minus infinity.
+        foreign = max(lone, (other - log_confidences).quantile(FOREIGN_QUANTILE).item())
+        known = own > -torch.inf
+        return between(foreign, (own - log_confidences)[known], 0.5) if known.any() else foreign
 
     def evidence(
         self, scores: Tensor, logits: Tensor | None, mask: Tensor | None = None

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rarememory.classifier.beside_keys import norms_of
 from rarememory.classifier.discriminant import (
     Answered,
     Discriminant,
@@ -20,7 +21,6 @@ from rarememory.classifier.discriminant import (
 )
 from rarememory.classifier.kernel import KernelDiscriminant, KernelTrial, fit_kernel
 from rarememory.classifier.metric import class_weights, fitting
-from rarememory.classifier.norms import norms_of
 from rarememory.classifier.one_shot import OneShotDistances, one_shot_distances
 
 ByDistance = KernelDiscriminant | OneShotDistances

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Learnt
+from rarememory.classifier.beside_keys import BesideKeys, norms_of, put_beside
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
-from rarememory.classifier.norms import norms_of, put_norms
 from rarememory.classifier.tuned_keys import untuned
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of
@@ -29,12 +29,18 @@ _FEW = 16
 
 
 class LabelledFeatures(NamedTuple):
-    """Features of examples, with one label and one ref each, and the dimensions of an example."""
+    """Features of examples, with one label and one ref each.
+
+    Attributes:
+        confidences: the host's highest probability of each; None without a host.
+        example_dims: dimensions of an example.
+    """
 
     features: Float[Tensor, "examples key_dim"]
     labels: list[Label]
     refs: list[Label]
-    example_dims: int | None
+    confidences: Float[Tensor, " examples"] | None = None
+    example_dims: int | None = None
 
     @classmethod
     def joined(cls, batches: Iterable["LabelledFeatures"]) -> "LabelledFeatures":
@@ -49,12 +55,15 @@ class LabelledFeatures(NamedTuple):
         labels = [label for part in parts for label in part.labels]
         refs = [ref for part in parts for ref in part.refs]
         features = torch.cat([part.features for part in parts])
-        return cls(features, labels, refs, parts[-1].example_dims)
+        known = [part.confidences for part in parts if part.confidences is not None]
+        confidences = torch.cat(known) if len(known) == len(parts) else None
+        return cls(features, labels, refs, confidences, parts[-1].example_dims)
 
     def some(self, rows: Int64[Tensor, " rows"]) -> "LabelledFeatures":
         """These examples."""
         labels, refs = ([of_each[row] for row in rows.tolist()] for of_each in self[1:3])
-        return LabelledFeatures(self.features[rows], labels, refs, self.example_dims)
+        known = None if self.confidences is None else self.confidences[rows]
+        return LabelledFeatures(self.features[rows], labels, refs, known, self.example_dims)
 
 
 def write_examples(
@@ -79,8 +88,8 @@ def write_examples(
     """
     if not examples.labels:
         return Learnt.joined([])
-    norms = norms_of(examples.features)
-    _check_features(examples.features, norms)
+    beside = BesideKeys(norms_of(examples.features), examples.confidences)
+    _check_features(examples.features, beside.norms)
     if select is not None:
         return _write_selected(memory, book, examples, average, select)
     size = len(memory.values)
@@ -105,12 +114,12 @@ def write_examples(
     features, places = examples.features, None
     if average:
         places = torch.tensor(rows, device=features.device)
-        features, norms = _mean_directions(features, places), _means(norms, places)
+        features, beside = _mean_directions(features, places), beside.means(places)
     ids = torch.tensor(numbers, device=features.device)
     parts, whole = [], len(numbers) <= size
     for begin in range(0, len(numbers), size):
         some = slice(begin, begin + size)
-        given = (features, norms, ids) if whole else (features[some], norms[some], ids[some])
+        given = (features, beside, ids) if whole else (features[some], beside.at(some), ids[some])
         parts.append(_write(memory, book, *given, refs[some]))
     book.add(names.values())
     written = [Learnt(slots, hits, list(map(book.label, lost))) for slots, hits, lost in parts]
@@ -161,7 +170,7 @@ def _write(
     memory: Memory,
     book: LabelBook,
     features: Tensor,
-    norms: Tensor,
+    beside: BesideKeys,
     ids: Tensor,
     refs: list[list[Label]],
 ) -> tuple[Tensor, Tensor, list[int]]:
@@ -176,10 +185,10 @@ def _write(
     # A policy may keep not all of them.
     if EMPTY in slots:
         rows = [row for row, slot in enumerate(slots) if slot != EMPTY]
-        stored, norms = stored[rows], norms[rows]
+        stored, beside = stored[rows], beside.at(rows)
         slots, averaged, refs = ([part[row] for row in rows] for part in (slots, averaged, refs))
     # A number is an index that takes less time than a list of one.
-    put_norms(memory, slots[0] if len(slots) == 1 else stored, norms)
+    put_beside(memory, slots[0] if len(slots) == 1 else stored, beside)
     book.note_refs(slots, [not into for into in averaged], refs)
     lost = [number for number in write.overwritten.tolist() if number != EMPTY]
     return write.slots, write.hits, lost
@@ -189,11 +198,6 @@ def _mean_directions(features: Tensor, rows: Tensor) -> Tensor:
     """The mean of the unit vectors of each row."""
     units, _ = normalized(features, features.dtype)
     return units.new_zeros(int(rows.max()) + 1, units.shape[1]).index_add_(0, rows, units)
-
-
-def _means(norms: Tensor, rows: Tensor) -> Tensor:
-    counts = rows.bincount().to(norms.dtype)
-    return torch.zeros_like(counts).index_add_(0, rows, norms) / counts
 
 
 def _check_features(features: Tensor, norms: Tensor) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rarememory.classifier.beside_keys import add_buffers_of
 from rarememory.classifier.invariants import check_settings
-from rarememory.classifier.norms import NORMS, add_norms
 from rarememory.classifier.tuned_keys import UNTUNED, add_untuned
 from rarememory.lookup import Lookup
 from rarememory.memory import Memory
@@ -104,8 +104,7 @@ def empty_memory(
         memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
     except TypeError as error:
         raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
-    if NORMS in tensors and not hasattr(memory, NORMS):
-        add_norms(memory)
+    add_buffers_of(memory, tensors)
     if UNTUNED in tensors:
         add_untuned(memory)
     weight = tensors.get("projection.weight")

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.classifier.beside_keys import BesideKeys, norms_of, put_beside
+from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.examples import batches_with_refs
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
-from rarememory.classifier.norms import norms_of, put_norms
 from rarememory.classifier.tuned_keys import learnt_keys, untune
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
@@ -44,28 +45,44 @@ class Drift(NamedTuple):
 
 
 class NewKeys(NamedTuple):
-    """New keys, their slots, and the mean length of the features that they are of."""
+    """New keys, their slots, and what is remembered beside them."""
 
     slots: Int64[Tensor, " met"]
     keys: Float[Tensor, "met key_dim"]
-    norms: Float[Tensor, " met"]
+    beside: BesideKeys
+
+
+class EncodedRefs(NamedTuple):
+    """A batch of examples after the model, with their refs.
+
+    Attributes:
+        confidences: the host's highest probability of each; None without a host.
+    """
+
+    features: Float[Tensor, "examples key_dim"]
+    confidences: Float[Tensor, " examples"] | None
+    refs: list[Label]
 
 
 def encoded(
     extract: Callable[[Any], tuple[Tensor, Tensor | None]],
+    ensembler: Ensembler,
     loader: Iterable[Any],
     progress: bool | None,
-) -> list[tuple[Tensor, list[Label]]]:
-    """Features and refs of all batches: the slots of the refs may change while the model runs."""
-    batches = batches_with_refs(loader, progress)
-    return [(extract(inputs)[0], refs) for inputs, refs in batches]
+) -> list[EncodedRefs]:
+    """All batches: the slots of the refs may change while the model runs."""
+    batches = []
+    for inputs, refs in batches_with_refs(loader, progress):
+        features, outputs = extract(inputs)
+        batches.append(EncodedRefs(features, ensembler.confidences(outputs), refs))
+    return batches
 
 
 @torch.no_grad()
 def new_keys(
     memory: Memory,
     slots_by_ref: dict[Label, list[int]],
-    batches: Iterable[tuple[Tensor, list[Label]]],
+    batches: Iterable[EncodedRefs],
 ) -> NewKeys:
     """The new key of every slot that a batch has an example of.
 
@@ -74,21 +91,23 @@ def new_keys(
     Args:
         memory: whose keys are compared.
         slots_by_ref: the slots of every ref.
-        batches: features and refs of examples.
+        batches: of examples.
 
     Raises:
         ValueError: no slot has any of the refs.
     """
     sums = torch.zeros_like(memory.keys)
-    counts, lengths = sums.new_zeros(len(sums)), sums.new_zeros(len(sums))
-    for features, refs in batches:
+    counts, lengths, probabilities = sums.new_zeros(3, len(sums))
+    for features, confidences, refs in batches:
         projected = features if memory.projection is None else memory.projection(features)
         rows, _ = normalized(projected, sums.dtype)
         norms = norms_of(features).to(sums.dtype)
-        for row, norm, ref in zip(rows, norms, refs, strict=True):
+        sure = torch.ones_like(norms) if confidences is None else confidences.to(sums.dtype)
+        for row, norm, probability, ref in zip(rows, norms, sure, refs, strict=True):
             slots = slots_by_ref.get(ref, [])
             sums[slots] += row
             lengths[slots] += norm
+            probabilities[slots] += probability
             counts[slots] += 1
     found = counts.nonzero().squeeze(1)
     if not len(found):
@@ -97,17 +116,16 @@ def new_keys(
             "the refs that were given to learn"
         )
     keys, _ = normalized(sums[found], sums.dtype)
-    return NewKeys(found, keys, lengths[found] / counts[found])
+    beside = BesideKeys(lengths / counts, probabilities / counts)
+    return NewKeys(found, keys, beside.at(found))
 
 
-def drift(memory: Memory, book: LabelBook, batches: Iterable[tuple[Tensor, list[Label]]]) -> Drift:
+def drift(memory: Memory, book: LabelBook, batches: Iterable[EncodedRefs]) -> Drift:
     """How far keys are from their new ones; arguments and errors are those of `new_keys`."""
     return _drift(memory, new_keys(memory, book.slots_by_ref(), batches))
 
 
-def refresh(
-    memory: Memory, book: LabelBook, batches: Iterable[tuple[Tensor, list[Label]]]
-) -> Drift:
+def refresh(memory: Memory, book: LabelBook, batches: Iterable[EncodedRefs]) -> Drift:
     """Put new keys in place of the old ones; return how far they were from each other.
 
     Raises:
@@ -119,7 +137,7 @@ def refresh(
     found = _drift(memory, new)
     untune(memory)
     memory.keys[new.slots] = new.keys
-    put_norms(memory, new.slots, new.norms)
+    put_beside(memory, new.slots, new.beside)
     return found
 
 

@@ -15,18 +15,33 @@ FOREIGN_QUANTILE = 0.75
 _OFFSETS = 99
 
 
-def host_level(left_out: LeftOut) -> float:
+def host_level(left_out: LeftOut, log_confidences: Float[Tensor, " examples"]) -> float:
     """The logit of a host's class of which nothing is remembered.
 
-    Examples of such a class are as foreign to the remembered classes as these are to each other:
-    it is a high quantile of the best logit that another class gives to an example. Where some of a
-    few classes are alike that says little, and most of their own examples would be lost to the
-    host: it is at most the median of their logits. There must be three classes, so that leaving one
-    out leaves several.
+    A class of the host answers an example if this and its log-probability are more than the best
+    logit of the memory. Of an example of its own classes the host is at least as sure as it was of
+    the remembered ones, and it is as foreign to the remembered classes as these are to each other:
+    that speaks for a high quantile of the best logit that another class gives to a remembered
+    example, less the log-probability that the host gave it. But a few classes say little of how
+    foreign many others are. What is known too is what classes say of their own examples, left out:
+    of C classes this is 1 / sqrt(C) of the way from that quantile to the median of the own ones,
+    and at most this median.
+
+    There must be three classes, so that leaving one out leaves several.
+
+    Args:
+        left_out: of all remembered examples.
+        log_confidences: the log-probability of the host's likeliest class for each of them.
     """
-    level = left_out.foreign.amax(1).quantile(FOREIGN_QUANTILE).item()
-    own = left_out.logits.amax(1)[left_out.several]
-    return min(level, own.median().item()) if len(own) else level
+    foreign = (left_out.foreign.amax(1) - log_confidences).quantile(FOREIGN_QUANTILE).item()
+    own = (left_out.logits.amax(1) - log_confidences)[left_out.several]
+    return between(foreign, own, left_out.logits.shape[1] ** -0.5) if len(own) else foreign
+
+
+def between(foreign: float, own: Float[Tensor, " examples"], part: float) -> float:
+    """This part of the way from how foreign others are to the median of the own, which is most."""
+    median = own.median().item()
+    return min(median, foreign + part * (median - foreign))
 
 
 def new_class_offset(left_out: LeftOut, of_host: Bool[Tensor, " classes"]) -> float:

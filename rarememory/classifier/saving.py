@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rarememory.base.files import StrPath
+from rarememory.classifier.beside_keys import check_buffers
 from rarememory.classifier.checkpoints import own_tensors, part_of, rename_old
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.invariants import (
@@ -18,7 +19,6 @@ from rarememory.classifier.invariants import (
     check_header,
 )
 from rarememory.classifier.memory_settings import empty_memory
-from rarememory.classifier.norms import check_norms
 from rarememory.classifier.outputs import Output, stored_output
 from rarememory.classifier.persistence import read_file
 from rarememory.classifier.tuned_keys import check_untuned
@@ -97,7 +97,7 @@ class ClassifierFile(NamedTuple):
         of_ensembler = part_of(self.tensors, "ensembler.")
         with refusals_of(self.path):
             memory.check_stored(of_memory)
-            check_norms(of_memory)
+            check_buffers(of_memory)
             check_untuned(of_memory)
             check_ensembler(of_ensembler)
             check_book(self.header["book"], of_memory["values"], of_ensembler["host_ids"])

@@ -16,10 +16,10 @@ from torch import Tensor
 from rarememory.base.files import StrPath, write_atomically
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.classifier import MemoryClassifier
+from rarememory.classifier.beside_keys import BUFFERS
 from rarememory.classifier.guesses import set_width
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, is_missing, python_labels, python_refs
-from rarememory.classifier.norms import NORMS
 from rarememory.classifier.tuned_keys import UNTUNED, learnt_keys, untune
 from rarememory.memory import Memory
 
@@ -182,9 +182,10 @@ def _take(remembered: Memory | MemoryClassifier, columns: Columns) -> int:
     if isinstance(remembered, Memory):
         other = _memory_of(remembered, columns, _numbers("label", columns, torch.int64))
         return int((remembered.merge(other) != EMPTY).sum())
-    if not hasattr(remembered.memory, NORMS):
-        # As in `merge`: the other reader has no use for lengths of features.
-        columns.pop(NORMS, None)
+    for name in BUFFERS:
+        if not hasattr(remembered.memory, name):
+            # As in `merge`: the other reader has no use for it.
+            columns.pop(name, None)
     book = LabelBook()
     values = torch.tensor(book.add(python_labels(columns["label"])), dtype=torch.int64)
     for slot, refs in enumerate(columns.get("refs", [])):

@@ -1,5 +1,6 @@
-"""The lengths of remembered features."""
+"""What is remembered beside keys: lengths of features, and how sure the host was."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -85,3 +86,71 @@ def test_features_whose_square_no_float_holds_are_learnt() -> None:
     classifier.learn(torch.tensor([[3e38, 3e38], [1e-38, 2e-38]]), ["a", "b"])
     assert classifier.memory.get_buffer("norms")[:2].isfinite().all()
     assert classifier.predict(torch.tensor([[2e38, 2e38], [1e-38, 2e-38]])) == ["a", "b"]
+
+
+def hosted() -> rarememory.MemoryClassifier:
+    """A host with logits [x, 0] for features [x, y], and three examples that are remembered."""
+    host = nn.Linear(2, 2)
+    with torch.no_grad():
+        host.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+        host.bias.zero_()
+    classifier = rarememory.wrap(host, memory_size=4)
+    classifier.learn(torch.tensor([[2.0, 1.0], [0.0, 3.0], [-1.0, 1.0]]), ["a", "b", "c"], range(3))
+    return classifier
+
+
+def sure(*logits: float) -> list[float]:
+    return torch.tensor(logits).abs().sigmoid().tolist()
+
+
+def test_how_sure_the_host_was_follows_what_is_learnt_forgotten_refreshed_and_saved(tmp_path):
+    classifier = hosted()
+    confidences = classifier.memory.get_buffer("confidences")
+    assert confidences.tolist() == pytest.approx([*sure(2, 0, 1), 1])
+    classifier.forget("b")
+    assert confidences.tolist() == pytest.approx([*sure(2), 1, *sure(1), 1])
+    rows = torch.tensor([[3.0, 1.0], [1.0, 1.0], [5.0, 2.0]])
+    classifier.learn(rows, ["d", "d", "e"], average=True)
+    both = sum(sure(3, 1)) / 2
+    kept = {one.label: confidences[one.slot].item() for one in classifier.examples()}
+    wanted = [*sure(2, 1), both, *sure(5)]
+    assert kept == pytest.approx(dict(zip("acde", wanted, strict=True)))
+    classifier.refresh([(torch.tensor([[4.0, 1.0]]), [0])])
+    assert confidences[0].item() == pytest.approx(*sure(4))
+    path = tmp_path / "hosted.safetensors"
+    classifier.save(path)
+    again = rarememory.MemoryClassifier.load(path, classifier.model)
+    assert again.memory.get_buffer("confidences").equal(confidences)
+    # A host that has no class left is not asked.
+    classifier.forget(0, 1)
+    classifier.learn(rows[:1], ["f"])
+    assert 1 in confidences.tolist()
+
+
+def test_a_host_without_a_number_is_taken_as_sure() -> None:
+    classifier = hosted()
+    with torch.no_grad():
+        classifier.model.bias.fill_(torch.inf)
+    classifier.learn(torch.tensor([[7.0, 1.0]]), ["d"])
+    assert classifier.memory.get_buffer("confidences")[3] == 1
+
+
+@pytest.mark.parametrize(("confidence", "said"), [(0.0, "positive"), (1.5, "at most 1")])
+def test_what_is_no_probability_is_refused(confidence: float, said: str) -> None:
+    classifier = hosted()
+    state = classifier.state_dict()
+    state["memory.confidences"][2] = confidence
+    with pytest.raises(RuntimeError, match=f"its confidences must be {said}"):
+        classifier.load_state_dict(state)
+
+
+def test_files_and_memories_that_do_not_know_how_sure_the_host_was_are_taken() -> None:
+    classifier = hosted()
+    state = classifier.state_dict()
+    del state["memory.confidences"]
+    classifier.load_state_dict(state)
+    assert classifier.memory.get_buffer("confidences").eq(1).all()
+    plain = rarememory.wrap(nn.Linear(2, 2), memory=Memory(2, 4))
+    plain.learn(torch.eye(2), ["a", "b"])
+    level = plain.reader.host_score(plain.memory, plain.ensembler.host_ids)
+    assert np.isfinite(level) and "confidences" not in plain.state_dict()

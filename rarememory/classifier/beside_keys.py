@@ -1,0 +1,168 @@
+"""What is remembered beside a key: the length of its features, and how sure the host was of them.
+
+A memory has keys of unit length. One that a classifier makes itself has more of each example, in
+buffers with an entry for each slot. With the length of its features a reader has the features
+themselves: columns of a table may tell classes by it. With the probability that a host of other
+classes gave its likeliest class, a reader finds out how its scores compare with the host's.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from rarememory.memory import Memory
+
+NORMS = "norms"
+CONFIDENCES = "confidences"
+BUFFERS = (NORMS, CONFIDENCES)
+"""Of an empty slot, and where it is not known, each is 1."""
+_SHORTEST, _LONGEST = 1e-15, 1e15
+"""Between these, squares are float32 too; what is shorter or longer counts as so long."""
+
+
+class BesideKeys(NamedTuple):
+    """What is remembered beside the keys of some rows.
+
+    Attributes:
+        norms: lengths of features.
+        confidences: the host's highest probability of each; None without a host.
+    """
+
+    norms: Float[Tensor, " rows"]
+    confidences: Float[Tensor, " rows"] | None
+
+    def at(self, rows: slice | list[int] | Int64[Tensor, " some"]) -> "BesideKeys":
+        """Of some of the rows."""
+        some = None if self.confidences is None else self.confidences[rows]
+        return BesideKeys(self.norms[rows], some)
+
+    def means(self, places: Int64[Tensor, " rows"]) -> "BesideKeys":
+        """The means of rows of the same place."""
+        some = None if self.confidences is None else _means(self.confidences, places)
+        return BesideKeys(_means(self.norms, places), some)
+
+
+def _means(numbers: Tensor, places: Tensor) -> Tensor:
+    counts = places.bincount().to(numbers.dtype)
+    return torch.zeros_like(counts).index_add_(0, places, numbers) / counts
+
+
+def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
+    """The length of each row, within what can be squared; NaN and zero rows are not of this kind.
+
+    Example:
+        >>> norms_of(torch.tensor([[3.0, 4.0], [3e38, 3e38]]))
+        tensor([5.0000e+00, 1.0000e+15])
+    """
+    wide = features
+    if features.dtype != torch.float32:
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    norms: Tensor = torch.linalg.vector_norm(wide, dim=1).clamp(_SHORTEST, _LONGEST)
+    return norms
+
+
+def add_buffers(memory: Memory) -> None:
+    """Give a memory the buffers; of what it holds already nothing is known.
+
+    Example:
+        >>> memory = Memory(key_dim=2, memory_size=3)
+        >>> add_buffers(memory)
+        >>> slots = memory.write(torch.tensor([[3.0, 4.0]]), torch.tensor([7])).slots
+        >>> put_beside(memory, slots, BesideKeys(torch.tensor([5.0]), torch.tensor([0.9])))
+        >>> remembered_features(memory, slots), remembered_confidences(memory, slots)
+        (tensor([[3., 4.]]), tensor([0.9000]))
+    """
+    for name in BUFFERS:
+        _add(memory, name)
+
+
+def _add(memory: Memory, name: str) -> None:
+    memory.register_slot_buffer(name, fill=1.0)
+
+
+def add_buffers_of(memory: Memory, tensors: Mapping[str, Tensor]) -> None:
+    """Give a memory those of the buffers that are among the tensors, if it has them not."""
+    for name in BUFFERS:
+        if name in tensors and not hasattr(memory, name):
+            _add(memory, name)
+
+
+def match_buffers(memory: Memory, like: Memory) -> None:
+    """Let a memory have the buffers that another one has, and no others."""
+    for name in BUFFERS:
+        if hasattr(like, name) and not hasattr(memory, name):
+            _add(memory, name)
+        elif hasattr(memory, name) and not hasattr(like, name):
+            memory.remove_slot_buffer(name)
+
+
+def has_norms(memory: Memory) -> bool:
+    """Whether the memory remembers lengths of features; one that projects them has other keys."""
+    return hasattr(memory, NORMS) and memory.projection is None
+
+
+def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: BesideKeys) -> None:
+    """Remember this of what was written into the slots, as far as the memory does."""
+    known = {NORMS: beside.norms if has_norms(memory) else None, CONFIDENCES: beside.confidences}
+    for name, numbers in known.items():
+        if numbers is not None and hasattr(memory, name):
+            buffer = getattr(memory, name)
+            buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers[0]
+
+
+def remembered_features(
+    memory: Memory, slots: Int64[Tensor, " slots"]
+) -> Float[Tensor, "slots key_dim"]:
+    """The features that were written into the slots; their keys where lengths are not known."""
+    keys = memory.keys[slots]
+    return keys * memory.get_buffer(NORMS)[slots].unsqueeze(1) if has_norms(memory) else keys
+
+
+def remembered_confidences(
+    memory: Memory, slots: Int64[Tensor, " slots"]
+) -> Float[Tensor, " slots"]:
+    """How sure the host was of what was written into the slots; 1 where that is not known."""
+    if not hasattr(memory, CONFIDENCES):
+        return torch.ones(len(slots), device=slots.device)
+    return memory.get_buffer(CONFIDENCES)[slots]
+
+
+def adopt_buffers(memory: Memory, state_dict: dict[str, Tensor], prefix: str) -> None:
+    """Give a checkpoint what the memory has beside keys and it has not, or take it from there.
+
+    Args:
+        memory: that is to be loaded.
+        state_dict: the checkpoint, changed in place.
+        prefix: of the memory's names in it.
+    """
+    keys = state_dict.get(f"{prefix}keys")
+    for buffer in BUFFERS:
+        name = f"{prefix}{buffer}"
+        if not hasattr(memory, buffer):
+            state_dict.pop(name, None)
+        elif isinstance(keys, Tensor) and name not in state_dict:
+            state_dict[name] = torch.ones(len(keys), device=keys.device)
+
+
+def check_buffers(stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+    """Refuse lengths that no features have, and what is no probability.
+
+    Raises:
+        ValueError: one is 0, negative, infinite or NaN, a probability is greater than 1, or there
+            is not one for each slot.
+    """
+    for name in BUFFERS:
+        numbers = stored.get(name)
+        if numbers is None:
+            continue
+        if numbers.shape != stored["values"].shape or not numbers.is_floating_point():
+            raise ValueError(f"its {name} must be a float for each slot")
+        if numbers.is_meta:
+            continue
+        if not ((numbers > 0) & numbers.isfinite()).all():
+            raise ValueError(f"its {name} must be positive and finite")
+        if name == CONFIDENCES and (numbers > 1).any():
+            raise ValueError(f"its {name} must be at most 1")
