@@ -89,7 +89,10 @@ def work(url: str, notes: Path, number: int, acts: int, policy: int) -> None:
             closing(opened(url, POLICIES[policy])) as one,
         ):
             file.seek(0)
-            for turn in range(len([line for line in file if line.endswith("\n")]), acts):
+            noted = [line for line in file if line.endswith("\n")]
+            # Who was killed while it wrote a note has left a part of it.
+            file.truncate(len("".join(noted)))
+            for turn in range(len(noted), acts):
                 name = f"{number}-{turn}"
                 done = act(one, number * ACTS + turn, once=name)
                 file.write(f"{name}/0 {one.version} {digest(one)} {done}\n")

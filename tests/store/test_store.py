@@ -1,11 +1,12 @@
 """Workers of one store agree to the bit, and with one memory that is fed the log in order."""
 
+import multiprocessing
 import random
 from contextlib import ExitStack, closing
 
 import pytest
 
-from benchmarks.soak.stores import fault, outcome
+from benchmarks.soak.stores import fault, outcome, work
 from benchmarks.store.history import POLICIES, act, digest, opened, plain, rows
 
 
@@ -29,6 +30,19 @@ def test_workers_that_are_killed_lose_nothing_that_was_acknowledged(kind, reques
     url = server.database() if server else f"sqlite:///{tmp_path}/birds.db"
     (notes := tmp_path / "notes").mkdir()
     assert outcome(url, notes, random.Random(1), 2, 12, server) == "agreed"
+
+
+def test_a_note_that_was_written_in_part_is_written_again(tmp_path):
+    url, note = f"sqlite:///{tmp_path}/birds.db", tmp_path / "0"
+    for acts, rest in ((2, "0-2/0 3 ab"), (4, "")):
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(url, note, 0, acts, 0)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        note.write_text(note.read_text() + rest)
+    assert fault(url, tmp_path, workers=1, policy=0) is None
 
 
 def test_what_the_log_does_not_say_is_seen(tmp_path):
