@@ -134,13 +134,18 @@ def session_of(url: str, patience: float) -> Session:
 def make_tables(session: Session) -> None:
     """Make the tables, where they are not there."""
     with session.errors(), session.turn():
-        session.begin(writing=True)
-        if session.locking:
-            # Two sessions that make one table at once fail: one waits for the other.
-            session.execute("SELECT pg_advisory_xact_lock(7237364523)")
-        for sql in _TABLES:
-            session.execute(sql.format(**session.types))
-        session.execute("COMMIT")
+        try:
+            session.begin(writing=True)
+            if session.locking:
+                # Two sessions that make one table at once fail: one waits for the other.
+                session.execute("SELECT pg_advisory_xact_lock(7237364523)")
+            for sql in _TABLES:
+                session.execute(sql.format(**session.types))
+            session.execute("COMMIT")
+        except BaseException:
+            # The session may be asked again.
+            _roll_back(session)
+            raise
 
 
 def newest(session: Session, name: str) -> tuple[int, int]:

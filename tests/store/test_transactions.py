@@ -172,6 +172,16 @@ def test_a_conflict_is_tried_again(pair, monkeypatch):
     assert len(tries) == 3 and one.version == 1
 
 
+def test_a_session_that_could_not_make_the_tables_can_be_asked_again(url, monkeypatch):
+    with closing(log.session_of(url, 5.0)) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "_TABLES", (log._TABLES[0], "SELECT 1 FROM nowhere"))
+            with pytest.raises(Exception, match="nowhere"):
+                log.make_tables(session)
+        log.make_tables(session)
+        assert log.newest(session, "memory") == (0, 0)
+
+
 def test_the_errors_of_postgresql_are_told_apart(server):
     import psycopg
 
