@@ -12,6 +12,7 @@ from torch import Tensor
 from rarememory.classifier.discriminant import LeftOut
 
 FOREIGN_QUANTILE = 0.75
+_SEEN = 0.1
 _OFFSETS = 99
 
 
@@ -25,7 +26,8 @@ def host_level(left_out: LeftOut, log_confidences: Float[Tensor, " examples"]) -
     example, less the log-probability that the host gave it. But a few classes say little of how
     foreign many others are. What is known too is what classes say of their own examples, left out:
     of C classes this is 1 / sqrt(C) of the way from that quantile to the median of the own ones,
-    and at most this median.
+    and at most this median. Where no class has two examples, what they say of the ones that they
+    have seen is more than they will say of others: it is a tenth of that way.
 
     There must be three classes, so that leaving one out leaves several.
 
@@ -34,8 +36,10 @@ def host_level(left_out: LeftOut, log_confidences: Float[Tensor, " examples"]) -
         log_confidences: the log-probability of the host's likeliest class for each of them.
     """
     foreign = (left_out.foreign.amax(1) - log_confidences).quantile(FOREIGN_QUANTILE).item()
-    own = (left_out.logits.amax(1) - log_confidences)[left_out.several]
-    return between(foreign, own, left_out.logits.shape[1] ** -0.5) if len(own) else foreign
+    own, part = left_out.logits.amax(1) - log_confidences, left_out.logits.shape[1] ** -0.5
+    if left_out.several.any():
+        return between(foreign, own[left_out.several], part)
+    return between(foreign, own, _SEEN * part)
 
 
 def between(foreign: float, own: Float[Tensor, " examples"], part: float) -> float:
