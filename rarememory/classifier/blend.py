@@ -16,6 +16,7 @@ it. Without a host this is the vote of Kaiser et al. 2017, section 2; with an em
 alone answers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -58,6 +59,8 @@ class Evidence(NamedTuple):
         logits: of the host's classes; EXCLUDED for a forgotten one; None without a host.
         host_score: that which the reader of the memory finds, where the weights have FOUND.
         follows: whether that follows the memory, so that calibration leaves it to the reader.
+        find_plain: gives what familiarity takes the mean with, beside the greatest score
+            (`rarememory.classifier.class_cosines`); None if it is the score alone.
     """
 
     scores: Float[Tensor, "batch k"]
@@ -65,6 +68,7 @@ class Evidence(NamedTuple):
     logits: Float[Tensor, "batch n_host"] | None
     host_score: float = 0.8
     follows: bool = False
+    find_plain: Callable[[], Float[Tensor, " batch"]] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _natively(
     evidence: Evidence, weights: BlendWeights, classes: Classes
 ) -> tuple[Float[Tensor, "batch columns"], Int64[Tensor, " batch"]] | None:
     """`likeliest` in one call; None for a gradient, and where the library cannot read these."""
-    scores, values, logits, found, _ = evidence
+    scores, values, logits, found = evidence[:4]
     given = [scores, *weights] if logits is None else [scores, logits, *weights]
     fits = logits is None or logits.shape == (len(scores), len(classes.host_ids))
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rarememory.classifier.class_cosines import ClassCosines
 from rarememory.classifier.leave_class_out import foreign_scores
 from rarememory.classifier.metric import (
     Examples,
@@ -132,6 +133,7 @@ class Discriminant:
         change: of the weights, by refinement; None without it.
         more: bias, by refinement.
         left_out: what is said of the examples it was fitted to.
+        plain: cosines to the class means as the features are.
 
     Example:
         >>> keys = normalize(torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.1, 1.0]]))
@@ -151,6 +153,7 @@ class Discriminant:
     change: Float[Tensor, "axes classes"] | None
     more: Float[Tensor, " classes"]
     left_out: LeftOut
+    plain: ClassCosines
 
     def rows(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch axes"]:
         """Features along the axes, scaled by the metric, to unit length in it."""
@@ -274,6 +277,7 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         change, more = refined(root * units, units @ weights, places, counts, settings.penalty)
         change = root * change
         logits = _levelled(logits, logits + units[some] @ change + more)
+    plain = ClassCosines(key_means, counts, found.scale)
     metric, own = spread.basis * roots, places[some]
     key_means = (key_means - mean) @ metric
     left_out = LeftOut(
@@ -286,7 +290,8 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         partial(_one_shot, units[some], found.scale),
     )
     return Discriminant(
-        classes, mean, center, metric, found, key_means, weights, bias, change, more, left_out
+        *(classes, mean, center, metric, found, key_means),
+        *(weights, bias, change, more, left_out, plain),
     )
 
 

@@ -5,6 +5,7 @@ of a host are weighed against new ones.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -148,14 +149,14 @@ class FittedReader(Reader):
         """The logit of every remembered class, or of those of them that are asked about."""
         fitted = self._of(memory, host_ids)
         scores = fitted.logits_of_few(features) if memory.projection is None else None
-        if scores is not None:
-            evidence = fitted.evidence(scores, logits)
-        else:
+        queries, mask = features, None
+        if scores is None:
             rows = _rows(memory, features, fitted.by_length)
-            evidence = fitted.evidence(fitted.logits(rows.queries), logits, rows.mask)
-        if among is not None:
-            evidence = _with_nothing(evidence, ~torch.isin(evidence.values, among))
-        return evidence
+            queries, mask, scores = rows.queries, rows.mask, fitted.logits(rows.queries)
+        excluded = None if among is None else ~torch.isin(fitted.classes, among)
+        plain = fitted.plain(queries, excluded)
+        evidence = fitted.evidence(scores, logits, mask, plain)
+        return evidence if excluded is None else _with_nothing(evidence, excluded)
 
     def without_own_class(
         self,
@@ -169,7 +170,9 @@ class FittedReader(Reader):
         fitted = self._of(memory, host_ids)
         rows = _rows(memory, features, fitted.by_length)
         scores = fitted.foreign(rows.queries, own_ids)
-        return without_own_class(fitted.evidence(scores, logits, rows.mask), own_ids, host_ids)
+        plain = fitted.plain(rows.queries, fitted.classes == own_ids.unsqueeze(1))
+        evidence = fitted.evidence(scores, logits, rows.mask, plain)
+        return without_own_class(evidence, own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
         """The logits of each remembered example, itself left out."""
@@ -304,7 +307,11 @@ class _Fitted:
         return between(foreign, (own - log_confidences)[known], 0.5) if known.any() else foreign
 
     def evidence(
-        self, scores: Tensor, logits: Tensor | None, mask: Tensor | None = None
+        self,
+        scores: Tensor,
+        logits: Tensor | None,
+        mask: Tensor | None = None,
+        plain: Callable[[], Tensor] | None = None,
     ) -> Evidence:
         """Logits of the remembered classes, beside the host's; of masked rows there is nothing."""
         scores, values = scores.float(), self.classes.expand(len(scores), -1)
@@ -314,7 +321,7 @@ class _Fitted:
                 scores.masked_fill(nothing, -torch.inf),
                 values.masked_fill(nothing, EMPTY),
             )
-        return Evidence(scores, values, logits, self.host_score, follows=True)
+        return Evidence(scores, values, logits, self.host_score, True, plain)
 
     def logits(self, queries: Tensor) -> Tensor:
         """The logit of every class."""
@@ -323,6 +330,15 @@ class _Fitted:
         best = queries.new_full((len(queries), len(self.classes)), -torch.inf)
         places = self.places.expand(len(queries), -1)
         return NEAREST_SCALE * best.scatter_reduce(1, places, self._cosines(queries), "amax")
+
+    def plain(self, queries: Tensor, excluded: Tensor | None = None) -> Callable[[], Tensor] | None:
+        """What gives the greatest plain cosines, perhaps without some classes; None without a mean.
+
+        They are found when they are asked for: an answer without a threshold needs none.
+        """
+        if not isinstance(self.discriminant, Discriminant):
+            return None
+        return partial(self.discriminant.plain.greatest, queries, excluded)
 
     def logits_of_few(self, features: Tensor) -> Tensor | None:
         """`logits` of features of any length, if the discriminant has them in one call."""
@@ -362,6 +378,7 @@ class _Fitted:
 
     def left_out(self, host_ids: Tensor) -> LeftOutEvidence:
         """Evidence for the remembered examples, each of them left out."""
+        plain = foreign_plain = None
         if self.discriminant is None:
             logits = foreign = self.logits(self.keys)
             own = self.classes[self.places]
@@ -374,8 +391,14 @@ class _Fitted:
                 found.several,
             )
             foreign = logits if len(self.classes) == 2 else found.foreign + self.offsets
-        without_own = without_own_class(self.evidence(foreign, None), own, host_ids)
-        return LeftOutEvidence(self.evidence(logits, None), without_own, own, several)
+            if isinstance(self.discriminant, Discriminant):
+                examples = self.keys[found.samples]
+                cosines = self.discriminant.plain
+                plain = partial(cosines.greatest_left_out, examples, found.classes)
+                foreign_plain = self.plain(examples, self.classes == own.unsqueeze(1))
+        without_own = self.evidence(foreign, None, plain=foreign_plain)
+        without_own = without_own_class(without_own, own, host_ids)
+        return LeftOutEvidence(self.evidence(logits, None, plain=plain), without_own, own, several)
 
     def similarities(self, queries: Tensor, features: Tensor) -> Tensor:
         """How alike queries and examples are, as the discriminant compares them."""

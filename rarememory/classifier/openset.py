@@ -21,7 +21,9 @@ def familiarity(
 ) -> Float[Tensor, " batch"]:
     """The evidence for the best class: any number, greater is surer.
 
-    Without a host it is the cosine of the nearest remembered example. With a host it is on the same
+    Without a host it is the cosine of the nearest remembered example; with the fitted reader it is
+    the mean of the greatest logit and of the greatest plain cosine with a class mean, times t
+    (`rarememory.classifier.class_cosines`). With a host it is on the same
     scale, as the cosine of an example that alone would give as much evidence: T max_y z_y, with z_y
     as in `blend`, but the host's log-odds log(p / (1 - p)) in place of log p, because log-odds do
     not saturate as p does near 1. It is -inf where no class has any evidence. Who has the z of the
@@ -29,7 +31,8 @@ def familiarity(
     """
     if evidence.logits is None:
         # One column more, because there may be no class.
-        return torch.nn.functional.pad(evidence.scores, (1, 0), value=-torch.inf).amax(1)
+        best = torch.nn.functional.pad(evidence.scores, (1, 0), value=-torch.inf).amax(1)
+        return best if evidence.find_plain is None else (best + evidence.find_plain()) / 2
     if z is None:
         z = class_logits(evidence, weights, classes)
     columns = classes.host_columns.expand(len(z), -1)
