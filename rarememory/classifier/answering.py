@@ -1,5 +1,6 @@
 """Answering: what a memory and a host say together of features that the model has made."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -139,7 +140,14 @@ class Answerer(NamedTuple):
         def merit(reader: Reader) -> float:
             return self.ensembler.merit(evidence(reader), examples.ids, self.ids, objective)
 
-        reader = best_reader(reader_of(self.reader.name), merit)
+        def error(merit: float) -> float:
+            """About the standard error of a share of right answers; 0 of a likelihood."""
+            share = min(max(merit, 0.0), 1.0)
+            if objective == "likelihood":
+                return 0.0
+            return math.sqrt(share * (1 - share) / max(1, len(examples.ids)))
+
+        reader = best_reader(reader_of(self.reader.name), merit, error)
         weights, report = self.ensembler.calibrated(
             evidence(reader), examples.ids, self.ids, objective, max_loss
         )

@@ -6,7 +6,7 @@ themselves: columns of a table may tell classes by it. With the probability that
 classes gave its likeliest class, a reader finds out how its scores compare with the host's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -75,27 +75,20 @@ def add_buffers(memory: Memory) -> None:
         >>> remembered_features(memory, slots), remembered_confidences(memory, slots)
         (tensor([[3., 4.]]), tensor([0.9000]))
     """
+    match_buffers(memory, BUFFERS)
+
+
+def buffers_of(memory: Memory) -> list[str]:
+    """The names of those of the buffers that a memory has."""
+    return [name for name in BUFFERS if hasattr(memory, name)]
+
+
+def match_buffers(memory: Memory, names: Collection[str]) -> None:
+    """Let a memory have those of the buffers that have these names, and no others."""
     for name in BUFFERS:
-        _add(memory, name)
-
-
-def _add(memory: Memory, name: str) -> None:
-    memory.register_slot_buffer(name, fill=1.0)
-
-
-def add_buffers_of(memory: Memory, tensors: Mapping[str, Tensor]) -> None:
-    """Give a memory those of the buffers that are among the tensors, if it has them not."""
-    for name in BUFFERS:
-        if name in tensors and not hasattr(memory, name):
-            _add(memory, name)
-
-
-def match_buffers(memory: Memory, like: Memory) -> None:
-    """Let a memory have the buffers that another one has, and no others."""
-    for name in BUFFERS:
-        if hasattr(like, name) and not hasattr(memory, name):
-            _add(memory, name)
-        elif hasattr(memory, name) and not hasattr(like, name):
+        if name in names and not hasattr(memory, name):
+            memory.register_slot_buffer(name, fill=1.0)
+        elif name not in names and hasattr(memory, name):
             memory.remove_slot_buffer(name)
 
 
@@ -151,8 +144,8 @@ def check_buffers(stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
     """Refuse lengths that no features have, and what is no probability.
 
     Raises:
-        ValueError: one is 0, negative, infinite or NaN, a probability is greater than 1, or there
-            is not one for each slot.
+        ValueError: a length is not positive and finite, a probability is not greater than 0 and at
+            most 1, or there is not one for each slot.
     """
     for name in BUFFERS:
         numbers = stored.get(name)
@@ -162,7 +155,7 @@ def check_buffers(stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:
             raise ValueError(f"its {name} must be a float for each slot")
         if numbers.is_meta:
             continue
-        if not ((numbers > 0) & numbers.isfinite()).all():
+        if name == NORMS and not ((numbers > 0) & numbers.isfinite()).all():
             raise ValueError(f"its {name} must be positive and finite")
-        if name == CONFIDENCES and (numbers > 1).any():
-            raise ValueError(f"its {name} must be at most 1")
+        if name == CONFIDENCES and not ((numbers > 0) & (numbers <= 1)).all():
+            raise ValueError(f"its {name} must be greater than 0 and at most 1")

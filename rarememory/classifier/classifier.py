@@ -19,7 +19,7 @@ from rarememory.base.validation import check_count, check_real
 from rarememory.classifier import doctor, examples, finetuning, forgetting, refreshing
 from rarememory.classifier.answering import Answerer, Familiarities
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
-from rarememory.classifier.beside_keys import match_buffers
+from rarememory.classifier.beside_keys import buffers_of, match_buffers
 from rarememory.classifier.blend import FOUND, BlendWeights, Classes, resolved
 from rarememory.classifier.calibration import OBJECTIVES, Calibration
 from rarememory.classifier.checkpoints import (
@@ -787,7 +787,7 @@ class MemoryClassifier(LockedModule):
         with other.lock.reading():
             memory, book = deepcopy(other.memory), deepcopy(other._remembered_book())
         untune(memory)
-        match_buffers(memory, self.memory)
+        match_buffers(memory, buffers_of(self.memory))
         return self.take(memory, book, other._example_dims)
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ class Ensembler(nn.Module):
     def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
         """The host's highest probability of each row; None if it has no class."""
         logits = self.host_logits(outputs)
-        return None if logits is None else logits.softmax(1).amax(1).nan_to_num(nan=1.0)
+        return None if logits is None else logits.softmax(1).amax(1).nan_to_num_(nan=1.0)
 
     def logits_among(self, logits: Tensor | None, ids: Int64[Tensor, " classes"]) -> Tensor | None:
         """The host's logits, EXCLUDED for classes that are not among the ids; None if none is."""

@@ -4,6 +4,7 @@
 of a host are weighed against new ones.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
@@ -74,6 +75,7 @@ class FittedReader(Reader):
     name = "fitted"
     temperature = 1.0
 
+    found_well: ClassVar = frozenset({"distances"})
     grid: ClassVar = {"distances": (0.0, 1.0), "shrinkage": SHRINKAGES, "penalty": PENALTIES}
 
     def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008, a tuple
@@ -156,7 +158,10 @@ class FittedReader(Reader):
         excluded = None if among is None else ~torch.isin(fitted.classes, among)
         plain = fitted.plain(queries, excluded)
         evidence = fitted.evidence(scores, logits, mask, plain)
-        return evidence if excluded is None else _with_nothing(evidence, excluded)
+        if among is None or excluded is None:
+            return evidence
+        asked = int((torch.isin(host_ids, among) & (host_ids != EMPTY)).sum())
+        return _with_nothing(evidence, excluded)._replace(host_score=fitted.host_score_of(asked))
 
     def without_own_class(
         self,
@@ -273,7 +278,9 @@ class _Fitted:
                 self.discriminant = better_form(self.discriminant, features, values, settings)
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
-        self.host_score = self._host_score(confidences.log()) if foreign_host else _NEVER
+        self._log_confidences = confidences.log()
+        self._foreign_host = bool(foreign_host)
+        self.host_score = self.host_score_of(int((host_ids != EMPTY).sum()))
 
     @property
     def by_length(self) -> bool:
@@ -288,7 +295,16 @@ class _Fitted:
         same = row_bytes(keys, slot) == row_bytes(self.keys, row)
         return same and row_bytes(values, slot) == row_bytes(self.values, row)
 
-    def _host_score(self, log_confidences: Tensor) -> float:
+    def host_score_of(self, count: int) -> float:
+        """The score of a class of the host of which nothing is remembered.
+
+        Args:
+            count: classes of the host that are asked about. Of one alone a host is always sure, and
+                of the likeliest of C at least by 1 / C.
+        """
+        if not self._foreign_host:
+            return _NEVER
+        log_confidences = self._log_confidences.clamp(min=-math.log(max(1, count)))
         if self.discriminant is not None:
             left_out = self.discriminant.left_out
             return host_level(left_out, log_confidences[left_out.samples])
@@ -300,9 +316,10 @@ class _Fitted:
         cosines = NEAREST_SCALE * self._cosines(self.keys.float())
         same = self.places.unsqueeze(1) == self.places
         own = cosines.masked_fill(~same, -torch.inf).fill_diagonal_(-torch.inf).amax(1)
-        other = cosines.masked_fill(same, -torch.inf).amax(1)
-        # Of one class, minus infinity.
-        foreign = max(lone, (other - log_confidences).quantile(FOREIGN_QUANTILE).item())
+        foreign = lone
+        if len(self.classes) > 1:
+            other = cosines.masked_fill(same, -torch.inf).amax(1) - log_confidences
+            foreign = max(lone, other.quantile(FOREIGN_QUANTILE).item())
         known = own > -torch.inf
         return between(foreign, (own - log_confidences)[known], 0.5) if known.any() else foreign
 

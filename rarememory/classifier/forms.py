@@ -48,7 +48,8 @@ def better_form(
 
     Where that is not sure, distances are taken, but for features that cosines are made for: those
     of equal length or along many directions; and for few examples of many columns, which say little
-    of how much each column counts. What about 400 examples are sure of is not asked of all.
+    of how much each column counts. Where about 400 examples are sure of the one that is taken then,
+    the others are not asked.
 
     Args:
         discriminant: of the examples.
@@ -74,7 +75,8 @@ def better_form(
             return trial.fitted() if kernel_is_better else discriminant
         # Some examples against the same ones: fitted to all, it would know more.
         some = trial.answered.samples
-        of_some = fit_discriminant(features[some], values[some], settings).left_out.answered
+        keys = normalize(features[some], dim=1)
+        of_some = fit_discriminant(keys, values[some], settings).left_out.answered
         of_some = of_some._replace(samples=some[of_some.samples])
         if by_cosines and answers_more(of_some, trial.answered):
             return discriminant

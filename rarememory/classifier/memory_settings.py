@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rarememory.classifier.beside_keys import add_buffers_of
+from rarememory.classifier.beside_keys import BUFFERS, match_buffers
 from rarememory.classifier.invariants import check_settings
 from rarememory.classifier.tuned_keys import UNTUNED, add_untuned
 from rarememory.lookup import Lookup
@@ -104,7 +104,7 @@ def empty_memory(
         memory = memory_class(**own, update=update, lookup=lookup, key_dtype=key_dtype)
     except TypeError as error:
         raise ValueError(f"a {memory_class.__name__} cannot have its settings ({error})") from error
-    add_buffers_of(memory, tensors)
+    match_buffers(memory, tensors.keys() & {*BUFFERS})
     if UNTUNED in tensors:
         add_untuned(memory)
     weight = tensors.get("projection.weight")

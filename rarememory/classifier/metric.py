@@ -50,8 +50,12 @@ class Examples(NamedTuple):
     @classmethod
     def of(cls, keys: Tensor, values: Int64[Tensor, " examples"]) -> "Examples":
         """The same of keys in any order and float dtype."""
-        # The first coordinate orders the examples of a class, so that sums are rounded alike.
-        samples = keys[:, 0].argsort(stable=True)
+        # The first coordinate orders the examples of a class, so that sums are rounded alike; and
+        # some sum of all coordinates those that have it in common, as rows of a table often do.
+        wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
+        parts = torch.arange(1, keys.shape[1] + 1, device=keys.device).to(wide.dtype).sin()
+        samples = (wide @ parts).argsort(stable=True)
+        samples = samples[keys[samples, 0].argsort(stable=True)]
         samples = samples[values[samples].argsort(stable=True)].clone()
         rows = keys[samples].to(torch.promote_types(keys.dtype, torch.float32))
         classes, places, counts = values[samples].unique(return_inverse=True, return_counts=True)

@@ -19,11 +19,13 @@ class Reader(ABC):
         name: as it is given to `MemoryClassifier`, and stored in a file.
         temperature: divides the scores of its evidence; None for the memory's.
         grid: settings, and the values of each that held-out examples choose from.
+        found_well: those of them that remembered examples find as well as held-out ones do.
     """
 
     name: str
     temperature: float | None
     grid: ClassVar[Mapping[str, Sequence[float | None]]] = {}
+    found_well: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def settings(self) -> dict[str, float | None]:

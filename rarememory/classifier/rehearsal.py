@@ -43,7 +43,7 @@ def host_level(left_out: LeftOut, log_confidences: Float[Tensor, " examples"]) -
 
 
 def between(foreign: float, own: Float[Tensor, " examples"], part: float) -> float:
-    """This part of the way from how foreign others are to the median of the own, which is most."""
+    """This part of the way from how foreign others are to the median of the own; at most that."""
     median = own.median().item()
     return min(median, foreign + part * (median - foreign))
 

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from rarememory.base.files import StrPath
-from rarememory.classifier.beside_keys import check_buffers
+from rarememory.classifier.beside_keys import (
+    BUFFERS,
+    NORMS,
+    buffers_of,
+    check_buffers,
+    match_buffers,
+)
 from rarememory.classifier.checkpoints import own_tensors, part_of, rename_old
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.invariants import (
@@ -103,6 +109,9 @@ class ClassifierFile(NamedTuple):
             check_book(self.header["book"], of_memory["values"], of_ensembler["host_ids"])
             check_fingerprint(self.tensors.get("fingerprint"))
             copy_tensors(own, self.tensors)
+        # Of a version that did not remember how sure a host was.
+        if buffers_of(memory) == [NORMS]:
+            match_buffers(memory, BUFFERS)
 
 
 def check_shapes(own: dict[str, Tensor], stored: dict[str, Tensor], path: StrPath) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from rarememory.base.files import StrPath, write_atomically
 from rarememory.base.state import EMPTY, MemoryState
 from rarememory.classifier import MemoryClassifier
-from rarememory.classifier.beside_keys import BUFFERS
+from rarememory.classifier.beside_keys import BUFFERS, check_buffers
 from rarememory.classifier.guesses import set_width
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label, is_missing, python_labels, python_refs
@@ -229,6 +229,7 @@ def _memory_of(like: Memory, columns: Columns, values: Tensor) -> Memory:
     state |= {"clock": ages.max(), "written": ages.max() - ages}
     there = own.keys() & columns.keys()
     state |= {name: _numbers(name, columns, own[name]) for name in there}
+    check_buffers(state)
     if like.usage is not None:
         idle = _numbers("idle", columns, torch.int64)
         state |= {"reads": idle.max(), "used": idle.max() - idle}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt, Probabilities
+from rarememory.classifier.beside_keys import CONFIDENCES, buffers_of, match_buffers
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
@@ -40,7 +41,7 @@ from rarememory.store.following import Follower, follow
 from rarememory.store.log import Head, Transaction
 from rarememory.store.replica import Replica
 
-FORMAT = 1
+FORMAT = 2
 
 
 class StoredClassifier(MemoryClassifier, Follower):
@@ -426,6 +427,7 @@ class StoredClassifier(MemoryClassifier, Follower):
         counts = Counts(int(self.memory.clock), self._book.next_id)
         if was is None:
             facts |= {"format": FORMAT, "settings": settings_of(self.memory)}
+            facts["buffers"] = buffers_of(self.memory)
             facts["unknown"] = label_to_json(self.unknown)
             contents = whole_contents(self.memory, self.ensembler, self._book)
             return Change(*contents, counts, text_of(facts), whole=True)
@@ -471,6 +473,9 @@ class StoredClassifier(MemoryClassifier, Follower):
         check_given(self._given, change)
         facts = deepcopy(facts_of(change.text))
         size = self._checked_size(facts["settings"])
+        # Before format 2 it was not remembered how sure a host was.
+        known = {*buffers_of(self.memory)} - {CONFIDENCES}
+        match_buffers(self.memory, facts.get("buffers", known))
         memory, weights = tensors_of(change, self.memory, size)
         check_ensembler(weights)
         self.memory.check_stored(memory)

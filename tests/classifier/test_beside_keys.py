@@ -127,6 +127,46 @@ def test_how_sure_the_host_was_follows_what_is_learnt_forgotten_refreshed_and_sa
     assert 1 in confidences.tolist()
 
 
+def test_every_row_keeps_its_own(tmp_path) -> None:
+    """Where some are chosen, dropped by a policy, or are more than slots."""
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(9, 2, generator=random)
+    wanted = {place: sure(row[0])[0] for place, row in enumerate(rows)}
+
+    def kept(update: object = None, size: int = 4, **options: object) -> dict[int, float]:
+        classifier = rarememory.wrap(hosted().model, memory_size=size)
+        if update is not None:
+            classifier.memory.update = update
+        classifier.learn(rows, list("aaabbbccc"), range(9), **options)
+        found = classifier.memory.get_buffer("confidences")
+        return {one.refs[0]: found[one.slot].item() for one in classifier.examples()}
+
+    chosen = kept(select=rarememory.Herding(1), size=9)
+    several = kept(size=4)
+    dropped = kept(rarememory.PerClass(1), size=9)
+    for found, count in ((chosen, 3), (several, 4), (dropped, 3)):
+        assert len(found) == count
+        assert found == pytest.approx({ref: wanted[ref] for ref in found})
+
+
+def test_a_slot_of_several_examples_has_their_mean_after_a_refresh() -> None:
+    classifier = hosted()
+    classifier.learn(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), ["d", "d"], ["x", "y"], average=True)
+    slot = next(one.slot for one in classifier.examples() if one.label == "d")
+    classifier.refresh([(torch.tensor([[5.0, 1.0], [2.0, 1.0]]), ["x", "y"])])
+    found = classifier.memory.get_buffer("confidences")[slot].item()
+    assert found == pytest.approx(sum(sure(5, 2)) / 2)
+
+
+def test_a_file_of_before_learns_how_sure_the_host_is(tmp_path) -> None:
+    classifier = hosted()
+    classifier.memory.remove_slot_buffer("confidences")
+    classifier.save(tmp_path / "old.safetensors")
+    again = rarememory.MemoryClassifier.load(tmp_path / "old.safetensors", classifier.model)
+    again.learn(torch.tensor([[4.0, 1.0]]), ["d"])
+    assert again.memory.get_buffer("confidences").tolist() == pytest.approx([1, 1, 1, *sure(4)])
+
+
 def test_a_host_without_a_number_is_taken_as_sure() -> None:
     classifier = hosted()
     with torch.no_grad():
@@ -135,7 +175,7 @@ def test_a_host_without_a_number_is_taken_as_sure() -> None:
     assert classifier.memory.get_buffer("confidences")[3] == 1
 
 
-@pytest.mark.parametrize(("confidence", "said"), [(0.0, "positive"), (1.5, "at most 1")])
+@pytest.mark.parametrize(("confidence", "said"), [(0.0, "greater than 0"), (1.5, ".* at most 1")])
 def test_what_is_no_probability_is_refused(confidence: float, said: str) -> None:
     classifier = hosted()
     state = classifier.state_dict()

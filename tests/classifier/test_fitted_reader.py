@@ -291,6 +291,55 @@ def test_a_host_that_is_never_sure_keeps_its_classes(classes: int) -> None:
         assert right[old].mean() > 0.9 and right[~old].mean() > 0.6
 
 
+@pytest.mark.parametrize("classes", [1, 2])
+def test_one_or_two_classes_are_told_from_a_host_by_cosines(classes: int) -> None:
+    keys, labels = world([4, 4], spread=0.2)
+    birds = classifier(host=True)
+    birds.learn(keys[labels < classes], labels[labels < classes].tolist())
+    level, memory = birds.reader.host_score, birds.memory
+    gaps = -memory.get_buffer("confidences")[: 4 * classes].log()
+    cosines = 16 * memory.keys[: 4 * classes] @ memory.keys[: 4 * classes].T
+    same = labels[:, None] == labels
+    same = same[: 4 * classes, : 4 * classes]
+    own = cosines.masked_fill(~same | torch.eye(4 * classes).bool(), -9).amax(1) + gaps
+    foreign = 16 * fitted_reader.LONE_COSINE - (-gaps).median()
+    if classes == 2:
+        other = cosines.masked_fill(same, -99).amax(1) + gaps
+        foreign = max(foreign, other.quantile(FOREIGN_QUANTILE))
+    wanted = (foreign + own.median()) / 2
+    assert level(memory, birds.ensembler.host_ids) == pytest.approx(wanted.item(), abs=1e-4)
+
+
+def test_of_fewer_classes_that_are_asked_about_a_host_is_surer() -> None:
+    keys, labels = world([8] * 10, spread=0.2)
+    torch.manual_seed(0)
+    birds = rarememory.wrap(nn.Linear(12, 500))
+    new = torch.arange(80) % 8 < 5
+    birds.learn(keys[new], [f"n{label}" for label in labels[new].tolist()])
+    names = [f"n{label}" for label in labels.tolist()]
+    wanted = np.array(names)[~new]
+    for host in ([3], list(range(20))):
+        found = np.array(birds.predict(keys[~new], among=[*host, *sorted(set(names))]))
+        assert (found == wanted).mean() > 0.8
+    birds.forget(*range(1, 500))
+    assert (np.array(birds.predict(keys[~new])) == wanted).mean() > 0.8
+
+
+def test_rows_with_a_column_in_common_are_read_the_same_in_any_order() -> None:
+    random = torch.Generator().manual_seed(0)
+    keys, labels = world([120] * 4, spread=0.8)
+    keys = torch.cat([(torch.rand(480, 1, generator=random) > 0.5).float(), 3 * keys], 1)
+    answers = []
+    for seed in (1, 2):
+        birds = rarememory.wrap(nn.Identity(), host=False)
+        for some in shuffled(torch.arange(480), seed=seed)[0].split(50):
+            birds.learn(keys[some], labels[some].tolist())
+        found = birds.predict_proba(keys[:40])
+        order = [birds.classes.index(label) for label in range(4)]
+        answers.append(found.values[:, order])
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-5)
+
+
 def test_one_class_and_one_example_answer_too() -> None:
     keys, _ = world([3, 3])
     birds = classifier(host=False)

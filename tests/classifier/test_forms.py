@@ -104,6 +104,26 @@ def test_what_some_examples_are_sure_of_is_not_asked_of_all(
         assert isinstance(found, KernelDiscriminant) and "left_out" not in vars(found)
 
 
+def test_some_examples_are_compared_by_the_cosines_that_all_are_read_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel, "TRIED", 80)
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(8, 10, generator=random)
+    features = centres[LABELS] + 0.6 * torch.randn(160, 10, generator=random)
+    # Lengths that say nothing, along few directions.
+    features = features * torch.exp(2.5 * torch.randn(160, 1, generator=random))
+    cosines = fit_discriminant(nn.functional.normalize(features, dim=1), LABELS)
+    assert better_form(cosines, features, LABELS) is cosines
+
+
+def test_an_example_that_is_alone_says_nothing_of_the_form() -> None:
+    features, labels = drawn(0)
+    labels[-1] = 9
+    trial = KernelTrial.of(features, labels)
+    assert trial is not None and int((~trial.answered.several).sum()) == 1
+
+
 @pytest.mark.parametrize("right", [False, True])
 def test_what_some_examples_are_not_sure_of_is_asked_of_all(
     right: bool, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,19 @@ def test_each_setting_is_the_one_of_the_greatest_merit() -> None:
         NearestReader().having(penalty=1.0)
 
 
+def test_how_examples_are_compared_is_changed_only_by_more_than_an_error() -> None:
+    for gain, changed in ((0.04, False), (0.06, True)):
+
+        def merit(reader: Reader, gain: float = gain) -> float:
+            return 0.5 + gain * bool(reader.settings["distances"])
+
+        found = best_reader(FittedReader(), merit, lambda share: share / 10)
+        assert found.settings["distances"] == (1.0 if changed else None)
+    # Of others by any.
+    found = best_reader(FittedReader(), lambda one: 0.5 - one.settings["penalty"], lambda _: 9.0)
+    assert found.settings["penalty"] < FittedReader().settings["penalty"]
+
+
 def calibrated(objective: str | None = None) -> tuple[rarememory.MemoryClassifier, torch.Tensor]:
     """Taught by two examples a class, too few to find the shrinkage by."""
     keys, labels = world([2] * 12, spread=0.8)

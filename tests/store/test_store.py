@@ -5,9 +5,15 @@ import random
 from contextlib import ExitStack, closing
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks.soak.stores import fault, outcome, work
 from benchmarks.store.history import POLICIES, act, digest, opened, plain, rows
+from rarememory.classifier import beside_keys
+from rarememory.store import StoredClassifier, wrap
+from rarememory.store import classifier as store_classifier
+from rarememory.store.changes import text_of
 
 
 @pytest.mark.parametrize("update", POLICIES, ids=str)
@@ -57,3 +63,29 @@ def test_what_the_log_does_not_say_is_seen(tmp_path):
     assert "lost: 0-9/0 was acknowledged at 3" in fault(url, tmp_path, **work_alone)
     note.write_text(f"0-2/0 3 {noted} True\n")
     assert fault(url, tmp_path, **work_alone) is None
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_store_of_before_has_what_was_remembered_then(url, named, monkeypatch):
+    """Of format 1, whose slots have no room for how sure a host was; and so named in format 2."""
+    with monkeypatch.context() as patch:
+        patch.setattr(beside_keys, "BUFFERS", ("norms",))
+        if not named:
+            patch.setattr(store_classifier, "text_of", lambda facts: text_without_buffers(facts))
+        with closing(hosted(url)) as old:
+            old.learn(torch.eye(4)[:2], ["kea", "weka"])
+    with closing(hosted(url)) as new:
+        assert sorted(new.classes[-2:]) == ["kea", "weka"]
+        new.learn(torch.eye(4)[2:3], ["tui"])
+        assert "confidences" not in new.state_dict() or named
+        with closing(hosted(url)) as other:
+            assert other.predict(torch.eye(4)[:3]) == new.predict(torch.eye(4)[:3])
+
+
+def hosted(url: str) -> StoredClassifier:
+    torch.manual_seed(0)
+    return wrap(nn.Linear(4, 3), store=url, memory_size=8, poll=None)
+
+
+def text_without_buffers(facts):
+    return text_of({name: part for name, part in facts.items() if name != "buffers"})
