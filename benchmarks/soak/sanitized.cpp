@@ -212,6 +212,18 @@ struct Memory {
         };
         check(read(false, plain) == 0 && read(true, coded) >= 0, "a read failed");
         check(plain == coded, "codes changed an answer");
+        const Buffer<bool> marks(slots);
+        rarememory_mark(values.data(), slots, labels.data(), count, masked, OMP_THREADS,
+                        marks.data());
+        Found searched(batch, k, dim);
+        check(rarememory_nearest_coded(
+                  plain.units.data(), batch, keys.data(), slots, dim, bytes.data(), steps.data(),
+                  off.data(), rows.data(), marks.data(), k, tolerance, OMP_THREADS, sampled.data(),
+                  sampled.size, searched.slots.data()) >= 0, "a search failed");
+        rarememory_rank(plain.units.data(), batch, keys.data(), dim, values.data(),
+                        searched.slots.data(), k, OMP_THREADS, searched.scores.data(),
+                        searched.values.data());
+        check(same(searched.slots, plain.slots), "a search found others");
         Buffer<float> scores(batch * k), of_them(batch * dim);
         rarememory_score(plain.units.data(), batch, keys.data(), dim, plain.slots.data(), k,
                          OMP_THREADS, scores.data());

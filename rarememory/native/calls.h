@@ -52,6 +52,14 @@ extern "C" void rarememory_rank(const float* queries, int64_t batch, const float
                                 const int64_t* values, int64_t* slots, int64_t k, int threads,
                                 float* scores, int64_t* found_values);
 
+extern "C" int64_t rarememory_ranked_coded(const float* queries, int64_t batch, const float* keys,
+                                           int64_t slots, int64_t dim, const uint8_t* bytes,
+                                           const float* steps, const float* off,
+                                           const uint8_t* rows, const bool* occupied,
+                                           const int64_t* values, int64_t k, float tolerance,
+                                           int threads, const int64_t* sampled, int64_t samples,
+                                           int64_t* found, float* scores, int64_t* found_values);
+
 extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const float* keys,
                                    int64_t slots, int64_t dim, const uint8_t* bytes,
                                    const float* steps, const float* off, const uint8_t* rows,

@@ -19,6 +19,7 @@
 #define rarememory_noise RAREMEMORY_NAMED(INSTRUCTION_SET, noise)
 #define rarememory_normalize RAREMEMORY_NAMED(INSTRUCTION_SET, normalize)
 #define rarememory_rank RAREMEMORY_NAMED(INSTRUCTION_SET, rank)
+#define rarememory_ranked_coded RAREMEMORY_NAMED(INSTRUCTION_SET, ranked_coded)
 #define rarememory_read RAREMEMORY_NAMED(INSTRUCTION_SET, read)
 #define rarememory_read_pair RAREMEMORY_NAMED(INSTRUCTION_SET, read_pair)
 #define rarememory_read_each RAREMEMORY_NAMED(INSTRUCTION_SET, read_each)

@@ -1,12 +1,15 @@
 // The k nearest slots, by codes first: a bound above every score and one below, the slots whose bound
 // above reaches the k-th highest bound below, and of those in question the scores themselves. Where
-// few slots may be found, only their codes are read.
+// few slots may be found, only their codes are read. Where they are to be ranked, all those slots are
+// scored at once: which of them are in question need not be asked.
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "calls.h"
 #include "coded_queries.h"
+#include "rank.h"
 
 using namespace rarememory;
 
@@ -119,6 +122,23 @@ struct CodedSearch {
         return true;
     }
 
+    /// The same, and ranks them.
+    bool rank(int64_t row, Candidates& candidates, Ranker& ranker) const {
+        const CodedQuery& query = coded_queries[row];
+        if (query.held) shrink(query, candidates);
+        // Of many most are not among the k nearest, and a key that no code holds may not be found.
+        const bool many = candidates.count > 2 * k + FEWEST;
+        const float highest = highest_of(candidates.scores.data(), candidates.count);
+        if (!query.held || many || highest > FAR / 2) {
+            if (!answer(row, candidates, ranker.slots_of(row))) return false;
+            ranker.rank_again(queries[row], row);
+            return true;
+        }
+        ranker.rank(queries[row], row, candidates.count,
+                    [&](int64_t i) { return keys.place(candidates.slots[i]); });
+        return true;
+    }
+
     /// Writes down the slots that are surely among the k nearest, and returns the others.
     Candidates in_question(const CodedQuery& query, const Candidates& candidates,
                            int64_t*& next) const {
@@ -157,21 +177,19 @@ struct CodedSearch {
     }
 };
 
-}  // namespace
-
-/// Returns how many queries codes were of no use for; or STALE, and no slots, where the code of one
-/// of the slots `sampled` is not of its key.
-extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
-                                            int64_t slots, int64_t dim, const uint8_t* bytes,
-                                            const float* steps, const float* off,
-                                            const uint8_t* rows, const bool* occupied, int64_t k,
-                                            float tolerance, int threads, const int64_t* sampled,
-                                            int64_t samples, int64_t* found) {
+/// Finds the slots, and ranks them where there is room for that.
+int64_t find(const float* queries, int64_t batch, const float* keys, int64_t slots, int64_t dim,
+             const uint8_t* bytes, const float* steps, const float* off, const uint8_t* rows,
+             const bool* occupied, int64_t k, float tolerance, int threads,
+             const int64_t* sampled, int64_t samples, int64_t* found, const Ranked* ranked) {
     const int64_t marked = count_marks(occupied, slots);
     const bool few = marked * FEW_OF_ALL <= slots;
     if (few && (!rows || marked < std::max(FEWEST_CODED, k * FEWEST_CODED_PER_K))) {
         rarememory_nearest(queries, batch, keys, slots, dim, occupied, 0, k, tolerance, threads,
                            found);
+        if (ranked)
+            rarememory_rank(queries, batch, keys, dim, ranked->values, found, k, threads,
+                            ranked->scores, ranked->found_values);
         return 0;
     }
     const Codes codes{bytes, steps, off, slots, dim, rows};
@@ -196,17 +214,54 @@ extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch,
         search.offer(begin, end, share, sharing.shares, &candidates[part * batch]);
     });
     std::vector<char> answered(batch);
-    for_each(batch, batch * k >= 1024 ? team : 1, [&](int64_t row) {
-        bool few = true;
-        for (int64_t part = 0; part < parts; ++part) {
-            few &= candidates[part * batch + row].count <= search.most();
-            if (part > 0) candidates[row].join(candidates[part * batch + row]);
+    in_parts(batch, batch * k >= 1024 ? team : 1, [&](int64_t begin, int64_t end) {
+        std::optional<Ranker> ranker;
+        if (ranked) ranker.emplace(Rows{keys, slots, dim}, *ranked);
+        for (int64_t row = begin; row < end; ++row) {
+            bool few = true;
+            for (int64_t part = 0; part < parts; ++part) {
+                few &= candidates[part * batch + row].count <= search.most();
+                if (part > 0) candidates[row].join(candidates[part * batch + row]);
+            }
+            answered[row] = few && (ranker ? search.rank(row, candidates[row], *ranker)
+                                           : search.answer(row, candidates[row], found + row * k));
         }
-        answered[row] = few && search.answer(row, candidates[row], found + row * k);
     });
     std::vector<int64_t> left;
     for (int64_t row = 0; row < batch; ++row)
         if (!answered[row]) left.push_back(row);
-    if (!left.empty()) search.answer_without(left, threads, found);
+    if (left.empty()) return 0;
+    search.answer_without(left, threads, found);
+    if (ranked)
+        for_each(left.size(), threads, [&](int64_t i) {
+            Ranker({keys, slots, dim}, *ranked).rank_again(asked[left[i]], left[i]);
+        });
     return left.size();
+}
+
+}  // namespace
+
+/// Returns how many queries codes were of no use for; or STALE, and no slots, where the code of one
+/// of the slots `sampled` is not of its key.
+extern "C" int64_t rarememory_nearest_coded(const float* queries, int64_t batch, const float* keys,
+                                            int64_t slots, int64_t dim, const uint8_t* bytes,
+                                            const float* steps, const float* off,
+                                            const uint8_t* rows, const bool* occupied, int64_t k,
+                                            float tolerance, int threads, const int64_t* sampled,
+                                            int64_t samples, int64_t* found) {
+    return find(queries, batch, keys, slots, dim, bytes, steps, off, rows, occupied, k, tolerance,
+                threads, sampled, samples, found, nullptr);
+}
+
+/// The same in the one order, with scores and values.
+extern "C" int64_t rarememory_ranked_coded(const float* queries, int64_t batch, const float* keys,
+                                           int64_t slots, int64_t dim, const uint8_t* bytes,
+                                           const float* steps, const float* off,
+                                           const uint8_t* rows, const bool* occupied,
+                                           const int64_t* values, int64_t k, float tolerance,
+                                           int threads, const int64_t* sampled, int64_t samples,
+                                           int64_t* found, float* scores, int64_t* found_values) {
+    const Ranked ranked{values, k, found, scores, found_values};
+    return find(queries, batch, keys, slots, dim, bytes, steps, off, rows, occupied, k, tolerance,
+                threads, sampled, samples, found, &ranked);
 }

@@ -55,17 +55,14 @@ extern "C" int64_t rarememory_read(const float* queries, int64_t batch, const fl
     if (!normalize({queries, batch, dim}, units)) return UNSAFE;
     const std::unique_ptr<bool[]> marks(new bool[slots]);
     rarememory_mark(values, slots, labels, count, mask, threads, marks.get());
-    int64_t missed = 0;
     if (bytes)
-        missed = rarememory_nearest_coded(units, batch, keys, slots, dim, bytes, steps, off, rows,
-                                          marks.get(), k, tolerance, threads, sampled, samples,
-                                          found);
-    else
-        rarememory_nearest(units, batch, keys, slots, dim, marks.get(), 0, k, tolerance,
-                           threads, found);
-    if (missed >= 0)
-        rarememory_rank(units, batch, keys, dim, values, found, k, threads, scores, found_values);
-    return missed;
+        return rarememory_ranked_coded(units, batch, keys, slots, dim, bytes, steps, off, rows,
+                                       marks.get(), values, k, tolerance, threads, sampled,
+                                       samples, found, scores, found_values);
+    rarememory_nearest(units, batch, keys, slots, dim, marks.get(), 0, k, tolerance, threads,
+                       found);
+    rarememory_rank(units, batch, keys, dim, values, found, k, threads, scores, found_values);
+    return 0;
 }
 
 /// The pair of each query, its keys (zero for EMPTY), the memory loss, what a row's part of it gains

@@ -32,7 +32,7 @@ def codes_of(lookup: NativeLookup) -> codes_file.Codes | None:
 
 
 def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
-    """With codes the slots are those without, and so are the pairs, with few labels and many."""
+    """With codes slots and reads are those without, and so are pairs, with few labels and many."""
     occupied = torch.ones(len(keys), dtype=torch.bool) if occupied is None else occupied
     coded, plain = NativeLookup(), NativeLookup(codes=False)
     coded.nearest(queries, keys, occupied, 1)
@@ -40,6 +40,10 @@ def check(queries, keys, occupied=None, ks=(1, 7, 100, 300)) -> None:
         found = coded.nearest(queries, keys, occupied, k).sort().values
         expected = plain.nearest(queries, keys, occupied, k).sort().values
         assert torch.equal(found, expected)
+        values = torch.arange(len(keys)).where(occupied, EMPTY)
+        reads = [lookup.read(queries, keys, values, k) for lookup in (coded, plain)]
+        assert (reads[0] is None) == (reads[1] is None)
+        assert all(map(torch.equal, reads[0] or (), reads[1] or ()))
     for classes in (1, 3, len(keys)):
         # Labels that differ in their upper halves alone are others.
         values = torch.randint(0, classes, (len(keys),)) * 2**32 + 5
