@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.shapes import (
@@ -59,23 +58,6 @@ def nearest(
     return _search(lookup, queries, keys, occupied, k, half_keys, among)
 
 
-def read(
-    lookup: Lookup,
-    queries: Queries,
-    keys: Keys,
-    values: Values,
-    k: int,
-    among: Tensor | None = None,
-) -> tuple[Neighbors, Float[Tensor, "batch k"], Neighbors, Queries] | None:
-    """As `NativeLookup.read`; None where this lookup has no such call, or a program is compiled.
-
-    Raises:
-        ValueError: why the lookup does not support the call.
-    """
-    search = native_search(lookup, queries, keys, k)
-    return None if search is None else search.read(queries, keys, values, k, among)
-
-
 def native_search(lookup: Lookup, queries: Queries, keys: Keys, k: int) -> NativeLookup | None:
     """The search in C++, if this lookup would use it now, and None where a program is compiled.
 
@@ -84,7 +66,7 @@ def native_search(lookup: Lookup, queries: Queries, keys: Keys, k: int) -> Nativ
     """
     if torch.compiler.is_compiling() or not isinstance(lookup, AutoLookup | NativeLookup):
         return None
-    search, _ = _search_for(lookup, queries, keys, k, None)
+    search = _supporting(lookup, queries, keys, k)
     return search if type(search) is NativeLookup else None
 
 
@@ -265,14 +247,18 @@ def _search_for(
     lookup: Lookup, queries: Tensor, keys: Tensor, k: int, half_keys: Tensor | None
 ) -> tuple[Lookup, dict[str, Tensor]]:
     """The search that supports this call, with `half_keys` as a keyword if it reads it."""
-    search = lookup
-    if isinstance(lookup, AutoLookup):
-        search = lookup.first(queries, keys, k)
-    elif (reason := lookup.why_not(queries, keys, k)) is not None:
-        raise ValueError(reason)
+    search = _supporting(lookup, queries, keys, k)
     return search, {} if half_keys is None or not search.reads_half_keys else {
         "half_keys": half_keys
     }
+
+
+def _supporting(lookup: Lookup, queries: Tensor, keys: Tensor, k: int) -> Lookup:
+    if isinstance(lookup, AutoLookup):
+        return lookup.first(queries, keys, k)
+    if (reason := lookup.why_not(queries, keys, k)) is not None:
+        raise ValueError(reason)
+    return lookup
 
 
 def _checked(search: Lookup, slots: Tensor, occupied: Tensor, *most: int) -> Tensor:

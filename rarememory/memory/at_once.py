@@ -15,7 +15,7 @@ from rarememory.base.state import EMPTY, MemoryState, Recall, Write
 from rarememory.lookup import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native import PairRead
-from rarememory.lookup.ops import native_search, read
+from rarememory.lookup.ops import native_search
 from rarememory.memory.queries import Rows, recalled
 from rarememory.memory.updates import (
     AverageOrReplace,
@@ -61,10 +61,13 @@ def read_at_once(
     if lookup is None:
         found = _read_each(flat, keys, values, k)
     else:
-        found = read(lookup, flat, keys, values, k, among)
+        search = native_search(lookup, flat, keys, k)
+        found = None if search is None else search.read(flat, keys, values, k, among)
     if found is None:
         return None
     slots, scores, values, units = found
+    if flat is queries:
+        return Recall(slots, scores, values, units, temperature, None, among is not None)
     rows = Rows(units, None, None, queries.shape[:-1])
     return recalled(rows, (slots, scores, values), temperature, None, among is not None)
 

@@ -259,7 +259,10 @@ class Memory(nn.Module):
             return reading_on_gpu.read_at_once(queries, labels, *searched, k, how)
         if not isinstance(self.lookup, AutoLookup | NativeLookup):
             return None
-        searched = (self.keys, self.values, self.lookup)
+        # By their names torch finds them last: both take as long as the lock.
+        keys, values = self._buffers["keys"], self._buffers["values"]
+        assert keys is not None and values is not None
+        searched = (keys, values, self.lookup)
         if labels is None:
             k = self.k if k is None else k
             return at_once.read_at_once(queries, *searched, k, self.temperature, among)

@@ -157,10 +157,12 @@ def recalled(
     filtered: bool = False,
 ) -> Recall:
     """Slots, scores and values, in the shape that the queries came in."""
-    slots, scores, values, queries = (
-        part if len(rows.shape) == 1 else part.view(*rows.shape, part.shape[1])
-        for part in (*found, rows.queries)
-    )
+    slots, scores, values = found
+    queries, shape = rows.queries, rows.shape
+    if len(shape) != 1:
+        slots, scores, values, queries = (
+            part.view(*shape, part.shape[1]) for part in (slots, scores, values, queries)
+        )
     return Recall(slots, scores, values, queries, temperature, loss, filtered)
 
 
