@@ -4,7 +4,8 @@
 
 What is not in the folder (data/worlds without --data) is downloaded into it. Features are encoded
 once, half an hour on one core, and kept in runs/worlds; the rest takes a quarter of an hour. With
---speed only seconds are measured, on an idle machine.
+--speed only seconds are measured, on an idle machine. With --few a host of many classes is taught
+one or three more, and nothing else: five minutes, without rivals.
 """
 
 import math
@@ -26,6 +27,18 @@ from rarememory.evaluation import Accuracy
 KEPT = Path("runs/worlds")
 STRANGERS = ("clinc150", "hwu64", "caltech101")
 TABLE_DRAWS = 60
+FEW = (1, 3)
+"""New classes beside a host of many."""
+FEW_HOSTS = {
+    "cifar100": 60,
+    "caltech101": 60,
+    "gtsrb": 25,
+    "scenes15": 12,
+    "clinc150": 60,
+    "banking77": 40,
+    "hwu64": 40,
+}
+"""Classes of each host."""
 NAMES = [*SOURCES, *tasks.TABLES]
 
 BENCHMARK = Benchmark("benchmarks.worlds", __doc__)
@@ -35,6 +48,8 @@ BENCHMARK.add("--world", nargs="+", choices=NAMES, metavar="NAME", decisive=Fals
 BENCHMARK.add("--seeds", type=int, default=3, help="draws of classes and examples")
 text = "measure seconds instead of accuracy; on an idle machine"
 BENCHMARK.add("--speed", action="store_true", decisive=False, help=text)
+text = "teach a host of many classes a few more, and nothing else"
+BENCHMARK.add("--few", action="store_true", decisive=False, help=text)
 
 Rows = Mapping[str, Sequence[tasks.Row]]
 """Of each row the accuracies of every draw."""
@@ -49,6 +64,11 @@ def main(run: Run) -> None:
         figures = speed(Draw(_world("clinc150", options.data), 0))
         print_figures(figures)
         run.write("worlds_speed", figures)
+        return
+    if options.few:
+        names = [name for name in options.world or FEW_HOSTS if name in FEW_HOSTS]
+        run.command += " --few"
+        run.write("worlds_few", _few(names, options.data, options.seeds), seeds=options.seeds)
         return
     command = run.command.partition(" --world")[0]
     for name in options.world or NAMES:
@@ -76,6 +96,28 @@ def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
             progress = bar(f"{name}, draw {seed}, {shots} a class", "rival")
             found[shots].append(tasks.rows_of(draw.task(shots), progress))
     return {shots: _joined(draws) for shots, draws in found.items()}
+
+
+def _few(names: Sequence[str], data: str | None, seeds: int) -> dict[str, float]:
+    """Old, new, and their harmonic mean, where a host is taught few classes."""
+    figures: dict[str, float] = {}
+    for name, n_old in FEW_HOSTS.items():
+        if name not in names:
+            continue
+        for count in FEW:
+            found: dict[int, list[tasks.Row]] = defaultdict(list)
+            world = _world(name, data)
+            for seed in bar(f"{name}, {count} new", "draw")(range(seeds)):
+                draw = Draw(world, seed, n_old=n_old, only=n_old + count, published=False)
+                for shots in tasks.SHOTS:
+                    found[shots].append(tasks.quick_row(draw.task(shots)))
+            for shots, rows in found.items():
+                for part in rows[0]:
+                    place = f"worlds.few{count}.{name}.{shots}"
+                    place += "" if part == "all" else f".{part}"
+                    figures |= _percent(place, [row[part] for row in rows])
+    print_figures(figures)
+    return figures
 
 
 def _joined(draws: Sequence[Mapping[str, tasks.Row]]) -> Rows:

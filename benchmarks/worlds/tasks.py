@@ -51,6 +51,12 @@ def memory_answers(task: Task) -> dict[str, Array]:
     return found | {"calibrated": _predicted(classifier, task)}
 
 
+def quick_row(task: Task) -> Row:
+    """The accuracy of a quick start."""
+    found = _predicted(learnt(task, with_old=False), task)
+    return share_correct(found, task.query_labels, task.n_old)
+
+
 def learnt(task: Task, with_old: bool = True) -> MemoryClassifier:
     """The host, or no model, wrapped; then it learns old examples, if wanted, and new ones."""
     if task.head is None:

@@ -294,3 +294,15 @@ def test_speed_is_a_ratio_with_quartiles():
     assert 0 < figures[f"{key}.low"] <= figures[key] <= figures[f"{key}.high"]
     for name in ("learn", "learn_one", "learn_one_and_answer", "predict_one"):
         assert figures[f"worlds.{name}.ratio_to_logreg"] > 0
+
+
+def test_a_host_is_taught_few_classes_more(folders, monkeypatch):
+    monkeypatch.setattr(worlds, "load", lambda *_: world_of())
+    monkeypatch.setattr(worlds, "FEW_HOSTS", {"cifar100": 5, "hwu64": 5})
+    monkeypatch.setattr(tasks, "SHOTS", (1, 5))
+    assert worlds.main(["--few", "--seeds", "2", "--world", "cifar100"]) == 0
+    figures = folders.result("worlds_few")["figures"]
+    assert {f"worlds.few{count}.cifar100.{shots}{part}{end}" for count in (1, 3)
+            for shots in (1, 5) for part in ("", ".old", ".new")
+            for end in ("", ".interval")} == figures.keys()  # fmt: skip
+    assert figures["worlds.few3.cifar100.5"] > 60
