@@ -29,6 +29,7 @@ STRANGERS = ("clinc150", "hwu64", "caltech101")
 TABLE_DRAWS = 60
 FEW = (1, 3)
 """New classes beside a host of many."""
+FEW_DRAWS = 10
 FEW_HOSTS = {
     "cifar100": 60,
     "caltech101": 60,
@@ -68,7 +69,7 @@ def main(run: Run) -> None:
     if options.few:
         names = [name for name in options.world or FEW_HOSTS if name in FEW_HOSTS]
         run.command += " --few"
-        run.write("worlds_few", _few(names, options.data, options.seeds), seeds=options.seeds)
+        run.write("worlds_few", _few(names, options.data), seeds=FEW_DRAWS)
         return
     command = run.command.partition(" --world")[0]
     for name in options.world or NAMES:
@@ -98,7 +99,7 @@ def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
     return {shots: _joined(draws) for shots, draws in found.items()}
 
 
-def _few(names: Sequence[str], data: str | None, seeds: int) -> dict[str, float]:
+def _few(names: Sequence[str], data: str | None) -> dict[str, float]:
     """Old, new, and their harmonic mean, where a host is taught few classes."""
     figures: dict[str, float] = {}
     for name, n_old in FEW_HOSTS.items():
@@ -107,7 +108,7 @@ def _few(names: Sequence[str], data: str | None, seeds: int) -> dict[str, float]
         for count in FEW:
             found: dict[int, list[tasks.Row]] = defaultdict(list)
             world = _world(name, data)
-            for seed in bar(f"{name}, {count} new", "draw")(range(seeds)):
+            for seed in bar(f"{name}, {count} new", "draw")(range(FEW_DRAWS)):
                 draw = Draw(world, seed, n_old=n_old, only=n_old + count, published=False)
                 for shots in tasks.SHOTS:
                     found[shots].append(tasks.quick_row(draw.task(shots)))
