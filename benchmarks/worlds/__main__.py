@@ -67,9 +67,10 @@ def main(run: Run) -> None:
         run.write("worlds_speed", figures)
         return
     if options.few:
-        names = [name for name in options.world or FEW_HOSTS if name in FEW_HOSTS]
+        if options.world:
+            raise ValueError("--few measures all hosts in one file: leave --world out")
         run.command += " --few"
-        run.write("worlds_few", _few(names, options.data), seeds=FEW_DRAWS)
+        run.write("worlds_few", _few(options.data), seeds=FEW_DRAWS)
         return
     command = run.command.partition(" --world")[0]
     for name in options.world or NAMES:
@@ -99,12 +100,10 @@ def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
     return {shots: _joined(draws) for shots, draws in found.items()}
 
 
-def _few(names: Sequence[str], data: str | None) -> dict[str, float]:
+def _few(data: str | None) -> dict[str, float]:
     """Old, new, and their harmonic mean, where a host is taught few classes."""
     figures: dict[str, float] = {}
     for name, n_old in FEW_HOSTS.items():
-        if name not in names:
-            continue
         for count in FEW:
             found: dict[int, list[tasks.Row]] = defaultdict(list)
             world = _world(name, data)

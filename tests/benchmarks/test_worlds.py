@@ -298,10 +298,10 @@ def test_speed_is_a_ratio_with_quartiles():
 
 def test_a_host_is_taught_few_classes_more(folders, monkeypatch):
     monkeypatch.setattr(worlds, "load", lambda *_: world_of())
-    monkeypatch.setattr(worlds, "FEW_HOSTS", {"cifar100": 5, "hwu64": 5})
+    monkeypatch.setattr(worlds, "FEW_HOSTS", {"cifar100": 5})
     monkeypatch.setattr(tasks, "SHOTS", (1, 5))
     monkeypatch.setattr(worlds, "FEW_DRAWS", 2)
-    assert worlds.main(["--few", "--world", "cifar100"]) == 0
+    assert worlds.main(["--few"]) == 0
     figures = folders.result("worlds_few")["figures"]
     assert {f"worlds.few{count}.cifar100.{shots}{part}{end}" for count in (1, 3)
             for shots in (1, 5) for part in ("", ".old", ".new")
