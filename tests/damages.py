@@ -450,7 +450,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "has_norms": [returns("False")],
         "adopt_buffers": [condition(False), condition(False, 1)],
         "check_buffers": [drop_raise(0), drop_raise(1), drop_raise(2)],
-        "match_buffers": [drop("_add"), drop("remove_slot_buffer")],
+        "match_buffers": [drop("register_slot_buffer"), drop("remove_slot_buffer")],
     },
     "classifier/tuned_keys.py": {
         "TunableKeys.losses": [without("without")],

@@ -66,7 +66,9 @@ class Ensembler(nn.Module):
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
-        """The host's highest probability of each row; None if it has no class."""
+        """The host's highest probability of each row; None if it has no class, or other outputs."""
+        if outputs is None or outputs.shape[1:] != self.host_ids.shape:
+            return None
         logits = self.host_logits(outputs)
         return None if logits is None else logits.softmax(1).amax(1).nan_to_num_(nan=1.0)
 

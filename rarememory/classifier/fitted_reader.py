@@ -321,7 +321,10 @@ class _Fitted:
             other = cosines.masked_fill(same, -torch.inf).amax(1) - log_confidences
             foreign = max(lone, other.quantile(FOREIGN_QUANTILE).item())
         known = own > -torch.inf
-        return between(foreign, (own - log_confidences)[known], 0.5) if known.any() else foreign
+        if known.any():
+            return between(foreign, (own - log_confidences)[known], 0.5)
+        # However alike two single examples are, more is like each of them than itself.
+        return min(foreign, lone + NEAREST_SCALE * (1 - LONE_COSINE) / 2)
 
     def evidence(
         self,

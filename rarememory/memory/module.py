@@ -261,7 +261,9 @@ class Memory(nn.Module):
             return None
         # By their names torch finds them last: both take as long as the lock.
         keys, values = self._buffers["keys"], self._buffers["values"]
-        assert keys is not None and values is not None
+        if keys is None or values is None:
+            # A shard makes them of what all processes have.
+            keys, values = self.keys, self.values
         searched = (keys, values, self.lookup)
         if labels is None:
             k = self.k if k is None else k
