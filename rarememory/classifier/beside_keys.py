@@ -99,11 +99,15 @@ def has_norms(memory: Memory) -> bool:
 
 def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: BesideKeys) -> None:
     """Remember this of what was written into the slots, as far as the memory does."""
-    known = {NORMS: beside.norms if has_norms(memory) else None, CONFIDENCES: beside.confidences}
-    for name, numbers in known.items():
-        if numbers is not None and hasattr(memory, name):
-            buffer = getattr(memory, name)
-            buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers[0]
+    norms, confidences = getattr(memory, NORMS, None), getattr(memory, CONFIDENCES, None)
+    if norms is not None and memory.projection is None:
+        _put(norms, slots, beside.norms)
+    if confidences is not None and beside.confidences is not None:
+        _put(confidences, slots, beside.confidences)
+
+
+def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:
+    buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers[0]
 
 
 def remembered_features(

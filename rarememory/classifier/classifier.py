@@ -357,7 +357,9 @@ class MemoryClassifier(LockedModule):
                 examples.check_dims(batch.inputs, self._example_dims)
                 if not batch.labels:
                     continue
-                if self.memory.values.max().item() == EMPTY:
+                values = self.memory.values
+                # Most often a look at one slot is enough.
+                if values[0].item() == EMPTY and values.max().item() == EMPTY:
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
                 features, outputs = self._extract(batch.inputs)
