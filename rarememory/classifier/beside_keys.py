@@ -99,11 +99,10 @@ def has_norms(memory: Memory) -> bool:
 
 def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: BesideKeys) -> None:
     """Remember this of what was written into the slots, as far as the memory does."""
-    norms, confidences = getattr(memory, NORMS, None), getattr(memory, CONFIDENCES, None)
-    if norms is not None and memory.projection is None:
-        _put(norms, slots, beside.norms)
-    if confidences is not None and beside.confidences is not None:
-        _put(confidences, slots, beside.confidences)
+    if has_norms(memory):
+        _put(getattr(memory, NORMS), slots, beside.norms)
+    if beside.confidences is not None and hasattr(memory, CONFIDENCES):
+        _put(getattr(memory, CONFIDENCES), slots, beside.confidences)
 
 
 def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:

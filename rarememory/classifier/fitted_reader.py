@@ -34,12 +34,7 @@ from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
-from rarememory.classifier.rehearsal import (
-    FOREIGN_QUANTILE,
-    between,
-    host_level,
-    new_class_offset,
-)
+from rarememory.classifier.rehearsal import host_level, nearest_level, new_class_offset
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
 from rarememory.memory.updates import FirstInFirstOut
@@ -50,8 +45,6 @@ PENALTIES = (3e-5, 1e-4, 1e-3)
 """That are tried, beside the one that is there, by held-out examples."""
 MAX_PENALTY = 1e6
 """Beyond it nothing would be refined, nor computed."""
-LONE_COSINE = 0.4
-"""Of an example that is alone: how alike others of its class are cannot be found out."""
 _NEVER = -50.0
 """A logit that adds nothing to others."""
 
@@ -155,11 +148,10 @@ class FittedReader(Reader):
         if scores is None:
             rows = _rows(memory, features, fitted.by_length)
             queries, mask, scores = rows.queries, rows.mask, fitted.logits(rows.queries)
-        excluded = None if among is None else ~torch.isin(fitted.classes, among)
-        plain = fitted.plain(queries, excluded)
-        evidence = fitted.evidence(scores, logits, mask, plain)
-        if among is None or excluded is None:
-            return evidence
+        if among is None:
+            return fitted.evidence(scores, logits, mask, fitted.plain(queries))
+        excluded = ~torch.isin(fitted.classes, among)
+        evidence = fitted.evidence(scores, logits, mask, fitted.plain(queries, excluded))
         asked = int((torch.isin(host_ids, among) & (host_ids != EMPTY)).sum())
         return _with_nothing(evidence, excluded)._replace(host_score=fitted.host_score_of(asked))
 
@@ -308,23 +300,8 @@ class _Fitted:
         if self.discriminant is not None:
             left_out = self.discriminant.left_out
             return host_level(left_out, log_confidences[left_out.samples])
-        # Of single examples it is not known how alike others of their class will be.
-        lone = NEAREST_SCALE * LONE_COSINE
-        if not len(self.keys):
-            return lone
-        lone -= log_confidences.median().item()
-        cosines = NEAREST_SCALE * self._cosines(self.keys.float())
-        same = self.places.unsqueeze(1) == self.places
-        own = cosines.masked_fill(~same, -torch.inf).fill_diagonal_(-torch.inf).amax(1)
-        foreign = lone
-        if len(self.classes) > 1:
-            other = cosines.masked_fill(same, -torch.inf).amax(1) - log_confidences
-            foreign = max(lone, other.quantile(FOREIGN_QUANTILE).item())
-        known = own > -torch.inf
-        if known.any():
-            return between(foreign, (own - log_confidences)[known], 0.5)
-        # However alike two single examples are, more is like each of them than itself.
-        return min(foreign, lone + NEAREST_SCALE * (1 - LONE_COSINE) / 2)
+        cosines = self._cosines(self.keys.float())
+        return NEAREST_SCALE * nearest_level(cosines, self.places, log_confidences / NEAREST_SCALE)
 
     def evidence(
         self,

@@ -20,7 +20,7 @@ from rarememory.classifier.kernel_regression import (
     JUDGED,
     MOST,
     TRIED,
-    Found,
+    FittedSettings,
     Regression,
     Samples,
     Telling,
@@ -112,7 +112,7 @@ class KernelTrial:
     scales: Float[Tensor, " key_dim"]
     columns: Telling
     samples: Samples
-    found: Found
+    found: FittedSettings
     dtype: torch.dtype
 
     @classmethod

@@ -291,7 +291,7 @@ def regressed(samples: Samples, width: float, ridge: float) -> Regression:
     return Regression(samples, centres, root, inverse, coefficients, duals, width, ridge)
 
 
-class Found(NamedTuple):
+class FittedSettings(NamedTuple):
     """What answers samples best that are left out.
 
     Attributes:
@@ -307,7 +307,7 @@ class Found(NamedTuple):
     left_out: Float[Tensor, "samples classes"]
 
 
-def fitted_settings(samples: Samples, own: Float[Tensor, "samples columns"]) -> Found:
+def fitted_settings(samples: Samples, own: Float[Tensor, "samples columns"]) -> FittedSettings:
     """Width, ridge and scale of greatest likelihood of the samples, each of them left out.
 
     Here all samples carry the regression: b is R^T a, with a = G (Y - l), G = (K + r D)^-1, and
@@ -328,7 +328,7 @@ def fitted_settings(samples: Samples, own: Float[Tensor, "samples columns"]) -> 
     judged = judged / judged.sum()
 
     @cache
-    def best(place: int) -> tuple[float, Found]:
+    def best(place: int) -> tuple[float, FittedSettings]:
         width = _WIDTHS[place] / unit
         # The same eigenvectors serve every ridge: K + r D = D^1/2 (D^-1/2 K D^-1/2 + r) D^1/2.
         values, vectors = torch.linalg.eigh(torch.exp(-width * squares) / roots / roots.T)
@@ -344,7 +344,7 @@ def fitted_settings(samples: Samples, own: Float[Tensor, "samples columns"]) -> 
             for scale in _SCALES:
                 losses = cross_entropy(scale * left_out[several], labels, reduction="none")
                 loss = (judged * losses).sum().item()
-                found.append((loss, Found(width, ridge, scale, left_out)))
+                found.append((loss, FittedSettings(width, ridge, scale, left_out)))
         return min(found, key=itemgetter(0))
 
     place = len(_WIDTHS) // 2

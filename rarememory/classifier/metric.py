@@ -57,7 +57,7 @@ class Examples(NamedTuple):
         samples = (wide @ parts).argsort(stable=True)
         samples = samples[keys[samples, 0].argsort(stable=True)]
         samples = samples[values[samples].argsort(stable=True)].clone()
-        rows = keys[samples].to(torch.promote_types(keys.dtype, torch.float32))
+        rows = wide[samples]
         classes, places, counts = values[samples].unique(return_inverse=True, return_counts=True)
         return cls(rows, samples, places, classes, counts.to(rows.dtype))
 

@@ -6,12 +6,14 @@ remembered examples, left out one at a time: no calibration data are needed.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rarememory.classifier.discriminant import LeftOut
 
 FOREIGN_QUANTILE = 0.75
+LONE_COSINE = 0.4
+"""Of an example that is alone: how alike others of its class will be cannot be found out."""
 _SEEN = 0.1
 _OFFSETS = 99
 
@@ -40,6 +42,37 @@ def host_level(left_out: LeftOut, log_confidences: Float[Tensor, " examples"]) -
     if left_out.several.any():
         return between(foreign, own[left_out.several], part)
     return between(foreign, own, _SEEN * part)
+
+
+def nearest_level(
+    cosines: Float[Tensor, "examples examples"],
+    places: Int64[Tensor, " examples"],
+    log_confidences: Float[Tensor, " examples"],
+) -> float:
+    """The same as a cosine, where one or two classes are told by that of the nearest example.
+
+    Foreign is what `LONE_COSINE` says, or what one of the two classes says of the other if that is
+    more; this is halfway from there to the median of the own ones.
+
+    Args:
+        cosines: of all remembered examples with each other.
+        places: the class of each.
+        log_confidences: as in `host_level`, over the scale of the cosines.
+    """
+    if not len(cosines):
+        return LONE_COSINE
+    shift = log_confidences.median().item()
+    same = places.unsqueeze(1) == places
+    own = cosines.masked_fill(~same, -torch.inf).fill_diagonal_(-torch.inf).amax(1)
+    foreign = LONE_COSINE - shift
+    if not same.all():
+        other = cosines.masked_fill(same, -torch.inf).amax(1) - log_confidences
+        foreign = max(foreign, other.quantile(FOREIGN_QUANTILE).item())
+    known = own > -torch.inf
+    if known.any():
+        return between(foreign, (own - log_confidences)[known], 0.5)
+    # However alike two single examples are, more is like each of them than itself.
+    return min(foreign, (LONE_COSINE + 1) / 2 - shift)
 
 
 def between(foreign: float, own: Float[Tensor, " examples"], part: float) -> float:

@@ -16,7 +16,12 @@ from rarememory.classifier import fitted_reader
 from rarememory.classifier import metric as metric_module
 from rarememory.classifier.discriminant import LeftOut, Settings, fit_discriminant
 from rarememory.classifier.leave_one_out import left_out_products
-from rarememory.classifier.rehearsal import FOREIGN_QUANTILE, host_level, new_class_offset
+from rarememory.classifier.rehearsal import (
+    FOREIGN_QUANTILE,
+    LONE_COSINE,
+    host_level,
+    new_class_offset,
+)
 from rarememory.memory import Memory
 from tests import oracle
 
@@ -302,7 +307,7 @@ def test_one_or_two_classes_are_told_from_a_host_by_cosines(classes: int) -> Non
     same = labels[:, None] == labels
     same = same[: 4 * classes, : 4 * classes]
     own = cosines.masked_fill(~same | torch.eye(4 * classes).bool(), -9).amax(1) + gaps
-    foreign = 16 * fitted_reader.LONE_COSINE - (-gaps).median()
+    foreign = 16 * LONE_COSINE - (-gaps).median()
     if classes == 2:
         other = cosines.masked_fill(same, -99).amax(1) + gaps
         foreign = max(foreign, other.quantile(FOREIGN_QUANTILE))

@@ -18,7 +18,8 @@ from rarememory.classifier.blend import (
     example_weights,
     probabilities,
 )
-from rarememory.classifier.fitted_reader import LONE_COSINE, NEAREST_SCALE
+from rarememory.classifier.fitted_reader import NEAREST_SCALE
+from rarememory.classifier.rehearsal import LONE_COSINE
 
 COSINE = st.floats(-1, 1)
 
