@@ -316,30 +316,48 @@ def test_one_or_two_classes_are_told_from_a_host_by_cosines(classes: int) -> Non
 
 
 def test_of_fewer_classes_that_are_asked_about_a_host_is_surer() -> None:
-    keys, labels = world([8] * 10, spread=0.2)
     torch.manual_seed(0)
-    birds = rarememory.wrap(nn.Linear(12, 500))
-    new = torch.arange(80) % 8 < 5
-    birds.learn(keys[new], [f"n{label}" for label in labels[new].tolist()])
+    host = nn.Linear(64, 1000)
+    with torch.no_grad():
+        host.weight.mul_(0.4)
+    birds, centres = rarememory.wrap(host), torch.randn(20, 64)
+    labels = torch.arange(20).repeat_interleave(5)
     names = [f"n{label}" for label in labels.tolist()]
-    wanted = np.array(names)[~new]
-    for host in ([3], list(range(20))):
-        found = np.array(birds.predict(keys[~new], among=[*host, *sorted(set(names))]))
-        assert (found == wanted).mean() > 0.8
-    birds.forget(*range(1, 500))
-    assert (np.array(birds.predict(keys[~new])) == wanted).mean() > 0.8
+    birds.learn(centres[labels] + 1.2 * torch.randn(100, 64), names)
+    queries = centres[labels] + 1.2 * torch.randn(100, 64)
+    for asked in (None, [0, *dict.fromkeys(names)]):
+        assert np.mean(np.array(birds.predict(queries, among=asked)) == names) > 0.9
+    birds.forget(*range(1, 1000))
+    assert np.mean(np.array(birds.predict(queries)) == names) > 0.9
+
+
+def test_two_classes_that_are_alike_say_how_foreign_others_are() -> None:
+    keys, labels = world([4, 4], spread=0.2)
+    birds = classifier(host=True)
+    # Features of one sign are all alike, but for a part.
+    birds.learn(keys + 0.5, labels.tolist())
+    cosines = birds.memory.keys[:8] @ birds.memory.keys[:8].T
+    same = labels[:, None] == labels
+    gaps = -birds.memory.get_buffer("confidences")[:8].log() / 16
+    other = (cosines.masked_fill(same, -9).amax(1) + gaps).quantile(FOREIGN_QUANTILE)
+    own = (cosines.masked_fill(~same | torch.eye(8).bool(), -9).amax(1) + gaps).median()
+    assert LONE_COSINE + gaps.max() < other < own
+    level = birds.reader.host_score(birds.memory, birds.ensembler.host_ids)
+    assert level == pytest.approx(8 * (other + own).item(), abs=1e-4)
 
 
 def test_rows_with_a_column_in_common_are_read_the_same_in_any_order() -> None:
     random = torch.Generator().manual_seed(0)
-    keys, labels = world([120] * 4, spread=0.8)
-    keys = torch.cat([(torch.rand(480, 1, generator=random) > 0.5).float(), 3 * keys], 1)
+    places = torch.arange(16).repeat_interleave(38)
+    rows = torch.randn(16, 10, generator=random)[places]
+    rows = rows + 0.8 * torch.randn(608, 10, generator=random)
+    rows = torch.cat([(torch.rand(608, 1, generator=random) > 0.5).float(), rows], 1)
     answers = []
     for seed in (1, 2):
         birds = rarememory.wrap(nn.Identity(), host=False)
-        for some in shuffled(torch.arange(480), seed=seed)[0].split(50):
-            birds.learn(keys[some], labels[some].tolist())
-        found = birds.predict_proba(keys[:40])
+        for some in shuffled(torch.arange(608), seed=seed)[0].split(50):
+            birds.learn(rows[some], (places[some] % 4).tolist())
+        found = birds.predict_proba(rows + 0.3)
         order = [birds.classes.index(label) for label in range(4)]
         answers.append(found.values[:, order])
     torch.testing.assert_close(*answers, rtol=0, atol=1e-5)
