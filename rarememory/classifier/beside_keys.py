@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from rarememory.memory import Memory
+from rarememory.native import empty_output, is_floats, library
 
 NORMS = "norms"
 CONFIDENCES = "confidences"
@@ -57,6 +58,14 @@ def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
         >>> norms_of(torch.tensor([[3.0, 4.0], [3e38, 3e38]]))
         tensor([5.0000e+00, 1.0000e+15])
     """
+    wants_gradient = features.requires_grad and torch.is_grad_enabled()
+    if is_floats(features) and not wants_gradient:
+        found = empty_output(len(features), dtype=torch.float32)
+        library().rarememory_norms(
+            *(features.data_ptr(), *features.shape, _SHORTEST, _LONGEST),
+            *(torch.get_num_threads(), found.data_ptr()),
+        )
+        return found
     wide = features
     if features.dtype != torch.float32:
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -106,7 +115,7 @@ def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: Besi
 
 
 def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:
-    buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers[0]
+    buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers.item()
 
 
 def remembered_features(

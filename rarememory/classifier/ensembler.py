@@ -8,6 +8,7 @@ from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.classifier import blend, calibration, openset
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+from rarememory.native import empty_output, is_floats, is_supported, library
 
 
 class Ensembler(nn.Module):
@@ -66,11 +67,10 @@ class Ensembler(nn.Module):
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
-        """The host's highest probability of each row; None if it has no class, or other outputs."""
-        if outputs is None or outputs.shape[1:] != self.host_ids.shape:
+        """The host's highest probability of each row; None without a host, or of other outputs."""
+        if outputs is None or outputs.shape[1:] != self.host_ids.shape or not len(self.host_ids):
             return None
-        logits = self.host_logits(outputs)
-        return None if logits is None else logits.softmax(1).amax(1).nan_to_num_(nan=1.0)
+        return _highest_probabilities(outputs.float(), self.host_ids)
 
     def logits_among(self, logits: Tensor | None, ids: Int64[Tensor, " classes"]) -> Tensor | None:
         """The host's logits, EXCLUDED for classes that are not among the ids; None if none is."""
@@ -228,3 +228,18 @@ def _forgotten(host_ids: Tensor) -> tuple[Tensor, int]:
     """Which of the host's classes are, and how many."""
     forgotten = host_ids == EMPTY
     return forgotten, int(forgotten.sum())
+
+
+def _highest_probabilities(
+    logits: Float[Tensor, "batch n_host"], host_ids: Int64[Tensor, " n_host"]
+) -> Float[Tensor, " batch"]:
+    """The greatest softmax of each row, forgotten classes left out; 1 where it is not a number."""
+    if not (is_floats(logits) and is_supported(host_ids)):
+        allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
+        return allowed.softmax(1).amax(1).nan_to_num_(nan=1.0)
+    found = empty_output(len(logits), dtype=torch.float32)
+    library().rarememory_confidence(
+        *(logits.data_ptr(), *logits.shape, host_ids.data_ptr()),
+        *(torch.get_num_threads(), found.data_ptr()),
+    )
+    return found

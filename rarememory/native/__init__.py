@@ -176,6 +176,15 @@ _SIGNATURES = {
         *(_integer, _pointer, ctypes.c_float),  # n_host, host_columns, found
         *(_integer, ctypes.c_float, _count, _pointer),  # classes, nothing, threads, likeliest
     ],
+    "norms": [
+        *(_pointer, _integer, _integer),  # features, batch, key_dim
+        *(ctypes.c_float, ctypes.c_float),  # shortest, longest
+        *(_count, _pointer),  # threads, norms
+    ],
+    "confidence": [
+        *(_pointer, _integer, _integer, _pointer),  # logits, batch, n_host, host_ids
+        *(_count, _pointer),  # threads, confidences
+    ],
     "score": [
         *(_pointer, _integer),  # queries, batch
         *(_pointer, _integer),  # keys, key_dim

@@ -145,6 +145,14 @@ inline __m256d four(const float* numbers) { return _mm256_cvtps_pd(_mm_loadu_ps(
 inline __m256d four(const double* numbers) { return _mm256_loadu_pd(numbers); }
 #endif
 
+#if defined(__AVX512F__)
+// With a mask of all: without one GCC warns of what it leaves undefined.
+inline __m512d eight(const float* numbers) {
+    return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(numbers));
+}
+inline __m512d eight(const double* numbers) { return _mm512_loadu_pd(numbers); }
+#endif
+
 /// The scores that decide where rounding could, of N keys: sums in doubles, rounded once. A product
 /// of two floats is exact in doubles, and there are eight sums everywhere, so these are the same
 /// everywhere. `Query` is of floats, or of doubles where it is asked for many keys.
@@ -152,7 +160,12 @@ template <int N, class Query>
 inline void exact_scores(const Query* query, const float* const* keys, int64_t dim, float* scores) {
     double sums[N][8] = {};
     int64_t d = 0;
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    __m512d all[N] = {};
+    for (; d + 8 <= dim; d += 8)
+        for (int i = 0; i < N; ++i) all[i] += eight(query + d) * eight(keys[i] + d);
+    for (int i = 0; i < N; ++i) _mm512_storeu_pd(sums[i], all[i]);
+#elif defined(__AVX2__)
     __m256d low[N] = {}, high[N] = {};
     for (; d + 8 <= dim; d += 8)
         for (int i = 0; i < N; ++i) {

@@ -1,0 +1,83 @@
+"""What is remembered beside keys in C++: what torch gives in doubles, on every instruction set."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rarememory import EMPTY, native
+from rarememory.classifier.beside_keys import norms_of
+from rarememory.classifier.ensembler import Ensembler
+
+pytestmark = pytest.mark.usefixtures("instruction_set")
+
+SIZES = {"seed": st.integers(0, 2**20), "batch": st.integers(0, 5), "width": st.integers(1, 70)}
+
+
+def for_torch(logits: Tensor) -> Tensor:
+    """The same numbers, in a form that the library does not read."""
+    return torch.stack([logits, logits], dim=2)[:, :, 0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, exponent=st.integers(-12, 12))
+def test_norms_are_those_of_torch(seed, batch, width, exponent):
+    features = torch.randn(batch, width, generator=torch.Generator().manual_seed(seed))
+    features *= 10.0**exponent
+    norms = norms_of(features)
+    assert norms.dtype == torch.float32
+    assert torch.allclose(norms.double(), features.double().norm(dim=1), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("number, norm", [(0.0, 1e-15), (3e38, 1e15), (torch.inf, 1e15)])
+def test_a_length_beyond_what_can_be_squared_counts_as_the_last_that_can(number, norm):
+    assert norms_of(torch.full((2, 9), number)).tolist() == [torch.tensor(norm).item()] * 2
+
+
+def test_a_row_with_what_is_not_a_number_has_no_length():
+    assert norms_of(torch.tensor([[3.0, 4.0], [1.0, torch.nan]])).isnan().tolist() == [False, True]
+
+
+def test_norms_pass_a_gradient_on():
+    features = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    norms_of(features).sum().backward()
+    assert features.grad is not None and torch.allclose(features.grad, features.detach() / 5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, forgotten=st.integers(0, 3))
+def test_confidences_are_those_of_torch(seed, batch, width, forgotten):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 9 * torch.randn(batch, width, generator=generator)
+    ensembler = Ensembler(width, 0.1, 0.5)
+    ensembler.host_ids[torch.randperm(width, generator=generator)[:forgotten]] = EMPTY
+    left = ensembler.host_ids != EMPTY
+    found, other = (ensembler.confidences(part) for part in (logits, for_torch(logits)))
+    assert found is not None and other is not None and found.dtype == torch.float32
+    expected = logits.double()[:, left].softmax(1).amax(1) if left.any() else torch.ones(batch)
+    assert torch.allclose(found.double(), expected.double(), rtol=1e-5, atol=0)
+    assert torch.allclose(found, other, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("is_torch", [False, True])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_confidence_that_is_not_a_number_is_1(bad, is_torch):
+    logits = torch.tensor([[2.0, bad, 1.0], [-torch.inf, -torch.inf, -torch.inf], [0.0, 0.0, 0.0]])
+    found = Ensembler(3, 0.1, 0.5).confidences(for_torch(logits) if is_torch else logits)
+    assert found is not None and found.tolist() == pytest.approx([1, 1, 1 / 3])
+
+
+def test_they_are_of_the_library(monkeypatch):
+    called = []
+
+    class Library:
+        def __getattr__(self, name):
+            called.append(name)
+            return getattr(library, name)
+
+    library = native.library()
+    for module in ("beside_keys", "ensembler"):
+        monkeypatch.setattr(f"rarememory.classifier.{module}.library", Library)
+    norms_of(torch.rand(2, 3)), Ensembler(3, 0.1, 0.5).confidences(torch.rand(2, 3))
+    assert called == ["rarememory_norms", "rarememory_confidence"]
