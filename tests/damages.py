@@ -421,6 +421,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "IndexedLookup.nearest": [operator("<", "<="), unwrap("masked_fill"), unwrap("min")],
         "IndexedLookup.__getstate__": [returns("self.__dict__")],
     },
+    "classifier/class_scores.py": {
+        "Lengths.of": [operator("-", "+"), operator("/", "*")],
+        "Lengths.factor": [operator("-", "+")],
+        "Lengths.bias": [operator("-", "+"), operator("/", "*")],
+        "_weight": [operator("-", "+")],
+    },
     "classifier/leave_class_out.py": {
         "foreign_scores": [operator("-", "+"), operator("+", "-"), unwrap("fill_diagonal_")],
         "_shifted": [operator("/", "*"), operator("+", "-")],

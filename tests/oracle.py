@@ -324,12 +324,38 @@ def _left_out(
     return rows[place], mean, metric
 
 
-def left_out_cosine(
-    rows: list[Array], labels: list[int], place: int, label: int, shrinkage: float, degrees: int
+def class_score(along: float, length: float, n: int, lengths: tuple[float, ...]) -> float:
+    """Between a cosine and the logit of linear discriminant analysis (Fisher 1936), of one class.
+
+    Args:
+        along: the length of the mean along the row.
+        length: of the mean of n examples.
+        lengths: mean lengths of means and rows; the expected square of an example's distance from
+            its mean; the mean square of the true length of a mean.
+    """
+    of_means, of_rows, variance, typical = lengths
+    weight = 0.5 * (n - 1) / n
+    surplus = length**2 - variance / n - typical
+    linear = (along - surplus / (2 * of_rows)) / of_means
+    return (1 - weight) * along / length + weight * linear
+
+
+def left_out_score(
+    rows: list[Array],
+    labels: list[int],
+    place: int,
+    label: int,
+    shrinkage: float,
+    degrees: int,
+    lengths: tuple[float, ...],
 ) -> float:
-    """Cosine of one example and the mean of a class, in the metric without the example."""
+    """Score of one example and the mean of a class, in the metric without the example."""
     x, mean, metric = _left_out(rows, labels, place, label, shrinkage, degrees)
-    return float(x @ metric @ mean) / math.sqrt((x @ metric @ x) * (mean @ metric @ mean))
+    n = labels.count(label)
+    if label == labels[place]:
+        n = max(1, n - 1)
+    along = float(x @ metric @ mean) / math.sqrt(x @ metric @ x)
+    return class_score(along, math.sqrt(mean @ metric @ mean), n, lengths)
 
 
 def _alone(labels: list[int], place: int) -> bool:
@@ -410,12 +436,17 @@ def kernel_regression(
 
 
 def foreign_scores(
-    row: Array, own: int, means: list[Array], shares: list[float] | None
+    row: Array,
+    own: int,
+    means: list[Array],
+    counts: list[int],
+    lengths: tuple[float, ...],
+    shares: list[float] | None,
 ) -> list[float]:
     """The score of every class mean for a row, as if its own class had never been; -inf for that.
 
-    A cosine after centring by the mean of the others; with shares s a product with means that have
-    a mean length of 1, less half of sum_i s_i m_i^2 (probabilistic linear discriminant analysis).
+    All after centring by the mean of the others; with shares s a product with means that have a
+    mean length of 1, less half of sum_i s_i m_i^2 (probabilistic linear discriminant analysis).
     """
     others = [mean for place, mean in enumerate(means) if place != own]
     centre = sum(others) / len(others)
@@ -428,7 +459,7 @@ def foreign_scores(
         if place == own:
             scores.append(-math.inf)
         elif shares is None:
-            scores.append(product / _length(m))
+            scores.append(class_score(product, _length(m), counts[place], lengths))
         else:
             weighted = sum(s * (a / level) ** 2 for s, a in zip(shares, m, strict=True))
             scores.append(product / level - weighted / 2)

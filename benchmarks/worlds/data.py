@@ -111,6 +111,18 @@ def trec50(files: list[Path]) -> Raw:
     return Raw(*zip(*rows, strict=True))
 
 
+def slots_and_intents(files: list[Path]) -> Raw:
+    """seq.in and label: a line for each sentence. Those of two intents, "a#b", are left out."""
+    texts, intents = ([path for path in files if path.name == name] for name in ("seq.in", "label"))
+    rows = [
+        (text.strip(), intent.strip(), _PARTS[path.parent.name])
+        for path, labels in zip(texts, intents, strict=True)
+        for text, intent in zip(_lines(path), _lines(labels), strict=True)
+        if "#" not in intent
+    ]
+    return Raw(*zip(*rows, strict=True))
+
+
 def fsdd(files: list[Path], pairs: bool) -> Raw:
     """<digit>_<speaker>_<take>.wav; the takes 0 to 4 are the test."""
     parts = [path.stem.split("_") for path in files]
@@ -233,6 +245,8 @@ _FSDD = ("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/h
 _SCENES = (
     "https://github.com/jaaumeadrover/Landscape-Image-Classification/archive/refs/heads/main.zip"
 )
+_SLOTS = "https://github.com/MiuLab/SlotGated-SLU/archive/refs/heads/master.zip"
+_PARTS = {"train": "train", "valid": "val", "test": "test"}
 _BANKING = f"{_GITHUB}/PolyAI-LDN/task-specific-datasets/master/banking_data"
 
 SOURCES = {
@@ -278,6 +292,9 @@ SOURCES = {
             "http://cogcomp.org/Data/QA/QC/TREC_10.label",
         ),
     ),
+    # Of ATIS (Hemphill et al. 1990) three of four sentences ask for flights. No licence is stated.
+    "atis": Source(slots_and_intents, "sentences", "data/atis/*/*", (_SLOTS,)),
+    "snips": Source(slots_and_intents, "sentences", "data/snips/*/*", (_SLOTS,)),
     "fsdd_pairs": Source(lambda files: fsdd(files, True), "log_mels", "recordings/*.wav", _FSDD),
     "fsdd_speakers": Source(lambda files: fsdd(files, False), "voices", "recordings/*.wav", _FSDD),
     "letter": Source(
@@ -382,6 +399,10 @@ def _some_photos(photos: Sequence[tuple[Path, str]], most: int) -> Raw:
         rows += [own[place] for place in rng.permutation(len(own))[:most]]
     paths, names = zip(*rows, strict=True)
     return Raw(paths, names, ["all"] * len(rows))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _table(path: Path, delimiter: str) -> Iterator[dict[str, str]]:

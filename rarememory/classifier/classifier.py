@@ -767,8 +767,8 @@ class MemoryClassifier(LockedModule):
 
         Labels and refs are joined by name; the model's own classes of the other one are not taken,
         and nor are its threshold and weights. Where there is no room for all, the youngest are kept
-        (`Memory.merge`). Both have to be learnt with the same model: its features of a made-up
-        input must be the same, as after `load`.
+        (`Memory.merge`), and a warning names classes of which none is. Both have to be learnt with
+        the same model: its features of a made-up input must be the same, as after `load`.
 
         Raises:
             ValueError: the memories or the models do not fit, or a label is what `predict` says of

@@ -2,11 +2,11 @@
 
     x = unit(unit(f) - mu) - c                  features, centred by the mean of the class means
     P = ((1 - a) S + a tr(S) / d I)^-1          S: covariance within classes, a: its shrinkage
-    z_c = t cos_P(x, m_c) + D_c . x / |x|_P + b_c
+    z_c = t s_P(x, m_c) + D_c . x / |x|_P + b_c
 
-A linear discriminant (Fisher 1936) with a shrunken covariance (Friedman 1989), as a cosine, so that
-a class of one example and a class of many are on one scale. The shrinkage a and the scale t are
-those with which the examples that are left out one at a time are answered best
+A linear discriminant (Fisher 1936) with a shrunken covariance (Friedman 1989), whose score s is
+between that and a cosine (`rarememory.classifier.class_scores`). The shrinkage a and the scale t
+are those with which the examples that are left out one at a time are answered best
 (`rarememory.classifier.leave_one_out`); D and b are `rarememory.classifier.refinement`. There is
 nothing to set and no example is held out.
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rarememory.classifier.class_cosines import ClassCosines
+from rarememory.classifier.class_scores import Lengths
 from rarememory.classifier.leave_class_out import foreign_scores
 from rarememory.classifier.metric import (
     Examples,
@@ -127,7 +128,8 @@ class Discriminant:
         center: the same after centring and scaling to unit length.
         metric: orthonormal axes, each times the root of its precision.
         found: precision, shrinkage and scale.
-        means: of the unit features of each class, less their mean, in the metric.
+        means: of the unit features of each class, less their mean, over `length`, in the metric.
+        length: the mean length of a unit feature less that mean.
         weights: of a row at unit length in the metric.
         bias: of each class.
         change: of the weights, by refinement; None without it.
@@ -148,6 +150,7 @@ class Discriminant:
     metric: Float[Tensor, "key_dim axes"]
     found: FittedMetric
     means: Float[Tensor, "classes axes"]
+    length: Float[Tensor, ""]
     weights: Float[Tensor, "axes classes"]
     bias: Float[Tensor, " classes"]
     change: Float[Tensor, "axes classes"] | None
@@ -183,11 +186,10 @@ class Discriminant:
         self, features: Float[Tensor, "batch key_dim"], places: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """The z of every class, if the class in this place had never been learnt; -inf for that."""
-        x = self._centred(features)
+        x = self._centred(features) / self.length
         rows = x @ self.metric
         outside = squares_outside(x, rows, self.found)
-        scores = foreign_scores(rows, places, self.means, self.found.shares, outside)
-        return self.found.scale * scores
+        return _foreign(rows, places, self.means, self.found, self.plain.counts, outside)
 
     def logits_of_few(
         self, features: Float[Tensor, "batch key_dim"]
@@ -265,40 +267,47 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
     found = fitted_metric(spread, some, settings.shrinkage)
     roots = found.precision.sqrt()
     units = normalize(spread.rows * roots, dim=1)
-    prototypes, bias = _prototypes(spread.means * roots, found.shares)
-    cosines = units[some] @ prototypes + bias if found.left_out is None else found.left_out
+    prototypes, bias = _prototypes(spread.means * roots, counts, found)
+    scores = units[some] @ prototypes + bias if found.left_out is None else found.left_out
     weights, bias = found.scale * prototypes, found.scale * bias
     # Left out of the means, and not of the refinement, which changes little.
-    unrefined = logits = found.scale * cosines
+    unrefined = logits = found.scale * scores
     change, more = None, torch.zeros_like(counts)
     if spread.degrees and units.numel() * len(counts) <= _REFINED:
         # Scaled like the logits, so that one penalty fits memories of every scale.
         root = found.scale**0.5
-        change, more = refined(root * units, units @ weights, places, counts, settings.penalty)
+        base = torch.addmm(bias, units, weights)
+        change, more = refined(root * units, base, places, counts, settings.penalty)
         change = root * change
         logits = _levelled(logits, logits + units[some] @ change + more)
     plain = ClassCosines(key_means, counts, found.scale)
     metric, own = spread.basis * roots, places[some]
-    key_means = (key_means - mean) @ metric
+    length = (keys - mean).norm(dim=1).mean().clamp(min=1e-6)
+    key_means, x = (key_means - mean) @ metric / length, (keys[some] - mean) / length
     left_out = LeftOut(
         logits,
         unrefined,
-        partial(_foreign, keys[some] - mean, own, metric, key_means, found),
+        lambda: _foreign(x @ metric, own, key_means, found, counts),
         samples[some],
         own,
         counts[own] > 1,
         partial(_one_shot, units[some], found.scale),
     )
     return Discriminant(
-        *(classes, mean, center, metric, found, key_means),
+        *(classes, mean, center, metric, found, key_means, length),
         *(weights, bias, change, more, left_out, plain),
     )
 
 
 def _foreign(
-    x: Tensor, own: Tensor, metric: Tensor, means: Tensor, found: FittedMetric
+    rows: Tensor,
+    own: Tensor,
+    means: Tensor,
+    found: FittedMetric,
+    counts: Tensor,
+    outside: Tensor | float = 0.0,
 ) -> Float[Tensor, "examples classes"]:
-    return found.scale * foreign_scores(x @ metric, own, means, found.shares)
+    return found.scale * foreign_scores(rows, own, means, found.scoring, counts, outside)
 
 
 def _one_shot(rows: Tensor, scale: float, one: Tensor, other: Tensor) -> Float[Tensor, " pairs"]:
@@ -315,10 +324,12 @@ def _levelled(base: Tensor, refined_logits: Tensor) -> Tensor:
 
 
 def _prototypes(
-    means: Tensor, shares: Tensor | None
+    means: Tensor, counts: Tensor, found: FittedMetric
 ) -> tuple[Float[Tensor, "axes classes"], Float[Tensor, " classes"]]:
     """What multiplies a row of unit length, and what is added; before the scale."""
-    if shares is None:
-        return normalize(means, dim=1).T, means.new_zeros(len(means))
+    if isinstance(found.scoring, Lengths):
+        squares = means.square().sum(1)
+        scoring = found.scoring
+        return means.T * scoring.factor(squares, counts), scoring.bias(squares, counts)
     prototypes = means / means.norm(dim=1).mean().clamp(min=1e-6)
-    return prototypes.T, -(prototypes.square() @ shares) / 2
+    return prototypes.T, -(prototypes.square() @ found.scoring) / 2

@@ -20,6 +20,7 @@ from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.beside_keys import (
     add_buffers,
+    buffers_of,
     has_norms,
     norms_of,
     remembered_confidences,
@@ -209,9 +210,10 @@ class FittedReader(Reader):
         return self._up_to_date(memory, host_ids)
 
     def _up_to_date(self, memory: Memory, host_ids: Tensor) -> "_Fitted":
-        tensors, kept = (memory.keys, memory.values, host_ids), self._fitted
-        if kept is not None and all(map(VersionTracker.is_unchanged, kept[0], tensors)):
-            if kept[1].is_of(*tensors[:2], self._rows.next(kept[1].keys)):
+        beside = [memory.get_buffer(name) for name in buffers_of(memory)]
+        tensors, kept = (memory.keys, memory.values, host_ids, *beside), self._fitted
+        if kept is not None and _are_unchanged(kept[0], tensors):
+            if kept[1].is_of(memory.keys, memory.values, self._rows.next(kept[1].keys)):
                 return kept[1]
             record_uncounted_change(memory.keys)
         trackers = [VersionTracker() for _ in tensors]
@@ -220,11 +222,17 @@ class FittedReader(Reader):
             tracker.record(tensor)
         slots = memory.state.occupied.nonzero().squeeze(1)
         examples = slots, memory.keys[slots], memory.values[slots]
-        beside = remembered_features(memory, slots), remembered_confidences(memory, slots)
-        fitted = _Fitted(*examples, *beside, host_ids, self._settings)
+        found = remembered_features(memory, slots), remembered_confidences(memory, slots)
+        fitted = _Fitted(*examples, *found, host_ids, self._settings)
         # In one step, because other threads may ask at the same time.
         self._fitted = trackers, fitted
         return fitted
+
+
+def _are_unchanged(trackers: list[VersionTracker], tensors: tuple[Tensor, ...]) -> bool:
+    """Whether these tensors, no more and no fewer, are recorded and have not changed."""
+    same = len(trackers) == len(tensors)
+    return same and all(map(VersionTracker.is_unchanged, trackers, tensors))
 
 
 def _with_nothing(evidence: Evidence, where: Tensor) -> Evidence:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.classifier.class_scores import Lengths
+
 _SMALLEST = 1e-12
 
 
@@ -16,25 +18,30 @@ def foreign_scores(
     rows: Float[Tensor, "examples axes"],
     places: Int64[Tensor, " examples"],
     means: Float[Tensor, "classes axes"],
-    shares: Float[Tensor, " axes"] | None = None,
+    scoring: Lengths | Float[Tensor, " axes"],
+    counts: Float[Tensor, " classes"],
     outside: Float[Tensor, " examples"] | float = 0.0,
 ) -> Float[Tensor, "examples classes"]:
     """The score of every other class for each example, its own left out; -inf for that.
 
-    A score is a cosine; with shares it is a product, as `Discriminant` has it for classes of one
-    example. There must be at least two classes, and with two the other one is its own mean: then
-    every score is 0.
+    There must be at least two classes, and with two the other one is its own mean: then it has no
+    direction.
 
     Args:
         rows: examples, less the mean of the class means, in the metric.
         places: the own class of each.
         means: of the classes, less their mean, in the metric.
-        shares: of the variance that is left for the classes.
+        scoring: lengths, for the score of `rarememory.classifier.class_scores`; or shares of the
+            variance that is left for the classes, for a product as `Discriminant` has it for
+            classes of one example.
+        counts: examples of each class.
         outside: the squared length of each example outside the axes.
 
     Example:
         >>> means = torch.tensor([[2.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]])
-        >>> foreign_scores(means[:1], torch.tensor([0]), means).isfinite()
+        >>> squares, counts = means.square().sum(1), torch.ones(3)
+        >>> lengths = Lengths.of(squares, counts, torch.tensor(2.0), torch.tensor(0.1))
+        >>> foreign_scores(means[:1], torch.tensor([0]), means, lengths, counts).isfinite()
         tensor([[False,  True,  True]])
     """
     others = len(means) - 1
@@ -46,14 +53,16 @@ def foreign_scores(
     products = products - row_shift - shift_mean[places] + shift_shift[own]
     lengths = rows.square().sum(1) + outside
     lengths = lengths.unsqueeze(1) - 2 * row_shift + shift_shift[own]
-    lengths = lengths.clamp(min=_SMALLEST).sqrt()
-    if shares is None:
-        scores = products / lengths / squares.clamp(min=_SMALLEST).sqrt()[places]
+    products = products / lengths.clamp(min=_SMALLEST).sqrt()
+    squares = squares.clamp(min=0)
+    if isinstance(scoring, Lengths):
+        factor, bias = scoring.factor(squares, counts), scoring.bias(squares, counts)
     else:
-        level = squares.clamp(min=0).sqrt().fill_diagonal_(0).sum(1) / others
+        level = squares.sqrt().fill_diagonal_(0).sum(1) / others
         level = level.clamp(min=1e-6).unsqueeze(1)
-        _, _, weighted = _shifted(means * shares.sqrt(), others)
-        scores = products / lengths / level[places] - (weighted / level.square() / 2)[places]
+        _, _, weighted = _shifted(means * scoring.sqrt(), others)
+        factor, bias = 1 / level.expand_as(squares), -weighted / level.square() / 2
+    scores = torch.addcmul(bias[places], products, factor[places])
     return scores.scatter(1, own, -torch.inf)
 
 

@@ -7,14 +7,16 @@ rank too (Sherman and Morrison 1950):
     m' = m - r / (n - 1),   P' = P + k (P r)(P r)^T,   r = x - m
     k = k0 / (1 - k0 r^T P r),   k0 = (1 - shrinkage) n / ((n - 1) degrees)
 
-Everything that a cosine in the metric P' needs is then a product of rows that are
-there already, and no covariance is inverted twice.
+Everything that a score in the metric P' needs (`rarememory.classifier.class_scores`) is then a
+product of rows that are there already, and no covariance is inverted twice.
 """
 
 from typing import NamedTuple
 
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from rarememory.classifier.class_scores import Lengths
 
 _SMALLEST = 1e-9
 
@@ -32,10 +34,26 @@ class LeftOutProducts(NamedTuple):
     means: Float[Tensor, "examples classes"]
     rows: Float[Tensor, "examples 1"]
 
-    def cosines(self) -> Float[Tensor, "examples classes"]:
-        """cos_P'(x, m')."""
-        squares = self.means.clamp(min=_SMALLEST).mul_(self.rows.clamp(min=_SMALLEST))
-        return squares.rsqrt_().mul_(self.products)
+    def scores(
+        self,
+        classes: Int64[Tensor, " examples"],
+        counts: Float[Tensor, " classes"],
+        lengths: Lengths,
+    ) -> Float[Tensor, "examples classes"]:
+        """s(x, m') in P'.
+
+        Args:
+            classes: the place of each example among the means.
+            counts: examples of each class.
+            lengths: of means and rows.
+        """
+        own = classes.unsqueeze(1)
+        products = self.products * self.rows.clamp(min=_SMALLEST).rsqrt()
+        scores = lengths.scores(products, self.means, counts)
+        # The mean of its own class is of one example less.
+        left = (counts[classes] - 1).clamp(min=1).unsqueeze(1)
+        own_scores = lengths.scores(products.gather(1, own), self.means.gather(1, own), left)
+        return scores.scatter_(1, own, own_scores)
 
 
 def left_out_products(
@@ -67,7 +85,9 @@ def left_out_products(
         >>> classes, means = torch.tensor([0, 0, 1, 1]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> counts = torch.tensor([2.0, 2.0])
         >>> products = left_out_products(rows, classes, means, counts, torch.ones(2), 1.0, 2)
-        >>> found = products.cosines()
+        >>> squares = means.square().sum(1)
+        >>> lengths = Lengths.of(squares, counts, torch.tensor(1.0), torch.tensor(0.0))
+        >>> found = products.scores(classes, counts, lengths)
         >>> bool((found[:2, 0] > found[:2, 1]).all())
         True
     """

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from rarememory.classifier.class_scores import Lengths
 from rarememory.classifier.leave_one_out import left_out_products
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.97)
@@ -132,17 +133,18 @@ class FittedMetric(NamedTuple):
     Attributes:
         precision: along the axes of a `Spread`.
         outside: in every direction that no axis covers.
-        shares: of the variance along the axes that is left for the classes; None where the
-            covariance within classes is known.
+        scoring: lengths, for `rarememory.classifier.class_scores`; where the covariance within
+            classes is not known, shares of the variance along the axes that are left for the
+            classes.
         shrinkage: of that covariance; None where it is not known.
-        scale: what a cosine is multiplied with.
-        left_out: cosines of examples for every class, without themselves; None where no class has
+        scale: what a score is multiplied with.
+        left_out: scores of examples for every class, without themselves; None where no class has
             two examples.
     """
 
     precision: Float[Tensor, " axes"]
     outside: float
-    shares: Float[Tensor, " axes"] | None
+    scoring: Lengths | Float[Tensor, " axes"]
     shrinkage: float | None
     scale: float
     left_out: Float[Tensor, "examples classes"] | None
@@ -172,7 +174,6 @@ def fitted_metric(
     weights = class_weights(labels, counts)
 
     squares = (rows - spread.means[places]).square()
-
     place = len(SCALES) // 2
 
     def tried(one: float) -> tuple[float, FittedMetric]:
@@ -181,13 +182,19 @@ def fitted_metric(
         products = left_out_products(
             rows, places, spread.means, counts, precision, one, spread.degrees, squares
         )
-        scores = products.cosines()
+        lengths = Lengths.of(
+            spread.means.square() @ precision,
+            counts,
+            weights @ products.rows[judged].squeeze(1).clamp(min=0).sqrt(),
+            spread.variances @ precision,
+        )
+        scores = products.scores(places, counts, lengths)
         found = scores[judged]
         loss, place = best_scale(found, labels, weights, SCALES, place)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
         return round(accuracy, 3) - 0.02 * loss, FittedMetric(
-            precision, outside, None, one, SCALES[place], scores
+            precision, outside, lengths, one, SCALES[place], scores
         )
 
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)
@@ -244,7 +251,8 @@ def best_scale(
 
 def _one_shot_metric(spread: Spread) -> FittedMetric:
     shares, outside = _one_shot_shares(spread.variances, len(spread.basis), len(spread.counts))
-    return FittedMetric(shares / (1 + shares), outside, shares, None, ONE_SHOT_SCALE, None)
+    precision = shares / (1 + shares)
+    return FittedMetric(precision, outside, shares, None, ONE_SHOT_SCALE, None)
 
 
 def _one_shot_shares(variances: Tensor, dim: int, n_classes: int) -> tuple[Tensor, float]:

@@ -1,5 +1,7 @@
 """What is remembered beside keys: lengths of features, and how sure the host was."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,25 @@ def test_every_row_keeps_its_own(tmp_path) -> None:
     for found, count in ((chosen, 3), (several, 4), (dropped, 3)):
         assert len(found) == count
         assert found == pytest.approx({ref: wanted[ref] for ref in found})
+
+
+@pytest.mark.parametrize("name", ["norms", "confidences"])
+def test_what_is_changed_or_taken_away_beside_keys_is_seen(name) -> None:
+    # A table is read by lengths, and a host is weighed by how sure it was.
+    classifier = taught() if name == "norms" else hosted()
+    queries = drawn(1)[0] if name == "norms" else torch.tensor([[0.5, 2.0], [1.0, 0.2]])
+    before = classifier.predict_proba(queries).values
+    beside = classifier.memory.get_buffer(name)
+    kept = beside.clone()
+    beside[:3] *= torch.tensor([0.9, 0.5, 0.2])
+    changed = classifier.predict_proba(queries).values
+    assert not changed.equal(before)
+    # A copy finds all out again.
+    assert deepcopy(classifier).predict_proba(queries).values.equal(changed)
+    beside.copy_(kept)
+    assert classifier.predict_proba(queries).values.equal(before)
+    classifier.memory.remove_slot_buffer(name)
+    assert not classifier.predict_proba(queries).values.equal(before)
 
 
 def test_a_slot_of_several_examples_has_their_mean_after_a_refresh() -> None:

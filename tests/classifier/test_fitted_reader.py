@@ -14,6 +14,7 @@ import rarememory
 from rarememory.classifier import discriminant as module
 from rarememory.classifier import fitted_reader
 from rarememory.classifier import metric as metric_module
+from rarememory.classifier.class_scores import Lengths
 from rarememory.classifier.discriminant import LeftOut, Settings, fit_discriminant
 from rarememory.classifier.leave_one_out import left_out_products
 from rarememory.classifier.rehearsal import (
@@ -72,23 +73,25 @@ def test_leaving_one_out_is_what_computing_all_without_it_gives(
     products = left_out_products(
         rows @ axes, labels, means @ axes, n, precision, shrinkage, degrees
     )
-    found = products.cosines()
+    lengths = Lengths(*torch.tensor([2.0, 3.0, 1.5, 2.5]).double())
+    found = products.scores(labels, n, lengths)
     for place in range(len(rows)):
         for c in range(len(counts)):
             one = list(rows.numpy()), labels.tolist(), place, c, shrinkage, degrees
-            wanted = oracle.left_out_cosine(*one)
+            wanted = oracle.left_out_score(*one, tuple(map(float, lengths)))
             assert found[place, c].item() == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize("dim", [6, 40])
-def test_logits_are_cosines_in_the_inverse_of_the_shrunken_covariance(
+def test_logits_are_scores_in_the_inverse_of_the_shrunken_covariance(
     dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REFINED", 0)
     monkeypatch.setattr(metric_module, "SCALES", (8.0,))
     keys, labels = world([4, 3, 5], dim=dim)
     queries, _ = world([2, 2, 2], dim=dim, seed=5)
-    found = fit_discriminant(keys, labels, Settings(0.3)).logits(3 * queries)
+    fitted = fit_discriminant(keys, labels, Settings(0.3))
+    found = fitted.logits(3 * queries)
 
     unit = nn.functional.normalize
     mean = torch.stack([keys[labels == c].mean(0) for c in range(3)]).mean(0)
@@ -100,9 +103,23 @@ def test_logits_are_cosines_in_the_inverse_of_the_shrunken_covariance(
     metric = torch.linalg.inv(shrunken.double())
     x = (unit(queries - mean, dim=1) - means.mean(0)).double()
     m = (means - means.mean(0)).double()
-    lengths = [((rows @ metric) * rows).sum(1).sqrt() for rows in (x, m)]
-    wanted = 8 * (x @ metric @ m.T) / lengths[0].unsqueeze(1) / lengths[1]
-    assert torch.allclose(found, wanted.float(), atol=1e-3)
+    of_x, of_m = (((rows @ metric) * rows).sum(1).sqrt() for rows in (x, m))
+    counts, variance = torch.tensor([4.0, 3.0, 5.0]), (scatter.double() @ metric).trace()
+    assert isinstance(fitted.found.scoring, Lengths)
+    # The mean length of rows is that of examples that are left out.
+    row = float(fitted.found.scoring.row)
+    typical = (of_m.square() - variance / counts).mean()
+    lengths = float(of_m.mean()), row, float(variance), float(typical)
+    assert row == pytest.approx(float(of_x.mean()), rel=0.5)
+    along = x @ metric @ m.T / of_x.unsqueeze(1)
+    wanted = [
+        [
+            8 * oracle.class_score(float(one), float(length), n, lengths)
+            for one, length, n in zip(some, of_m, [4, 3, 5], strict=True)
+        ]
+        for some in along
+    ]
+    assert torch.allclose(found, torch.tensor(wanted), atol=2e-3)
 
 
 def test_refinement_says_which_class_and_not_how_near(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 import rarememory
 from rarememory.classifier import metric as metric_module
+from rarememory.classifier.class_scores import Lengths
 from rarememory.classifier.discriminant import Settings, fit_discriminant
 from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.leave_class_out import foreign_scores
@@ -21,11 +22,15 @@ def test_scores_are_those_of_the_other_class_means(n_classes: int, with_shares: 
     means = torch.randn(n_classes, 5, generator=random, dtype=torch.double)
     means -= means.mean(0)
     places = torch.arange(9) % n_classes
-    shares = torch.rand(5, generator=random, dtype=torch.double) if with_shares else None
-    found = foreign_scores(rows, places, means, shares)
+    counts = torch.arange(n_classes).double() + 1
+    lengths = Lengths(*torch.tensor([2.0, 3.0, 1.5, 2.5]).double())
+    shares = torch.rand(5, generator=random, dtype=torch.double)
+    found = foreign_scores(rows, places, means, shares if with_shares else lengths, counts)
     for row, own, scores in zip(rows, places.tolist(), found, strict=True):
-        listed = None if shares is None else shares.tolist()
-        wanted = oracle.foreign_scores(row.numpy(), own, list(means.numpy()), listed)
+        wanted = oracle.foreign_scores(
+            *(row.numpy(), own, list(means.numpy()), counts.tolist(), tuple(map(float, lengths))),
+            shares.tolist() if with_shares else None,
+        )
         assert scores.tolist() == pytest.approx(wanted, abs=1e-9)
 
 
@@ -45,17 +50,19 @@ def test_features_are_answered_as_if_their_class_had_never_been_learnt(
         fitted.found.outside * (torch.eye(dim) - axes @ axes.T) + fitted.metric @ fitted.metric.T
     )
     root = torch.linalg.cholesky(whole.double())
+    length = (keys - fitted.mean).norm(dim=1).mean()
+    root = root / length
     means = torch.stack([keys[labels == c].mean(0) for c in range(5)]).double() @ root
-    shares = fitted.found.shares
+    scoring, n = fitted.found.scoring, torch.full((4,), float(counts[0]))
     for query, place, scores in zip(queries.double() @ root, own.tolist(), found, strict=True):
         others = means[torch.arange(5) != place]
         x, m = query - others.mean(0), others - others.mean(0)
-        if shares is None:
-            wanted = torch.nn.functional.cosine_similarity(x.unsqueeze(0), m)
+        if isinstance(scoring, Lengths):
+            wanted = scoring.scores(m @ x / x.norm(), m.square().sum(1), n)
         else:
             prototypes = m / m.norm(dim=1).mean()
-            coordinates = prototypes @ torch.linalg.inv(root) @ fitted.metric.double()
-            wanted = prototypes @ x / x.norm() - coordinates.square() @ shares.double() / 2
+            coordinates = prototypes @ torch.linalg.inv(length * root) @ fitted.metric.double()
+            wanted = prototypes @ x / x.norm() - coordinates.square() @ scoring.double() / 2
         assert torch.allclose(scores[scores.isfinite()].double(), wanted, atol=1e-3)
 
 

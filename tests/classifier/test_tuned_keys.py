@@ -255,6 +255,7 @@ VERBS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:the 9 slots have no room")
 @pytest.mark.parametrize("policy", ["fifo", "paper"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_is_remembered_changes_as_if_nothing_had_been_tuned(verb, policy):
