@@ -2,7 +2,8 @@
 
     python -m benchmarks.memory
 
-How many bare matrix products is a training step worth? How much longer than a resnet18 alone does a
+How many bare matrix products is a training step worth, or the search for one query's nearest pair?
+How much longer does a read take than its search? How much longer than a resnet18 alone does a
 classifier take to predict one image, and to learn one? How much longer does a write take with a
 million slots than with 8,192? And the choice of the oldest slots, the part of a write that reads
 every slot? Which part of a read of one query is the lock that it takes? Run it on a quiet machine.
@@ -27,6 +28,7 @@ from rarememory.memory.writing import eviction_order
 BENCHMARK = Benchmark("benchmarks.memory", __doc__)
 BATCH, KEY_DIM, CLASSES = 16, 128, 1000
 FEW_SLOTS, SLOTS, MANY_SLOTS = 256, 8192, 1_000_000
+NEIGHBORS = 256
 ROUNDS, WARM_UP = 500, 30
 NONE, ALL = torch.zeros(BATCH, dtype=torch.int64), torch.ones(BATCH, dtype=torch.int64)
 HALF = torch.arange(BATCH) % 2
@@ -43,7 +45,7 @@ def main(run: Run) -> None:
     figures: dict[str, float] = {}
     steps = _training_step()
     steps["step.ratio_to_product"] = steps["memory.train_step.ratio_to_matmul"]
-    for key, ratio in {**steps, **_writing(), **_locking(), **_classifying()}.items():
+    for key, ratio in {**steps, **_reading(), **_writing(), **_locking(), **_classifying()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
     print_figures(figures)
@@ -78,6 +80,29 @@ def _training_step() -> dict[str, list[float]]:
         f"memory.train_step.{name}ratio_to_matmul": _ratio(seconds[name], seconds["bare"])
         for name in steps
     }
+
+
+def _reading() -> dict[str, list[float]]:
+    """A read in Python beside its search, and the search for a pair beside `query @ keys.T`."""
+    memory = _filled(SLOTS)
+    keys, occupied, lookup = memory.keys, memory.state.occupied, memory.lookup
+    ratios: dict[str, list[float]] = {}
+    for batch in (1, BATCH):
+        queries = torch.nn.functional.normalize(torch.randn(batch, KEY_DIM), dim=1)
+        works: dict[str, Work] = {
+            "search": partial(lookup.nearest, queries, keys, occupied, NEIGHBORS),
+            "read": partial(memory, queries, k=NEIGHBORS),
+        }
+        seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
+        ratios[f"memory.read.b{batch}.ratio_to_search"] = _ratio(seconds["read"], seconds["search"])
+    query, label = queries[:1], memory.values[:1]
+    works = {
+        "product": lambda: query @ keys.T,
+        "pair": partial(lookup.nearest_pair, query, keys, memory.values, label),
+    }
+    seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
+    ratios["memory.pair.ratio_to_product"] = _ratio(seconds["pair"], seconds["product"])
+    return ratios
 
 
 def _writing() -> dict[str, list[float]]:

@@ -120,13 +120,14 @@ def main(run: Run) -> None:
     if options.tune:
         tune.sweep(run)
         return
-    cells = grid(options)
+    cells, facts = grid(options), machine(options.device)
     cache = CellCache(
         Path(options.runs),
         f"lookup_{options.device}",
         results.device(),
         torch.__version__,
-        machine(options.device)["packages"],
+        # Which instructions rivals and ours may take.
+        *(facts["packages"], facts.get("masks"), instruction_set()),
         *(options.seconds, options.limit, options.without, options.alone, options.seed),
     )
     shared, alone = RemoteBench(options.device, options.seed), None

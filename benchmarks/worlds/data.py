@@ -112,15 +112,18 @@ def trec50(files: list[Path]) -> Raw:
 
 
 def slots_and_intents(files: list[Path]) -> Raw:
-    """seq.in and label: a line for each sentence. Those of two intents, "a#b", are left out."""
+    """seq.in and label: a line for each sentence. Those of two intents, "a#b", are left out.
+
+    So are those of intents without a sentence to learn.
+    """
     texts, intents = ([path for path in files if path.name == name] for name in ("seq.in", "label"))
     rows = [
         (text.strip(), intent.strip(), _PARTS[path.parent.name])
         for path, labels in zip(texts, intents, strict=True)
         for text, intent in zip(_lines(path), _lines(labels), strict=True)
-        if "#" not in intent
     ]
-    return Raw(*zip(*rows, strict=True))
+    known = {intent for _, intent, part in rows if part == "train" and "#" not in intent}
+    return Raw(*zip(*(row for row in rows if row[1] in known), strict=True))
 
 
 def fsdd(files: list[Path], pairs: bool) -> Raw:

@@ -155,6 +155,14 @@ def test_finished_cells_are_kept_and_run_again_for_other_options_or_other_code_o
     assert run(*late) == 0
     for more in ("--seed 1", "--seconds 0.02", "--without usearch", "--limit 3", "--no-alone"):
         assert run(*late, *more.split()) == 1, more
+    # Of another processor, or one that stands in for it.
+    with monkeypatch.context() as masked:
+        masked.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+        assert run(*late) == 1
+    with monkeypatch.context() as other:
+        other.setattr(command, "instruction_set", lambda: "other")
+        assert run(*late) == 1
+    assert run(*late) == 0
     monkeypatch.setattr(cache, "code_digest", lambda: "other code")
     assert run(*late) == 1
 
