@@ -422,16 +422,22 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "IndexedLookup.__getstate__": [returns("self.__dict__")],
     },
     "classifier/class_scores.py": {
-        "Lengths.of": [operator("-", "+"), operator("/", "*")],
-        "Lengths.factor": [operator("-", "+")],
-        "Lengths.bias": [operator("-", "+"), operator("/", "*")],
+        "ClassScores.of": [operator("-", "+"), operator("/", "*")],
+        "ClassScores.factor": [operator("-", "+")],
+        "ClassScores.bias": [operator("-", "+"), operator("/", "*")],
+        "ClassScores.bounded": [unwrap("maximum")],
         "_weight": [operator("-", "+")],
     },
     "classifier/leave_class_out.py": {
-        "foreign_scores": [operator("-", "+"), operator("+", "-"), unwrap("fill_diagonal_")],
+        "foreign_scores": [operator("-", "+"), operator("+", "-")],
+        "_mean_of_others": [unwrap("fill_diagonal_"), operator("-", "+")],
         "_shifted": [operator("/", "*"), operator("+", "-")],
     },
-    "classifier/leave_one_out.py": {"left_out_products": [number(1e-5, 1e-2)]},
+    "classifier/leave_one_out.py": {
+        "left_out_products": [number(1e-5, 1e-2)],
+        "LeftOutProducts.own_variance": [operator("-", "+"), operator("/", "*")],
+        "LeftOutProducts.scores": [operator("-", "+")],
+    },
     "classifier/forms.py": {
         "answers_more": [operator(">", "<"), unwrap("argsort")],
         "better_form": [condition(False)],

@@ -324,7 +324,10 @@ def _left_out(
     return rows[place], mean, metric
 
 
-def class_score(along: float, length: float, n: int, lengths: tuple[float, ...]) -> float:
+Lengths = tuple[float, float, float, float]
+
+
+def class_score(along: float, length: float, n: int, lengths: Lengths) -> float:
     """Between a cosine and the logit of linear discriminant analysis (Fisher 1936), of one class.
 
     Args:
@@ -340,6 +343,34 @@ def class_score(along: float, length: float, n: int, lengths: tuple[float, ...])
     return (1 - weight) * along / length + weight * linear
 
 
+def class_lengths(squares: list[float], counts: list[int], row: float, variance: float) -> Lengths:
+    """What `class_score` takes, of means with these squared lengths."""
+    typical = [square - variance / n for square, n in zip(squares, counts, strict=True)]
+    of_means = sum(map(math.sqrt, squares)) / len(squares)
+    return max(of_means, 0.1 * row), row, variance, sum(typical) / len(typical)
+
+
+def left_out_lengths(
+    rows: list[Array], labels: list[int], shrinkage: float, degrees: int
+) -> tuple[float, float]:
+    """The mean length of an example, and of the square of its distance from the mean of its class.
+
+    Each in the metric without it, and for the distance from the true mean; every class has the same
+    weight, and one of a single example none.
+    """
+    lengths, variances = [], []
+    for label in sorted(set(labels)):
+        n = labels.count(label)
+        if n == 1:
+            continue
+        own = [place for place in range(len(rows)) if labels[place] == label]
+        found = [_left_out(rows, labels, place, label, shrinkage, degrees) for place in own]
+        lengths.append(sum(math.sqrt(x @ metric @ x) for x, _, metric in found) / n)
+        apart = [(x - mean) @ metric @ (x - mean) for x, mean, metric in found]
+        variances.append(sum(apart) / n * (n - 1) / n)
+    return sum(lengths) / len(lengths), sum(variances) / len(variances)
+
+
 def left_out_score(
     rows: list[Array],
     labels: list[int],
@@ -347,7 +378,7 @@ def left_out_score(
     label: int,
     shrinkage: float,
     degrees: int,
-    lengths: tuple[float, ...],
+    lengths: Lengths,
 ) -> float:
     """Score of one example and the mean of a class, in the metric without the example."""
     x, mean, metric = _left_out(rows, labels, place, label, shrinkage, degrees)
@@ -440,7 +471,8 @@ def foreign_scores(
     own: int,
     means: list[Array],
     counts: list[int],
-    lengths: tuple[float, ...],
+    row_length: float,
+    variance: float,
     shares: list[float] | None,
 ) -> list[float]:
     """The score of every class mean for a row, as if its own class had never been; -inf for that.
@@ -452,6 +484,9 @@ def foreign_scores(
     centre = sum(others) / len(others)
     x = row - centre
     level = sum(_length(mean - centre) for mean in others) / len(others)
+    squares = [_length(mean - centre) ** 2 for mean in others]
+    left = [count for place, count in enumerate(counts) if place != own]
+    lengths = class_lengths(squares, left, row_length, variance)
     scores = []
     for place, mean in enumerate(means):
         m = mean - centre

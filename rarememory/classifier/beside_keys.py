@@ -115,7 +115,11 @@ def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: Besi
 
 
 def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:
-    buffer[slots] = numbers.to(buffer.dtype) if isinstance(slots, Tensor) else numbers.item()
+    if isinstance(slots, Tensor):
+        buffer[slots] = numbers.to(buffer.dtype)
+    else:
+        # On a GPU without a wait.
+        buffer[slots] = numbers.item() if numbers.is_cpu else numbers[0]
 
 
 def remembered_features(

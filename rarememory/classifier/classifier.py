@@ -16,7 +16,7 @@ from rarememory.base.deprecation import renamed_keywords
 from rarememory.base.files import StrPath
 from rarememory.base.state import EMPTY
 from rarememory.base.validation import check_count, check_real
-from rarememory.classifier import doctor, examples, finetuning, forgetting, refreshing
+from rarememory.classifier import doctor, examples, finetuning, forgetting, openset, refreshing
 from rarememory.classifier.answering import Answerer, Familiarities
 from rarememory.classifier.answers import Forgotten, Learnt, Probabilities, StoredExample
 from rarememory.classifier.beside_keys import buffers_of, match_buffers
@@ -48,7 +48,7 @@ from rarememory.classifier.labels import (
 from rarememory.classifier.learning import LabelledFeatures, are_lost, write_examples
 from rarememory.classifier.locked_module import Changed, LockedModule
 from rarememory.classifier.memory_settings import memory_settings
-from rarememory.classifier.merging import take_over
+from rarememory.classifier.merging import take_over, warn_of_lost
 from rarememory.classifier.openset import Threshold
 from rarememory.classifier.outputs import Output
 from rarememory.classifier.persistence import write_file
@@ -421,19 +421,21 @@ class MemoryClassifier(LockedModule):
         """Set the threshold below which `predict` returns `unknown`, for a false-accept rate.
 
         With `unknown`, examples of classes that it should not know, the threshold is a quantile of
-        their familiarity. Otherwise it is leave-one-class-out: known examples are asked about as if
+        their familiarity. Without it is leave-one-class-out: known examples are asked about as if
         their own class had never been learnt, and the threshold is that which a typical class would
-        exceed at this rate. Unknown classes that are as like the known ones as these are like each
-        other are accepted more often; how often, the result says, and with `alike` it is they that
-        are accepted at this rate. Fit it again after learning many classes: the more is remembered,
-        the nearer an unknown example is to some of it.
+        exceed at this rate. Where there are fewer than 1 / rate - 1 of `unknown`, it is the greater
+        one of the two, if both can be found. Unknown classes that are as like the known ones as
+        these are like each other are accepted more often; how often, the result says, and with
+        `alike` it is they that are accepted at this rate. Fit it again after learning many classes:
+        the more is remembered, the nearer an unknown example is to some of it.
 
         Args:
             inputs: a batch of known classes, not the examples that were learnt, or a loader as in
                 `learn`; if None the remembered examples, which is possible without a host. Beside
-                `unknown` they only measure how many known examples are accepted.
+                enough of `unknown` they only measure how many known examples are accepted.
             labels: of the inputs; if None the predicted classes.
-            unknown: a batch of unknown classes, or a loader; then nothing else is needed.
+            unknown: a batch of unknown classes, or a loader; of enough of them nothing else is
+                needed.
             false_accept_rate: the rate at which unknown examples may be accepted.
             alike: whether unknown classes are expected to be as like the known ones as these are
                 like each other, such as further characters of one alphabet.
@@ -446,11 +448,16 @@ class MemoryClassifier(LockedModule):
         Raises:
             ValueError: there are no examples, or the rate is not between 0 and 1.
         """
+        strangers = None
         if unknown is not None:
-            found = self.familiarity(unknown, progress=progress).reshape(-1)
-            known = None if inputs is None else self.familiarity(inputs).reshape(-1)
-            fit = partial(self.ensembler.fit_threshold, found, false_accept_rate, known=known)
-            return self.change(fit)
+            strangers = self.familiarity(unknown, progress=progress).reshape(-1)
+            # A class is left out with labels, or where what is remembered is all there is.
+            labelled_too = labels is not None or examples.is_loader(inputs)
+            leave_out = labelled_too or (inputs is None and not len(self.ensembler.host_ids))
+            if not (leave_out and openset.are_few(len(strangers), false_accept_rate)):
+                known = None if inputs is None else self.familiarity(inputs).reshape(-1)
+                fit = partial(self.ensembler.fit_threshold, strangers, false_accept_rate)
+                return self.change(partial(fit, known=known))
         parts: list[Familiarities] = []
         if inputs is None:
             with self.lock.reading():
@@ -464,9 +471,8 @@ class MemoryClassifier(LockedModule):
                 with self.lock.reading():
                     parts.append(self._answerer().without_own_class(*labelled))
         left_out = Familiarities.joined(parts, self.threshold)
-        rate, typical = false_accept_rate, not alike
-        unknown, own_ids, known = left_out.without_own, left_out.own_ids, left_out.known()
-        fit = partial(self.ensembler.fit_threshold, unknown, rate, own_ids, known, typical)
+        given = left_out.without_own, false_accept_rate, left_out.own_ids, left_out.known()
+        fit = partial(self.ensembler.fit_threshold, *given, typical=not alike, strangers=strangers)
         return self.change(fit)
 
     @torch.no_grad()
@@ -800,15 +806,20 @@ class MemoryClassifier(LockedModule):
             ValueError: as in `merge`; nothing is changed.
         """
 
+        lost: list[Label] = []
+
         def taken(own: LabelBook) -> int:
-            count = take_over(self.memory, own, memory, book, self.unknown)
+            count, lost[:] = take_over(self.memory, own, memory, book, self.unknown)
             if count and self._example_dims is None:
                 self._example_dims = example_dims
             return count
 
         # Not in the change, which a store tries out on slots of the width that they have.
         with width_of(memory, self.memory, self._guesses):
-            return self._change_remembered(taken, whole=True)
+            count = self._change_remembered(taken, whole=True)
+        # Each of the two methods has a frame of torch's beside its own.
+        warn_of_lost(lost, len(self.memory.values), stacklevel=5)
+        return count
 
     def resize(self, memory_size: int) -> list[Label]:
         """Change the number of slots; a smaller memory keeps the youngest.
@@ -843,7 +854,7 @@ class MemoryClassifier(LockedModule):
                 self.memory,
                 self._book,
                 self.reader,
-                self.ensembler.host_ids,
+                self.ensembler,
                 queries,
                 answers,
                 few,

@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rarememory.classifier.class_cosines import ClassCosines
-from rarememory.classifier.class_scores import Lengths
+from rarememory.classifier.class_scores import ClassScores
 from rarememory.classifier.leave_class_out import foreign_scores
 from rarememory.classifier.metric import (
     Examples,
     FittedMetric,
     Spread,
+    class_weights,
     fitted_metric,
     fitting,
     squares_outside,
@@ -129,7 +130,7 @@ class Discriminant:
         metric: orthonormal axes, each times the root of its precision.
         found: precision, shrinkage and scale.
         means: of the unit features of each class, less their mean, over `length`, in the metric.
-        length: the mean length of a unit feature less that mean.
+        length: the mean length of a unit feature less that mean; every class has the same weight.
         weights: of a row at unit length in the metric.
         bias: of each class.
         change: of the weights, by refinement; None without it.
@@ -168,7 +169,7 @@ class Discriminant:
     def similarities(
         self, queries: Float[Tensor, "batch key_dim"], features: Float[Tensor, "examples key_dim"]
     ) -> Float[Tensor, "batch examples"]:
-        """Products whose mean over the examples of a class is its cosine, but for a factor."""
+        """Products; the mean over a class's examples is its score, but for factor and bias."""
         return self.rows(queries) @ self.rows(features).T
 
     def logits(self, features: Float[Tensor, "batch key_dim"]) -> Float[Tensor, "batch classes"]:
@@ -282,7 +283,7 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         logits = _levelled(logits, logits + units[some] @ change + more)
     plain = ClassCosines(key_means, counts, found.scale)
     metric, own = spread.basis * roots, places[some]
-    length = (keys - mean).norm(dim=1).mean().clamp(min=1e-6)
+    length = (class_weights(places, counts) @ (keys - mean).norm(dim=1)).clamp(min=1e-6)
     key_means, x = (key_means - mean) @ metric / length, (keys[some] - mean) / length
     left_out = LeftOut(
         logits,
@@ -327,7 +328,7 @@ def _prototypes(
     means: Tensor, counts: Tensor, found: FittedMetric
 ) -> tuple[Float[Tensor, "axes classes"], Float[Tensor, " classes"]]:
     """What multiplies a row of unit length, and what is added; before the scale."""
-    if isinstance(found.scoring, Lengths):
+    if isinstance(found.scoring, ClassScores):
         squares = means.square().sum(1)
         scoring = found.scoring
         return means.T * scoring.factor(squares, counts), scoring.bias(squares, counts)

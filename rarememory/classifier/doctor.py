@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
+from rarememory.classifier.beside_keys import remembered_confidences
+from rarememory.classifier.blend import resolved
+from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
 from rarememory.classifier.reader import Reader
@@ -54,7 +57,9 @@ class Report:
         nameless: number of occupied slots without a ref; `refresh` and `forget_refs` need refs.
         confusions: classes of which at least half of the examples, left out one at a time, are
             answered by one other class; only by the fitted reader.
-        silent: classes learnt beside a host that answer none of the given inputs; None without.
+        silent: classes learnt beside a host that answer none of the given inputs; without inputs
+            those whose own examples, left out, the host would answer all; None where it is not
+            known what those would be answered.
         direction: length of the mean of all keys; near 1 all features point one way.
         scales: the greatest root mean square of a feature over the median one.
         differences: occupied slots less classes: what the covariance within classes rests on.
@@ -164,10 +169,12 @@ class Report:
             ),
             (
                 len(self.silent or []),
-                "new classes that answer none of the inputs",
+                "new classes that answer none of the inputs"
+                if self.idle is not None
+                else "new classes that would not even answer their own examples",
                 [repr(label) for label in self.silent or []],
-                "if the inputs show them, the host outweighs the memory: learn() the host's "
-                "classes too, or calibrate()",
+                f"{'if the inputs show them, ' if self.idle is not None else ''}the host outweighs "
+                "the memory: learn() the host's classes too, or calibrate()",
             ),
             (
                 int(self.reader == "nearest" and self.direction > UNCENTRED),
@@ -195,7 +202,7 @@ def examine(
     memory: Memory,
     book: LabelBook,
     reader: Reader,
-    host_ids: Tensor,
+    ensembler: Ensembler,
     queries: Tensor | None,
     answers: list[Label] | None,
     few: int,
@@ -207,17 +214,23 @@ def examine(
         memory: to examine.
         book: of the memory.
         reader: of the memory.
-        host_ids: the integers of the host's classes.
+        ensembler: weighs the memory against a host.
         queries: features to find idle slots by.
         answers: of the classifier to them.
         few: classes with fewer slots than this are reported.
         near: keys of different labels with at least this cosine are reported.
     """
-    slots = memory.state.occupied.nonzero().squeeze(1)
+    slots, host_ids = memory.state.occupied.nonzero().squeeze(1), ensembler.host_ids
     lengths = memory.keys[slots].float().norm(dim=1)
     # A key in half precision is not quite of unit length. NaN is not either.
     alive = (lengths - 1).abs() < 0.05
+    well = bool(alive.all())
     counts = Counter(memory.values[slots].tolist())
+    silent: list[Label] | None = None
+    if answers is not None:
+        silent = _silent(counts, book, host_ids, answers)
+    elif well:
+        silent = _outweighed(memory, book, reader, ensembler)
     return Report(
         slots=len(memory.values),
         occupied=len(slots),
@@ -227,8 +240,8 @@ def examine(
         clashes=_clashes(memory, book, slots[alive], near),
         idle=None if queries is None else _idle(memory, slots, queries),
         nameless=sum(not book.refs(slot) for slot in slots.tolist()),
-        confusions=_confusions(memory, book, reader, host_ids) if bool(alive.all()) else [],
-        silent=None if answers is None else _silent(counts, book, host_ids, answers),
+        confusions=_confusions(memory, book, reader, host_ids) if well else [],
+        silent=silent,
         direction=memory.keys[slots].float().mean(0).norm().item() if len(slots) else 0.0,
         scales=_scales(memory.keys[slots].float()),
         reader=reader.name,
@@ -272,6 +285,31 @@ def _silent(
         return []
     new = set(counts) - set(host_ids.tolist())
     return [label for label in map(book.label, sorted(new)) if label not in answers]
+
+
+def _outweighed(
+    memory: Memory, book: LabelBook, reader: Reader, ensembler: Ensembler
+) -> list[Label] | None:
+    """New classes none of whose examples outweighs the host where it was least sure of one."""
+    host_ids = ensembler.host_ids
+    if not len(host_ids) or reader.name != "fitted" or not len(memory):
+        return None
+    left_out = reader.left_out(memory, host_ids)
+    if (evidence := left_out.with_own) is None:
+        return None
+    weights = resolved(ensembler.blend_weights, evidence.host_score)
+    slots = memory.state.occupied.nonzero().squeeze(1)
+    confidences, values = remembered_confidences(memory, slots), memory.values[slots]
+    # 1 stands for what is not known: a host of so many classes is at least so sure.
+    confidences = confidences.masked_fill(confidences == 1, 1 / len(host_ids))
+    found = []
+    for own in left_out.own_ids.unique().tolist():
+        score = evidence.scores[left_out.own_ids == own].max() / weights.temperature
+        log_p = confidences[values == own].min().log()
+        host = weights.host_score / weights.temperature
+        if own not in host_ids and score < host + weights.host_weight * log_p + weights.host_bias:
+            found.append(book.label(own))
+    return found
 
 
 def _scales(keys: Tensor) -> float:

@@ -114,6 +114,7 @@ class Ensembler(nn.Module):
         own_ids: Int64[Tensor, " batch"] | None = None,
         known: Float[Tensor, " known"] | None = None,
         typical: bool = True,
+        strangers: Float[Tensor, " strangers"] | None = None,
     ) -> openset.Threshold:
         """Set the threshold from familiarities, and return it.
 
@@ -123,11 +124,18 @@ class Ensembler(nn.Module):
             own_ids: the classes that the known ones are without.
             known: of known examples, to measure how many are accepted.
             typical: whether the rate is that of a typical class, and not of all examples.
+            strangers: of a few unknown examples beside known ones without their own class; the
+                threshold is the greater one of the two.
         """
+        if strangers is not None and not unknown.isfinite().any():
+            # There is one class: without it nothing is known.
+            return self.fit_threshold(strangers, rate, known=known)
         if own_ids is not None and len(own_ids) and typical:
             value = openset.typical_threshold(unknown, own_ids, rate)
         else:
             value = openset.threshold_at(unknown, rate)
+        if strangers is not None:
+            value = max(value, openset.threshold_at(strangers, rate))
         requested = None if own_ids is None else rate
         found = openset.Threshold(value, unknown, known, requested)
         self.threshold.fill_(float(found))

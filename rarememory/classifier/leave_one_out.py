@@ -16,7 +16,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.class_scores import Lengths
+from rarememory.classifier.class_scores import ClassScores
 
 _SMALLEST = 1e-9
 
@@ -34,25 +34,44 @@ class LeftOutProducts(NamedTuple):
     means: Float[Tensor, "examples classes"]
     rows: Float[Tensor, "examples 1"]
 
+    def own_variance(
+        self,
+        classes: Int64[Tensor, " examples"],
+        counts: Float[Tensor, " classes"],
+        weights: Float[Tensor, " examples"],
+    ) -> Float[Tensor, ""]:
+        """The mean of |x - m'|^2 (n - 1) / n: of an example and the true mean of its class.
+
+        Args:
+            classes: the place of each example's own class.
+            counts: examples of each class.
+            weights: of the examples; 0 for those that are alone in their class.
+        """
+        own, n = classes.unsqueeze(1), counts[classes]
+        products, means = (part.gather(1, own).squeeze(1) for part in (self.products, self.means))
+        squares = (self.rows.squeeze(1) - 2 * products + means).clamp(min=0)
+        return weights @ (squares * (n - 1) / n)
+
     def scores(
         self,
         classes: Int64[Tensor, " examples"],
         counts: Float[Tensor, " classes"],
-        lengths: Lengths,
+        scoring: ClassScores,
     ) -> Float[Tensor, "examples classes"]:
-        """s(x, m') in P'.
+        """s(x, m') in P'; the products are changed.
 
         Args:
             classes: the place of each example among the means.
             counts: examples of each class.
-            lengths: of means and rows.
+            scoring: the numbers of the score.
         """
         own = classes.unsqueeze(1)
-        products = self.products * self.rows.clamp(min=_SMALLEST).rsqrt()
-        scores = lengths.scores(products, self.means, counts)
+        # In place: of many examples and classes these are the largest tensors of a fit.
+        products = self.products.mul_(self.rows.clamp(min=_SMALLEST).rsqrt())
+        scores = scoring.scores(products, self.means, counts)
         # The mean of its own class is of one example less.
         left = (counts[classes] - 1).clamp(min=1).unsqueeze(1)
-        own_scores = lengths.scores(products.gather(1, own), self.means.gather(1, own), left)
+        own_scores = scoring.scores(products.gather(1, own), self.means.gather(1, own), left)
         return scores.scatter_(1, own, own_scores)
 
 
@@ -86,8 +105,8 @@ def left_out_products(
         >>> counts = torch.tensor([2.0, 2.0])
         >>> products = left_out_products(rows, classes, means, counts, torch.ones(2), 1.0, 2)
         >>> squares = means.square().sum(1)
-        >>> lengths = Lengths.of(squares, counts, torch.tensor(1.0), torch.tensor(0.0))
-        >>> found = products.scores(classes, counts, lengths)
+        >>> scoring = ClassScores.of(squares, counts, torch.tensor(1.0), torch.tensor(0.0))
+        >>> found = products.scores(classes, counts, scoring)
         >>> bool((found[:2, 0] > found[:2, 1]).all())
         True
     """

@@ -15,10 +15,11 @@ _NAMED = 5
 
 def take_over(
     memory: Memory, book: LabelBook, other: Memory, other_book: LabelBook, unknown: Label
-) -> int:
-    """Write what another memory holds into this one, and return how many slots were taken.
+) -> tuple[int, list[Label]]:
+    """Write what another memory holds into this one.
 
-    It warns of labels of which no example is left, for want of room.
+    Returns:
+        How many slots were taken, and the labels of which no example is left, for want of room.
 
     Args:
         memory: to write to, as `Memory.merge` does.
@@ -35,7 +36,7 @@ def take_over(
     labels = other_book.labels(numbers)
     check_labels(labels, unknown)
     if not len(numbers):
-        return 0
+        return 0, []
     ids = other.values.new_tensor([*book.ids(labels), EMPTY])
     values = ids[torch.searchsorted(numbers, other.values).clamp(max=len(numbers))]
     values = values.where(other.values != EMPTY, EMPTY).to(memory.values.device)
@@ -47,11 +48,15 @@ def take_over(
         if slot != EMPTY:
             book.put_refs(slot, other_book.refs(theirs))
     lost = before[(before != EMPTY) & ~torch.isin(before, memory.values)]
-    if len(lost):
-        some = ", ".join(repr(book.label(number)) for number in lost[:_NAMED].tolist())
+    return int((slots != EMPTY).sum()), [book.label(number) for number in lost.tolist()]
+
+
+def warn_of_lost(labels: list[Label], slots: int, stacklevel: int) -> None:
+    """Warn of labels of which no example is left after a merge, if there are such."""
+    if labels:
+        some = ", ".join(map(repr, labels[:_NAMED]))
         warnings.warn(
-            f"the {len(memory.values)} slots have no room for all, and no example is left of "
-            f"{len(lost)} classes, such as {some}: resize before the merge to keep them",
-            stacklevel=2,
+            f"the {slots} slots have no room for all, and no example is left of {some}"
+            f"{', ...' if len(labels) > _NAMED else ''}: resize before the merge to keep them",
+            stacklevel=stacklevel + 1,
         )
-    return int((slots != EMPTY).sum())

@@ -18,12 +18,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rarememory.classifier.class_scores import Lengths
+from rarememory.classifier.class_scores import ClassScores
 from rarememory.classifier.leave_one_out import left_out_products
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.97)
 SCALES = tuple(2.0 ** (i / 2) for i in range(2, 14))
-"""Of cosines."""
+"""Of scores, which are about as great as cosines."""
 ONE_SHOT_SCALE = 16.0
 """The scale that is found for classes of few examples, for where there is nothing to find it by."""
 
@@ -133,9 +133,8 @@ class FittedMetric(NamedTuple):
     Attributes:
         precision: along the axes of a `Spread`.
         outside: in every direction that no axis covers.
-        scoring: lengths, for `rarememory.classifier.class_scores`; where the covariance within
-            classes is not known, shares of the variance along the axes that are left for the
-            classes.
+        scoring: of rows and class means; where the covariance within classes is not known, shares
+            of the variance along the axes that are left for the classes.
         shrinkage: of that covariance; None where it is not known.
         scale: what a score is multiplied with.
         left_out: scores of examples for every class, without themselves; None where no class has
@@ -144,7 +143,7 @@ class FittedMetric(NamedTuple):
 
     precision: Float[Tensor, " axes"]
     outside: float
-    scoring: Lengths | Float[Tensor, " axes"]
+    scoring: ClassScores | Float[Tensor, " axes"]
     shrinkage: float | None
     scale: float
     left_out: Float[Tensor, "examples classes"] | None
@@ -172,7 +171,8 @@ def fitted_metric(
     judged = counts[places] > 1
     labels = places[judged]
     weights = class_weights(labels, counts)
-
+    # The same, with 0 for an example that is alone in its class.
+    of_rows = weights.new_zeros(len(rows)).masked_scatter(judged, weights)
     squares = (rows - spread.means[places]).square()
     place = len(SCALES) // 2
 
@@ -182,19 +182,19 @@ def fitted_metric(
         products = left_out_products(
             rows, places, spread.means, counts, precision, one, spread.degrees, squares
         )
-        lengths = Lengths.of(
+        scoring = ClassScores.of(
             spread.means.square() @ precision,
             counts,
-            weights @ products.rows[judged].squeeze(1).clamp(min=0).sqrt(),
-            spread.variances @ precision,
+            of_rows @ products.rows.squeeze(1).clamp(min=0).sqrt(),
+            products.own_variance(places, counts, of_rows),
         )
-        scores = products.scores(places, counts, lengths)
+        scores = products.scores(places, counts, scoring)
         found = scores[judged]
         loss, place = best_scale(found, labels, weights, SCALES, place)
         accuracy = (weights * (found.argmax(1) == labels)).sum().item()
         outside = 1 / (one * level.item())
         return round(accuracy, 3) - 0.02 * loss, FittedMetric(
-            precision, outside, lengths, one, SCALES[place], scores
+            precision, outside, scoring, one, SCALES[place], scores
         )
 
     candidates = SHRINKAGES if shrinkage is None else (shrinkage,)

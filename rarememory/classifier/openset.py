@@ -84,18 +84,21 @@ class Threshold(float):
             measure it by.
         interval: half of the 95 % interval of `known_accepted` (Wilson 1927, not 0 where all are
             accepted); None where that is.
+        unknown_interval: the same of the rate that was measured on unknown examples: `alike`, or
+            `false_accept_rate` where that is None. It takes the examples for independent.
         examples: how many examples it was fitted to.
 
     Example:
         >>> found = Threshold(0.5, unknown=torch.tensor([0.1, 0.9]), known=torch.tensor([0.8]))
         >>> print(found)
-        threshold 0.500: false accepts 50.0 %, known accepted 100.0 +- 39.7 %
+        threshold 0.500: false accepts 50.0 +- 40.5 %, known accepted 100.0 +- 39.7 %
     """
 
     false_accept_rate: float
     alike: float | None
     known_accepted: float | None
     interval: float | None
+    unknown_interval: float | None
     examples: int
 
     def __new__(
@@ -118,6 +121,7 @@ class Threshold(float):
         measured = (unknown > threshold).double().mean().item()
         self.false_accept_rate = measured if requested is None else requested
         self.alike = None if requested is None else measured
+        self.unknown_interval = _wilson(measured, len(unknown)) if len(unknown) else None
         self.known_accepted = self.interval = None
         if known is not None and len(known):
             share = (known > threshold).double().mean().item()
@@ -128,9 +132,14 @@ class Threshold(float):
 
     def __str__(self) -> str:
         """One sentence."""
-        parts = [f"threshold {float(self):.3f}: false accepts {100 * self.false_accept_rate:.1f} %"]
-        if self.alike is not None:
-            parts.append(f"{100 * self.alike:.1f} % of classes as alike as the known ones")
+        rate, half = 100 * self.false_accept_rate, 100 * (self.unknown_interval or 0)
+        if self.alike is None:
+            parts = [f"threshold {float(self):.3f}: false accepts {rate:.1f} +- {half:.1f} %"]
+        else:
+            parts = [
+                f"threshold {float(self):.3f}: false accepts {rate:.1f} %",
+                f"{100 * self.alike:.1f} +- {half:.1f} % of classes as alike as the known ones",
+            ]
         if self.known_accepted is not None and self.interval is not None:
             share, half = 100 * self.known_accepted, 100 * self.interval
             parts.append(f"known accepted {share:.1f} +- {half:.1f} %")
@@ -184,6 +193,16 @@ def threshold_at(unknown: Float[Tensor, " batch"], false_accept_rate: float) -> 
     # (1 - 0.7) * 10 is a little more than 3 in floating point, and must give 3.
     rank = math.ceil((1 - false_accept_rate) * (len(unknown) + 1) - 1e-9)
     return unknown.sort().values[min(rank, len(unknown)) - 1].item()
+
+
+def are_few(count: int, false_accept_rate: float) -> bool:
+    """Whether so many unknown examples are too few to tell of so small a rate.
+
+    Raises:
+        ValueError: the rate is not between 0 and 1.
+    """
+    _check_rate(false_accept_rate)
+    return count < 1 / false_accept_rate - 1
 
 
 def _check_rate(rate: float) -> None:

@@ -116,10 +116,17 @@ def test_new_classes_that_never_answer_are_named():
     quiet.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
     assert quiet.doctor(features).silent == ["kea", "weka"]
     assert "the host outweighs the memory" in str(quiet.doctor(features))
-    assert quiet.doctor().silent is None
+    assert quiet.doctor().silent == ["kea", "weka"]
+    assert "would not even answer their own examples: 'kea', 'weka'" in str(quiet.doctor())
     loud = wrap(torch.nn.Linear(6, 2), host_score=-500.0)
     loud.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
-    assert loud.doctor(features[:8]).silent == []
+    assert loud.doctor(features[:8]).silent == loud.doctor().silent == []
+    found = wrap(torch.nn.Linear(6, 2))
+    found.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
+    assert found.doctor().silent == []
+    nearest = wrap(torch.nn.Linear(6, 2), reader="nearest", host_score=500.0)
+    nearest.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
+    assert nearest.doctor().silent is None
 
 
 def test_features_of_one_direction_and_of_unlike_scale_are_named():

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import rarememory
+from rarememory.classifier import class_scores, fitted_reader
 from rarememory.classifier import discriminant as module
-from rarememory.classifier import fitted_reader
 from rarememory.classifier import metric as metric_module
-from rarememory.classifier.class_scores import Lengths
+from rarememory.classifier.class_scores import ClassScores
 from rarememory.classifier.discriminant import LeftOut, Settings, fit_discriminant
 from rarememory.classifier.leave_one_out import left_out_products
 from rarememory.classifier.rehearsal import (
@@ -73,12 +73,17 @@ def test_leaving_one_out_is_what_computing_all_without_it_gives(
     products = left_out_products(
         rows @ axes, labels, means @ axes, n, precision, shrinkage, degrees
     )
-    lengths = Lengths(*torch.tensor([2.0, 3.0, 1.5, 2.5]).double())
-    found = products.scores(labels, n, lengths)
+    weights = (1 / n[labels]).where(n[labels] > 1, 0.0)
+    variance = products.own_variance(labels, n, weights / weights.sum()).item()
+    row, wanted = oracle.left_out_lengths(list(rows.numpy()), labels.tolist(), shrinkage, degrees)
+    assert variance == pytest.approx(wanted, rel=1e-6)
+    assert (weights / weights.sum() @ products.rows.squeeze(1).sqrt()) == pytest.approx(row)
+    numbers = torch.tensor([2.0, 3.0, 1.5, 2.5]).double()
+    found = products.scores(labels, n, ClassScores(*numbers))
     for place in range(len(rows)):
         for c in range(len(counts)):
             one = list(rows.numpy()), labels.tolist(), place, c, shrinkage, degrees
-            wanted = oracle.left_out_score(*one, tuple(map(float, lengths)))
+            wanted = oracle.left_out_score(*one, tuple(numbers.tolist()))
             assert found[place, c].item() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -104,13 +109,9 @@ def test_logits_are_scores_in_the_inverse_of_the_shrunken_covariance(
     x = (unit(queries - mean, dim=1) - means.mean(0)).double()
     m = (means - means.mean(0)).double()
     of_x, of_m = (((rows @ metric) * rows).sum(1).sqrt() for rows in (x, m))
-    counts, variance = torch.tensor([4.0, 3.0, 5.0]), (scatter.double() @ metric).trace()
-    assert isinstance(fitted.found.scoring, Lengths)
-    # The mean length of rows is that of examples that are left out.
-    row = float(fitted.found.scoring.row)
-    typical = (of_m.square() - variance / counts).mean()
-    lengths = float(of_m.mean()), row, float(variance), float(typical)
-    assert row == pytest.approx(float(of_x.mean()), rel=0.5)
+    centred = list((rows - means.mean(0)).double().numpy())
+    found_by_loops = oracle.left_out_lengths(centred, labels.tolist(), 0.3, len(keys) - 3)
+    lengths = oracle.class_lengths(of_m.square().tolist(), [4, 3, 5], *found_by_loops)
     along = x @ metric @ m.T / of_x.unsqueeze(1)
     wanted = [
         [
@@ -119,7 +120,40 @@ def test_logits_are_scores_in_the_inverse_of_the_shrunken_covariance(
         ]
         for some in along
     ]
-    assert torch.allclose(found, torch.tensor(wanted), atol=2e-3)
+    assert torch.allclose(found, torch.tensor(wanted).float(), atol=2e-3)
+
+
+@pytest.mark.parametrize("counts", [[1, 3], [2, 9, 4]])
+def test_classes_of_the_same_examples_have_no_score_beyond_a_few_cosines(counts: list[int]) -> None:
+    keys, _ = world([2], dim=6)
+    features = torch.cat([keys.repeat(count, 1) for count in counts])
+    labels = torch.arange(len(counts)).repeat_interleave(2 * torch.tensor(counts))
+    found = fit_discriminant(features, labels)
+    queries, _ = world([20], dim=6, seed=3)
+    assert found.logits(queries).abs().max() <= 3 * found.found.scale
+    assert found.left_out.logits.abs().max() <= 3 * found.found.scale
+
+
+def test_classes_of_few_examples_are_found_beside_those_of_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The lengths of their means say less, and do not tell against them.
+    found = []
+    for weight in (0.0, 0.5):
+        monkeypatch.setattr(class_scores, "WEIGHT", weight)
+        hits: list[torch.Tensor] = []
+        for seed in range(4):
+            keys, labels = world([2, 12] * 12, dim=40, spread=1.5, seed=seed)
+            queries, right = world([32] * 24, dim=40, spread=1.5, seed=seed)
+            # The first of each class share their noise with what is learnt.
+            queries, right = (
+                part.view(24, 32, -1)[:, 12:].flatten(0, 1) for part in (queries, right)
+            )
+            answers = fit_discriminant(keys, labels).logits(queries).argmax(1)
+            hits.append((answers == right.squeeze(1)).double().view(12, 2, 20).mean((0, 2)))
+        found.append(torch.stack(hits).mean(0).tolist())
+    (few_by_cosine, many_by_cosine), (few, many) = found
+    assert few > few_by_cosine + 0.01 and many > many_by_cosine - 0.01
 
 
 def test_refinement_says_which_class_and_not_how_near(monkeypatch: pytest.MonkeyPatch) -> None:

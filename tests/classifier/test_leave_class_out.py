@@ -6,7 +6,7 @@ from torch import Tensor
 
 import rarememory
 from rarememory.classifier import metric as metric_module
-from rarememory.classifier.class_scores import Lengths
+from rarememory.classifier.class_scores import ClassScores
 from rarememory.classifier.discriminant import Settings, fit_discriminant
 from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.leave_class_out import foreign_scores
@@ -23,12 +23,12 @@ def test_scores_are_those_of_the_other_class_means(n_classes: int, with_shares: 
     means -= means.mean(0)
     places = torch.arange(9) % n_classes
     counts = torch.arange(n_classes).double() + 1
-    lengths = Lengths(*torch.tensor([2.0, 3.0, 1.5, 2.5]).double())
+    scoring = ClassScores(*torch.tensor([2.0, 3.0, 1.5, 2.5]).double())
     shares = torch.rand(5, generator=random, dtype=torch.double)
-    found = foreign_scores(rows, places, means, shares if with_shares else lengths, counts)
+    found = foreign_scores(rows, places, means, shares if with_shares else scoring, counts)
     for row, own, scores in zip(rows, places.tolist(), found, strict=True):
         wanted = oracle.foreign_scores(
-            *(row.numpy(), own, list(means.numpy()), counts.tolist(), tuple(map(float, lengths))),
+            *(row.numpy(), own, list(means.numpy()), counts.int().tolist(), 3.0, 1.5),
             shares.tolist() if with_shares else None,
         )
         assert scores.tolist() == pytest.approx(wanted, abs=1e-9)
@@ -53,12 +53,19 @@ def test_features_are_answered_as_if_their_class_had_never_been_learnt(
     length = (keys - fitted.mean).norm(dim=1).mean()
     root = root / length
     means = torch.stack([keys[labels == c].mean(0) for c in range(5)]).double() @ root
-    scoring, n = fitted.found.scoring, torch.full((4,), float(counts[0]))
+    scoring = fitted.found.scoring
     for query, place, scores in zip(queries.double() @ root, own.tolist(), found, strict=True):
         others = means[torch.arange(5) != place]
         x, m = query - others.mean(0), others - others.mean(0)
-        if isinstance(scoring, Lengths):
-            wanted = scoring.scores(m @ x / x.norm(), m.square().sum(1), n)
+        if isinstance(scoring, ClassScores):
+            numbers = float(scoring.row_length), float(scoring.variance)
+            lengths = oracle.class_lengths(m.square().sum(1).tolist(), [4] * 4, *numbers)
+            wanted = torch.tensor(
+                [
+                    oracle.class_score(float(one @ x / x.norm()), float(one.norm()), 4, lengths)
+                    for one in m
+                ]
+            ).double()
         else:
             prototypes = m / m.norm(dim=1).mean()
             coordinates = prototypes @ torch.linalg.inv(length * root) @ fitted.metric.double()

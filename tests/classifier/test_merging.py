@@ -1,5 +1,6 @@
 """Classifiers that were learnt apart become one: labels and refs by name."""
 
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -43,8 +44,12 @@ def test_what_finds_no_room_leaves_no_label_and_no_ref():
         one.learn(at(angle), ["kea"], refs=[str(angle)])
     other = learnt(bare(2), (90,), ["tui"], ["t"])
     other.learn(at(180), ["weka"], refs=["w"])
-    with pytest.warns(UserWarning, match="2 slots have no room .* of 1 classes, such as 'tui'"):
-        assert one.merge(other) == 1
+    with pytest.warns(UserWarning, match="2 slots have no room .* is left of 'tui': "):
+        assert deepcopy(one).merge(other) == 1
+    # Where a warning is an error, all is merged before it.
+    with warnings.catch_warnings(action="error"), pytest.raises(UserWarning, match="'tui'"):
+        one.merge(other)
+    assert one.predict(at(180)) == ["weka"]
     assert one.classes == ["kea", "weka"]
     assert {e.refs for e in one.examples()} == {("20",), ("w",)}
 

@@ -216,3 +216,58 @@ def test_the_measured_rate_of_new_unknown_examples_is_near_the_requested_one():
         told = classifier.fit_threshold(drawn(labels), labels, false_accept_rate=rate).alike
         assert told / 1.5 < accepted(unknown.repeat(40)) < told * 1.5
         assert accepted(known.repeat(5)) > 0.8
+
+
+def crowd(classes: range, count: int, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """Examples of classes that lie around centres of their own."""
+    centres = 1.2 * torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor(classes).repeat_interleave(count)
+    noise = torch.randn(len(labels), 16, generator=torch.Generator().manual_seed(seed))
+    return centres[labels] + noise, labels.tolist()
+
+
+def test_few_strangers_never_lower_the_threshold_that_is_found_without_them():
+    known = wrap(torch.nn.Identity(), host=False)
+    known.learn(*crowd(range(8), 8, 1))
+    strangers, _ = crowd(range(8, 12), 100, 2)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
+    alone = known.fit_threshold(false_accept_rate=0.05)
+    assert alone.unknown_interval == pytest.approx(_half(alone.alike, 64), rel=0.05)
+    familiar = known.familiarity(strangers)
+    for count in (1, 3, 10, 18):
+        some = order[:count]
+        found = known.fit_threshold(unknown=strangers[some], false_accept_rate=0.05)
+        assert float(found) == pytest.approx(max(alone, familiar[some].max().item()))
+        assert found.false_accept_rate == 0.05 and known.threshold.item() == pytest.approx(found)
+        same = known.fit_threshold(*crowd(range(8), 9, 5), false_accept_rate=0.05)
+        both = known.fit_threshold(
+            *crowd(range(8), 9, 5), unknown=strangers[some], false_accept_rate=0.05
+        )
+        assert float(both) == pytest.approx(max(same, familiar[some].max().item()))
+    # 19 tell of so small a rate, and more tell it well.
+    found = known.fit_threshold(unknown=strangers[order[:19]], false_accept_rate=0.05)
+    assert float(found) == pytest.approx(familiar[order[:19]].max().item())
+    found = known.fit_threshold(unknown=strangers, false_accept_rate=0.05)
+    assert found.alike is None and found.false_accept_rate <= 0.05
+    assert found.unknown_interval == pytest.approx(_half(found.false_accept_rate, 400), rel=0.05)
+    assert f"+- {100 * found.unknown_interval:.1f} %" in str(found)
+
+
+def _half(share: float | None, count: int) -> float:
+    """Half of the interval of the normal approximation, after two more of each (Agresti 1998)."""
+    assert share is not None
+    p = (share * count + 2) / (count + 4)
+    return 1.96 * (p * (1 - p) / (count + 4)) ** 0.5
+
+
+def test_of_one_class_and_beside_a_host_few_strangers_stand_alone():
+    inputs, labels = crowd(range(1), 5, 1)
+    one = wrap(torch.nn.Identity(), host=False)
+    one.learn(inputs, labels)
+    strangers, _ = crowd(range(8, 10), 2, 2)
+    found = one.fit_threshold(unknown=strangers, false_accept_rate=0.05)
+    assert float(found) == pytest.approx(one.familiarity(strangers).max().item())
+    beside = wrap(torch.nn.Linear(16, 3))
+    beside.learn(inputs, ["kea"] * 5)
+    found = beside.fit_threshold(unknown=strangers, false_accept_rate=0.05)
+    assert float(found) == pytest.approx(beside.familiarity(strangers).max().item())
