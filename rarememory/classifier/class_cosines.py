@@ -5,8 +5,8 @@
 The metric of `rarememory.classifier.metric` compares features about the mean of all classes. That
 tells the classes from each other, and takes away what they have in common: a stranger that is far
 from all of them can lie in the direction of one. What classes have in common tells such strangers
-(Kamoi and Kobayashi 2020), so familiarity is the mean of s and of the greatest logit, both t times
-a cosine. It was chosen by strangers of seventeen worlds, of which CLINC150 is none.
+(Kamoi and Kobayashi 2020), so familiarity is the mean of s and of the greatest logit, which is t
+times about a cosine too. It was chosen by strangers of seventeen worlds, of which CLINC150 is none.
 """
 
 from dataclasses import dataclass

@@ -129,8 +129,10 @@ class Discriminant:
         center: the same after centring and scaling to unit length.
         metric: orthonormal axes, each times the root of its precision.
         found: precision, shrinkage and scale.
-        means: of the unit features of each class, less their mean, over `length`, in the metric.
-        length: the mean length of a unit feature less that mean; every class has the same weight.
+        means: of the unit features of each class, less their mean, over `feature_length`, in the
+            metric.
+        feature_length: the mean length of a unit feature less that mean, every class with the same
+            weight.
         weights: of a row at unit length in the metric.
         bias: of each class.
         change: of the weights, by refinement; None without it.
@@ -151,7 +153,7 @@ class Discriminant:
     metric: Float[Tensor, "key_dim axes"]
     found: FittedMetric
     means: Float[Tensor, "classes axes"]
-    length: Float[Tensor, ""]
+    feature_length: Float[Tensor, ""]
     weights: Float[Tensor, "axes classes"]
     bias: Float[Tensor, " classes"]
     change: Float[Tensor, "axes classes"] | None
@@ -187,7 +189,7 @@ class Discriminant:
         self, features: Float[Tensor, "batch key_dim"], places: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """The z of every class, if the class in this place had never been learnt; -inf for that."""
-        x = self._centred(features) / self.length
+        x = self._centred(features) / self.feature_length
         rows = x @ self.metric
         outside = squares_outside(x, rows, self.found)
         return _foreign(rows, places, self.means, self.found, self.plain.counts, outside)

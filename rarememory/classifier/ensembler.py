@@ -67,7 +67,10 @@ class Ensembler(nn.Module):
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
-        """The host's highest probability of each row; None without a host, or of other outputs."""
+        """The host's highest probability of each row, without a gradient.
+
+        None without a host, and where there are more or fewer outputs than it has classes.
+        """
         if outputs is None or outputs.shape[1:] != self.host_ids.shape or not len(self.host_ids):
             return None
         return _highest_probabilities(outputs.float(), self.host_ids)

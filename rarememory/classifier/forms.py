@@ -1,10 +1,10 @@
-"""Which form of the fitted reader answers: cosines to class means, or distances to the examples.
+"""Which form of the fitted reader answers: class means ("cosines"), or distances to the examples.
 
-Cosines compare directions, which serves the features of neural networks best. Columns of a table
-can have all they tell in how far an example is from another. Where classes have several examples,
-leave-one-out finds out which it is: `answers_more`. Where every class has one example there is
-nothing to leave out; then distances are used if the examples lie along very few directions, of
-which cosines about their mean see little more than the sign.
+Scores of class means compare mainly directions, which serves the features of neural networks best.
+Columns of a table can have all they tell in how far an example is from another. Where classes have
+several examples, leave-one-out finds out which it is: `answers_more`. Where every class has one
+example there is nothing to leave out; then distances are used if the examples lie along very few
+directions, of which cosines about their mean see little more than the sign.
 """
 
 import torch
