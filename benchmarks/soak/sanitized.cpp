@@ -274,6 +274,15 @@ struct Memory {
                          likeliest.data());
         for (int64_t row = 0; row < batch; ++row)
             check(likeliest[row] < all, "no class is likeliest");
+        // The second of three host classes is forgotten.
+        Buffer<int64_t> host_ids(3, 1);
+        host_ids[1] = EMPTY;
+        Buffer<float> sure(batch), norms(batch);
+        rarememory_confidence(answers.data(), batch, 3, host_ids.data(), OMP_THREADS, sure.data());
+        rarememory_norms(queries.data(), batch, dim, 1e-15f, 1e15f, OMP_THREADS, norms.data());
+        for (int64_t row = 0; row < batch; ++row)
+            check(sure[row] >= 0.5f && sure[row] <= 1 && norms[row] >= 1e-15f,
+                  "a host is surer than sure, or a row has no length");
         Buffer<int64_t> decided(batch);
         rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(),
                           origins.data(), origins.data() + dim, metric.data(), axes, precise, 0.5f,

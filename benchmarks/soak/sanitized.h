@@ -9,6 +9,10 @@ extern "C" {
 void rarememory_code(const float* keys, int64_t slots, int64_t dim, const int64_t* named,
                      int64_t count, uint8_t* bytes, float* steps, float* off, uint8_t* rows,
                      int threads);
+void rarememory_confidence(const float* logits, int64_t batch, int64_t n_host,
+                           const int64_t* host_ids, int threads, float* confidences);
+void rarememory_norms(const float* features, int64_t batch, int64_t dim, float shortest,
+                      float longest, int threads, float* norms);
 void rarememory_score(const float* queries, int64_t batch, const float* keys, int64_t dim,
                       const int64_t* slots, int64_t k, int threads, float* scores);
 int64_t rarememory_normalize(const float* queries, int64_t batch, int64_t dim, float* units);

@@ -92,7 +92,8 @@ def test_it_moves_after_it_has_learnt(device):
     moved = copy.deepcopy(classifier).to(device)
     assert moved.predict(inputs.to(device)) == answers
     moved.learn(inputs[:3].to(device), ["new"] * 3)
-    assert moved.cpu().predict(inputs[0]) in {*LABELS, "new"}
+    # Or a class of its host, that was never trained.
+    assert moved.cpu().predict(inputs[0]) in moved.classes and "new" in moved.classes
 
 
 def test_tuning_runs_where_the_model_is(device):
