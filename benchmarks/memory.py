@@ -2,13 +2,13 @@
 
     python -m benchmarks.memory
 
-How many bare matrix products is a training step worth, or the search for one query's nearest pair?
-How much longer does a read take than its search? How much longer than a resnet18 alone does a
-classifier take to predict one image, and to learn one? How much longer does a write take with a
-million slots than with 8,192? And the choice of the oldest slots, the part of a write that reads
-every slot? Which part of a read of one query is the lock that it takes? Run it on a quiet machine.
-The timing is interleaved, each piece of work runs twice and the first time is thrown away (the
-caches hold other data then), and a ratio is the median over the rounds, with its quartiles.
+How many bare matrix products is a training step worth? How much longer does a read take than its
+search alone? How much longer than a resnet18 alone does a classifier take to predict one image, and
+to learn one? How much longer does a write take with a million slots than with 8,192? And the choice
+of the oldest slots, the part of a write that reads every slot? Which part of a read of one query is
+the lock that it takes? Run it on a quiet machine. The timing is interleaved; each piece of work is
+done twice and the first time is thrown away (the caches hold other data then), and a ratio is the
+median over the rounds, with its quartiles.
 """
 
 import itertools
@@ -83,7 +83,7 @@ def _training_step() -> dict[str, list[float]]:
 
 
 def _reading() -> dict[str, list[float]]:
-    """A read in Python beside its search, and the search for a pair beside `query @ keys.T`."""
+    """A read in Python beside its search alone."""
     memory = _filled(SLOTS)
     keys, occupied, lookup = memory.keys, memory.state.occupied, memory.lookup
     ratios: dict[str, list[float]] = {}
@@ -93,15 +93,8 @@ def _reading() -> dict[str, list[float]]:
             "search": partial(lookup.nearest, queries, keys, occupied, NEIGHBORS),
             "read": partial(memory, queries, k=NEIGHBORS),
         }
-        seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
+        seconds = _repeated(works)
         ratios[f"memory.read.b{batch}.ratio_to_search"] = _ratio(seconds["read"], seconds["search"])
-    query, label = queries[:1], memory.values[:1]
-    works = {
-        "product": lambda: query @ keys.T,
-        "pair": partial(lookup.nearest_pair, query, keys, memory.values, label),
-    }
-    seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
-    ratios["memory.pair.ratio_to_product"] = _ratio(seconds["pair"], seconds["product"])
     return ratios
 
 
@@ -151,12 +144,17 @@ def _locking() -> dict[str, list[float]]:
             # Timing a call takes a while too.
             "nothing": partial(id, None),
         }
-        seconds = _interleaved({name: partial(_itself, work) for name, work in works.items()})
+        seconds = _repeated(works)
         shares[f"memory.lock.ratio_to_read.m{slots}"] = [
             (locked - nothing) / read
             for read, locked, nothing in zip(*seconds.values(), strict=True)
         ]
     return shares
+
+
+def _repeated(works: Mapping[str, Work]) -> dict[str, list[float]]:
+    """As `_interleaved`, of work that is the same in every round."""
+    return _interleaved({name: partial(_itself, work) for name, work in works.items()})
 
 
 def _itself(work: Work) -> Work:

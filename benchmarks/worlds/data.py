@@ -166,7 +166,7 @@ def segmentation(files: list[Path]) -> Raw:
     rows = [
         (line.split(","), "test" if path.suffix == ".test" else "train")
         for path in files
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in _lines(path)
         if line.count(",") == 19
     ]
     columns = np.array([row[1:] for row, _ in rows], dtype=np.float32)
@@ -178,7 +178,7 @@ def yeast(files: list[Path]) -> Raw:
 
     The 10 classes are of unequal size: 5 to 463 proteins.
     """
-    rows = [line.split() for line in files[0].read_text(encoding="utf-8").splitlines()]
+    rows = [line.split() for line in _lines(files[0])]
     columns = np.array([row[1:9] for row in rows], dtype=np.float32)
     return Raw(columns, [row[9] for row in rows], _random_parts(len(rows)))
 

@@ -421,7 +421,7 @@ class MemoryClassifier(LockedModule):
         """Set the threshold below which `predict` returns `unknown`, for a false-accept rate.
 
         With `unknown`, examples of classes that it should not know, the threshold is a quantile of
-        their familiarity. Without it is leave-one-class-out: known examples are asked about as if
+        their familiarity. Else it is leave-one-class-out: known examples are asked about as if
         their own class had never been learnt, and the threshold is that which a typical class would
         exceed at this rate. Where there are fewer than 1 / rate - 1 of `unknown`, it is the greater
         one of the two, if both can be found. Unknown classes that are as like the known ones as

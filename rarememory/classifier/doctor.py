@@ -13,7 +13,7 @@ from rarememory.classifier.blend import resolved
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
-from rarememory.classifier.reader import Reader
+from rarememory.classifier.reader import LeftOutEvidence, Reader
 from rarememory.memory import Memory
 
 UNCENTRED = 0.7
@@ -118,6 +118,7 @@ class Report:
         full = self.slots if self.occupied == self.slots else 0
         unwhitened = self.reader == "fitted" and self.classes > 1
         unwhitened &= self.differences < FEW_DIFFERENCES * self.key_dim
+        asked = self.idle is not None
         return [
             (
                 full,
@@ -170,10 +171,10 @@ class Report:
             (
                 len(self.silent or []),
                 "new classes that answer none of the inputs"
-                if self.idle is not None
+                if asked
                 else "new classes that would not even answer their own examples",
                 [repr(label) for label in self.silent or []],
-                f"{'if the inputs show them, ' if self.idle is not None else ''}the host outweighs "
+                f"{'if the inputs show them, ' if asked else ''}the host outweighs "
                 "the memory: learn() the host's classes too, or calibrate()",
             ),
             (
@@ -226,11 +227,13 @@ def examine(
     alive = (lengths - 1).abs() < 0.05
     well = bool(alive.all())
     counts = Counter(memory.values[slots].tolist())
-    silent: list[Label] | None = None
-    if answers is not None:
+    left_out = None
+    if well and reader.name == "fitted" and len(memory):
+        left_out = reader.left_out(memory, host_ids)
+    if answers is None:
+        silent = _outweighed(memory, book, ensembler, left_out)
+    else:
         silent = _silent(counts, book, host_ids, answers)
-    elif well:
-        silent = _outweighed(memory, book, reader, ensembler)
     return Report(
         slots=len(memory.values),
         occupied=len(slots),
@@ -240,7 +243,7 @@ def examine(
         clashes=_clashes(memory, book, slots[alive], near),
         idle=None if queries is None else _idle(memory, slots, queries),
         nameless=sum(not book.refs(slot) for slot in slots.tolist()),
-        confusions=_confusions(memory, book, reader, host_ids) if well else [],
+        confusions=_confusions(book, left_out),
         silent=silent,
         direction=memory.keys[slots].float().mean(0).norm().item() if len(slots) else 0.0,
         scales=_scales(memory.keys[slots].float()),
@@ -258,13 +261,8 @@ def _unused(memory: Memory, slots: Tensor) -> list[int] | None:
     return unused
 
 
-def _confusions(
-    memory: Memory, book: LabelBook, reader: Reader, host_ids: Tensor
-) -> list[Confusion]:
-    if reader.name != "fitted" or not len(memory):
-        return []
-    left_out = reader.left_out(memory, host_ids)
-    if left_out.with_own is None or not left_out.several.any():
+def _confusions(book: LabelBook, left_out: LeftOutEvidence | None) -> list[Confusion]:
+    if left_out is None or left_out.with_own is None or not left_out.several.any():
         return []
     best = left_out.with_own.scores.argmax(1, keepdim=True)
     answers = left_out.with_own.values.gather(1, best).squeeze(1)[left_out.several]
@@ -288,14 +286,11 @@ def _silent(
 
 
 def _outweighed(
-    memory: Memory, book: LabelBook, reader: Reader, ensembler: Ensembler
+    memory: Memory, book: LabelBook, ensembler: Ensembler, left_out: LeftOutEvidence | None
 ) -> list[Label] | None:
     """New classes none of whose examples outweighs the host where it was least sure of one."""
     host_ids = ensembler.host_ids
-    if not len(host_ids) or reader.name != "fitted" or not len(memory):
-        return None
-    left_out = reader.left_out(memory, host_ids)
-    if (evidence := left_out.with_own) is None:
+    if not len(host_ids) or left_out is None or (evidence := left_out.with_own) is None:
         return None
     weights = resolved(ensembler.blend_weights, evidence.host_score)
     slots = memory.state.occupied.nonzero().squeeze(1)

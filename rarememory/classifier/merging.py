@@ -18,15 +18,15 @@ def take_over(
 ) -> tuple[int, list[Label]]:
     """Write what another memory holds into this one.
 
-    Returns:
-        How many slots were taken, and the labels of which no example is left, for want of room.
-
     Args:
         memory: to write to, as `Memory.merge` does.
         book: of the memory; labels and refs are added to it.
         other: the other memory.
         other_book: of the other memory; its labels are joined by name.
         unknown: what no label may be.
+
+    Returns:
+        How many slots were taken, and the labels of which no example is left, for want of room.
 
     Raises:
         ValueError: the memories do not fit, or a label is `unknown`; nothing is changed.

@@ -98,7 +98,7 @@ class Threshold(float):
     alike: float | None
     known_accepted: float | None
     interval: float | None
-    unknown_interval: float | None
+    unknown_interval: float
     examples: int
 
     def __new__(
@@ -121,7 +121,7 @@ class Threshold(float):
         measured = (unknown > threshold).double().mean().item()
         self.false_accept_rate = measured if requested is None else requested
         self.alike = None if requested is None else measured
-        self.unknown_interval = _wilson(measured, len(unknown)) if len(unknown) else None
+        self.unknown_interval = _wilson(measured, len(unknown))
         self.known_accepted = self.interval = None
         if known is not None and len(known):
             share = (known > threshold).double().mean().item()
@@ -132,7 +132,7 @@ class Threshold(float):
 
     def __str__(self) -> str:
         """One sentence."""
-        rate, half = 100 * self.false_accept_rate, 100 * (self.unknown_interval or 0)
+        rate, half = 100 * self.false_accept_rate, 100 * self.unknown_interval
         if self.alike is None:
             parts = [f"threshold {float(self):.3f}: false accepts {rate:.1f} +- {half:.1f} %"]
         else:

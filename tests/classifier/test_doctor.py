@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from classifiers import at, bare, everything, hosted
 
@@ -127,6 +128,30 @@ def test_new_classes_that_never_answer_are_named():
     nearest = wrap(torch.nn.Linear(6, 2), reader="nearest", host_score=500.0)
     nearest.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
     assert nearest.doctor().silent is None
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_the_host_drowns_a_class_where_it_outweighs_each_example_even_when_least_sure(unknown):
+    features, _ = spread_out(4)
+    torch.manual_seed(0)
+    birds = wrap(torch.nn.Linear(6, 2))
+    birds.learn(features, [0] * 4 + ["kea"] * 4 + ["weka"] * 4)
+    memory, ensembler = birds.memory, birds.ensembler
+    if unknown:
+        memory.get_buffer("confidences").fill_(1)
+    left_out = birds.reader.left_out(memory, ensembler.host_ids)
+    own = left_out.own_ids == memory.values[4]
+    best = left_out.with_own.scores[own].max()
+    confidences = memory.get_buffer("confidences")[4:8]
+    # Of two classes the likeliest has at least a half.
+    sure = torch.tensor(0.5) if unknown else confidences.min()
+    weight, bias = 1.3, 0.4
+    level = (best - weight * sure.log() - bias).item()
+    for host_score, silent in ((level - 0.01, False), (level + 0.01, True)):
+        ensembler.weights.copy_(torch.tensor([1.0, host_score, weight, bias]))
+        assert ("kea" in birds.doctor().silent) == silent
+    ensembler.weights[1] = 500.0
+    assert birds.doctor().silent == ["kea", "weka"]
 
 
 def test_features_of_one_direction_and_of_unlike_scale_are_named():

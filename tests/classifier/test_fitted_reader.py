@@ -156,6 +156,29 @@ def test_classes_of_few_examples_are_found_beside_those_of_many(
     assert few > few_by_cosine + 0.01 and many > many_by_cosine - 0.01
 
 
+def test_refinement_starts_from_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, labels = world([3, 9, 4, 6])
+    begun = []
+
+    def refined(rows, base, *others):
+        begun.append(base)
+        return without_steps(rows, base, *others)
+
+    without_steps = module.refined
+    monkeypatch.setattr(module, "refined", refined)
+    samples = fit_discriminant(keys, labels).left_out.samples
+    monkeypatch.setattr(module, "_REFINED", 0)
+    assert torch.allclose(begun[0], fit_discriminant(keys, labels).logits(keys[samples]), atol=1e-4)
+
+
+def test_examples_and_queries_are_foreign_alike() -> None:
+    keys, labels = world([3, 9, 4, 6])
+    found = fit_discriminant(keys, labels)
+    left_out = found.left_out
+    foreign = found.foreign(keys[left_out.samples], left_out.classes)
+    assert torch.allclose(left_out.foreign, foreign, atol=1e-4)
+
+
 def test_refinement_says_which_class_and_not_how_near(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, labels = world([12] * 8, spread=2.0)
     found = fit_discriminant(keys, labels)

@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_other_class_means(n_classes: int, with_shares: 
 
 
 @pytest.mark.parametrize("dim", [6, 40])
-@pytest.mark.parametrize("counts", [[4] * 5, [1] * 5])
+@pytest.mark.parametrize("counts", [[4] * 5, [1] * 5, [2, 9, 4, 3, 6]])
 def test_features_are_answered_as_if_their_class_had_never_been_learnt(
     dim: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +50,8 @@ def test_features_are_answered_as_if_their_class_had_never_been_learnt(
         fitted.found.outside * (torch.eye(dim) - axes @ axes.T) + fitted.metric @ fitted.metric.T
     )
     root = torch.linalg.cholesky(whole.double())
-    length = (keys - fitted.mean).norm(dim=1).mean()
+    lengths_of = (keys - fitted.mean).norm(dim=1)
+    length = torch.stack([lengths_of[labels == c].mean() for c in range(5)]).mean()
     root = root / length
     means = torch.stack([keys[labels == c].mean(0) for c in range(5)]).double() @ root
     scoring = fitted.found.scoring
@@ -59,11 +60,12 @@ def test_features_are_answered_as_if_their_class_had_never_been_learnt(
         x, m = query - others.mean(0), others - others.mean(0)
         if isinstance(scoring, ClassScores):
             numbers = float(scoring.row_length), float(scoring.variance)
-            lengths = oracle.class_lengths(m.square().sum(1).tolist(), [4] * 4, *numbers)
+            left = [count for c, count in enumerate(counts) if c != place]
+            lengths = oracle.class_lengths(m.square().sum(1).tolist(), left, *numbers)
             wanted = torch.tensor(
                 [
-                    oracle.class_score(float(one @ x / x.norm()), float(one.norm()), 4, lengths)
-                    for one in m
+                    oracle.class_score(float(one @ x / x.norm()), float(one.norm()), n, lengths)
+                    for one, n in zip(m, left, strict=True)
                 ]
             ).double()
         else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rarememory import EMPTY, Memory, wrap
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
-from rarememory.classifier.openset import familiarity, threshold_at
+from rarememory.classifier.openset import are_few, familiarity, threshold_at
 
 RATES = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
 
@@ -251,6 +251,12 @@ def test_few_strangers_never_lower_the_threshold_that_is_found_without_them():
     assert found.alike is None and found.false_accept_rate <= 0.05
     assert found.unknown_interval == pytest.approx(_half(found.false_accept_rate, 400), rel=0.05)
     assert f"+- {100 * found.unknown_interval:.1f} %" in str(found)
+
+
+def test_so_many_strangers_tell_of_a_rate():
+    assert [are_few(count, 0.05) for count in (0, 18, 19, 20)] == [True, True, False, False]
+    with pytest.raises(ValueError, match=r"between 0 and 1, not 0\.0"):
+        are_few(3, 0.0)
 
 
 def _half(share: float | None, count: int) -> float:
