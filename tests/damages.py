@@ -440,6 +440,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "classifier/forms.py": {
         "answers_more": [operator(">", "<"), unwrap("argsort")],
+        "form_of": [condition(False), condition(False, 1)],
         "better_form": [condition(False)],
         "_is_kernel_better": [returns("False")],
     },

@@ -27,10 +27,10 @@ from rarememory.classifier.beside_keys import (
     remembered_features,
 )
 from rarememory.classifier.blend import Classes, Evidence
-from rarememory.classifier.discriminant import Discriminant, Settings, fit_discriminant
+from rarememory.classifier.discriminant import Discriminant, Settings
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
-from rarememory.classifier.forms import ByDistance, Form, better_form, one_shot_form
+from rarememory.classifier.forms import ByDistance, Form, form_of
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
@@ -263,19 +263,13 @@ class _Fitted:
         self._few: Derived[FewQueries | None] = Derived()
         # Where the host would have to wait for them, it never asks.
         self.slots = slots.tolist() if host_may_read(slots) else []
-        self.classes, self.places, counts = values.unique(return_inverse=True, return_counts=True)
+        self.classes, self.places = values.unique(return_inverse=True)
         self.discriminant: Form | None = None
         self.offsets = torch.zeros(len(self.classes), device=keys.device)
         of_host = torch.isin(self.classes, host_ids)
         foreign_host = not torch.isin(host_ids[host_ids != EMPTY], self.classes).all()
         if len(self.classes) > 1 + foreign_host:
-            self.discriminant = fit_discriminant(keys, values, settings)
-            # The host's classes lie in directions that few examples say nothing of.
-            spans = len(keys) - len(self.classes) >= keys.shape[1]
-            if counts.max() == 1:
-                self.discriminant = one_shot_form(self.discriminant, features, values)
-            elif spans or not foreign_host:
-                self.discriminant = better_form(self.discriminant, features, values, settings)
+            self.discriminant = form_of(keys, features, values, settings, bool(foreign_host))
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
         self._log_confidences = confidences.log()

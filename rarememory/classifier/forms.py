@@ -38,6 +38,32 @@ _SOME = 512
 """Examples that show how many directions there are."""
 
 
+def form_of(
+    keys: Float[Tensor, "examples key_dim"],
+    features: Float[Tensor, "examples key_dim"],
+    values: Int64[Tensor, " examples"],
+    settings: Settings = Settings(),  # noqa: B008, a tuple
+    foreign_host: bool = False,
+) -> Form:
+    """The form that answers for these examples.
+
+    Args:
+        keys: the features at unit length, in any float dtype.
+        features: at their own length.
+        values: integers of their classes, of at least two different ones.
+        settings: that are not found from the examples.
+        foreign_host: whether a host has classes of which there is no example.
+    """
+    discriminant = fit_discriminant(keys, values, settings)
+    counts = discriminant.plain.counts
+    if counts.max() == 1:
+        return one_shot_form(discriminant, features, values)
+    # The host's classes lie in directions that few examples say nothing of.
+    if foreign_host and len(keys) - len(counts) < keys.shape[1]:
+        return discriminant
+    return better_form(discriminant, features, values, settings)
+
+
 def better_form(
     discriminant: Discriminant,
     features: Float[Tensor, "examples key_dim"],

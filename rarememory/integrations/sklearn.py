@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rarememory.base.state import EMPTY, Recall
-from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.forms import Form, form_of
 from rarememory.integrations.neighbors import without_self
 from rarememory.integrations.pool import (
     MOST_JUDGED,
@@ -40,8 +40,8 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     columns are scaled, and how much each of several readers counts: the vote, class means in a
     fitted metric, kernel ridge regression, and normal densities of the classes
     (`rarememory.integrations.pool`). What is fitted is fitted again at the first prediction after
-    `fit` or `partial_fit`. The vote answers alone where no class has two samples, because then no
-    sample can be left out.
+    `fit` or `partial_fit`. The vote answers in place of the pool where no class has two samples,
+    because then no sample can be left out.
 
     Args:
         n_neighbors: how many samples vote.
@@ -53,12 +53,14 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             samples of the first fit are answered rightly, between the columns as they are, less
             their means, and divided by their standard deviations too; columns as they are where
             none can be left out. `partial_fit` keeps the choice.
-        reader: "nearest" is the vote and "fitted" the class means. "auto" pools these and kernel
-            ridge regression, with weights that the left-out samples choose; with `scale="auto"`
-            each of the three reads both the columns as they are and standardised ones, and kernel
-            ridge regression also how far standardised rows are from each other, with columns that
-            all count the same, and that count by how well each tells the classes apart; and normal
-            densities, each with a covariance of its own, read standardised rows.
+        reader: "nearest" is the vote. "fitted" is the reader of that name of `rarememory.wrap`: it
+            answers to scaled rows what `wrap(Identity(), host=False)` does. "auto" pools the vote,
+            class means and kernel ridge regression, with weights that the left-out samples choose;
+            with `scale="auto"` each of the three reads both the columns as they are and
+            standardised ones, and kernel ridge regression also how far standardised rows are from
+            each other, with columns that all count the same, and that count by how well each tells
+            the classes apart; and normal densities, each with a covariance of its own, read
+            standardised rows.
 
     Attributes:
         classes_: the classes seen so far, sorted.
@@ -157,17 +159,17 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             spaces += [_Scaling(standardised.mean, np.ones(X.shape[1])), standardised]
         merits = [0.0]
         if len(spaces) > 1 and _can_be_left_out(y):
-            merits = [self._left_out_accuracy(space.keys(X), y) for space in spaces]
+            merits = [self._left_out_accuracy(space.rows(X), y) for space in spaces]
         self.mean_, self.scale_ = spaces[merits.index(max(merits))]
 
-    def _left_out_accuracy(self, keys: Tensor, y: NDArray[np.int64]) -> float:
+    def _left_out_accuracy(self, rows: Tensor, y: NDArray[np.int64]) -> float:
         classes = torch.from_numpy(y)
         several = classes.bincount()[classes] > 1
         if self.reader == "fitted":
-            left_out = fit_discriminant(keys, classes).left_out
+            left_out = form_of(normalize(rows, dim=1), rows, classes).left_out
             answers, some = left_out.unrefined, left_out.samples
         else:
-            some = evenly_spaced(classes, MOST_JUDGED)
+            keys, some = _keys(rows), evenly_spaced(classes, MOST_JUDGED)
             answers = vote(keys[some], keys, classes, self.n_neighbors, self.temperature, own=some)
         right = (answers.argmax(1) == classes[some])[several[some]]
         return right.double().mean().item()
@@ -183,15 +185,15 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         used = used[self.memory_.values[used] != EMPTY]
         # In the order of the samples, in whatever slots they are.
         used = used[torch.from_numpy(np.argsort(self.samples_[used.numpy()], kind="stable"))]
-        keys = self.memory_.keys[used].detach()
         numbers, classes = self.memory_.values[used].unique(return_inverse=True)
-        if not _can_be_left_out(classes.numpy()):
+        if len(numbers) < 2 or (self.reader == "auto" and not _can_be_left_out(classes.numpy())):
             return None
+        directions = self.memory_.keys[used, :-1].detach()
+        scaled = directions * torch.from_numpy(self._lengths[used.numpy()]).unsqueeze(1)
         if self.reader == "fitted":
             kept = _Scaling(self.mean_, self.scale_)
-            return _FittedReader([kept], fit_discriminant(keys, classes), numbers)
-        scaled = keys[:, :-1].numpy() * self._lengths[used.numpy()][:, None]
-        X = scaled * self.scale_ + self.mean_
+            return _FittedReader([kept], form_of(directions, scaled, classes), numbers)
+        X = scaled.numpy() * self.scale_ + self.mean_
         spaces, rows = [_as_they_are(X)], None
         if self.scale == "auto":
             spaces.append(_standardised(X))
@@ -294,6 +296,10 @@ def _nonzero(rows: Tensor) -> Tensor:
     return torch.cat([rows, ~rows.any(1, keepdim=True)], dim=1)
 
 
+def _keys(rows: Tensor) -> Tensor:
+    return normalize(_nonzero(rows), dim=1)
+
+
 class _Scaling(NamedTuple):
     """What is taken off each column, and what it is then divided by."""
 
@@ -304,7 +310,7 @@ class _Scaling(NamedTuple):
         return torch.from_numpy((X - self.mean) / self.scale)
 
     def keys(self, X: NDArray[np.float64]) -> Tensor:
-        return normalize(_nonzero(self.rows(X)), dim=1)
+        return _keys(self.rows(X))
 
 
 def _as_they_are(X: NDArray[np.float64]) -> _Scaling:
@@ -327,7 +333,7 @@ class _FittedReader(NamedTuple):
     """A reader, the scalings of what it reads, and the values in the memory of its classes."""
 
     spaces: list[_Scaling]
-    reader: Pool | Discriminant
+    reader: Pool | Form
     numbers: Tensor
 
     def probabilities(self, X: NDArray[np.float64], n_classes: int) -> Tensor:
@@ -338,7 +344,7 @@ class _FittedReader(NamedTuple):
         return found
 
     def _of(self, X: NDArray[np.float64]) -> Tensor:
-        keys = [space.keys(X) for space in self.spaces]
+        rows = self.spaces[-1].rows(X)
         if isinstance(self.reader, Pool):
-            return self.reader.probabilities(keys, self.spaces[-1].rows(X))
-        return self.reader.logits(keys[0]).softmax(1)
+            return self.reader.probabilities([space.keys(X) for space in self.spaces], rows)
+        return self.reader.logits(rows).softmax(1)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import rarememory
-from rarememory.classifier import class_scores, fitted_reader
+from rarememory.classifier import class_scores, forms
 from rarememory.classifier import discriminant as module
 from rarememory.classifier import metric as metric_module
 from rarememory.classifier.class_scores import ClassScores
@@ -243,7 +243,7 @@ def test_it_is_fitted_once_after_a_change(monkeypatch: pytest.MonkeyPatch) -> No
         fits.append(len(keys))
         return fit_discriminant(keys, *others)
 
-    monkeypatch.setattr(fitted_reader, "fit_discriminant", counted)
+    monkeypatch.setattr(forms, "fit_discriminant", counted)
     keys, labels = world([3, 3])
     birds = classifier(host=False)
     birds.learn(keys, labels.tolist())

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from rarememory import EMPTY, Memory, wrap
-from rarememory.classifier import fitted_reader
+from rarememory.classifier import forms
 from rarememory.lookup import NativeLookup, ops
 from tests.lookup.test_nearest import units
 from tests.memories import LOOKUPS
@@ -165,10 +165,8 @@ def test_a_compiled_classifier_sees_what_is_learnt_later(reader, monkeypatch):
     inputs = torch.eye(6)[:4] + 0.1
     classifier.learn(inputs[:3], list("abc"))
     fits = []
-    fit = fitted_reader.fit_discriminant
-    monkeypatch.setattr(
-        fitted_reader, "fit_discriminant", lambda *given: fits.append(given) or fit(*given)
-    )
+    fit = forms.fit_discriminant
+    monkeypatch.setattr(forms, "fit_discriminant", lambda *given: fits.append(given) or fit(*given))
     torch.compiler.reset()
     compiled = torch.compile(classifier, backend="eager")
     compiled(inputs)
