@@ -127,6 +127,8 @@ class Answerer(NamedTuple):
     ) -> tuple[Reader, Float[Tensor, " weights"], Calibration]:
         """The reader and the weights that suit held-out examples best, and how well they do.
 
+        The present reader, where another does not reach as much of the objective.
+
         Args:
             examples: held out.
             objective: one of `calibration.OBJECTIVES`.
@@ -147,8 +149,14 @@ class Answerer(NamedTuple):
                 return 0.0
             return math.sqrt(share * (1 - share) / max(1, len(examples.ids)))
 
+        asked = examples.ids, self.ids, objective
+        before = self.ensembler.merits(evidence(self.reader), *asked)
+        least = before.reached if max_loss is None else -math.inf
         reader = best_reader(reader_of(self.reader.name), merit, error)
-        weights, report = self.ensembler.calibrated(
-            evidence(reader), examples.ids, self.ids, objective, max_loss
-        )
+        found = evidence(reader)
+        weights, report = self.ensembler.calibrated(found, *asked, least, max_loss)
+        if self.ensembler.merits(found, *asked, weights).reached < least:
+            reader = self.reader
+            weights, report = self.ensembler.calibrated(evidence(reader), *asked, least)
+        report = report._replace(error_before=before.error, loss_before=before.loss)
         return reader, weights, report

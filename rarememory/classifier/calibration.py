@@ -43,6 +43,20 @@ class OldAgainstNew(NamedTuple):
         return 2 * self.old * self.new / max(self.old + self.new, 1e-12)
 
 
+class Merits(NamedTuple):
+    """How good some answers are.
+
+    Attributes:
+        reached: the objective; greater is better.
+        error: the expected calibration error.
+        loss: mean of -log p(label).
+    """
+
+    reached: float
+    error: float
+    loss: float
+
+
 class Curve(tuple[OldAgainstNew, ...]):
     """Points by increasing bias; its representation says how many there are."""
 
@@ -234,6 +248,43 @@ def best_bias(curve: Curve, objective: str, share_old: float) -> float:
     return best[len(best) // 2]
 
 
+def between(
+    probabilities: ProbabilitiesOf,
+    labels: Int64[Tensor, " batch"],
+    start: BlendWeights,
+    fitted: BlendWeights,
+    reaches: Callable[[BlendWeights], bool],
+) -> BlendWeights:
+    """The fitted weights if they reach enough.
+
+    Otherwise, of `start` and of those between the two that do, the weights of the least loss.
+    """
+    if reaches(fitted):
+        return fitted
+    begin, end = (torch.stack(_to_free(weights)).double() for weights in (start, fitted))
+    steps = torch.linspace(0, 1, 41).to(begin)
+    tried = [_from_free(begin + step * (end - begin)) for step in steps]
+    good = [start, *filter(reaches, tried)]
+    return min(good, key=lambda weights: log_loss(probabilities(weights), labels).item())
+
+
+def merits(
+    p: Float[Tensor, "batch classes"],
+    labels: Int64[Tensor, " batch"],
+    of_host: Bool[Tensor, " batch"],
+    objective: str,
+) -> Merits:
+    """How good these probabilities are; without classes of both kinds "harmonic" is accuracy."""
+    loss, right = log_loss(p, labels).item(), (p.argmax(1) == labels).double()
+    reached = right.mean().item()
+    if objective == "likelihood":
+        reached = -loss
+    elif objective == "harmonic" and of_host.any() and not of_host.all():
+        old, new = right[of_host].mean().item(), right[~of_host].mean().item()
+        reached = OldAgainstNew(0.0, old, new).harmonic
+    return Merits(reached, _error(p, labels), loss)
+
+
 def merit(
     probabilities: ProbabilitiesOf,
     labels: Int64[Tensor, " batch"],
@@ -262,17 +313,14 @@ def protect_host_classes(
     probabilities: ProbabilitiesOf,
     labels: Int64[Tensor, " batch"],
     weights: BlendWeights,
-    report: Calibration,
     host: HostAlone,
     max_loss: float,
-) -> tuple[BlendWeights, Calibration]:
+) -> BlendWeights:
     """The least `host_bias`, from the fitted one upwards, that keeps the host's accuracy.
 
     The host's classes may lose `max_loss`, in [0, 1], of the accuracy that the host alone has on
     them. Where no bias is enough, the fitted one stays.
     """
-    if not host.of_host.any():
-        return weights, report
     alone = host.correct[host.of_host].double().mean().item()
 
     def accuracy(bias: Tensor) -> float:
@@ -290,7 +338,7 @@ def protect_host_classes(
             middle = (low + high) / 2
             low, high = (middle, high) if accuracy(middle) < alone - max_loss else (low, middle)
         weights = weights._replace(host_bias=high)
-    return weights, with_host(probabilities, labels, weights, report, host)
+    return weights
 
 
 def with_host(
@@ -298,15 +346,16 @@ def with_host(
     labels: Int64[Tensor, " batch"],
     weights: BlendWeights,
     report: Calibration,
-    host: HostAlone,
+    host: HostAlone | None,
 ) -> Calibration:
     """The report for these weights, with the accuracies of the host's classes and of the others."""
     after = probabilities(weights)
+    report = report._replace(error=_error(after, labels), loss=log_loss(after, labels).item())
+    if host is None:
+        return report
     right = (after.argmax(1) == labels).double()
     old, new = right[host.of_host], right[~host.of_host]
     return report._replace(
-        error=_error(after, labels),
-        loss=log_loss(after, labels).item(),
         base_alone=host.correct[host.of_host].double().mean().item(),
         base=old.mean().item(),
         new=new.mean().item() if len(new) else None,

@@ -1,5 +1,7 @@
 """The ensembler: from what memory and host say to probabilities, familiarity and a decision."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -150,15 +152,19 @@ class Ensembler(nn.Module):
         label_ids: Int64[Tensor, " batch"],
         ids: Tensor,
         objective: str,
+        least: float,
         max_loss: float | None = None,
     ) -> tuple[Float[Tensor, " weights"], calibration.Calibration]:
         """The weights that fit labelled examples, and how well they do.
+
+        Where they reach too little of the objective they are between these and the present ones.
 
         Args:
             evidence: for the examples.
             label_ids: the integers of their classes.
             ids: of all classes.
             objective: what the bias of the host is chosen for, one of `calibration.OBJECTIVES`.
+            least: of the objective that has to be reached, if the present weights reach it.
             max_loss: accuracy that the host's classes may lose, in place of the objective.
         """
         probabilities = self._probabilities_of(evidence, ids)
@@ -166,32 +172,51 @@ class Ensembler(nn.Module):
         start = blend.resolved(BlendWeights(*self.weights.double()), evidence.host_score)
         follows = self._follows(evidence)
         weights, report = calibration.fit_weights(probabilities, labels, start, follows)
-        logits = evidence.logits
-        of_host = torch.isin(label_ids, self.host_ids)
+        logits, host = evidence.logits, None
+        of_host, columns = torch.isin(label_ids, self.host_ids), torch.isin(ids, self.host_ids)
         if logits is not None and of_host.any():
             host = calibration.HostAlone(of_host, self.host_ids[logits.argmax(1)] == label_ids)
-            columns = torch.isin(ids, self.host_ids)
-            curve = calibration.Curve()
-            if not of_host.all():
-                curve = calibration.old_against_new(
-                    probabilities, labels, weights, of_host, columns
-                )
-            if max_loss is not None:
-                weights, report = calibration.protect_host_classes(
-                    probabilities, labels, weights, report, host, max_loss
-                )
-            elif curve and objective != "likelihood":
-                share = of_host.double().mean().item()
-                bias = calibration.best_bias(curve, objective, share)
-                weights = weights._replace(host_bias=weights.host_bias.new_tensor(bias))
-            report = calibration.with_host(probabilities, labels, weights, report, host)
-            report = report._replace(curve=curve)
+        has_both = host is not None and not of_host.all()
+        curve_of = partial(
+            calibration.old_against_new, probabilities, labels, of_host=of_host, columns=columns
+        )
+        if host is not None and max_loss is not None:
+            weights = calibration.protect_host_classes(
+                probabilities, labels, weights, host, max_loss
+            )
+        elif has_both and objective != "likelihood":
+            share = of_host.double().mean().item()
+            bias = calibration.best_bias(curve_of(weights), objective, share)
+            weights = weights._replace(host_bias=weights.host_bias.new_tensor(bias))
+
+        def reaches(weights: BlendWeights) -> bool:
+            p = probabilities(weights)
+            return calibration.merits(p, labels, of_host, objective).reached >= least
+
+        weights = calibration.between(probabilities, labels, start, weights, reaches)
+        report = calibration.with_host(probabilities, labels, weights, report, host)
+        if has_both:
+            report = report._replace(curve=curve_of(weights))
         if logits is None:
             # Without a host nothing was found of it.
             weights = BlendWeights(weights.temperature, *self.weights[1:].double())
         elif follows:
             weights = weights._replace(host_score=self.weights[1].double())
         return torch.stack(weights), report
+
+    def merits(
+        self,
+        evidence: Evidence,
+        label_ids: Int64[Tensor, " batch"],
+        ids: Tensor,
+        objective: str,
+        weights: Float[Tensor, " weights"] | None = None,
+    ) -> calibration.Merits:
+        """How good answers from this evidence are, with these weights or the present ones."""
+        numbers = BlendWeights(*(self.weights if weights is None else weights).double())
+        p = self._probabilities_of(evidence, ids)(blend.resolved(numbers, evidence.host_score))
+        labels = Classes(ids, self.host_ids).columns(label_ids)
+        return calibration.merits(p, labels, torch.isin(label_ids, self.host_ids), objective)
 
     def merit(
         self,

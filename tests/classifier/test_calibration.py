@@ -1,11 +1,23 @@
 """Calibration: blend weights fitted by likelihood, judged on examples that were not seen."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from classifiers import at, bare, everything, hosted
+from torch import nn
 
 from rarememory.classifier.blend import BlendWeights
-from rarememory.classifier.calibration import expected_calibration_error, fit_weights
+from rarememory.classifier.calibration import (
+    CURVE_POINTS,
+    OBJECTIVES,
+    OldAgainstNew,
+    expected_calibration_error,
+    fit_weights,
+    log_loss,
+    merits,
+)
+from tests.classifier.test_fitted_reader import world
 
 
 def test_the_calibration_error_is_that_of_torchmetrics():
@@ -132,6 +144,131 @@ def test_calibrating_works_in_inference_mode(host):
         inside.fit_threshold(unknown=at(45), false_accept_rate=0.5)
     assert torch.equal(inside.ensembler.weights, outside.ensembler.weights)
     assert inside.calibrate(*examples).loss == outside.calibrate(*examples).loss
+
+
+def beside_a_host(seed, reader="fitted"):
+    """Six classes of a host that is rarely sure, four that are learnt, and examples to spare."""
+    random = torch.Generator().manual_seed(seed)
+    rows, labels = world([40] * 10, spread=0.9, seed=seed)
+    of_host, place = labels < 6, torch.arange(len(labels)) % 40
+    inputs = torch.cat([rows[of_host], torch.ones(240, 1)], 1)
+    inputs += 0.05 * torch.randn(inputs.shape, generator=random)
+    solution = torch.linalg.lstsq(inputs, nn.functional.one_hot(labels[of_host], 6).float())[0]
+    classifier = hosted(1.2 * solution[:-1].T, memory_size=64, reader=reader)
+    # In two of three worlds nothing of the host's classes is remembered.
+    known = (place < 5) & (labels >= (4 if seed % 3 == 0 else 6))
+    classifier.learn(rows[known], labels[known].tolist())
+    return classifier, rows[place >= 20], labels[place >= 20]
+
+
+class Standing(NamedTuple):
+    accuracy: float
+    likelihood: float
+    harmonic: float
+    old: float
+    new: float
+
+    @classmethod
+    def of(cls, classifier, inputs, labels):
+        answer = classifier.predict_proba(inputs)
+        columns = torch.tensor([answer.classes.index(label) for label in labels.tolist()])
+        likelihood = -log_loss(answer.values.double(), columns).item()
+        right = (answer.values.argmax(1) == columns).double()
+        old, new = right[labels < 6].mean().item(), right[labels >= 6].mean().item()
+        harmonic = OldAgainstNew(0.0, old, new).harmonic
+        return cls(right.mean().item(), likelihood, harmonic, old, new)
+
+
+@pytest.mark.parametrize("reader", ["nearest", "fitted"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_beside_a_host_an_objective_is_not_worse_after_calibrating(objective, reader):
+    # Of the second the likeliest weights are not those of the most right answers.
+    for seed in (1, 3):
+        classifier, *examples = beside_a_host(seed, reader)
+        before = Standing.of(classifier, *examples)
+        report = classifier.calibrate(*examples, objective=objective)
+        after = Standing.of(classifier, *examples)
+        assert getattr(after, objective) >= getattr(before, objective) - 1e-6
+        # The report says what it was before and after.
+        assert (report.loss_before, report.loss) == pytest.approx(
+            (-before.likelihood, -after.likelihood), abs=1e-4
+        )
+        assert (report.base, report.new) == pytest.approx((after.old, after.new))
+        assert 0 < report.base_alone < 1 and report.examples == 200
+        curve = report.curve
+        assert len(curve) == CURVE_POINTS
+        assert [point.host_bias for point in curve] == sorted(point.host_bias for point in curve)
+        olds, news = [point.old for point in curve], [point.new for point in curve]
+        assert olds == sorted(olds) and news == sorted(news, reverse=True)
+        reached = {
+            "accuracy": max(0.6 * point.old + 0.4 * point.new for point in curve),
+            "harmonic": max(point.harmonic for point in curve),
+        }
+        # Each point of the curve is a bias, and the best of them was taken.
+        if objective in reached:
+            assert getattr(after, objective) == pytest.approx(reached[objective], abs=0.006)
+        # Once more, from where it is now.
+        classifier.calibrate(*examples, objective=objective)
+        again = Standing.of(classifier, *examples)
+        assert getattr(again, objective) >= getattr(after, objective) - 1e-6
+
+
+def test_beside_a_host_each_objective_is_reached_best_by_its_own_calibration():
+    found = {}
+    for objective in OBJECTIVES:
+        classifier, *examples = beside_a_host(0)
+        classifier.calibrate(*examples, objective=objective)
+        found[objective] = Standing.of(classifier, *examples)
+    for objective in OBJECTIVES:
+        most = max(getattr(one, objective) for one in found.values())
+        assert getattr(found[objective], objective) >= most - 1e-6
+    assert len({*found.values()}) > 1
+
+
+def test_readers_are_compared_by_the_likelihood_that_they_are_calibrated_to(monkeypatch):
+    found = []
+
+    def usual_reader(usual, merit, error):
+        found.append((merit(usual), error(0.5)))
+        return usual
+
+    for objective in OBJECTIVES:
+        monkeypatch.setattr("rarememory.classifier.answering.best_reader", usual_reader)
+        classifier, *examples = beside_a_host(1)
+        report = classifier.calibrate(*examples, objective=objective)
+        merit, error = found.pop()
+        if objective == "likelihood":
+            assert merit == pytest.approx(-report.loss) and error == 0
+        else:
+            assert 0 < merit < 1 and error > 0.03
+
+
+def test_what_is_reached_is_the_objective():
+    p = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.8, 0.2], [0.9, 0.1]])
+    labels, of_host = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, True, False])
+    found = {one: merits(p, labels, of_host, one) for one in OBJECTIVES}
+    loss = -torch.tensor([0.6, 0.3, 0.8, 0.1]).log().mean().item()
+    assert all(one.loss == pytest.approx(loss) and one.error > 0 for one in found.values())
+    assert found["accuracy"].reached == 0.5 and found["harmonic"].reached == 0
+    assert found["likelihood"].reached == pytest.approx(-loss)
+    assert merits(p[:3], labels[:3], of_host[:3], "harmonic").reached == pytest.approx(2 / 3)
+
+
+def test_a_reader_with_which_less_is_reached_is_not_taken(monkeypatch):
+    classifier, *examples = beside_a_host(1)
+    classifier.calibrate(*examples, objective="accuracy")
+    before, present = Standing.of(classifier, *examples), classifier.reader
+    # It sees no directions, and refines nothing.
+    other = present.having(shrinkage=1.0, penalty=1e6, distances=0.0)
+    monkeypatch.setattr("rarememory.classifier.answering.best_reader", lambda *_: other)
+    report = classifier.calibrate(*examples, objective="accuracy")
+    assert classifier.reader is present
+    after = Standing.of(classifier, *examples)
+    assert after.accuracy >= before.accuracy
+    assert report.loss == pytest.approx(-after.likelihood, abs=1e-4)
+    # In place of an objective.
+    classifier.calibrate(*examples, keep=1.0)
+    assert classifier.reader is other
 
 
 @pytest.mark.parametrize("keep", [-0.1, 5.0, torch.nan])
