@@ -1,4 +1,4 @@
-"""Draws the pictures of the concept pages, each from what the package itself computes.
+"""Draws the pictures of this folder, each from what the package itself computes.
 
     python docs/pictures/draw.py [folder]
 
@@ -7,6 +7,8 @@ The folder is that of this file unless another is named.
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from rarememory import AverageOrReplace, FirstInFirstOut, Memory, MemoryClassifier
 from rarememory.backbones import omniglot_encoder
+from rarememory.classifier import Calibration
 from rarememory.data import draw_glyphs
 from rarememory.readers import ask, train_on_stories
 
@@ -33,6 +36,7 @@ def main(folder: Path) -> None:
             figure = draw()
             figure.savefig(folder / f"{draw.__name__}.svg", metadata={"Date": None})
             plt.close(figure)
+        calibration().plot(folder / "calibration.svg", metadata={"Date": None})
 
 
 def reading() -> Figure:
@@ -222,11 +226,8 @@ def threshold() -> Figure:
 
 def hops() -> Figure:
     """What each hop of a reader attends to, over the sentences of a story."""
-    # So that the sums, and the bytes of the picture, do not depend on the number of processors.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    reader, vocabulary, _ = train_on_stories(stories=1500, epochs=16, restarts=2)
-    torch.set_num_threads(threads)
+    with _one_thread():
+        reader, vocabulary, _ = train_on_stories(stories=1500, epochs=16, restarts=2)
     story = [
         "John went to the hallway.",
         "Mary took the apple.",
@@ -251,6 +252,33 @@ def hops() -> Figure:
         f"Where is the apple?  {answered.answer} ({answered.probability:.0%})", fontsize=11
     )
     return figure
+
+
+def calibration() -> Calibration:
+    """Old glyphs that a model knows against new ones, learnt from one drawing each."""
+    glyphs = draw_glyphs(120, n_drawings=10).images.unsqueeze(2) / 255
+    labels = torch.arange(120).repeat_interleave(10).reshape(120, 10)
+    encoder = omniglot_encoder()
+    with torch.no_grad(), _one_thread():
+        # The host knows 60 classes by the means of three drawings.
+        features = encoder(glyphs[:60, :3].flatten(0, 1)).unflatten(0, (60, 3))
+        head = torch.nn.Linear(features.shape[2], 60, bias=False)
+        head.weight.copy_(10 * torch.nn.functional.normalize(features.mean(1)))
+        classifier = MemoryClassifier(torch.nn.Sequential(encoder, head))
+        classifier.learn(glyphs[60:, 3], labels[60:, 3].tolist())
+        held_out = glyphs[:, 4:].flatten(0, 1), labels[:, 4:].flatten().tolist()
+        return classifier.calibrate(*held_out)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So that sums, and the bytes of a picture, do not depend on the number of processors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _unit(degrees: float) -> Tensor:

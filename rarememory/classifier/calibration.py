@@ -1,7 +1,7 @@
 """Calibration: blend weights fitted to held-out examples, and the error of confidence measured."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -110,8 +110,12 @@ class Calibration(NamedTuple):
         ]
         return "\n".join(lines)
 
-    def plot(self, path: StrPath) -> None:
+    def plot(self, path: StrPath, **options: Any) -> None:
         """Draw the curve into a file; needs matplotlib.
+
+        Args:
+            path: of the file, which may be of any kind that matplotlib writes.
+            options: of matplotlib's `Figure.savefig`, such as `dpi`.
 
         Raises:
             ValueError: there were no examples of both old and new classes, so there is no curve.
@@ -125,8 +129,8 @@ class Calibration(NamedTuple):
         axes.plot([100 * p.old for p in self.curve], [100 * p.new for p in self.curve], "-")
         axes.plot(100 * (self.base or 0), 100 * (self.new or 0), "o", label="chosen")
         axes.set(xlabel="accuracy of old classes, %", ylabel="accuracy of new classes, %")
-        axes.legend()
-        figure.savefig(path)
+        axes.legend(loc="lower left")
+        figure.savefig(path, **options)
 
 
 def expected_calibration_error(

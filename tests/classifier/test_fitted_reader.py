@@ -585,7 +585,8 @@ def test_the_curve_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
     birds.learn(keys, labels.tolist())
     report = birds.calibrate(keys + 0.05, labels.tolist())
     report.plot(tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 1000
+    report.plot(tmp_path / "small.png", dpi=20)
+    assert (tmp_path / "curve.png").stat().st_size > (tmp_path / "small.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="and of new ones"):
         report._replace(curve=()).plot(tmp_path / "none.png")
 

@@ -18,7 +18,7 @@ from tests.test_docstrings import public
 NEEDS = {
     "README.md": ("torchvision",),
     "docs/concepts/writing.md": ("matplotlib",),
-    "docs/howto/add-classes.md": ("torchvision", "pandas", "pyarrow"),
+    "docs/howto/add-classes.md": ("torchvision", "matplotlib", "pandas", "pyarrow"),
     "docs/howto/export.md": ("onnxscript",),
     "docs/extending/integration.md": ("torchmetrics",),
     "docs/notebooks/one-shot-omniglot.md": ("matplotlib",),
@@ -113,12 +113,14 @@ def test_a_table_is_exported_and_imported_as_the_page_writes_it(tmp_path, monkey
     assert joined.classes == ["weka", "kea"] and len(joined.memory) == 2
 
 
-def test_the_pictures_of_the_concepts_are_drawn_by_their_script(tmp_path):
+def test_the_pictures_of_the_pages_are_drawn_by_their_script(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     script = ROOT / "docs" / "pictures" / "draw.py"
     runpy.run_path(str(script))["main"](tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
-    assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 6
+    assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 7
+    texts = [path.read_text(encoding="utf-8") for path in pages.PAGES.values()]
+    assert drawn == {*re.findall(r"\]\(\.\./pictures/(\w+\.svg)\)", "\n".join(texts))}
 
 
 def test_readme_is_short_and_its_links_lead_somewhere():
