@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import runpy
+import tomllib
 
 import pytest
 import torch
@@ -121,6 +122,18 @@ def test_the_pictures_of_the_pages_are_drawn_by_their_script(tmp_path):
     assert drawn == {path.name for path in script.parent.glob("*.svg")} and len(drawn) == 7
     texts = [path.read_text(encoding="utf-8") for path in pages.PAGES.values()]
     assert drawn == {*re.findall(r"\]\(\.\./pictures/(\w+\.svg)\)", "\n".join(texts))}
+
+
+def test_readme_and_its_first_page_list_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {*project["optional-dependencies"]}
+    readme = pages.PAGES["README.md"].read_text(encoding="utf-8")
+    listed = readme.partition("Extras: ")[2].partition(", as in")[0]
+    assert {*re.findall(r"`(\w+)`", listed)} == extras
+    page = pages.PAGES["docs/getting-started.md"].read_text(encoding="utf-8")
+    table = page.partition("| extra | for |")[2].partition("\n\n")[0]
+    names = "".join(row.split("|")[1] for row in table.splitlines()[2:])
+    assert {*re.findall(r"`(\w+)`", names)} == extras
 
 
 def test_readme_is_short_and_its_links_lead_somewhere():
