@@ -5,7 +5,7 @@ a dict of tensors: the arguments of the model by name, each with one row for eac
 of a table is an array; a text is one example, and never a batch of its letters.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -258,16 +258,23 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
             raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
     labels = python_labels(listed("labels", labels))
-    count, beside = count_examples(inputs), f"{len(labels)} labels"
-    if refs is None:
-        refs = [None] * len(labels)
-    else:
-        refs = python_refs(listed("refs", refs))
-        beside += f" and {len(refs)} refs"
+    count, with_refs = count_examples(inputs), refs is not None
+    refs = python_refs(listed("refs", refs)) if with_refs else [None] * len(labels)
     if not count == len(labels) == len(refs):
-        same = f", as in {repeated(labels[0], count)}" if len(labels) == 1 else ""
-        raise ValueError(f"{count} examples, {beside}: give one of each{same}")
+        shape = f" {list(inputs.shape)}" if isinstance(inputs, Tensor) else ""
+        beside = _counted(labels, "label") + with_refs * f" and {_counted(refs, 'ref')}"
+        same = ""
+        if len(labels) == 1 < count:
+            same = f", as in {repeated(labels[0], count)}, or {labels[0]!r} alone for one example"
+        raise ValueError(
+            f"the inputs{shape} are {_counted(range(count), 'example')}, with {beside}: give one "
+            f"of each{same}"
+        )
     return Batch(inputs, labels, refs)
+
+
+def _counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}" + "s" * (len(things) != 1)
 
 
 def _first(batch: Any) -> Any:

@@ -211,6 +211,31 @@ def test_one_label_for_several_examples_is_said_to_be_that(model, many, verb):
     assert classifier.predict(IMAGES[0]) == "kea" and len(classifier.memory) == 2
 
 
+@pytest.mark.parametrize(
+    ("inputs", "labels", "said"),
+    [
+        (IMAGES[0], ["kea", "weka", "tui"], r"\[1, 8, 8\] are 1 example, with 3 labels: give one"),
+        (IMAGES[:1], ["kea", "weka"], r"\[1, 1, 8, 8\] are 1 example, with 2 labels: give one"),
+        (
+            IMAGES[0].expand(3, 8, 8),
+            ["kea"],
+            r"\[3, 8, 8\] are 3 .* 1 label: .* or 'kea' alone for",
+        ),
+        (IMAGES[:1], ("kea", "weka"), r" \[1, 1, 8, 8\] were taken as one .* of 2 parts \[2\], "),
+    ],
+)
+def test_labels_in_a_list_that_do_not_fit_one_image_are_refused_by_both_shapes(
+    inputs, labels, said
+):
+    for known in (False, True):
+        classifier = wrap(convnet(), memory_size=8)
+        if known:
+            classifier.learn(IMAGES[0], "kiwi")
+        with pytest.raises(ValueError, match=said):
+            classifier.learn(inputs, labels)
+        assert len(classifier.memory) == known
+
+
 def test_one_label_for_a_batch_of_one_is_said_to_need_a_list():
     with pytest.raises(
         ValueError, match=r" for a batch of one example give one label in a list, \['kea'\]$"

@@ -205,7 +205,7 @@ def test_a_model_of_several_arguments_takes_a_dict_of_them(batch_size):
     # One example in a dict is a batch of one.
     one = {name: part[:1] for name, part in TOKENS.items()}
     assert len(classifier.learn(one, "kea").slots) == len(classifier.predict(one)) == 1
-    with pytest.raises(ValueError, match="3 examples, 1 labels"):
+    with pytest.raises(ValueError, match="the inputs are 3 examples, with 1 label:"):
         classifier.learn(TOKENS, "kea")
 
 

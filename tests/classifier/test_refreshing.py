@@ -110,7 +110,7 @@ def test_the_loss_is_margin_and_vote_together():
     vote = classifier.memory(at(40, 80))
     wanted = recall.loss + vote_loss(vote.scores, vote.values, torch.tensor([0, 1]))
     torch.testing.assert_close(classifier.loss(inputs, labels).detach(), wanted)
-    with pytest.raises(ValueError, match="2 examples, 1 labels"):
+    with pytest.raises(ValueError, match="2 examples, with 1 label:"):
         classifier.loss(inputs, ["0"])
 
 
