@@ -67,6 +67,15 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
     return [one for one in collected if type(one).__name__ != "DoctestModule"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def checked_kernels() -> Iterator[None]:
+    """What the kernels of the library in C++ are given is checked at every call."""
+    from tests import kernels
+
+    with kernels.all_checked():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

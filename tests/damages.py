@@ -273,6 +273,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "memory/writing.py": {
         "all_written": [operator(">", "<")],
         "write": [only("right", "&"), only("left", "&", 1)],
+        "_eviction_order_natively": [unwrap("contiguous")],
         "eviction_order": [
             drop("masked_fill_"),
             drop("index_fill_"),
@@ -416,7 +417,14 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_Writing.__exit__": [condition(False), drop("release")],
     },
     "lookup/pair.py": {"nearest_pair": [returns("(positives[0], negatives[0])")]},
-    "lookup/native.py": {"_are_of_keys": [returns("True"), drop("count_misses")]},
+    "native/__init__.py": {"_with_pointers": [unwrap("data_ptr")]},
+    "lookup/native.py": {
+        "_are_of_keys": [returns("True"), drop("count_misses")],
+        "_contiguous": [unwrap("contiguous", 0), unwrap("contiguous", 1)],
+        "NativeLookup.nearest": [unwrap("contiguous")],
+        "NativeLookup.nearest_pair": [unwrap("contiguous", 0), unwrap("contiguous", 1)],
+    },
+    "lookup/native_codes.py": {"Codes.update": [unwrap("contiguous")]},
     "lookup/indexed.py": {
         "IndexedLookup.nearest": [operator("<", "<="), unwrap("masked_fill"), unwrap("min")],
         "IndexedLookup.__getstate__": [returns("self.__dict__")],

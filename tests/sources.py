@@ -62,7 +62,9 @@ _TESTS = {
     "memory/merging.py": "memory/test_merging.py memory/test_budgets.py",
     "memory/placing.py": "memory/test_budgets.py classifier/test_budgets.py",
     "memory/selections.py": "memory/test_budgets.py",
-    "memory/writing.py": "memory/test_rules_of_writing.py memory/test_updates.py",
+    "memory/writing.py": (
+        "memory/test_rules_of_writing.py memory/test_updates.py native/test_native_writing.py"
+    ),
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",
     "classifier/norms.py": "classifier/test_merging.py classifier/test_saving.py",

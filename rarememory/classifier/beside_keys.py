@@ -61,10 +61,8 @@ def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
     wants_gradient = features.requires_grad and torch.is_grad_enabled()
     if is_floats(features) and not wants_gradient:
         found = empty_output(len(features), dtype=torch.float32)
-        library().rarememory_norms(
-            *(features.data_ptr(), *features.shape, _SHORTEST, _LONGEST),
-            *(torch.get_num_threads(), found.data_ptr()),
-        )
+        limits = (_SHORTEST, _LONGEST, torch.get_num_threads())
+        library().norms(features, *features.shape, *limits, found)
         return found
     wide = features
     if features.dtype != torch.float32:

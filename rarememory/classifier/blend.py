@@ -189,14 +189,13 @@ def _natively(
     columns, count = classes.columns(values), len(classes.ids)
     z = empty_output(len(scores), count + 1, dtype=torch.float32)
     best = empty_output(len(scores), dtype=torch.int64)
-    host: tuple[int | None, int, int | None] = (None, 0, None)
+    host: tuple[Tensor | None, int, Tensor | None] = (None, 0, None)
     if logits is not None:
-        host = (logits.data_ptr(), logits.shape[1], classes.host_columns.data_ptr())
-    library().rarememory_blend(
-        *(scores.data_ptr(), *scores.shape, columns.data_ptr(), columns.stride(0), *host),
-        *(weights.temperature.data_ptr(), weights.host_score.data_ptr(), found),
-        *(weights.host_weight.data_ptr(), weights.host_bias.data_ptr()),
-        *(count, EXCLUDED, torch.get_num_threads(), z.data_ptr(), best.data_ptr()),
+        host = (logits, logits.shape[1], classes.host_columns)
+    library().blend(
+        *(scores, *scores.shape, columns, columns.stride(0), *host),
+        *(weights.temperature, weights.host_score, found, weights.host_weight, weights.host_bias),
+        *(count, EXCLUDED, torch.get_num_threads(), z, best),
     )
     return z, best
 

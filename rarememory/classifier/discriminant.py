@@ -36,7 +36,7 @@ from rarememory.classifier.metric import (
     squares_outside,
 )
 from rarememory.classifier.refinement import PENALTY, refined
-from rarememory.native import empty_output, is_floats, is_supported, library
+from rarememory.native import empty_output, is_floats, is_supported, library, prepared
 
 _REFINED = 2**30
 """Multiplications of a refinement's step; beyond them the class means alone answer."""
@@ -208,10 +208,8 @@ class Discriminant:
         if given is None or not fits or wants_gradient:
             return None
         logits = empty_output(len(features), len(self.bias), dtype=torch.float32)
-        unsafe = library().rarememory_discriminate(
-            *(features.data_ptr(), *shape, *given.values, None, len(self.bias)),
-            *(torch.get_num_threads(), logits.data_ptr()),
-        )
+        classes = (None, len(self.bias), torch.get_num_threads())
+        unsafe = library().discriminate(features, *shape, *given.values, *classes, logits)
         return None if unsafe else logits
 
     @cached_property
@@ -224,10 +222,8 @@ class Discriminant:
         kept = [None if part is None else part.contiguous() for part in parts]
         if not is_supported(*(part for part in kept if part is not None)):
             return None
-        mean, center, metric, precise, *linear = [
-            None if part is None else part.data_ptr() for part in kept
-        ]
-        values = [mean, center, metric, axes, precise, self.found.outside, *linear]
+        mean, center, metric, precision, *linear = kept
+        values = prepared(mean, center, metric, axes, precision, self.found.outside, *linear)
         return KernelArguments(values, kept)
 
     def _centred(self, features: Tensor) -> Tensor:

@@ -274,8 +274,5 @@ def _highest_probabilities(
         allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
         return allowed.softmax(1).amax(1).nan_to_num_(nan=1.0)
     found = empty_output(len(logits), dtype=torch.float32)
-    library().rarememory_confidence(
-        *(logits.data_ptr(), *logits.shape, host_ids.data_ptr()),
-        *(torch.get_num_threads(), found.data_ptr()),
-    )
+    library().confidence(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
     return found

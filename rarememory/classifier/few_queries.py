@@ -15,7 +15,7 @@ from torch import Tensor
 from rarememory.base.state import EMPTY
 from rarememory.classifier.blend import EXCLUDED, Classes
 from rarememory.classifier.discriminant import FEW, Discriminant
-from rarememory.native import is_floats, is_supported, library
+from rarememory.native import is_floats, is_supported, library, prepared
 
 
 class FewQueries:
@@ -52,10 +52,10 @@ class FewQueries:
         # The logit of a forgotten class of the host is still in its output.
         whole = not (classes.host_ids == EMPTY).any()
         if given is not None and whole and is_supported(*self._tensors):
-            places, columns, host_columns = (tensor.data_ptr() for tensor in self._tensors)
-            of_memory = [*given.values, places, len(offsets), columns]
+            offsets, columns, host_columns = self._tensors
+            of_memory = [*given.values, offsets, len(offsets), columns]
             of_host = [self._n_host, host_columns, host_score]
-            self._arguments = [*of_memory, *of_host, len(classes.ids), EXCLUDED]
+            self._arguments = prepared(*of_memory, *of_host, len(classes.ids), EXCLUDED)
 
     @staticmethod
     def can_read(features: Tensor, outputs: Tensor | None, weights: Tensor) -> bool:
@@ -85,9 +85,6 @@ class FewQueries:
         if self._arguments is None or (key_dim, n_host) != (self._key_dim, self._n_host):
             return None
         best = (ctypes.c_int64 * batch)()
-        unsafe = library().rarememory_decide(
-            *(features.data_ptr(), batch, key_dim),
-            *(None if outputs is None else outputs.data_ptr(), weights.data_ptr()),
-            *(*self._arguments, torch.get_num_threads(), best),
-        )
+        rows = (features, batch, key_dim, outputs, weights)
+        unsafe = library().decide(*rows, *self._arguments, torch.get_num_threads(), best)
         return None if unsafe else [self._integers[column] for column in best]

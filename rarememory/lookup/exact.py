@@ -58,9 +58,9 @@ def _score(queries: Tensor, keys: Tensor, slots: Tensor) -> Tensor:
     queries, slots = queries.contiguous(), slots.contiguous()
     if native.is_supported(queries, keys, slots):
         scores = native.empty_output(*slots.shape, dtype=torch.float32)
-        native.library().rarememory_score(
-            *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
-            *(slots.data_ptr(), slots.shape[1], torch.get_num_threads(), scores.data_ptr()),
+        native.library().score(
+            *(queries, len(queries), keys, keys.shape[1]),
+            *(slots, slots.shape[1], torch.get_num_threads(), scores),
         )
         return scores
     # EMPTY is -1, the last key; its score is replaced.
@@ -153,10 +153,9 @@ def ranked(
         slots = slots.clone()
         scores = native.empty_output(*slots.shape, dtype=torch.float32)
         found = torch.empty_like(slots)
-        native.library().rarememory_rank(
-            *(queries.data_ptr(), len(queries), keys.data_ptr(), keys.shape[1]),
-            *(values.data_ptr(), slots.data_ptr(), slots.shape[1], torch.get_num_threads()),
-            *(scores.data_ptr(), found.data_ptr()),
+        native.library().rank(
+            *(queries, len(queries), keys, keys.shape[1]),
+            *(values, slots, slots.shape[1], torch.get_num_threads(), scores, found),
         )
         if queries.requires_grad and torch.is_grad_enabled():
             scores = score(queries, keys, slots)

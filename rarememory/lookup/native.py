@@ -154,15 +154,14 @@ class NativeLookup(Lookup):
         if batch >= _MANY_ROWS and not marks.any():
             return torch.full((batch, k), EMPTY)
         slots = empty_output(batch, k, dtype=torch.int64)
-        rows = (queries.data_ptr(), batch, keys.data_ptr(), size, key_dim)
+        rows = (queries, batch, keys, size, key_dim)
         limits = (k, tolerance(keys), torch.get_num_threads())
         codes = None if each else self._codes_for(keys, batch, k, filtered=among is not None)
         if codes is None:
-            marked = (marks.data_ptr(), size if each else 0)
-            library().rarememory_nearest(*rows, *marked, *limits, slots.data_ptr())
+            library().nearest(*rows, marks, size if each else 0, *limits, slots)
         else:
-            coded = (*rows, *codes.pointers, marks.data_ptr(), *limits, *codes.sample())
-            missed = library().rarememory_nearest_coded(*coded, slots.data_ptr())
+            coded = (*rows, *codes.pointers, marks, *limits, *codes.sample())
+            missed = library().nearest_coded(*coded, slots)
             if not _are_of_keys(codes, keys, batch, missed):
                 return self.nearest(queries, keys, occupied, k, among=among)
         return slots
@@ -191,13 +190,12 @@ class NativeLookup(Lookup):
         found, units = torch.empty_like(slots), torch.empty_like(queries)
         scores = torch.empty_like(slots, dtype=torch.float32)
         codes = self._codes_for(keys, batch, k, filtered=among is not None)
-        missed = library().rarememory_read(
-            *(queries.data_ptr(), batch, keys.data_ptr(), size, keys.shape[1]),
+        missed = library().read(
+            *(queries, batch, keys, size, keys.shape[1]),
             *((None, None, None, None) if codes is None else codes.pointers),
-            *(values.data_ptr(), *among_pointers(among)),
-            *(k, tolerance(keys), torch.get_num_threads()),
+            *(values, *among_arguments(among), k, tolerance(keys), torch.get_num_threads()),
             *((None, 0) if codes is None else codes.sample()),
-            *(units.data_ptr(), slots.data_ptr(), scores.data_ptr(), found.data_ptr()),
+            *(units, slots, scores, found),
         )
         if missed == _UNSAFE:
             return None
@@ -214,13 +212,12 @@ class NativeLookup(Lookup):
         """
         read, batch = PairRead.empty(*queries.shape), queries.shape[0]
         codes = self._codes_for(keys, batch, 1)
-        missed = library().rarememory_read_pair(
-            *(queries.data_ptr(), batch, keys.data_ptr(), *keys.shape),
+        missed = library().read_pair(
+            *(queries, batch, keys, *keys.shape),
             *((None, None, None) if codes is None else codes.pointers[:3]),
-            *(values.data_ptr(), labels.data_ptr()),
-            *(margin, tolerance(keys), torch.get_num_threads()),
+            *(values, labels, margin, tolerance(keys), torch.get_num_threads()),
             *((None, 0) if codes is None else codes.sample()),
-            *(part.data_ptr() for part in read),
+            *read,
         )
         if missed == _UNSAFE:
             return None
@@ -245,15 +242,15 @@ class NativeLookup(Lookup):
             return positive, negative
         queries, keys = _contiguous(queries, keys)
         positive, negative = torch.empty_like(labels), torch.empty_like(labels)
-        batch, found = len(queries), (positive.data_ptr(), negative.data_ptr())
-        rows = (queries.data_ptr(), batch, keys.data_ptr(), *keys.shape)
-        asked = (values.data_ptr(), labels.data_ptr(), tolerance(keys), torch.get_num_threads())
+        batch, found = len(queries), (positive, negative)
+        rows = (queries, batch, keys, *keys.shape)
+        asked = (values, labels, tolerance(keys), torch.get_num_threads())
         codes = self._codes_for(keys, batch, 1)
         if codes is None:
-            library().rarememory_nearest_pair(*rows, *asked, *found)
+            library().nearest_pair(*rows, *asked, *found)
         else:
             coded = (*rows, *codes.pointers[:3], *asked, *codes.sample(), *found)
-            missed = library().rarememory_nearest_pair_coded(*coded)
+            missed = library().nearest_pair_coded(*coded)
             if not _are_of_keys(codes, keys, batch, missed):
                 return self.nearest_pair(queries, keys, values, labels)
         return positive, negative
@@ -264,11 +261,11 @@ class NativeLookup(Lookup):
         return self._codes.codes_for(keys, batch, k, filtered=filtered)
 
 
-def among_pointers(among: Tensor | None) -> tuple[int | None, int, int | None]:
+def among_arguments(among: Tensor | None) -> tuple[Tensor | None, int, Tensor | None]:
     """Labels, how many (-1 for no list of them), and a mask, as the library takes them."""
     if among is None or among.dtype == torch.bool:
-        return None, -1, None if among is None else among.data_ptr()
-    return among.data_ptr(), len(among), None
+        return None, -1, among
+    return among, len(among), None
 
 
 def _contiguous(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:

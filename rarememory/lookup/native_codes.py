@@ -9,7 +9,7 @@ from torch import Tensor
 from rarememory.base.caches import Cache
 from rarememory.base.shapes import Keys, SlotList
 from rarememory.base.spot_checks import scattered
-from rarememory.native import empty_output, library
+from rarememory.native import empty_output, library, prepared
 
 _MEASURED = platform.machine() in {"x86_64", "AMD64"}
 """Whether codes were measured to be quicker on this kind of processor."""
@@ -53,24 +53,24 @@ class Codes:
         self.rows = None
         if rows:
             self.rows = empty_output(slots, -(-key_dim // _LINE) * _LINE, dtype=torch.uint8)
-        parts = (self.bytes, self.steps, self.off, self.rows)
-        self.pointers = tuple(None if part is None else part.data_ptr() for part in parts)
+        self.pointers = prepared(self.bytes, self.steps, self.off, self.rows)
         # Slots added by the padding have the code of a zero vector.
         for part, zero in ((self.bytes, 128), (self.steps, 0), (self.off, 0)):
             part.fill_(zero)
         self.missed = 0
         self._order, self._turn = scattered(slots), 0
+        (self._first_sampled,) = prepared(self._order)
         self._code(keys, None, slots)
 
     def sample(self) -> tuple[int, int]:
         """The slots whose codes are compared with their keys this time: address and number."""
         self._turn = turn = (self._turn + 1) % self._order.shape[0]
-        return self._order.data_ptr() + 8 * turn, 1
+        return self._first_sampled + 8 * turn, 1
 
     def update(self, keys: Keys, slots: SlotList) -> None:
         """Code the keys of these slots again; EMPTY stands for no slot."""
         slots = slots.contiguous()
-        self._code(keys, slots.data_ptr(), len(slots))
+        self._code(keys, slots, len(slots))
 
     def count_misses(self, queries: int, missed: int) -> None:
         """Record that codes did not answer `missed` of these queries."""
@@ -78,11 +78,9 @@ class Codes:
         cost = min(queries, -(-missed // 16) * 16)
         self.missed = max(0, self.missed + 2 * cost - queries)
 
-    def _code(self, keys: Tensor, named: int | None, count: int) -> None:
-        library().rarememory_code(
-            *(keys.data_ptr(), *keys.shape, named, count),
-            *(*self.pointers, torch.get_num_threads()),
-        )
+    def _code(self, keys: Tensor, named: Tensor | None, count: int) -> None:
+        threads = torch.get_num_threads()
+        library().code(keys, *keys.shape, named, count, *self.pointers, threads)
 
 
 class CodeCache:

@@ -127,13 +127,12 @@ def write_at_once(
     taken, hits = torch.empty_like(labels), torch.empty_like(labels, dtype=torch.bool)
     overwritten = torch.empty_like(labels)
     kernels, threads = native.library(), [torch.get_num_threads()] if memories else []
-    write = kernels.rarememory_write_each if memories else kernels.rarememory_write_at_once
+    write = kernels.write_each if memories else kernels.write_at_once
     failed = write(
-        *(*memories, state.keys.data_ptr(), size, key_dim),
-        *(part.data_ptr() for part in state[1:]),
-        *(rows.data_ptr(), labels.data_ptr(), batch, slots.data_ptr(), slots.shape[-1]),
+        *(*memories, state.keys, size, key_dim, *state[1:]),
+        *(rows, labels, batch, slots, slots.shape[-1]),
         *(averages, *map(float, update.weights), SHORTEST_SUM, *threads),
-        *(taken.data_ptr(), hits.data_ptr(), overwritten.data_ptr()),
+        *(taken, hits, overwritten),
     )
     if failed:
         return None
@@ -168,10 +167,10 @@ def _read_each(
     k = min(k, size)
     slots, units = values.new_empty((len(queries), k)), torch.empty_like(queries)
     found, scores = torch.empty_like(slots), keys.new_empty(slots.shape)
-    failed = native.library().rarememory_read_each(
-        *(memories, queries.data_ptr(), batch, keys.data_ptr(), size, key_dim),
-        *(values.data_ptr(), k, tolerance(keys), torch.get_num_threads()),
-        *(units.data_ptr(), slots.data_ptr(), scores.data_ptr(), found.data_ptr()),
+    failed = native.library().read_each(
+        *(memories, queries, batch, keys, size, key_dim, values),
+        *(k, tolerance(keys), torch.get_num_threads()),
+        *(units, slots, scores, found),
     )
     return None if failed else (slots, scores, found, units)
 
@@ -185,11 +184,10 @@ def _read_pair_each(
     if not 0 < batch <= MOST_ROWS:
         return None
     read = PairRead.empty(*queries.shape, memories)
-    failed = native.library().rarememory_read_pair_each(
-        *(memories, queries.data_ptr(), batch, keys.data_ptr(), size, key_dim),
-        *(values.data_ptr(), labels.data_ptr()),
+    failed = native.library().read_pair_each(
+        *(memories, queries, batch, keys, size, key_dim, values, labels),
         *(margin, tolerance(keys), torch.get_num_threads()),
-        *(part.data_ptr() for part in read),
+        *read,
     )
     return None if failed else read
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.state import EMPTY, MemoryState, host_may_read
-from rarememory.lookup.native import among_pointers
+from rarememory.lookup.native import among_arguments
 from rarememory.memory.queries import Rows, one_a_query
 
 Among = int | Iterable[Any] | Tensor
@@ -135,10 +135,8 @@ def _found_among(among: Tensor, state: MemoryState) -> Tensor:
         marks = among if among.dtype == torch.bool else torch.isin(values, among)
         return marks & state.occupied
     marks = native.empty_output(len(values), dtype=torch.bool)
-    native.library().rarememory_mark(
-        *(values.data_ptr(), len(values), *among_pointers(among)),
-        *(torch.get_num_threads(), marks.data_ptr()),
-    )
+    listed, threads = among_arguments(among), torch.get_num_threads()
+    native.library().mark(values, len(values), *listed, threads, marks)
     return marks
 
 

@@ -201,9 +201,7 @@ def _normalized_natively(queries: Tensor) -> Tensor | None:
     if not native.is_supported(queries):
         return None
     units = torch.empty_like(queries)
-    unsafe = native.library().rarememory_normalize(
-        *(queries.data_ptr(), *queries.shape, units.data_ptr())
-    )
+    unsafe = native.library().normalize(queries, *queries.shape, units)
     return None if unsafe else units
 
 

@@ -257,7 +257,7 @@ def slot_noise(
     if clock.dim() == 0 and native.is_supported(seed, clock):
         noise = native.empty_output(count, dtype=torch.float64)
         begin = sequence_of(seed, clock, memory_size, first)
-        native.library().rarememory_noise(begin, count, noise.data_ptr())
+        native.library().noise(begin, count, noise)
         return noise
     return noise_at(seed, clock, memory_size, torch.arange(count, device=clock.device) + first)
 

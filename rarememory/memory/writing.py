@@ -227,22 +227,18 @@ def _eviction_order_natively(
     size, weights = len(state.values), _weights(update)
     if weights is not None and (span is None or span.slots is None):
         whole, begin = (size, 0) if span is None else (span.memory_size, span.first)
-        native.library().rarememory_evict_oldest(
-            *(state.values.data_ptr(), state.written.data_ptr(), state.clock.item()),
+        native.library().evict_oldest(
+            *(state.values, state.written, state.clock.item()),
             *(sequence_of(state.seed, state.clock, whole, begin), *weights, size),
-            *(keep.data_ptr(), len(keep), count, chosen.data_ptr()),
+            *(keep, len(keep), count, chosen),
         )
         return chosen
     best = native.empty_output(count, dtype=torch.float64)
     for first in range(0, size, _SLOTS_AT_ONCE):
         values = state.values[first : first + _SLOTS_AT_ONCE]
-        part = _eviction_priority(state, update, first, len(values), usage, span)
-        priority = part.contiguous()
-        native.library().rarememory_evict(
-            *(priority.data_ptr(), values.data_ptr(), first, len(values)),
-            *(keep.data_ptr(), len(keep)),
-            *(count, best.data_ptr(), chosen.data_ptr()),
-        )
+        priority = _eviction_priority(state, update, first, len(values), usage, span)
+        rows = (priority.contiguous(), values, first, len(values))
+        native.library().evict(*rows, keep, len(keep), count, best, chosen)
     return chosen
 
 
@@ -289,13 +285,10 @@ def _insert_rows_natively(
     free: Tensor,
 ) -> tuple[Tensor, Tensor]:
     slots, overwritten = torch.empty_like(nearest), torch.empty_like(nearest)
-    native.library().rarememory_write(
-        *(state.keys.data_ptr(), state.keys.shape[1]),
-        *(state.values.data_ptr(), state.written.data_ptr(), state.clock.data_ptr()),
-        *(queries.data_ptr(), labels.data_ptr(), len(queries)),
-        *(nearest.data_ptr(), averaged.data_ptr(), inserted.data_ptr()),
-        *(free.data_ptr(), len(free), SHORTEST_SUM),
-        *(slots.data_ptr(), overwritten.data_ptr()),
+    native.library().write(
+        *(state.keys, state.keys.shape[1], state.values, state.written, state.clock),
+        *(queries, labels, len(queries), nearest, averaged, inserted),
+        *(free, len(free), SHORTEST_SUM, slots, overwritten),
     )
     # Torch did not see it: autograd has to be informed if it keeps one of these for a gradient.
     torch.autograd.graph.increment_version([state.keys, state.values, state.written, state.clock])

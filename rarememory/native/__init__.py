@@ -12,6 +12,7 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,168 +29,176 @@ _CPU = torch.device("cpu")
 _DTYPES = (torch.float32, torch.int64, torch.bool)
 _log = logging.getLogger("rarememory")
 
-_pointer, _integer, _count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+def _pointer_to(dtype: torch.dtype) -> type[ctypes.c_void_p]:
+    """A pointer to numbers of this dtype: what a kernel is given is compared with it in tests."""
+    return type(f"pointer_to_{dtype}", (ctypes.c_void_p,), {"dtype": dtype})
+
+
+_integer, _count, _float, _double = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_double
+_integers, _bytes, _bools = map(_pointer_to, (torch.int64, torch.uint8, torch.bool))
+_floats, _doubles = map(_pointer_to, (torch.float32, torch.float64))
 _SIGNATURES = {
     "nearest": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _integer, _integer),  # marks, stride, k
-        *(ctypes.c_float, _count, _pointer),  # tolerance, threads, found
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_bools, _integer, _integer),  # marks, stride, k
+        *(_float, _count, _integers),  # tolerance, threads, found
     ],
     "code": [
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _integer),  # coded_slots, count
-        *(_pointer, _pointer, _pointer, _pointer, _count),  # bytes, steps, off, rows, threads
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_integers, _integer),  # coded_slots, count
+        *(_bytes, _floats, _floats, _bytes, _count),  # bytes, steps, off, rows, threads
     ],
     "nearest_coded": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer, _pointer),  # bytes, steps, off, rows
-        *(_pointer, _integer),  # occupied, k
-        *(ctypes.c_float, _count),  # tolerance, threads
-        *(_pointer, _integer, _pointer),  # sampled, samples, found
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_bytes, _floats, _floats, _bytes),  # bytes, steps, off, rows
+        *(_bools, _integer),  # occupied, k
+        *(_float, _count),  # tolerance, threads
+        *(_integers, _integer, _integers),  # sampled, samples, found
     ],
     "nearest_pair": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer),  # values, labels
-        *(ctypes.c_float, _count, _pointer, _pointer),  # tolerance, threads, positive, negative
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_integers, _integers),  # values, labels
+        *(_float, _count, _integers, _integers),  # tolerance, threads, positive, negative
     ],
     "nearest_pair_coded": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer),  # codes, steps, off
-        *(_pointer, _pointer),  # values, labels
-        *(ctypes.c_float, _count),  # tolerance, threads
-        *(_pointer, _integer),  # sampled, samples
-        *(_pointer, _pointer),  # positive, negative
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_bytes, _floats, _floats),  # codes, steps, off
+        *(_integers, _integers),  # values, labels
+        *(_float, _count),  # tolerance, threads
+        *(_integers, _integer),  # sampled, samples
+        *(_integers, _integers),  # positive, negative
     ],
     "mark": [
-        *(_pointer, _integer),  # values, slots
-        *(_pointer, _integer, _pointer),  # labels, count, mask
-        *(_count, _pointer),  # threads, marks
+        *(_integers, _integer),  # values, slots
+        *(_integers, _integer, _bools),  # labels, count, mask
+        *(_count, _bools),  # threads, marks
     ],
     "normalize": [
-        *(_pointer, _integer, _integer, _pointer),  # queries, batch, key_dim, units
+        *(_floats, _integer, _integer, _floats),  # queries, batch, key_dim, units
     ],
-    "noise": [_integer, _integer, _pointer],  # state, count, noise
+    "noise": [_integer, _integer, _doubles],  # state, count, noise
     "evict": [
-        *(_pointer, _pointer, _integer, _integer),  # priorities, values, first, size
-        *(_pointer, _integer),  # keep, kept
-        *(_integer, _pointer, _pointer),  # count, chosen_priorities, chosen
+        *(_doubles, _integers, _integer, _integer),  # priorities, values, first, size
+        *(_integers, _integer),  # keep, kept
+        *(_integer, _doubles, _integers),  # count, chosen_priorities, chosen
     ],
     "evict_oldest": [
-        *(_pointer, _pointer, _integer, _integer),  # values, written, clock, state
-        *(ctypes.c_double, ctypes.c_double, _integer),  # age_weight, noise_weight, size
-        *(_pointer, _integer, _integer, _pointer),  # keep, kept, count, chosen
+        *(_integers, _integers, _integer, _integer),  # values, written, clock, state
+        *(_double, _double, _integer),  # age_weight, noise_weight, size
+        *(_integers, _integer, _integer, _integers),  # keep, kept, count, chosen
     ],
     "write": [
-        *(_pointer, _integer, _pointer, _pointer, _pointer),  # keys, dim, values, written, clock
-        *(_pointer, _pointer, _integer),  # queries, labels, batch
-        *(_pointer, _pointer, _pointer),  # nearest, averaged, inserted
-        *(_pointer, _integer, ctypes.c_double),  # free, free_count, shortest
-        *(_pointer, _pointer),  # slots, overwritten
+        *(_floats, _integer, _integers, _integers, _integers),  # keys, dim, values, written, clock
+        *(_floats, _integers, _integer),  # queries, labels, batch
+        *(_integers, _bools, _bools),  # nearest, averaged, inserted
+        *(_integers, _integer, _double),  # free, free_count, shortest
+        *(_integers, _integers),  # slots, overwritten
     ],
     "write_at_once": [
-        *(_pointer, _integer, _integer),  # keys, slots, dim
-        *(_pointer, _pointer, _pointer, _pointer),  # values, written, clock, seed
-        *(_pointer, _pointer, _integer),  # queries, labels, batch
-        *(_pointer, _integer),  # nearest, step
-        *(_count, ctypes.c_double, ctypes.c_double),  # averages, age_weight, noise_weight
-        *(ctypes.c_double, _pointer, _pointer, _pointer),  # shortest, slots, hits, overwritten
+        *(_floats, _integer, _integer),  # keys, slots, dim
+        *(_integers, _integers, _integers, _integers),  # values, written, clock, seed
+        *(_floats, _integers, _integer),  # queries, labels, batch
+        *(_integers, _integer),  # nearest, step
+        *(_count, _double, _double),  # averages, age_weight, noise_weight
+        *(_double, _integers, _bools, _integers),  # shortest, slots, hits, overwritten
     ],
     "rank": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer),  # keys, key_dim
-        *(_pointer, _pointer, _integer),  # values, slots, k
-        *(_count, _pointer, _pointer),  # threads, scores, found_values
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer),  # keys, key_dim
+        *(_integers, _integers, _integer),  # values, slots, k
+        *(_count, _floats, _integers),  # threads, scores, found_values
     ],
     "read": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer, _pointer),  # bytes, steps, off, rows; or none
-        *(_pointer, _pointer, _integer),  # values, labels, count
-        *(_pointer, _integer),  # mask, k
-        *(ctypes.c_float, _count),  # tolerance, threads
-        *(_pointer, _integer),  # sampled, samples
-        *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_bytes, _floats, _floats, _bytes),  # bytes, steps, off, rows; or none
+        *(_integers, _integers, _integer),  # values, labels, count
+        *(_bools, _integer),  # mask, k
+        *(_float, _count),  # tolerance, threads
+        *(_integers, _integer),  # sampled, samples
+        *(_floats, _integers, _floats, _integers),  # units, found, scores, found_values
     ],
     "read_pair": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer, _pointer),  # codes, steps, off
-        *(_pointer, _pointer),  # values, labels
-        *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
-        *(_pointer, _integer),  # sampled, samples
-        _pointer,  # units
-        *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
-        *(_pointer, _pointer, _pointer),  # slopes, gradient, loss
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_bytes, _floats, _floats),  # codes, steps, off
+        *(_integers, _integers),  # values, labels
+        *(_float, _float, _count),  # margin, tolerance, threads
+        *(_integers, _integer),  # sampled, samples
+        _floats,  # units
+        *(_integers, _floats, _integers, _floats),  # found, scores, found_values, found_keys
+        *(_floats, _floats, _floats),  # slopes, gradient, loss
     ],
     "read_each": [
-        *(_integer, _pointer, _integer),  # memories, queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _integer),  # values, k
-        *(ctypes.c_float, _count),  # tolerance, threads
-        *(_pointer, _pointer, _pointer, _pointer),  # units, found, scores, found_values
+        *(_integer, _floats, _integer),  # memories, queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_integers, _integer),  # values, k
+        *(_float, _count),  # tolerance, threads
+        *(_floats, _integers, _floats, _integers),  # units, found, scores, found_values
     ],
     "read_pair_each": [
-        *(_integer, _pointer, _integer),  # memories, queries, batch
-        *(_pointer, _integer, _integer),  # keys, slots, key_dim
-        *(_pointer, _pointer),  # values, labels
-        *(ctypes.c_float, ctypes.c_float, _count),  # margin, tolerance, threads
-        _pointer,  # units
-        *(_pointer, _pointer, _pointer, _pointer),  # found, scores, found_values, found_keys
-        *(_pointer, _pointer, _pointer),  # slopes, gradient, loss
+        *(_integer, _floats, _integer),  # memories, queries, batch
+        *(_floats, _integer, _integer),  # keys, slots, key_dim
+        *(_integers, _integers),  # values, labels
+        *(_float, _float, _count),  # margin, tolerance, threads
+        _floats,  # units
+        *(_integers, _floats, _integers, _floats),  # found, scores, found_values, found_keys
+        *(_floats, _floats, _floats),  # slopes, gradient, loss
     ],
     "write_each": [
-        *(_integer, _pointer, _integer, _integer),  # memories, keys, slots, dim
-        *(_pointer, _pointer, _pointer, _pointer),  # values, written, clock, seed
-        *(_pointer, _pointer, _integer),  # queries, labels, batch
-        *(_pointer, _integer),  # nearest, step
-        *(_count, ctypes.c_double, ctypes.c_double),  # averages, age_weight, noise_weight
-        *(ctypes.c_double, _count),  # shortest, threads
-        *(_pointer, _pointer, _pointer),  # slots, hits, overwritten
+        *(_integer, _floats, _integer, _integer),  # memories, keys, slots, dim
+        *(_integers, _integers, _integers, _integers),  # values, written, clock, seed
+        *(_floats, _integers, _integer),  # queries, labels, batch
+        *(_integers, _integer),  # nearest, step
+        *(_count, _double, _double),  # averages, age_weight, noise_weight
+        *(_double, _count),  # shortest, threads
+        *(_integers, _bools, _integers),  # slots, hits, overwritten
     ],
     "discriminate": [
-        *(_pointer, _integer, _integer),  # features, batch, dim
-        *(_pointer, _pointer),  # mean, center
-        *(_pointer, _integer, _pointer, ctypes.c_float),  # metric, axes, precision, outside
-        *(_pointer, _pointer, _pointer, _pointer),  # weights, bias, change, more
-        *(_pointer, _integer, _count, _pointer),  # offsets, classes, threads, logits
+        *(_floats, _integer, _integer),  # features, batch, dim
+        *(_floats, _floats),  # mean, center
+        *(_floats, _integer, _floats, _float),  # metric, axes, precision, outside
+        *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
+        *(_floats, _integer, _count, _floats),  # offsets, classes, threads, logits
     ],
     "blend": [
-        *(_pointer, _integer, _integer),  # scores, batch, k
-        *(_pointer, _integer),  # columns, stride
-        *(_pointer, _integer, _pointer),  # logits, n_host, host_columns
-        *(_pointer, _pointer, ctypes.c_float),  # temperature, host_score, found
-        *(_pointer, _pointer),  # host_weight, host_bias
-        *(_integer, ctypes.c_float),  # classes, nothing
-        *(_count, _pointer, _pointer),  # threads, z, likeliest
+        *(_floats, _integer, _integer),  # scores, batch, k
+        *(_integers, _integer),  # columns, stride
+        *(_floats, _integer, _integers),  # logits, n_host, host_columns
+        *(_floats, _floats, _float),  # temperature, host_score, found
+        *(_floats, _floats),  # host_weight, host_bias
+        *(_integer, _float),  # classes, nothing
+        *(_count, _floats, _integers),  # threads, z, likeliest
     ],
     "decide": [
-        *(_pointer, _integer, _integer),  # features, batch, dim
-        *(_pointer, _pointer),  # logits, blend
-        *(_pointer, _pointer),  # mean, center
-        *(_pointer, _integer, _pointer, ctypes.c_float),  # metric, axes, precision, outside
-        *(_pointer, _pointer, _pointer, _pointer),  # weights, bias, change, more
-        *(_pointer, _integer, _pointer),  # offsets, k, columns
-        *(_integer, _pointer, ctypes.c_float),  # n_host, host_columns, found
-        *(_integer, ctypes.c_float, _count, _pointer),  # classes, nothing, threads, likeliest
+        *(_floats, _integer, _integer),  # features, batch, dim
+        *(_floats, _floats),  # logits, blend
+        *(_floats, _floats),  # mean, center
+        *(_floats, _integer, _floats, _float),  # metric, axes, precision, outside
+        *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
+        *(_floats, _integer, _integers),  # offsets, k, columns
+        *(_integer, _integers, _float),  # n_host, host_columns, found
+        *(_integer, _float, _count, _integers),  # classes, nothing, threads, likeliest
     ],
     "norms": [
-        *(_pointer, _integer, _integer),  # features, batch, key_dim
-        *(ctypes.c_float, ctypes.c_float),  # shortest, longest
-        *(_count, _pointer),  # threads, norms
+        *(_floats, _integer, _integer),  # features, batch, key_dim
+        *(_float, _float),  # shortest, longest
+        *(_count, _floats),  # threads, norms
     ],
     "confidence": [
-        *(_pointer, _integer, _integer, _pointer),  # logits, batch, n_host, host_ids
-        *(_count, _pointer),  # threads, confidences
+        *(_floats, _integer, _integer, _integers),  # logits, batch, n_host, host_ids
+        *(_count, _floats),  # threads, confidences
     ],
     "score": [
-        *(_pointer, _integer),  # queries, batch
-        *(_pointer, _integer),  # keys, key_dim
-        *(_pointer, _integer),  # slots, k
-        *(_count, _pointer),  # threads, scores
+        *(_floats, _integer),  # queries, batch
+        *(_floats, _integer),  # keys, key_dim
+        *(_integers, _integer),  # slots, k
+        *(_count, _floats),  # threads, scores
     ],
 }
 _RETURNS = dict.fromkeys(
@@ -229,8 +238,44 @@ def empty_output(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=_CPU)
 
 
+def prepared(*arguments: Any) -> list[Any]:
+    """Arguments that a kernel is given many times, with pointers in the place of tensors.
+
+    Whoever keeps them has to keep the tensors as well.
+    """
+    return _with_pointers(arguments)
+
+
+def _with_pointers(arguments: Iterable[Any]) -> list[Any]:
+    return [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
+
+
+def _taking_tensors(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel, with tensors in the place of pointers.
+
+    Nothing is checked, as that would take longer than the call: a tensor has to be contiguous, on
+    the CPU and of the dtype in the signature, and none may stand in the place of a number. Tests
+    check it at every call.
+    """
+
+    def call(*arguments: Any) -> Any:
+        try:
+            # `isinstance` takes ten times as long for a number.
+            return kernel(*[one.data_ptr() if type(one) is Tensor else one for one in arguments])
+        except ctypes.ArgumentError:
+            # There is one of a subclass, such as a parameter, so the kernel was not called.
+            return kernel(*_with_pointers(arguments))
+
+    return call
+
+
 class Library:
-    """The kernels for one instruction set, each called as `rarememory_<kernel>`.
+    """The kernels for one instruction set, each a method that takes tensors for pointers.
+
+    Example:
+        >>> rows, units = torch.tensor([[3.0, 4.0]]), torch.empty(1, 2)
+        >>> library().normalize(rows, 1, 2, units), units
+        (0, tensor([[0.6000, 0.8000]]))
 
     Raises:
         ImportError: the file has no such instruction set, or this processor has not.
@@ -247,7 +292,7 @@ class Library:
         for name, arguments in _SIGNATURES.items():
             kernel = getattr(file, f"rarememory_{self.instruction_set}_{name}")
             kernel.argtypes, kernel.restype = arguments, _RETURNS.get(name)
-            setattr(self, f"rarememory_{name}", kernel)
+            setattr(self, name, _taking_tensors(kernel))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the library has no kernel called {name}")

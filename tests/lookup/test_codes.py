@@ -14,7 +14,7 @@ from rarememory.lookup import native as native_file
 from rarememory.lookup import native_codes as codes_file
 from tests.lookup.histories import STEPS
 from tests.lookup.histories import change as change_memory
-from tests.lookup.test_nearest import KEYS, units
+from tests.lookup.test_nearest import KEYS, strided, units
 from tests.memories import bits
 from tests.native.test_native import nearly_equal
 
@@ -72,6 +72,14 @@ def test_codes_change_no_answer(kind, slots, key_dim, batch):
         occupied = torch.ones(slots, dtype=torch.bool)
         occupied[torch.randperm(slots)[:holes]] = False
         check(queries, keys.masked_fill(~occupied.unsqueeze(1), 0.0), occupied)
+
+
+def test_slots_that_are_not_contiguous_are_coded_again():
+    keys, slots = units(129, 5), torch.tensor([3, 90, 7])
+    codes = codes_file.Codes(keys)
+    keys[slots] = units(3, 5)
+    codes.update(keys, strided(slots))
+    assert torch.equal(codes.bytes, codes_file.Codes(keys).bytes)
 
 
 @pytest.mark.usefixtures("always")

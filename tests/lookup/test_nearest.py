@@ -18,7 +18,7 @@ from rarememory.lookup import (
 )
 from rarememory.lookup import faiss as faiss_file
 from rarememory.lookup import torch as torch_file
-from rarememory.lookup.exact import score
+from rarememory.lookup.exact import ranked, score
 from rarememory.lookup.pair import nearest_pair
 from tests.memories import LOOKUPS, NewTensors, bits, holding
 
@@ -137,6 +137,31 @@ def test_a_query_that_is_not_finite_finds_nothing_and_spoils_no_other(make, k):
     spoilt = ~queries.isfinite().all(1)
     assert found[spoilt].eq(EMPTY).all() and spoilt.sum() == 4
     assert torch.equal(found[~spoilt].sort(1).values, alone[~spoilt].sort(1).values)
+
+
+@pytest.mark.parametrize("make", LOOKUPS)
+@pytest.mark.parametrize("odd", range(4))
+def test_tensors_that_are_not_contiguous_are_searched_as_their_copies(make, odd):
+    lookup, keys, queries = choose_lookup(make), units(129, 5), units(7, 5)
+    values, labels = torch.randint(-1, 4, (129,)), torch.randint(0, 4, (7,))
+    given = [queries, keys, values, labels]
+    pair = lookup.nearest_pair(*given)
+    slots = lookup.nearest(queries, keys, values != EMPTY, 9)
+    of_each = [*ranked(queries, keys, values, slots), score(queries, keys, slots)]
+    given[odd] = strided(given[odd])
+    queries, keys, values, _ = given
+    for one, other in zip(lookup.nearest_pair(*given), pair, strict=True):
+        assert torch.equal(one, other)
+    occupied = strided(values != EMPTY) if odd == 2 else values != EMPTY
+    assert torch.equal(lookup.nearest(queries, keys, occupied, 9), slots)
+    slots = strided(slots) if odd == 3 else slots
+    again = [*ranked(queries, keys, values, slots), score(queries, keys, slots)]
+    assert all(map(torch.equal, again, of_each))
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, with others between them."""
+    return torch.stack([tensor, tensor.roll(1)], -1)[..., 0]
 
 
 @pytest.mark.parametrize("make", LOOKUPS)

@@ -226,9 +226,8 @@ def test_slots_are_marked_as_torch_marks_them(slots):
     marks = torch.empty(slots, dtype=torch.bool)
 
     def marked(labels, mask):
-        given = (None, -1) if labels is None else (labels.data_ptr(), len(labels))
-        pointers = (*given, None if mask is None else mask.data_ptr())
-        native.library().rarememory_mark(values.data_ptr(), slots, *pointers, 2, marks.data_ptr())
+        count = -1 if labels is None else len(labels)
+        native.library().mark(values, slots, labels, count, mask, 2, marks)
         return marks
 
     occupied = values != EMPTY
@@ -243,10 +242,8 @@ def test_slots_are_marked_as_torch_marks_them(slots):
 def test_reads_among_some_labels_and_slots_are_one_call(monkeypatch):
     memory, calls = Memory(8, 64, update=FirstInFirstOut()), []
     memory.write(units(60, 8), torch.arange(60) % 7)
-    kernel = native.library().rarememory_read
-    monkeypatch.setattr(
-        native.library(), "rarememory_read", lambda *given: calls.append(given) or kernel(*given)
-    )
+    library, kernel = native.library(), native.library().read
+    monkeypatch.setattr(library, "read", lambda *given: calls.append(given) or kernel(*given))
     queries, mask = torch.randn(3, 8), torch.rand(64) < 0.5
     for count, among in enumerate((3, [1, 5, EMPTY], iter([2, 9]), torch.tensor([4]), mask), 1):
         again = [2, 9] if count == 3 else among
@@ -262,14 +259,14 @@ def test_a_training_step_is_one_call_to_read_and_one_to_write(monkeypatch):
     memory, calls = Memory(8, 64), []
     memory.write(units(9, 8), torch.arange(9))
     library = native.library()
-    for name, kernel in list(vars(library).items()):
-        if name.startswith("rarememory_"):
+    kernels = {name: getattr(library, name) for name in native._SIGNATURES}
+    for name, kernel in kernels.items():
 
-            def called(*given, name=name, kernel=kernel):
-                calls.append(name.removeprefix("rarememory_"))
-                return kernel(*given)
+        def called(*given, name=name, kernel=kernel):
+            calls.append(name)
+            return kernel(*given)
 
-            monkeypatch.setattr(library, name, called)
+        monkeypatch.setattr(library, name, called)
     recall = memory(units(3, 8).requires_grad_(), torch.tensor([3, 4, 77]))
     recall.loss.backward()
     versions = [buffer._version for buffer in memory.state[:4]]
@@ -339,10 +336,8 @@ def test_the_gradient_of_the_loss_is_found_with_the_pair(stored, beside, monkeyp
 def test_a_memory_reads_in_one_call(monkeypatch):
     memory, calls = Memory(8, 16), []
     memory.write(units(9, 8), torch.arange(9))
-    kernel = native.library().rarememory_read
-    monkeypatch.setattr(
-        native.library(), "rarememory_read", lambda *given: calls.append(given) or kernel(*given)
-    )
+    library, kernel = native.library(), native.library().read
+    monkeypatch.setattr(library, "read", lambda *given: calls.append(given) or kernel(*given))
     queries = 3 * torch.randn(2, 3, 8)
     recall = memory(queries, k=4)
     assert len(calls) == 1 and recall.scores.shape == (2, 3, 4)

@@ -80,4 +80,4 @@ def test_they_are_of_the_library(monkeypatch):
     for module in ("beside_keys", "ensembler"):
         monkeypatch.setattr(f"rarememory.classifier.{module}.library", Library)
     norms_of(torch.rand(2, 3)), Ensembler(3, 0.1, 0.5).confidences(torch.rand(2, 3))
-    assert called == ["rarememory_norms", "rarememory_confidence"]
+    assert called == ["norms", "confidence"]

@@ -117,13 +117,14 @@ def test_a_slot_that_does_not_exist_is_refused(slot):
 
 
 @pytest.mark.usefixtures("unchecked", "engine")
-def test_a_policy_may_return_other_types():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_policy_may_return_other_types(dtype):
     class Other(AverageOrReplace):
         def averages(self, hits):
             return hits.to(torch.uint8)
 
         def eviction(self, ages, noise):
-            return ages.float().repeat_interleave(2)[::2]
+            return ages.to(dtype).repeat_interleave(2)[::2]
 
     class Same(AverageOrReplace):
         def eviction(self, ages, noise):
