@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Remembered
+from rarememory.classifier.beside_keys import remembered_confidences
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import Ensembler
@@ -103,21 +105,50 @@ class Answerer(NamedTuple):
     def remembered_without_own_class(self) -> Familiarities:
         """Familiarities of the remembered examples, each without itself.
 
+        Beside a host they are those of which is known how sure it was.
+
         Raises:
-            ValueError: there is a host, whose logits for them are not known.
+            ValueError: there is a host, and too little is known of its answers to them.
         """
-        if len(self.ensembler.host_ids):
-            raise ValueError(
-                "the model has logits too, and those of the remembered examples are not "
-                "stored: give inputs, or unknown="
-            )
-        left_out = self.reader.left_out(self.memory, self.ensembler.host_ids)
-        without_own = self.ensembler.familiarity(left_out.without_own, self.ids)
+        if (reason := self.why_not_left_out()) is not None:
+            raise ValueError(f"{reason}: give inputs, or unknown=")
+        host_ids = self.ensembler.host_ids
+        has_host = bool((host_ids != EMPTY).any())
+        left_out = self.reader.left_out(self.memory, host_ids)
+        slots = self.memory.state.occupied.nonzero().squeeze(1)
+        confidences = remembered_confidences(self.memory, slots)[left_out.samples]
+
+        def familiarity(evidence: Evidence) -> Float[Tensor, " examples"]:
+            if not has_host:
+                return self.ensembler.familiarity(evidence, self.ids)
+            return self.ensembler.familiarity_by_confidence(evidence, confidences, self.ids)
+
+        without_own = familiarity(left_out.without_own)
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
         if left_out.with_own is not None:
-            with_own = self.ensembler.familiarity(left_out.with_own, self.ids)
-            with_own = with_own.masked_fill(~left_out.several, torch.nan)
-        return Familiarities(with_own, without_own, left_out.own_ids)
+            with_own = familiarity(left_out.with_own).masked_fill(~left_out.several, torch.nan)
+        found = Familiarities(with_own, without_own, left_out.own_ids)
+        return Familiarities(*(part[confidences < 1] for part in found)) if has_host else found
+
+    def why_not_left_out(self) -> str | None:
+        """Why remembered examples cannot be judged without their own class; None if they can be.
+
+        Of a host's answers to them no more than the highest probability is remembered.
+        """
+        host_ids, values = self.ensembler.host_ids, self.memory.values
+        if (host_ids == EMPTY).all():
+            return None
+        occupied = self.memory.state.occupied
+        if (torch.isin(values, host_ids) & occupied).any():
+            return (
+                "examples of the model's own classes are remembered, and its logits for them are "
+                "not stored"
+            )
+        if (remembered_confidences(self.memory, occupied.nonzero().squeeze(1)) == 1).all():
+            return (
+                "the model has logits too, and how sure it was of remembered examples is not known"
+            )
+        return None
 
     def calibrated(
         self,

@@ -431,8 +431,9 @@ class MemoryClassifier(LockedModule):
 
         Args:
             inputs: a batch of known classes, not the examples that were learnt, or a loader as in
-                `learn`; if None the remembered examples, which is possible without a host. Beside
-                enough of `unknown` they only measure how many known examples are accepted.
+                `learn`; if None the remembered examples, beside a host only while all of them are
+                of new classes. Beside enough of `unknown` they only measure how many known examples
+                are accepted.
             labels: of the inputs; if None the predicted classes.
             unknown: a batch of unknown classes, or a loader; of enough of them nothing else is
                 needed.
@@ -452,8 +453,10 @@ class MemoryClassifier(LockedModule):
         if unknown is not None:
             strangers = self.familiarity(unknown, progress=progress).reshape(-1)
             # A class is left out with labels, or where what is remembered is all there is.
-            labelled_too = labels is not None or examples.is_loader(inputs)
-            leave_out = labelled_too or (inputs is None and not len(self.ensembler.host_ids))
+            leave_out = labels is not None or examples.is_loader(inputs)
+            if inputs is None:
+                with self.lock.reading():
+                    leave_out = self._answerer().why_not_left_out() is None
             if not (leave_out and openset.are_few(len(strangers), false_accept_rate)):
                 known = None if inputs is None else self.familiarity(inputs).reshape(-1)
                 fit = partial(self.ensembler.fit_threshold, strangers, false_accept_rate)

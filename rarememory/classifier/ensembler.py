@@ -12,6 +12,9 @@ from rarememory.classifier import blend, calibration, openset
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
 from rarememory.native import empty_output, is_floats, is_supported, library
 
+SUREST = 1 - 2**-24
+"""The highest probability that is told of a host, as in rarememory/native/beside_keys.cpp."""
+
 
 class Ensembler(nn.Module):
     """Combines memory and host; it sees scores and logits, neither of the two themselves.
@@ -69,7 +72,7 @@ class Ensembler(nn.Module):
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
-        """The host's highest probability of each row, without a gradient.
+        """The host's highest probability of each row, without a gradient; at most `SUREST`.
 
         None without a host, and where there are more or fewer outputs than it has classes.
         """
@@ -98,6 +101,13 @@ class Ensembler(nn.Module):
     def familiarity(self, evidence: Evidence, ids: Tensor) -> Float[Tensor, " batch"]:
         """The evidence for the best class, as a cosine."""
         return openset.familiarity(evidence, self.blend_weights, self._classes(ids))
+
+    def familiarity_by_confidence(
+        self, evidence: Evidence, confidences: Float[Tensor, " batch"], ids: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """The same, where the host's highest probability is all that is known of its answer."""
+        classes = self._classes(ids)
+        return openset.familiarity_by_confidence(evidence, confidences, self.blend_weights, classes)
 
     def decide(self, evidence: Evidence, ids: Tensor) -> list[int]:
         """The integer of the likeliest class of each row, one of `ids`; EMPTY if it is unknown."""
@@ -269,10 +279,13 @@ def _forgotten(host_ids: Tensor) -> tuple[Tensor, int]:
 def _highest_probabilities(
     logits: Float[Tensor, "batch n_host"], host_ids: Int64[Tensor, " n_host"]
 ) -> Float[Tensor, " batch"]:
-    """The greatest softmax of each row, forgotten classes left out; 1 where it is not a number."""
+    """The greatest softmax of each row, forgotten classes left out; below 1.
+
+    1 stands for what is not known, also where it is not a number.
+    """
     if not (is_floats(logits) and is_supported(host_ids)):
         allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
-        return allowed.softmax(1).amax(1).nan_to_num_(nan=1.0)
+        return allowed.softmax(1).amax(1).clamp_(max=SUREST).nan_to_num_(nan=1.0)
     found = empty_output(len(logits), dtype=torch.float32)
     library().confidence(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
     return found

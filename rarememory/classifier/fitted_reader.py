@@ -382,13 +382,11 @@ class _Fitted:
             logits = foreign = self.logits(self.keys)
             own = self.classes[self.places]
             several = torch.zeros_like(own, dtype=torch.bool)
+            samples = torch.arange(len(own), device=own.device)
         else:
             found = self.discriminant.left_out
-            logits, own, several = (
-                found.logits + self.offsets,
-                self.classes[found.classes],
-                found.several,
-            )
+            logits, own = found.logits + self.offsets, self.classes[found.classes]
+            several, samples = found.several, found.samples
             foreign = logits if len(self.classes) == 2 else found.foreign + self.offsets
             if isinstance(self.discriminant, Discriminant):
                 examples = self.keys[found.samples]
@@ -397,7 +395,8 @@ class _Fitted:
                 foreign_plain = self.plain(examples, self.classes == own.unsqueeze(1))
         without_own = self.evidence(foreign, None, plain=foreign_plain)
         without_own = without_own_class(without_own, own, host_ids)
-        return LeftOutEvidence(self.evidence(logits, None, plain=plain), without_own, own, several)
+        with_own = self.evidence(logits, None, plain=plain)
+        return LeftOutEvidence(with_own, without_own, own, several, samples)
 
     def similarities(self, queries: Tensor, features: Tensor) -> Tensor:
         """How alike queries and examples are, as the discriminant compares them."""

@@ -62,7 +62,8 @@ class NearestReader(Reader):
         others = memory(keys, exclude=slots)
         with_own = Evidence(others.scores.float(), others.values, None)
         _, place, counts = own.unique(return_inverse=True, return_counts=True)
-        return LeftOutEvidence(with_own, without_own, own, counts[place] > 1)
+        samples = torch.arange(len(own), device=own.device)
+        return LeftOutEvidence(with_own, without_own, own, counts[place] > 1, samples)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """0.8."""

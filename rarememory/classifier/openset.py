@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits
+from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits, resolved
 
 SEVERAL = 5
 """Examples of a class that tell something of a quantile of theirs."""
@@ -40,6 +40,24 @@ def familiarity(
     others = others.scatter(1, columns, _log_of_others(evidence.logits).to(z.dtype))
     best = (z - weights.host_weight * others).amax(1)
     return (weights.temperature * best).masked_fill(best <= EXCLUDED / 2, -torch.inf)
+
+
+def familiarity_by_confidence(
+    evidence: Evidence,
+    confidences: Float[Tensor, " batch"],
+    weights: BlendWeights,
+    classes: Classes,
+) -> Float[Tensor, " batch"]:
+    """`familiarity` where the host's highest probability is all that is known of its answer.
+
+    Nothing is remembered of the host's classes, so the likeliest of them has the most evidence.
+    """
+    of_memory = class_logits(evidence._replace(logits=None), weights, classes).amax(1)
+    odds = confidences.log() - torch.log1p(-confidences)
+    weights = resolved(weights, evidence.host_score)
+    prior = weights.host_score / weights.temperature
+    of_host = prior + weights.host_weight * odds + weights.host_bias
+    return weights.temperature * torch.maximum(of_memory, of_host)
 
 
 def _log_of_others(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, "batch n_host"]:

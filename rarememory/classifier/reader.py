@@ -127,12 +127,14 @@ class LeftOutEvidence(NamedTuple):
         several: whether its class has other examples; if not, `with_own` has seen it.
         without_own: as if the own class of each example had never been learnt.
         own_ids: the integers of their classes.
+        samples: which of the remembered examples each is, in the order of their slots.
     """
 
     with_own: Evidence | None
     without_own: Evidence
     own_ids: Int64[Tensor, " examples"]
     several: Bool[Tensor, " examples"]
+    samples: Int64[Tensor, " examples"]
 
 
 class Carriers(NamedTuple):

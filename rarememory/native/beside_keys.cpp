@@ -18,8 +18,11 @@ extern "C" void rarememory_norms(const float* features, int64_t batch, int64_t d
     });
 }
 
-/// The highest softmax of each row of logits, those of forgotten classes left out; 1 where that is
-/// not a number.
+/// Below 1, which stands for what is not known.
+constexpr float SUREST = 1 - 0x1p-24f;
+
+/// The highest softmax of each row of logits, those of forgotten classes left out, at most SUREST;
+/// 1 where that is not a number.
 extern "C" void rarememory_confidence(const float* logits, int64_t batch, int64_t n_host,
                                       const int64_t* host_ids, int threads, float* confidences) {
     for_each(batch, worth(threads, batch, n_host, 64), [&](int64_t row) {
@@ -30,6 +33,6 @@ extern "C" void rarememory_confidence(const float* logits, int64_t batch, int64_
         double sum = 0;
         for (int64_t i = 0; i < n_host; ++i)
             if (host_ids[i] != EMPTY) sum += std::exp(own[i] - highest);
-        confidences[row] = sum >= 1 ? float(1 / sum) : 1;
+        confidences[row] = sum >= 1 ? std::min(float(1 / sum), SUREST) : 1;
     });
 }

@@ -185,13 +185,44 @@ def test_a_class_left_out_is_left_out_of_the_host_too():
     assert three.fit_threshold(at(0), [0], false_accept_rate=0.5) == pytest.approx(0.8)
 
 
+def test_what_a_host_made_of_remembered_examples_serves_for_a_threshold():
+    host = torch.nn.Linear(16, 3)
+    torch.nn.init.normal_(host.weight, generator=torch.Generator().manual_seed(0))
+    classifier = wrap(host)
+    inputs, numbers = crowd(range(4), 6, 1)
+    labels = [f"bird {number}" for number in numbers]
+    classifier.learn(inputs, labels)
+    classifier.ensembler.weights[2:] = torch.tensor([0.7, 0.3])
+    given = classifier.fit_threshold(inputs, labels, false_accept_rate=0.3)
+    found = classifier.fit_threshold(false_accept_rate=0.3)
+    assert float(found) == pytest.approx(given, rel=1e-4)
+    assert classifier.threshold.item() == pytest.approx(found)
+    assert found.alike == pytest.approx(given.alike) and found.examples == 24
+    # Some are accepted for what the memory says of them, and some for what the host does.
+    of_memory = wrap(torch.nn.Identity(), host=False)
+    of_memory.learn(inputs, labels)
+    assert float(of_memory.fit_threshold(false_accept_rate=0.3)) < float(found)
+    # Where it is not known how sure the host was, an example is left out.
+    classifier.memory.get_buffer("confidences")[:12] = 1
+    assert classifier.fit_threshold(false_accept_rate=0.3).examples == 12
+
+
 @pytest.mark.parametrize("reader", ["nearest", "fitted"])
-def test_a_host_needs_examples_for_a_threshold(reader):
+def test_a_threshold_beside_a_host_needs_what_it_made_of_the_examples(reader):
     classifier = hosted(torch.eye(2), reader=reader)
-    with pytest.raises(ValueError, match="give inputs, or unknown="):
+    unknown = "how sure it was of remembered examples is not known: give inputs, or unknown="
+    with pytest.raises(ValueError, match=unknown):
         classifier.fit_threshold()
     with pytest.raises(ValueError, match="'keaa' is not known"):
         classifier.fit_threshold(at(0), ["keaa"])
+    classifier.learn(at(30, 60), ["kea", "weka"])
+    if reader == "fitted":
+        classifier.memory.get_buffer("confidences").fill_(1)
+    with pytest.raises(ValueError, match=unknown):
+        classifier.fit_threshold()
+    classifier.learn(at(0), [0])
+    with pytest.raises(ValueError, match="the model's own classes are remembered"):
+        classifier.fit_threshold()
 
 
 def test_the_measured_rate_of_new_unknown_examples_is_near_the_requested_one():
@@ -266,7 +297,7 @@ def _half(share: float | None, count: int) -> float:
     return 1.96 * (p * (1 - p) / (count + 4)) ** 0.5
 
 
-def test_of_one_class_and_beside_a_host_few_strangers_stand_alone():
+def test_of_one_class_and_of_a_host_s_own_few_strangers_stand_alone():
     inputs, labels = crowd(range(1), 5, 1)
     one = wrap(torch.nn.Identity(), host=False)
     one.learn(inputs, labels)
@@ -275,5 +306,9 @@ def test_of_one_class_and_beside_a_host_few_strangers_stand_alone():
     assert float(found) == pytest.approx(one.familiarity(strangers).max().item())
     beside = wrap(torch.nn.Linear(16, 3))
     beside.learn(inputs, ["kea"] * 5)
+    alone = beside.fit_threshold(false_accept_rate=0.05)
+    found = beside.fit_threshold(unknown=strangers, false_accept_rate=0.05)
+    assert float(found) == pytest.approx(max(alone, beside.familiarity(strangers).max().item()))
+    beside.learn(inputs[:1], [0])
     found = beside.fit_threshold(unknown=strangers, false_accept_rate=0.05)
     assert float(found) == pytest.approx(beside.familiarity(strangers).max().item())
