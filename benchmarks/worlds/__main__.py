@@ -5,7 +5,8 @@
 What is not in the folder (data/worlds without --data) is downloaded into it. Features are encoded
 once, half an hour on one core, and kept in runs/worlds; the rest takes a quarter of an hour. With
 --speed only seconds are measured, on an idle machine. With --few a host of many classes is taught
-one or three more, and nothing else: five minutes, without rivals.
+one or three more, and nothing else: five minutes, without rivals. With --beside a host of 1,000
+classes, of none of which an example is at hand, is taught 100 more.
 """
 
 import math
@@ -19,8 +20,10 @@ import torch
 
 from benchmarks.runner import Benchmark, Run, bar, print_figures, print_table
 from benchmarks.worlds import tasks
+from benchmarks.worlds.beside import OTHERS, TAUGHT, beside_task
 from benchmarks.worlds.data import SOURCES, World, load
 from benchmarks.worlds.draws import Draw
+from benchmarks.worlds.encoders import photo_head
 from benchmarks.worlds.speed import speed
 from rarememory.evaluation import Accuracy
 
@@ -51,6 +54,8 @@ text = "measure seconds instead of accuracy; on an idle machine"
 BENCHMARK.add("--speed", action="store_true", decisive=False, help=text)
 text = "teach a host of many classes a few more, and nothing else"
 BENCHMARK.add("--few", action="store_true", decisive=False, help=text)
+text = "teach ImageNet's classifier the classes of CIFAR-100"
+BENCHMARK.add("--beside", action="store_true", decisive=False, help=text)
 
 Rows = Mapping[str, Sequence[tasks.Row]]
 """Of each row the accuracies of every draw."""
@@ -72,19 +77,33 @@ def main(run: Run) -> None:
         run.command += " --few"
         run.write("worlds_few", _few(options.data), seeds=FEW_DRAWS)
         return
+    if options.beside:
+        if options.world:
+            raise ValueError("--beside measures one world: leave --world out")
+        run.command += " --beside"
+        figures, best = _figures("beside", _beside(options.data, options.seeds))
+        run.write("worlds_beside", figures, seeds=options.seeds, best_rivals=best)
+        return
     command = run.command.partition(" --world")[0]
     for name in options.world or NAMES:
-        figures, best = {}, {}
-        for shots, rows in _measured(name, options.data, options.seeds).items():
-            key = f"worlds.{name}.{shots}"
-            best[key] = best_rival(rows)
-            figures |= figures_of(key, rows)
-            _print(rows, f"{name}, {shots} examples a class")
+        figures, best = _figures(name, _measured(name, options.data, options.seeds))
         if name in STRANGERS:
             figures |= _strangers(name, options.data, options.seeds)
         # A file for each, so that what is measured stays if another cannot be downloaded.
         run.command = f"{command} --world {name}"
         run.write(f"worlds_{name}", figures, seeds=options.seeds, best_rivals=best)
+
+
+def _figures(name: str, measured: Mapping[int, Rows]) -> tuple[dict[str, float], dict[str, str]]:
+    """Of each number of examples: all figures, which are printed, and the best rival."""
+    figures: dict[str, float] = {}
+    best = {}
+    for shots, rows in measured.items():
+        key = f"worlds.{name}.{shots}"
+        best[key] = best_rival(rows)
+        figures |= figures_of(key, rows)
+        _print(rows, f"{name}, {shots} examples a class")
+    return figures, best
 
 
 def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
@@ -97,6 +116,21 @@ def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
         for shots in tasks.SHOTS:
             progress = bar(f"{name}, draw {seed}, {shots} a class", "rival")
             found[shots].append(tasks.rows_of(draw.task(shots), progress))
+    return {shots: _joined(draws) for shots, draws in found.items()}
+
+
+def _beside(data: str | None, seeds: int) -> dict[int, Rows]:
+    """For each number of examples a class: all rows of all draws, beside ImageNet's classes."""
+    taught, others = _world(TAUGHT, data), _world(OTHERS, data)
+    head = photo_head()
+    found: dict[int, list[dict[str, tasks.Row]]] = defaultdict(list)
+    for seed in range(seeds):
+        draw = Draw(taught, seed)
+        for shots in tasks.SHOTS:
+            progress = bar(f"beside, draw {seed}, {shots} a class", "rival")
+            found[shots].append(
+                tasks.rows_of(beside_task(draw, others, head, seed, shots), progress)
+            )
     return {shots: _joined(draws) for shots, draws in found.items()}
 
 
@@ -125,18 +159,24 @@ def _joined(draws: Sequence[Mapping[str, tasks.Row]]) -> Rows:
 
 
 def _strangers(name: str, data: str | None, seeds: int) -> dict[str, float]:
-    """CLINC150's own sentences of no class; elsewhere half of the classes."""
-    world, draws = _world(name, data), []
-    for seed in range(seeds):
-        if "oos_test" in world.split:
-            draw = Draw(world, seed)
-            others = world.features[world.split == "oos_test"]
-        else:
-            published = not SOURCES[name].n_old
-            draw = Draw(world, seed, only=len(world.names) // 2, published=published)
-            others = world.features[np.concatenate(draw.strangers)]
-        draws.append(tasks.strangers(draw, others))
+    """CLINC150's own sentences of no class; elsewhere half of the classes.
+
+    Beside a host they are half of the classes that it does not have.
+    """
+    world = _world(name, data)
     figures: dict[str, float] = {}
+    own, count = "oos_test" in world.split, len(world.names)
+    draws = []
+    for seed in range(seeds):
+        draw = Draw(
+            world, seed, only=None if own else count // 2, published=not SOURCES[name].n_old
+        )
+        n_old = FEW_HOSTS[name]
+        hosted = Draw(world, seed, n_old=n_old, only=(n_old + count) // 2, published=False)
+        of_none = [world.split == "oos_test"] if own else None
+        rows = [np.concatenate(of_none or part.strangers) for part in (draw, hosted)]
+        found = tasks.strangers(draw, world.features[rows[0]])
+        draws.append(found | tasks.strangers_beside_host(hosted, world.features[rows[1]]))
     for row in draws[0]:
         figures |= _percent(f"worlds.{name}.strangers.far5.{row}", [draw[row] for draw in draws])
     print_figures(figures)

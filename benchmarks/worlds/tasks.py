@@ -42,7 +42,8 @@ def rows_of(task: Task, bar: Callable[[Any], Any] = iter) -> dict[str, Row]:
 
 def memory_answers(task: Task) -> dict[str, Array]:
     """What a quick start answers, the same with old examples, and that after `calibrate`."""
-    names = ("quick", "quick_with_old") if task.n_old else ("quick",)
+    with_old = (task.labels < task.n_old).any()
+    names = ("quick", "quick_with_old") if with_old else ("quick",)
     found = {}
     for name in names:
         classifier = learnt(task, with_old=name != "quick")
@@ -67,7 +68,7 @@ def learnt(task: Task, with_old: bool = True) -> MemoryClassifier:
         host.load_state_dict({"weight": weights, "bias": bias})
         classifier = wrap(host)
     old = task.labels < task.n_old
-    for some in (old, ~old) if with_old and task.n_old else (~old,):
+    for some in (old, ~old) if with_old and old.any() else (~old,):
         classifier.learn(torch.from_numpy(task.examples[some]), task.labels[some].tolist())
     return classifier
 
@@ -104,6 +105,26 @@ def strangers(draw: Draw, others: Array) -> Row:
             ]
             found[f"auroc.{rival.name}"] = auroc(*best)
     return found
+
+
+def strangers_beside_host(draw: Draw, others: Array) -> Row:
+    """The same beside a host, after five examples of each new class, and with what is expected."""
+    task = draw.task(5)
+    classifier = learnt(task, with_old=False)
+    known, unknown = (
+        classifier.familiarity(torch.from_numpy(part))
+        for part in (task.queries, np.random.default_rng(0).permutation(others)[:QUERIES])
+    )
+    threshold = classifier.fit_threshold(false_accept_rate=FALSE_ACCEPT)
+    old = torch.from_numpy(task.query_labels < task.n_old)
+    assert threshold.alike is not None
+    return {
+        "host.auroc": auroc(known, unknown),
+        "host.false_accept": share(unknown > threshold),
+        "host.expected_alike": threshold.alike,
+        "host.known_accepted.old": share(known[old] > threshold),
+        "host.known_accepted.new": share(known[~old] > threshold),
+    }
 
 
 TABLES = {"wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}

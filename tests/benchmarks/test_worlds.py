@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.worlds import __main__ as worlds
 from benchmarks.worlds import data, tasks
+from benchmarks.worlds.beside import beside_task
 from benchmarks.worlds.data import SOURCES, World
 from benchmarks.worlds.draws import Draw, Task, share_correct
 from benchmarks.worlds.encoders import ENCODERS, _square
@@ -282,6 +283,7 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     monkeypatch.setattr(worlds, "load", lambda name, *_: made[name])
     monkeypatch.setitem(SOURCES, "cifar100", SOURCES["cifar100"]._replace(n_old=5))
     monkeypatch.setattr(worlds, "TABLE_DRAWS", 2)
+    monkeypatch.setattr(worlds, "FEW_HOSTS", {"clinc150": 3, "hwu64": 2})
     monkeypatch.setattr(tasks, "SHOTS", (1, 5))
     monkeypatch.setattr(tasks, "RIVALS", [one for one in RIVALS if one.name in FEW])
     assert worlds.main(["--seeds", "2", "--world", *made, "wine"]) == 0
@@ -294,6 +296,7 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
             for row in ("quick", "calibrated", "best_rival", "quick_over_best_rival")}  # fmt: skip
     keys |= {f"worlds.cifar100.5.quick_with_old{part}" for part in ("", ".old", ".new")}
     found = ("false_accept", "known_accepted", "auroc", "alike.false_accept")
+    found += ("host.false_accept", "host.expected_alike", "host.known_accepted.old")
     keys |= {f"worlds.{w}.strangers.far5.{row}" for w in ("clinc150", "hwu64") for row in found}
     keys |= {"worlds.wine.20.quick", "worlds.wine.20.best_rival"}
     assert keys <= figures.keys()
@@ -303,6 +306,42 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     difference = figures["worlds.cifar100.5.quick"] - figures["worlds.cifar100.5.best_rival"]
     assert figures["worlds.cifar100.5.quick_over_best_rival"] == pytest.approx(difference, abs=1e-3)
     assert figures["worlds.clinc150.5.quick"] > 85
+
+
+def hosted_photos(dim=12, n_old=6):
+    """A host that tells directions apart, and photos of which it has seen none."""
+    head = 2 * np.eye(n_old, dim, dtype=np.float32), np.zeros(n_old, np.float32)
+    others = world_of(n_old, rows=400, seed=4)
+    return head, others._replace(logits=others.features @ head[0].T)
+
+
+def test_beside_a_host_without_examples_only_its_head_and_its_answers_are_known():
+    head, others = hosted_photos()
+    task = beside_task(Draw(world_of(5), 0), others, head, 0, 3)
+    assert task.labels.tolist() == [label for label in range(6, 11) for _ in range(3)]
+    old = task.query_labels < 6
+    assert (task.queries[old] @ head[0].T).argmax(1).tolist() == task.query_labels[old].tolist()
+    asked, held_out = (set(map(tuple, part)) for part in (task.queries, task.held_out))
+    assert not asked & held_out and set(task.held_out_labels) == set(range(11))
+    assert {rival.name for rival in fitting(task)} == {"tip_adapter", "imprinted"}
+    other = beside_task(Draw(world_of(5), 0), others, head, 1, 3)
+    assert not (other.held_out[:20] == task.held_out[:20]).all()
+
+
+def test_a_host_without_examples_is_taught_classes_beside_its_own(folders, monkeypatch):
+    head, others = hosted_photos()
+    made = {"cifar100": world_of(5), "caltech101": others}
+    monkeypatch.setattr(worlds, "load", lambda name, *_: made[name])
+    monkeypatch.setattr(worlds, "photo_head", lambda: head)
+    monkeypatch.setattr(tasks, "SHOTS", (1, 5))
+    assert worlds.main(["--beside", "--seeds", "2"]) == 0
+    found = folders.result("worlds_beside")
+    figures, key = found["figures"], "worlds.beside.5"
+    assert found["best_rivals"][key].startswith(("imprinted", "tip_adapter"))
+    assert found["command"].endswith("--beside")
+    assert f"{key}.quick_with_old" not in figures and figures[f"{key}.quick"] > 60
+    assert figures[f"{key}.quick.old"] > 50 < figures[f"{key}.calibrated.new"]
+    assert worlds.main(["--beside", "--world", "wine"]) != 0
 
 
 def test_speed_is_a_ratio_with_quartiles():
