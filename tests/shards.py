@@ -76,7 +76,7 @@ def new_memory(case: str, device: str | None = None) -> Memory:
     torch.manual_seed(0)
     memory = Memory(7, **{"memory_size": 33, "seed": 3, "device": device, **CASES[case]})
     if case == "prices":
-        memory.register_slot_buffer("prices", (2,), fill=-1)
+        memory.register_slot_buffer("prices", (2,), fill=-1, wide=True)
     return memory
 
 
@@ -119,7 +119,7 @@ class History:
         if "prices" in self.one.state_dict():
             for memory, first in ((self.one, 0), (self.many, self.many.first)):
                 there = memory.state.occupied
-                memory.prices[there] = (first + there.nonzero()).float().expand(-1, 2)
+                memory.prices[there] = 1e5 * (first + there.nonzero()).float().expand(-1, 2)
         rows, labels, mask = (torch.cat(part) for part in zip(*parts, strict=True))
         first = sum(len(part[0]) for part in parts[: self.rank])
         own = slice(first, first + len(parts[self.rank][0]))
@@ -210,6 +210,10 @@ def lived(case: str, mesh: DeviceMesh) -> list[str]:
     # To the end, whatever differs: the other processes wait for this one.
     for number in range(STEPS):
         history.step(number)
+    if case == "prices":
+        # These stay what they are, and the keys do not.
+        history.one.half(), history.many.half()
+        history.state()
     return history.differences
 
 

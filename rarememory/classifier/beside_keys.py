@@ -94,7 +94,8 @@ def match_buffers(memory: Memory, names: Collection[str]) -> None:
     """Let a memory have those of the buffers that have these names, and no others."""
     for name in BUFFERS:
         if name in names and not hasattr(memory, name):
-            memory.register_slot_buffer(name, fill=1.0)
+            # A length may be more than half precision holds.
+            memory.register_slot_buffer(name, fill=1.0, wide=True)
         elif name not in names and hasattr(memory, name):
             memory.remove_slot_buffer(name)
 

@@ -33,7 +33,7 @@ from rarememory.memory.filters import Among, Filter
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
 from rarememory.memory.queries import Rows, recalled
-from rarememory.memory.slots import copy_into, numbers_of
+from rarememory.memory.slots import copy_into, not_half, numbers_of
 from rarememory.memory.spans import Span
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import answered, counted
@@ -337,7 +337,8 @@ class ShardedMemory(Memory):
         with self.lock.writing():
             super()._apply(function, *args)
             for name, part in self._slot_buffers.tensors.items():
-                self.__dict__[name] = function(part)
+                now = function(part)
+                self.__dict__[name] = not_half(part, now) if name in self._wide else now
             if self.half_precision_copy is not None:
                 self.half_precision_copy._apply(function)
             self._ranks.device = self.keys.device

@@ -50,7 +50,14 @@ from rarememory.memory.queries import (
 from rarememory.memory.reading_on_gpu import search_on_gpu
 from rarememory.memory.resizing import check_room, kept_slots
 from rarememory.memory.searching import FilteredSearch
-from rarememory.memory.slots import SLOT_BUFFERS, SlotBuffers, copy_into, numbers_of, put_back
+from rarememory.memory.slots import (
+    SLOT_BUFFERS,
+    SlotBuffers,
+    copy_into,
+    not_half,
+    numbers_of,
+    put_back,
+)
 from rarememory.memory.stats import stats_of
 from rarememory.memory.usage import Usage, counted
 
@@ -169,7 +176,7 @@ class Memory(nn.Module):
         self.register_buffer("written", written)
         self.register_buffer("clock", torch.tensor(0, device=rest))
         self.register_buffer("seed", torch.tensor(seed, device=rest))
-        self._slot_fills = dict(SLOT_BUFFERS)
+        self._slot_fills, self._wide = dict(SLOT_BUFFERS), set[str]()
         layers = layers_of(self.update)
         if count_usage or isinstance(layers.rule, updates.ByUsage):
             self.register_slot_buffer("uses", dtype=torch.int64)
@@ -608,6 +615,7 @@ class Memory(nn.Module):
         *,
         fill: int | float = 0,
         dtype: torch.dtype = torch.float32,
+        wide: bool = False,
     ) -> None:
         """Add a buffer with an entry for each slot, which follows the keys; for variants.
 
@@ -620,6 +628,7 @@ class Memory(nn.Module):
             shape: of an entry.
             fill: of an empty slot.
             dtype: of the buffer.
+            wide: whether it stays float32 where the memory is converted to half precision.
 
         Raises:
             ValueError: the memory has something of this name already.
@@ -637,6 +646,7 @@ class Memory(nn.Module):
         full = torch.full((len(self.keys), *shape), fill, dtype=dtype, device=self.keys.device)
         self.register_buffer(name, full)
         self._slot_fills[name] = fill
+        (self._wide.add if wide else self._wide.discard)(name)
 
     def remove_slot_buffer(self, name: str) -> None:
         """Take away a buffer that `register_slot_buffer` has added."""
@@ -851,7 +861,12 @@ class Memory(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Memory":
         with self.lock.writing():
+            wide = {name: self._buffers.get(name) for name in self._wide}
             super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+            for name, before in wide.items():
+                now = self._buffers.get(name)
+                if before is not None and now is not None:
+                    self._buffers[name] = not_half(before, now)
         return self
 
     def _load_from_state_dict(

@@ -90,6 +90,36 @@ def test_features_whose_square_no_float_holds_are_learnt() -> None:
     assert classifier.predict(torch.tensor([[2e38, 2e38], [1e-38, 2e-38]])) == ["a", "b"]
 
 
+# Beyond what half precision holds: the second as it is, the third by its length alone.
+LONG = torch.cat(
+    [8 * torch.eye(3, 100)[:1], 1e-9 * torch.eye(3, 100)[1:2], torch.full((1, 100), 5e4)]
+)
+LENGTHS = pytest.approx([8, 1e-9, 5e5, 5e5], rel=1e-2)
+
+
+@pytest.mark.parametrize("to", ["half", "bfloat16"])
+def test_lengths_stay_as_they_are_in_half_precision(to: str, tmp_path) -> None:
+    classifier = rarememory.wrap(nn.Identity(), host=False, memory_size=4)
+    classifier.learn(LONG, list("abc"))
+    getattr(classifier, to)()
+    classifier.learn(LONG[2:], ["d"])
+    assert classifier.memory.keys.dtype != classifier.memory.get_buffer("norms").dtype
+    assert classifier.memory.get_buffer("norms").tolist() == LENGTHS
+    path = tmp_path / "long.safetensors"
+    classifier.save(path)
+    again = rarememory.MemoryClassifier.load(path, nn.Identity())
+    other = getattr(rarememory.wrap(nn.Identity(), host=False, memory_size=4), to)()
+    other.load_state_dict(classifier.state_dict())
+    for one in (again, other):
+        assert one.memory.get_buffer("norms").tolist() == LENGTHS
+        assert one.predict(LONG[::2]) == classifier.predict(LONG[::2])
+    with classifier.snapshot():
+        classifier.memory.remove_slot_buffer("norms")
+    classifier.float().half().double()
+    assert classifier.memory.get_buffer("norms").tolist() == LENGTHS
+    assert classifier.memory.get_buffer("norms").dtype == classifier.memory.keys.dtype
+
+
 def hosted() -> rarememory.MemoryClassifier:
     """A host with logits [x, 0] for features [x, y], and three examples that are remembered."""
     host = nn.Linear(2, 2)
