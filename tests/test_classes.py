@@ -17,6 +17,7 @@ INTERFACES = {"LockedModule", "Lookup", "Update"}
 # Names with an underscore that belong to torch or to another library, not to this package.
 FOREIGN = {"_C", "_apply", "_asdict", "_fields", "_load_from_state_dict", "_modules", "_replace"}
 FOREIGN |= {"_call_impl", "_iterator", "_parameters", "_version"}
+FOREIGN |= {"_are_functorch_transforms_active"}
 
 
 def classes(tree: ast.Module) -> Iterator[ast.ClassDef]:

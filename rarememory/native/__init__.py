@@ -28,6 +28,7 @@ _OPENMP = "libgomp.so.1"
 _CPU = torch.device("cpu")
 _DTYPES = (torch.float32, torch.int64, torch.bool)
 _log = logging.getLogger("rarememory")
+_in_transform = torch._C._are_functorch_transforms_active
 
 
 def _pointer_to(dtype: torch.dtype) -> type[ctypes.c_void_p]:
@@ -214,8 +215,11 @@ def is_supported(*tensors: Tensor) -> bool:
     """Whether the library can read these tensors: contiguous, on a CPU, of a supported dtype.
 
     False while torch compiles, traces or exports: a program has to consist of torch's operators.
+    False in a transform of torch.func, whose tensors have no storage to read.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if _in_transform():
         return False
     if isinstance(_made(), str):
         return False

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rarememory import EMPTY, native
 from rarememory.classifier.beside_keys import norms_of
+from rarememory.classifier.discriminant import fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
@@ -66,6 +67,30 @@ def test_a_confidence_that_is_not_a_number_is_1(bad, is_torch):
     logits = torch.tensor([[2.0, bad, 1.0], [-torch.inf, -torch.inf, -torch.inf], [0.0, 0.0, 0.0]])
     found = Ensembler(3, 0.1, 0.5).confidences(for_torch(logits) if is_torch else logits)
     assert found is not None and found.tolist() == pytest.approx([1, 1, 1 / 3])
+
+
+def discriminant(rows: Tensor) -> Tensor:
+    keys = torch.eye(9).repeat(2, 1) + 0.1
+    return fit_discriminant(keys, torch.arange(18) % 9).logits(rows)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [norms_of, Ensembler(9, 0.1, 0.5).confidences, discriminant],
+    ids=lambda f: f.__name__,
+)
+# Torch's own, where it first differentiates forwards.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+def test_transforms_of_torch_use_its_operators(function):
+    rows = torch.rand(3, 4, 9, generator=torch.Generator().manual_seed(0))
+    each = torch.stack([function(part) for part in rows])
+    torch.testing.assert_close(torch.func.vmap(function)(rows), each)
+    small = 1e-3 * rows[1]
+    found, change = torch.func.jvp(function, (rows[0],), (small,))
+    torch.testing.assert_close(found, each[0])
+    torch.testing.assert_close(change, function(rows[0] + small) - found, atol=1e-5, rtol=0.1)
+    # Outside of it the library answers again.
+    assert native.is_supported(rows)
 
 
 def test_they_are_of_the_library(monkeypatch):
