@@ -7,7 +7,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence, class_logits, resolved
+from rarememory.classifier.blend import (
+    EXCLUDED,
+    BlendWeights,
+    Classes,
+    Evidence,
+    class_logits,
+    resolved,
+)
 
 SEVERAL = 5
 """Examples of a class that tell something of a quantile of theirs."""
