@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from rarememory.base.state import in_transform
+
 Made = TypeVar("Made")
 
 
@@ -14,7 +16,7 @@ class Derived(Generic[Made]):
 
     To compare all numbers takes less time than most functions of them, and sees every change, also
     those that torch does not count. A result belongs to all who ask: nobody may change it. A copy
-    or pickle holds none, and a compiled program keeps none.
+    or pickle holds none, and a compiled program keeps none, nor does a transform of torch.func.
 
     Example:
         >>> negative, numbers = Derived(), torch.ones(2)
@@ -29,7 +31,7 @@ class Derived(Generic[Made]):
 
     def of(self, make: Callable[..., Made], *tensors: Tensor) -> Made:
         """What the function makes of these tensors; it must be the same function each time."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or in_transform():
             return make(*tensors)
         latest = self._latest
         if latest is not None and all(map(_same, latest[0], tensors)):

@@ -132,6 +132,17 @@ class Write(NamedTuple):
     overwritten: Int64[Tensor, "*batch"]
 
 
+def in_transform() -> bool:
+    """Whether this is inside a transform of torch.func, whose tensors are of no use after it.
+
+    Example:
+        >>> in_transform(), torch.func.vmap(lambda one: one + in_transform())(torch.zeros(2))
+        (False, tensor([1., 1.]))
+    """
+    active: bool = torch._C._are_functorch_transforms_active()
+    return active
+
+
 def host_may_read(tensor: Tensor) -> bool:
     """Whether what comes next may depend on the numbers in a tensor.
 

@@ -13,7 +13,7 @@ from rarememory.classifier.answers import Remembered
 from rarememory.classifier.beside_keys import remembered_confidences
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.calibration import Calibration
-from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.ensembler import SUREST, Ensembler
 from rarememory.classifier.explaining import explanations
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labelled import LabelledOutputs
@@ -102,21 +102,23 @@ class Answerer(NamedTuple):
         known, unknown = (self.ensembler.familiarity(part, self.ids) for part in (found, without))
         return Familiarities(known, unknown, own_ids)
 
-    def remembered_without_own_class(self) -> Familiarities:
+    def remembered_without_own_class(self, rate: float) -> Familiarities:
         """Familiarities of the remembered examples, each without itself.
 
-        Beside a host they are those of which is known how sure it was.
+        Args:
+            rate: of false accepts, which they are for.
 
         Raises:
             ValueError: there is a host, and too little is known of its answers to them.
         """
-        if (reason := self.why_not_left_out()) is not None:
+        if (reason := self.why_not_left_out(rate)) is not None:
             raise ValueError(f"{reason}: give inputs, or unknown=")
         host_ids = self.ensembler.host_ids
         has_host = bool((host_ids != EMPTY).any())
         left_out = self.reader.left_out(self.memory, host_ids)
         slots = self.memory.state.occupied.nonzero().squeeze(1)
         confidences = remembered_confidences(self.memory, slots)[left_out.samples]
+        confidences = confidences.clamp(max=SUREST)
 
         def familiarity(evidence: Evidence) -> Float[Tensor, " examples"]:
             if not has_host:
@@ -127,26 +129,33 @@ class Answerer(NamedTuple):
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
         if left_out.with_own is not None:
             with_own = familiarity(left_out.with_own).masked_fill(~left_out.several, torch.nan)
-        found = Familiarities(with_own, without_own, left_out.own_ids)
-        return Familiarities(*(part[confidences < 1] for part in found)) if has_host else found
+        return Familiarities(with_own, without_own, left_out.own_ids)
 
-    def why_not_left_out(self) -> str | None:
+    def why_not_left_out(self, rate: float) -> str | None:
         """Why remembered examples cannot be judged without their own class; None if they can be.
 
-        Of a host's answers to them no more than the highest probability is remembered.
+        Of a host's answers to them no more than the highest probability is remembered, and that
+        not beyond `SUREST`: the rate must leave out more of them than are as sure.
         """
         host_ids, values = self.ensembler.host_ids, self.memory.values
         if (host_ids == EMPTY).all():
             return None
+        if (host_ids == EMPTY).any():
+            return "classes of the model were forgotten, and were part of how sure it was"
         occupied = self.memory.state.occupied
         if (torch.isin(values, host_ids) & occupied).any():
             return (
                 "examples of the model's own classes are remembered, and its logits for them are "
                 "not stored"
             )
-        if (remembered_confidences(self.memory, occupied.nonzero().squeeze(1)) == 1).all():
+        if not occupied.any():
+            return "the model has logits too, and the memory is empty"
+        confidences = remembered_confidences(self.memory, occupied.nonzero().squeeze(1))
+        beyond = (confidences >= SUREST).double().mean().item()
+        if beyond > rate:
             return (
-                "the model has logits too, and how sure it was of remembered examples is not known"
+                f"the model has logits too, and how sure it was of {100 * beyond:.0f} % of the "
+                "remembered examples is not known, or more than can be told"
             )
         return None
 

@@ -432,7 +432,8 @@ class MemoryClassifier(LockedModule):
         Args:
             inputs: a batch of known classes, not the examples that were learnt, or a loader as in
                 `learn`; if None the remembered examples, beside a host only while all of them are
-                of new classes. Beside enough of `unknown` they only measure how many known examples
+                of new classes, none of its own was forgotten, and it is known how sure it was of
+                them. Beside enough of `unknown` they only measure how many known examples
                 are accepted.
             labels: of the inputs; if None the predicted classes.
             unknown: a batch of unknown classes, or a loader; of enough of them nothing else is
@@ -456,7 +457,7 @@ class MemoryClassifier(LockedModule):
             leave_out = labels is not None or examples.is_loader(inputs)
             if inputs is None:
                 with self.lock.reading():
-                    leave_out = self._answerer().why_not_left_out() is None
+                    leave_out = self._answerer().why_not_left_out(false_accept_rate) is None
             if not (leave_out and openset.are_few(len(strangers), false_accept_rate)):
                 known = None if inputs is None else self.familiarity(inputs).reshape(-1)
                 fit = partial(self.ensembler.fit_threshold, strangers, false_accept_rate)
@@ -464,7 +465,8 @@ class MemoryClassifier(LockedModule):
         parts: list[Familiarities] = []
         if inputs is None:
             with self.lock.reading():
-                parts.append(self._answerer().remembered_without_own_class())
+                answerer = self._answerer()
+                parts.append(answerer.remembered_without_own_class(false_accept_rate))
         elif labels is None and not examples.is_loader(inputs):
             for batch in self._batches(inputs, progress)[1]:
                 with self.lock.reading():

@@ -285,7 +285,7 @@ def _highest_probabilities(
     """
     if not (is_floats(logits) and is_supported(host_ids)):
         allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
-        return allowed.softmax(1).amax(1).clamp_(max=SUREST).nan_to_num_(nan=1.0)
+        return allowed.softmax(1).amax(1).clamp(max=SUREST).nan_to_num(nan=1.0)
     found = empty_output(len(logits), dtype=torch.float32)
     library().confidence(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
     return found

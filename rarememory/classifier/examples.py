@@ -265,7 +265,9 @@ def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
         beside = _counted(labels, "label") + with_refs * f" and {_counted(refs, 'ref')}"
         same = ""
         if len(labels) == 1 < count:
-            same = f", as in {repeated(labels[0], count)}, or {labels[0]!r} alone for one example"
+            same = f", as in {repeated(labels[0], count)}"
+            if isinstance(inputs, Tensor) and inputs.dim() > 2:
+                same += f", or {labels[0]!r} alone for one example"
         raise ValueError(
             f"the inputs{shape} are {_counted(range(count), 'example')}, with {beside}: give one "
             f"of each{same}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rarememory.base.derived import Derived
 from rarememory.base.spot_checks import SpotCheck, record_uncounted_change, row_bytes
-from rarememory.base.state import EMPTY, host_may_read
+from rarememory.base.state import EMPTY, host_may_read, in_transform
 from rarememory.base.validation import check_finite, check_positive
 from rarememory.base.versions import VersionTracker
 from rarememory.classifier.beside_keys import (
@@ -224,8 +224,9 @@ class FittedReader(Reader):
         examples = slots, memory.keys[slots], memory.values[slots]
         found = remembered_features(memory, slots), remembered_confidences(memory, slots)
         fitted = _Fitted(*examples, *found, host_ids, self._settings)
-        # In one step, because other threads may ask at the same time.
-        self._fitted = trackers, fitted
+        if not in_transform():
+            # In one step, because other threads may ask at the same time.
+            self._fitted = trackers, fitted
         return fitted
 
 

@@ -174,6 +174,11 @@ class MemoryNeighbors(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         right = (answers.argmax(1) == classes[some])[several[some]]
         return right.double().mean().item()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is fitted again: what was found out of examples is no data.
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, "_fitted": []} if "_fitted" in state else state
+
     def _reader(self) -> "_FittedReader | None":
         """What answers beside the vote, of what is remembered now; None where the vote does."""
         if not self._fitted:

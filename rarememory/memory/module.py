@@ -861,7 +861,8 @@ class Memory(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Memory":
         with self.lock.writing():
-            wide = {name: self._buffers.get(name) for name in self._wide}
+            # A memory that an earlier version pickled has no such names.
+            wide = {name: self._buffers.get(name) for name in self.__dict__.get("_wide", ())}
             super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
             for name, before in wide.items():
                 now = self._buffers.get(name)

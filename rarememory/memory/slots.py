@@ -85,14 +85,15 @@ def put_back(buffers: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def not_half(before: Tensor, now: Tensor) -> Tensor:
-    """What a buffer has become; in float32 what it was, where it has become half precision.
+    """What a buffer has become; in float32 what it was, where that has become half precision.
 
     Example:
         >>> lengths = torch.tensor([1e5])
         >>> not_half(lengths, lengths.half()), not_half(lengths, lengths.double()).dtype
         (tensor([100000.]), torch.float64)
     """
-    return before.to(now.device, torch.float32) if now.itemsize < 4 else now
+    wide = before.is_floating_point() and before.itemsize >= 4
+    return before.to(now.device, torch.float32) if wide and now.itemsize < 4 else now
 
 
 def _along(rows: Tensor, like: Tensor) -> Tensor:

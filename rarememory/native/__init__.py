@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rarememory.base.state import in_transform
+
 SWITCH = "RAREMEMORY_NATIVE"
 """Environment variable: 0 switches the library off, and a name chooses that instruction set."""
 
@@ -28,7 +30,6 @@ _OPENMP = "libgomp.so.1"
 _CPU = torch.device("cpu")
 _DTYPES = (torch.float32, torch.int64, torch.bool)
 _log = logging.getLogger("rarememory")
-_in_transform = torch._C._are_functorch_transforms_active
 
 
 def _pointer_to(dtype: torch.dtype) -> type[ctypes.c_void_p]:
@@ -219,7 +220,7 @@ def is_supported(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
-    if _in_transform():
+    if in_transform():
         return False
     if isinstance(_made(), str):
         return False
@@ -251,7 +252,19 @@ def prepared(*arguments: Any) -> list[Any]:
 
 
 def _with_pointers(arguments: Iterable[Any]) -> list[Any]:
-    return [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
+    return [_address_of(one) if isinstance(one, Tensor) else one for one in arguments]
+
+
+def _address_of(tensor: Tensor) -> int:
+    """The address of its first number.
+
+    Raises:
+        TypeError: it has none, as a tensor that only wraps others.
+    """
+    found: int = tensor.data_ptr()
+    if not found and tensor.numel():
+        raise TypeError(f"a {type(tensor).__name__} has no numbers of its own: give a plain tensor")
+    return found
 
 
 def _taking_tensors(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -187,7 +187,7 @@ def test_a_class_left_out_is_left_out_of_the_host_too():
 
 def test_what_a_host_made_of_remembered_examples_serves_for_a_threshold():
     host = torch.nn.Linear(16, 3)
-    torch.nn.init.normal_(host.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(host.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     classifier = wrap(host)
     inputs, numbers = crowd(range(4), 6, 1)
     labels = [f"bird {number}" for number in numbers]
@@ -202,16 +202,31 @@ def test_what_a_host_made_of_remembered_examples_serves_for_a_threshold():
     of_memory = wrap(torch.nn.Identity(), host=False)
     of_memory.learn(inputs, labels)
     assert float(of_memory.fit_threshold(false_accept_rate=0.3)) < float(found)
-    # Where it is not known how sure the host was, an example is left out.
-    classifier.memory.get_buffer("confidences")[:12] = 1
-    assert classifier.fit_threshold(false_accept_rate=0.3).examples == 12
+    # Of some it may not be known how sure the host was: they count as the surest.
+    confidences = classifier.memory.get_buffer("confidences")
+    kept = confidences.clone()
+    confidences[confidences.where(confidences < 1, 0).argmax()] = 1
+    assert classifier.fit_threshold(false_accept_rate=0.3) == pytest.approx(found)
+    confidences.copy_(kept).masked_fill_(kept > kept[kept < 1].quantile(0.6), 1)
+    with pytest.raises(ValueError, match=r"how sure it was of 4. % of the remembered examples"):
+        classifier.fit_threshold(false_accept_rate=0.3)
+    # A forgotten class of the host was part of them.
+    confidences.copy_(kept)
+    classifier.forget(2)
+    with pytest.raises(ValueError, match=r"classes of the model were forgotten.*: give inputs, or"):
+        classifier.fit_threshold(false_accept_rate=0.3)
+    sure = wrap(torch.nn.Linear(16, 3))
+    sure.model.load_state_dict({"weight": 200 * host.weight, "bias": host.bias})
+    sure.learn(inputs, labels)
+    with pytest.raises(ValueError, match="is not known, or more than can be told: give inputs, or"):
+        sure.fit_threshold(false_accept_rate=0.3)
 
 
 @pytest.mark.parametrize("reader", ["nearest", "fitted"])
 def test_a_threshold_beside_a_host_needs_what_it_made_of_the_examples(reader):
     classifier = hosted(torch.eye(2), reader=reader)
-    unknown = "how sure it was of remembered examples is not known: give inputs, or unknown="
-    with pytest.raises(ValueError, match=unknown):
+    unknown = "how sure it was of 100 % of the remembered examples is not known, or more than can"
+    with pytest.raises(ValueError, match="the memory is empty: give inputs, or unknown="):
         classifier.fit_threshold()
     with pytest.raises(ValueError, match="'keaa' is not known"):
         classifier.fit_threshold(at(0), ["keaa"])

@@ -88,7 +88,9 @@ def test_the_estimator_says_what_wrap_says(table: str) -> None:
     parts = MemoryNeighbors(scale=None, reader="fitted")
     for start in range(0, len(X), 7):
         parts.partial_fit(X[start : start + 7], labels[start : start + 7]).predict(asked[:1])
-    for estimator in (whole, parts, pickle.loads(pickle.dumps(whole))):
+    fresh = pickle.loads(pickle.dumps(whole))
+    whole.predict(asked[:1])
+    for estimator in (whole, parts, fresh, pickle.loads(pickle.dumps(whole))):
         assert estimator.classes_.tolist() == wanted.classes
         assert estimator.predict(asked).tolist() == answers
         close(estimator.predict_proba(asked), wanted.values)

@@ -189,3 +189,16 @@ def test_settings_saved_under_the_old_name_load():
     settings = memory_settings(Memory(6, 12, half_precision_copy=True))
     settings["memory"]["shadow"] = settings["memory"].pop("half_precision_copy")
     assert empty_memory(settings, {}, None, "torch").half_precision_copy is not None
+
+
+def test_wide_buffers_of_few_bits_stay_as_they_are_and_old_pickles_have_none() -> None:
+    memory = Memory(4, 8)
+    memory.register_slot_buffer("seen", fill=False, dtype=torch.bool, wide=True)
+    memory.register_slot_buffer("few", fill=0, dtype=torch.float16, wide=True)
+    memory.register_slot_buffer("prices", fill=1e5, wide=True)
+    memory.half()
+    found = [memory.get_buffer(name).dtype for name in ("seen", "few", "prices")]
+    assert found == [torch.bool, torch.float16, torch.float32]
+    # One that was pickled by a version without them.
+    del memory.__dict__["_wide"]
+    assert memory.double().get_buffer("prices").dtype == torch.float64

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from rarememory import native
 from tests.kernels import checked
@@ -56,6 +57,12 @@ def test_a_tensor_of_a_subclass_is_passed_as_a_tensor(kind):
     rows, units = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
     assert native.library().normalize(kind(rows), 1, 2, units) == 0
     assert torch.allclose(units, torch.tensor([[0.6, 0.8]]))
+
+
+def test_a_tensor_that_only_wraps_others_is_refused():
+    rows = TwoTensor(torch.ones(1, 2), torch.ones(1, 2))
+    with pytest.raises(TypeError, match="a TwoTensor has no numbers of its own: give a plain"):
+        native.prepared(rows)
 
 
 def test_a_prepared_argument_is_a_pointer_in_the_place_of_a_tensor():

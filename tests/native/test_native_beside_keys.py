@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import rarememory
 from rarememory import EMPTY, native
 from rarememory.classifier.beside_keys import norms_of
 from rarememory.classifier.discriminant import fit_discriminant
@@ -91,6 +92,23 @@ def test_transforms_of_torch_use_its_operators(function):
     torch.testing.assert_close(change, function(rows[0] + small) - found, atol=1e-5, rtol=0.1)
     # Outside of it the library answers again.
     assert native.is_supported(rows)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+@pytest.mark.parametrize("transform", ["jvp", "grad"])
+def test_what_is_found_out_in_a_transform_is_not_kept(transform):
+    rows = torch.randn(18, 30, generator=torch.Generator().manual_seed(0))
+    classifier = rarememory.wrap(torch.nn.Linear(30, 3))
+    classifier.learn(rows, [f"bird {row % 6}" for row in range(18)])
+    if transform == "jvp":
+        torch.func.jvp(classifier, (rows[:2],), (rows[:2],))
+    else:
+        torch.func.grad(lambda some: classifier(some).amax(1).sum())(rows[:2])
+    fresh = rarememory.wrap(classifier.model)
+    fresh.learn(rows, [f"bird {row % 6}" for row in range(18)])
+    assert classifier.predict(rows) == fresh.predict(rows)
+    assert torch.equal(classifier.predict_proba(rows).values, fresh.predict_proba(rows).values)
+    assert classifier.fit_threshold() == fresh.fit_threshold()
 
 
 def test_they_are_of_the_library(monkeypatch):
