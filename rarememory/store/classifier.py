@@ -173,6 +173,21 @@ class StoredClassifier(MemoryClassifier, Follower):
         self._turn = threading.RLock()
         self.replica.leave()
 
+    def _apply(self, function: Callable[[Tensor], Tensor], *args: Any) -> "StoredClassifier":
+        """Move or convert the model and the copy of the memory, but for the dtype of its keys.
+
+        Raises:
+            ValueError: the keys would have another dtype than those of the store.
+        """
+        keys = self.memory.keys[:0]
+        if (dtype := function(keys).dtype) != keys.dtype:
+            raise ValueError(
+                f"the store has keys in {keys.dtype}, and this would make them {dtype}: convert "
+                "the model before it is wrapped"
+            )
+        super()._apply(function, *args)  # type: ignore[no-untyped-call]
+        return self
+
     def close(self) -> None:
         """End the connections; the copy goes on answering, and follows no more."""
         self.poll = None

@@ -65,6 +65,18 @@ def test_what_the_log_does_not_say_is_seen(tmp_path):
     assert fault(url, tmp_path, **work_alone) is None
 
 
+def test_keys_keep_the_dtype_of_the_store(url):
+    one = wrap(nn.Linear(4, 3), store=url, poll=None, memory_size=8)
+    with closing(one):
+        one.learn(torch.eye(4), ["kea", "weka", "kiwi", "tui"])
+        with pytest.raises(ValueError, match=r"keys in torch.float32, .* make them torch.float16"):
+            one.half()
+        assert one.memory.keys.dtype == torch.float32 and one.to("cpu") is one
+        one.learn(torch.eye(4)[:1], ["moa"])
+        with closing(wrap(one.model, store=url, poll=None, memory_size=8)) as other:
+            assert other.predict(torch.eye(4)) == one.predict(torch.eye(4))
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_store_of_before_has_what_was_remembered_then(url, named, monkeypatch):
     """Of format 1, whose slots have no room for how sure a host was; and so named in format 2."""
