@@ -417,7 +417,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_Writing.__exit__": [condition(False), drop("release")],
     },
     "lookup/pair.py": {"nearest_pair": [returns("(positives[0], negatives[0])")]},
-    "native/__init__.py": {"_with_pointers": [unwrap("data_ptr")]},
+    "native/__init__.py": {"_with_pointers": [unwrap("_address_of")]},
     "lookup/native.py": {
         "_are_of_keys": [returns("True"), drop("count_misses")],
         "_contiguous": [unwrap("contiguous", 0), unwrap("contiguous", 1)],

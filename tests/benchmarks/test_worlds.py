@@ -283,7 +283,7 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     monkeypatch.setattr(worlds, "load", lambda name, *_: made[name])
     monkeypatch.setitem(SOURCES, "cifar100", SOURCES["cifar100"]._replace(n_old=5))
     monkeypatch.setattr(worlds, "TABLE_DRAWS", 2)
-    monkeypatch.setattr(worlds, "FEW_HOSTS", {"clinc150": 3, "hwu64": 2})
+    monkeypatch.setattr(worlds, "FEW_HOSTS", {"clinc150": 3, "hwu64": 3})
     monkeypatch.setattr(tasks, "SHOTS", (1, 5))
     monkeypatch.setattr(tasks, "RIVALS", [one for one in RIVALS if one.name in FEW])
     assert worlds.main(["--seeds", "2", "--world", *made, "wine"]) == 0
