@@ -490,7 +490,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "finetune": [operator(">", "<"), operator(">=", ">"), drop("copy_"), drop("zero_grad")],
     },
     "classifier/rehearsal.py": {"host_level": [returns("level")]},
-    "classifier/calibration.py": {"between": [condition(True)], "merits": [condition(False)]},
+    "classifier/calibration.py": {"between": [condition(True)], "quality": [condition(False)]},
     "classifier/answering.py": {"Answerer.calibrated": [condition(False, 1)]},
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},
     "classifier/metric.py": {"best_scale": [operator("<", ">"), operator("<=", ">")]},

@@ -12,7 +12,8 @@ classes, of none of which an example is at hand, is taught 100 more.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.runner import Benchmark, Run, bar, print_figures, print_table
 from benchmarks.worlds import tasks
 from benchmarks.worlds.beside import OTHERS, TAUGHT, beside_task
 from benchmarks.worlds.data import SOURCES, World, load
-from benchmarks.worlds.draws import Draw
+from benchmarks.worlds.draws import Draw, Task
 from benchmarks.worlds.encoders import photo_head
 from benchmarks.worlds.speed import speed
 from rarememory.evaluation import Accuracy
@@ -71,15 +72,13 @@ def main(run: Run) -> None:
         print_figures(figures)
         run.write("worlds_speed", figures)
         return
+    if options.world and (options.few or options.beside):
+        raise ValueError("--few and --beside have hosts of their own: leave --world out")
     if options.few:
-        if options.world:
-            raise ValueError("--few measures all hosts in one file: leave --world out")
         run.command += " --few"
         run.write("worlds_few", _few(options.data), seeds=FEW_DRAWS)
         return
     if options.beside:
-        if options.world:
-            raise ValueError("--beside measures one world: leave --world out")
         run.command += " --beside"
         figures, best = _figures("beside", _beside(options.data, options.seeds))
         run.write("worlds_beside", figures, seeds=options.seeds, best_rivals=best)
@@ -110,28 +109,25 @@ def _measured(name: str, data: str | None, seeds: int) -> dict[int, Rows]:
     """For each number of examples a class: all rows of all draws."""
     if name in tasks.TABLES:
         return {tasks.TABLE_SHOTS: _joined([tasks.table_rows(name, s) for s in range(TABLE_DRAWS)])}
+    return _over_draws(name, (_draw(name, data, seed).task for seed in range(seeds)))
+
+
+def _over_draws(name: str, draws: Iterable[Callable[[int], Task]]) -> dict[int, Rows]:
+    """The same of what gives, for each draw, its task of so many examples a class."""
     found: dict[int, list[dict[str, tasks.Row]]] = defaultdict(list)
-    for seed in range(seeds):
-        draw = _draw(name, data, seed)
+    for seed, task in enumerate(draws):
         for shots in tasks.SHOTS:
             progress = bar(f"{name}, draw {seed}, {shots} a class", "rival")
-            found[shots].append(tasks.rows_of(draw.task(shots), progress))
-    return {shots: _joined(draws) for shots, draws in found.items()}
+            found[shots].append(tasks.rows_of(task(shots), progress))
+    return {shots: _joined(rows) for shots, rows in found.items()}
 
 
 def _beside(data: str | None, seeds: int) -> dict[int, Rows]:
     """For each number of examples a class: all rows of all draws, beside ImageNet's classes."""
     taught, others = _world(TAUGHT, data), _world(OTHERS, data)
     head = photo_head()
-    found: dict[int, list[dict[str, tasks.Row]]] = defaultdict(list)
-    for seed in range(seeds):
-        draw = Draw(taught, seed)
-        for shots in tasks.SHOTS:
-            progress = bar(f"beside, draw {seed}, {shots} a class", "rival")
-            found[shots].append(
-                tasks.rows_of(beside_task(draw, others, head, seed, shots), progress)
-            )
-    return {shots: _joined(draws) for shots, draws in found.items()}
+    draws = [partial(beside_task, Draw(taught, seed), others, head, seed) for seed in range(seeds)]
+    return _over_draws("beside", draws)
 
 
 def _few(data: str | None) -> dict[str, float]:

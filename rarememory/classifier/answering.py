@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -113,22 +114,18 @@ class Answerer(NamedTuple):
         """
         if (reason := self.why_not_left_out(rate)) is not None:
             raise ValueError(f"{reason}: give inputs, or unknown=")
-        host_ids = self.ensembler.host_ids
-        has_host = bool((host_ids != EMPTY).any())
+        host_ids, familiarity = self.ensembler.host_ids, self.ensembler.familiarity
         left_out = self.reader.left_out(self.memory, host_ids)
-        slots = self.memory.state.occupied.nonzero().squeeze(1)
-        confidences = remembered_confidences(self.memory, slots)[left_out.samples]
-        confidences = confidences.clamp(max=SUREST)
-
-        def familiarity(evidence: Evidence) -> Float[Tensor, " examples"]:
-            if not has_host:
-                return self.ensembler.familiarity(evidence, self.ids)
-            return self.ensembler.familiarity_by_confidence(evidence, confidences, self.ids)
-
-        without_own = familiarity(left_out.without_own)
+        if (host_ids != EMPTY).any():
+            familiarity = partial(
+                self.ensembler.familiarity_by_confidence,
+                confidences=self._confidences()[left_out.samples].clamp(max=SUREST),
+            )
+        without_own = familiarity(left_out.without_own, ids=self.ids)
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
         if left_out.with_own is not None:
-            with_own = familiarity(left_out.with_own).masked_fill(~left_out.several, torch.nan)
+            with_own = familiarity(left_out.with_own, ids=self.ids)
+            with_own = with_own.masked_fill(~left_out.several, torch.nan)
         return Familiarities(with_own, without_own, left_out.own_ids)
 
     def why_not_left_out(self, rate: float) -> str | None:
@@ -150,14 +147,18 @@ class Answerer(NamedTuple):
             )
         if not occupied.any():
             return "the model has logits too, and the memory is empty"
-        confidences = remembered_confidences(self.memory, occupied.nonzero().squeeze(1))
-        beyond = (confidences >= SUREST).double().mean().item()
+        beyond = (self._confidences() >= SUREST).double().mean().item()
         if beyond > rate:
             return (
                 f"the model has logits too, and how sure it was of {100 * beyond:.0f} % of the "
                 "remembered examples is not known, or more than can be told"
             )
         return None
+
+    def _confidences(self) -> Float[Tensor, " remembered"]:
+        """How sure the host was of every remembered example, in the order of the slots."""
+        slots = self.memory.state.occupied.nonzero().squeeze(1)
+        return remembered_confidences(self.memory, slots)
 
     def calibrated(
         self,
@@ -190,12 +191,12 @@ class Answerer(NamedTuple):
             return math.sqrt(share * (1 - share) / max(1, len(examples.ids)))
 
         asked = examples.ids, self.ids, objective
-        before = self.ensembler.merits(evidence(self.reader), *asked)
+        before = self.ensembler.quality(evidence(self.reader), *asked)
         least = before.reached if max_loss is None else -math.inf
         reader = best_reader(reader_of(self.reader.name), merit, error)
         found = evidence(reader)
         weights, report = self.ensembler.calibrated(found, *asked, least, max_loss)
-        if self.ensembler.merits(found, *asked, weights).reached < least:
+        if self.ensembler.quality(found, *asked, weights).reached < least:
             reader = self.reader
             weights, report = self.ensembler.calibrated(evidence(reader), *asked, least)
         report = report._replace(error_before=before.error, loss_before=before.loss)

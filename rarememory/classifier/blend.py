@@ -108,6 +108,21 @@ def resolved(weights: BlendWeights, host_score: float) -> BlendWeights:
     return weights._replace(host_score=weights.host_score.nan_to_num(posinf=host_score))
 
 
+def unremembered_logits(
+    evidence: Evidence, weights: BlendWeights, logs: Float[Tensor, "*rows"]
+) -> Float[Tensor, "*rows"]:
+    """The z of classes of the host of which nothing is remembered.
+
+    Args:
+        evidence: in which the reader says what score they have.
+        weights: of the blend.
+        logs: their log-probabilities; for familiarity their log-odds.
+    """
+    weights = resolved(weights, evidence.host_score)
+    prior = weights.host_score / weights.temperature
+    return prior + weights.host_weight * logs + weights.host_bias
+
+
 def class_logits(
     evidence: Evidence, weights: BlendWeights, classes: Classes
 ) -> Float[Tensor, "batch columns"]:

@@ -43,8 +43,8 @@ class OldAgainstNew(NamedTuple):
         return 2 * self.old * self.new / max(self.old + self.new, 1e-12)
 
 
-class Merits(NamedTuple):
-    """How good some answers are.
+class Quality(NamedTuple):
+    """How good some answers are; `merit` is how good they can be.
 
     Attributes:
         reached: the objective; greater is better.
@@ -272,12 +272,12 @@ def between(
     return min(good, key=lambda weights: log_loss(probabilities(weights), labels).item())
 
 
-def merits(
+def quality(
     p: Float[Tensor, "batch classes"],
     labels: Int64[Tensor, " batch"],
     of_host: Bool[Tensor, " batch"],
     objective: str,
-) -> Merits:
+) -> Quality:
     """How good these probabilities are; without classes of both kinds "harmonic" is accuracy."""
     loss, right = log_loss(p, labels).item(), (p.argmax(1) == labels).double()
     reached = right.mean().item()
@@ -286,7 +286,7 @@ def merits(
     elif objective == "harmonic" and of_host.any() and not of_host.all():
         old, new = right[of_host].mean().item(), right[~of_host].mean().item()
         reached = OldAgainstNew(0.0, old, new).harmonic
-    return Merits(reached, _error(p, labels), loss)
+    return Quality(reached, _error(p, labels), loss)
 
 
 def merit(

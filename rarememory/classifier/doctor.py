@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.beside_keys import remembered_confidences
-from rarememory.classifier.blend import resolved
+from rarememory.classifier.blend import unremembered_logits
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
@@ -292,7 +292,7 @@ def _outweighed(
     host_ids = ensembler.host_ids
     if not len(host_ids) or left_out is None or (evidence := left_out.with_own) is None:
         return None
-    weights = resolved(ensembler.blend_weights, evidence.host_score)
+    weights = ensembler.blend_weights
     slots = memory.state.occupied.nonzero().squeeze(1)
     confidences, values = remembered_confidences(memory, slots), memory.values[slots]
     # 1 stands for what is not known: a host of so many classes is at least so sure.
@@ -301,8 +301,7 @@ def _outweighed(
     for own in left_out.own_ids.unique().tolist():
         score = evidence.scores[left_out.own_ids == own].max() / weights.temperature
         log_p = confidences[values == own].min().log()
-        host = weights.host_score / weights.temperature
-        if own not in host_ids and score < host + weights.host_weight * log_p + weights.host_bias:
+        if own not in host_ids and score < unremembered_logits(evidence, weights, log_p):
             found.append(book.label(own))
     return found
 

@@ -201,7 +201,7 @@ class Ensembler(nn.Module):
 
         def reaches(weights: BlendWeights) -> bool:
             p = probabilities(weights)
-            return calibration.merits(p, labels, of_host, objective).reached >= least
+            return calibration.quality(p, labels, of_host, objective).reached >= least
 
         weights = calibration.between(probabilities, labels, start, weights, reaches)
         report = calibration.with_host(probabilities, labels, weights, report, host)
@@ -214,19 +214,19 @@ class Ensembler(nn.Module):
             weights = weights._replace(host_score=self.weights[1].double())
         return torch.stack(weights), report
 
-    def merits(
+    def quality(
         self,
         evidence: Evidence,
         label_ids: Int64[Tensor, " batch"],
         ids: Tensor,
         objective: str,
         weights: Float[Tensor, " weights"] | None = None,
-    ) -> calibration.Merits:
+    ) -> calibration.Quality:
         """How good answers from this evidence are, with these weights or the present ones."""
         numbers = BlendWeights(*(self.weights if weights is None else weights).double())
         p = self._probabilities_of(evidence, ids)(blend.resolved(numbers, evidence.host_score))
         labels = Classes(ids, self.host_ids).columns(label_ids)
-        return calibration.merits(p, labels, torch.isin(label_ids, self.host_ids), objective)
+        return calibration.quality(p, labels, torch.isin(label_ids, self.host_ids), objective)
 
     def merit(
         self,

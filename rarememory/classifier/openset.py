@@ -13,7 +13,7 @@ from rarememory.classifier.blend import (
     Classes,
     Evidence,
     class_logits,
-    resolved,
+    unremembered_logits,
 )
 
 SEVERAL = 5
@@ -60,10 +60,8 @@ def familiarity_by_confidence(
     Nothing is remembered of the host's classes, so the likeliest of them has the most evidence.
     """
     of_memory = class_logits(evidence._replace(logits=None), weights, classes).amax(1)
-    odds = confidences.log() - torch.log1p(-confidences)
-    weights = resolved(weights, evidence.host_score)
-    prior = weights.host_score / weights.temperature
-    of_host = prior + weights.host_weight * odds + weights.host_bias
+    odds = confidences.logit()
+    of_host = unremembered_logits(evidence, weights, odds)
     return weights.temperature * torch.maximum(of_memory, of_host)
 
 

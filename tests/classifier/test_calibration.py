@@ -15,7 +15,7 @@ from rarememory.classifier.calibration import (
     expected_calibration_error,
     fit_weights,
     log_loss,
-    merits,
+    quality,
 )
 from tests.classifier.test_fitted_reader import world
 
@@ -246,12 +246,12 @@ def test_readers_are_compared_by_the_likelihood_that_they_are_calibrated_to(monk
 def test_what_is_reached_is_the_objective():
     p = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.8, 0.2], [0.9, 0.1]])
     labels, of_host = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, True, False])
-    found = {one: merits(p, labels, of_host, one) for one in OBJECTIVES}
+    found = {one: quality(p, labels, of_host, one) for one in OBJECTIVES}
     loss = -torch.tensor([0.6, 0.3, 0.8, 0.1]).log().mean().item()
     assert all(one.loss == pytest.approx(loss) and one.error > 0 for one in found.values())
     assert found["accuracy"].reached == 0.5 and found["harmonic"].reached == 0
     assert found["likelihood"].reached == pytest.approx(-loss)
-    assert merits(p[:3], labels[:3], of_host[:3], "harmonic").reached == pytest.approx(2 / 3)
+    assert quality(p[:3], labels[:3], of_host[:3], "harmonic").reached == pytest.approx(2 / 3)
 
 
 def test_a_reader_with_which_less_is_reached_is_not_taken(monkeypatch):

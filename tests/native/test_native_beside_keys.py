@@ -10,7 +10,7 @@ import rarememory
 from rarememory import EMPTY, native
 from rarememory.classifier.beside_keys import norms_of
 from rarememory.classifier.discriminant import fit_discriminant
-from rarememory.classifier.ensembler import Ensembler
+from rarememory.classifier.ensembler import SUREST, Ensembler
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
 
@@ -92,6 +92,14 @@ def test_transforms_of_torch_use_its_operators(function):
     torch.testing.assert_close(change, function(rows[0] + small) - found, atol=1e-5, rtol=0.1)
     # Outside of it the library answers again.
     assert native.is_supported(rows)
+
+
+def test_no_host_is_surer_than_can_be_told():
+    sure = torch.tensor([[200.0, 0.0, 0.0]])
+    for logits in (sure, for_torch(sure)):
+        found = Ensembler(3, 0.1, 0.5).confidences(logits)
+        assert found.tolist() == [SUREST] and SUREST < 1
+        assert (found + 2**-24).tolist() == [1.0]
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
