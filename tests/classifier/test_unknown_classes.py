@@ -202,6 +202,21 @@ def test_what_a_host_made_of_remembered_examples_serves_for_a_threshold():
     of_memory = wrap(torch.nn.Identity(), host=False)
     of_memory.learn(inputs, labels)
     assert float(of_memory.fit_threshold(false_accept_rate=0.3)) < float(found)
+    # Of some examples the host has more evidence, and of others the memory.
+    thresholds = {}
+    for bias in (-1e3, -4.6, 0.3):
+        classifier.ensembler.weights[3] = bias
+        for rate in (0.1, 0.3, 0.5, 0.7, 0.9):
+            rates = {"false_accept_rate": rate, "alike": True}
+            given = classifier.fit_threshold(inputs, labels, **rates)
+            thresholds[bias, rate] = float(classifier.fit_threshold(**rates))
+            assert thresholds[bias, rate] == pytest.approx(given, rel=1e-3)
+    of_memory, both, of_host = (
+        [thresholds[bias, rate] for rate in (0.3, 0.5, 0.7)] for bias in (-1e3, -4.6, 0.3)
+    )
+    assert all(x > y + 0.1 for x, y in zip(both, of_memory, strict=True))
+    assert all(x > y - 4.9 + 0.1 for x, y in zip(both, of_host, strict=True))
+    classifier.ensembler.weights[3] = 0.3
     # Of some it may not be known how sure the host was: they count as the surest.
     confidences = classifier.memory.get_buffer("confidences")
     kept = confidences.clone()
