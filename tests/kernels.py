@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from rarememory import native
@@ -53,31 +54,49 @@ def with_tensors(arguments: Iterable[Any]) -> list[Any]:
 
 def checked(kernel: Any) -> Callable[..., Any]:
     """The kernel, for arguments that are what it reads and writes."""
-    call = _taking_tensors(kernel)
+    call, places = _taking_tensors(kernel), [*enumerate(kernel.argtypes)]
+    numbers = [place for place, kind in places if not issubclass(kind, ctypes.c_void_p)]
+    pointers = [(place, kind.dtype) for place, kind in places if issubclass(kind, ctypes.c_void_p)]
 
     def checking(*arguments: Any) -> Any:
-        given = zip(kernel.argtypes, arguments, [*arguments[1:], None], strict=True)
-        for place, (kind, one, after) in enumerate(given):
-            is_pointer = issubclass(kind, ctypes.c_void_p)
-            fault = _fault_of_pointer(kind, one, after) if is_pointer else _fault_of_number(one)
-            assert not fault, f"argument {place} of {kernel.__name__} {fault}"
+        if len(arguments) != len(places):
+            raise ValueError(
+                f"{kernel.__name__} takes {len(places)} arguments, not {len(arguments)}"
+            )
+        for place in numbers:
+            _assert_good(kernel, place, _fault_of_number(arguments[place]))
+        for place, dtype in pointers:
+            given = arguments[place]
+            # Most are such, and this is quick.
+            if type(given) is Tensor and given.dtype is dtype and _is_plain(given):
+                continue
+            after = arguments[place + 1] if place + 1 < len(arguments) else None
+            _assert_good(kernel, place, _fault_of_pointer(dtype, given, after))
         return call(*arguments)
 
     return checking
+
+
+def _assert_good(kernel: Any, place: int, fault: str | None) -> None:
+    assert not fault, f"argument {place} of {kernel.__name__} {fault}"
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.is_cpu and tensor.is_contiguous()
 
 
 def _fault_of_number(number: Any) -> str | None:
     return "is a tensor, not a number" if isinstance(number, Tensor | Pointer) else None
 
 
-def _fault_of_pointer(kind: Any, given: Any, after: Any) -> str | None:
+def _fault_of_pointer(dtype: torch.dtype, given: Any, after: Any) -> str | None:
     tensor = given.tensor() if isinstance(given, Pointer) else given
     if isinstance(given, ctypes.Array) or given is None:
         return None
     if not isinstance(tensor, Tensor):
         return "is of a tensor that is gone" if tensor is None else "is a number, not a tensor"
-    if tensor.dtype != kind.dtype or not tensor.is_cpu:
-        return f"is {tensor.dtype} on {tensor.device}, not {kind.dtype} on the cpu"
+    if tensor.dtype != dtype or not tensor.is_cpu:
+        return f"is {tensor.dtype} on {tensor.device}, not {dtype} on the cpu"
     if tensor.is_contiguous():
         return None
     # A row may stand for all of them: then its stride, 0, is the next argument.

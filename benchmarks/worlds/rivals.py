@@ -2,8 +2,9 @@
 
 What a rival leaves open is chosen on the held-out examples that `calibrate` gets too, and with it a
 bias of new classes against old ones. Sources: nearest class mean (Mensink et al. 2013), FeCAM
-(Goswami et al. 2023), RanPAC (McDonnell et al. 2023), Tip-Adapter (Zhang et al. 2022), imprinted
-weights (Qi et al. 2018).
+(Goswami et al. 2023), RanPAC (McDonnell et al. 2023), Tip-Adapter (Zhang et al. 2022), kNN-LM
+(Khandelwal et al. 2020; without a host, and with all neighbours, it is the attention of matching
+networks, Vinyals et al. 2016), imprinted weights (Qi et al. 2018).
 """
 
 import warnings
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -103,6 +105,33 @@ class Cache(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(scores)
 
 
+class NeighborMixture(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """kNN-LM: w p_k(y) + (1 - w) p_host(y), p_k a soft-max over the k nearest cosines over t."""
+
+    def __init__(
+        self, head: Any = None, k: int | None = None, t: float = 0.1, weight: float = 0.5
+    ) -> None:
+        self.head, self.k, self.t, self.weight = head, k, t, weight
+
+    def fit(self, X: Array, y: Array) -> "NeighborMixture":
+        """Keep everything."""
+        self.keys_, self.values_ = normalize(X), np.eye(y.max() + 1, dtype=X.dtype)[y]
+        return self
+
+    def decision_function(self, X: Array) -> Array:
+        """The logarithm of the mixture."""
+        scores = normalize(X) @ self.keys_.T / self.t
+        if self.k is not None and self.k < len(self.keys_):
+            least = np.partition(scores, -self.k, axis=1)[:, -self.k, None]
+            scores = np.where(scores >= least, scores, -np.inf)
+        p = softmax(scores, axis=1) @ self.values_
+        if self.head is not None:
+            weights, bias = self.head
+            p *= self.weight
+            p[:, : len(bias)] += (1 - self.weight) * softmax(X @ weights.T + bias, axis=1)
+        return np.asarray(np.log(np.maximum(p, 1e-30)))
+
+
 class Imprinted(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """The host's head, and a row of the mean length for each new class: its mean."""
 
@@ -183,6 +212,12 @@ RIVALS = (
         "tip_adapter",
         Cache(),
         [{"alpha": [1, 10, 100], "beta": [5.5, 20, 60]}],
+        hosted=None,
+    ),
+    Rival(
+        "knn_lm",
+        NeighborMixture(),
+        [{"k": [8, 64, None], "t": [0.01, 0.03, 0.1], "weight": [0.2, 0.5, 0.8]}],
         hosted=None,
     ),
     Rival("imprinted", Imprinted(), [{"scale": [0.5, 2, 4]}], hosted=True),

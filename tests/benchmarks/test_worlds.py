@@ -13,7 +13,7 @@ from benchmarks.worlds.beside import beside_task
 from benchmarks.worlds.data import SOURCES, World
 from benchmarks.worlds.draws import Draw, Task, share_correct
 from benchmarks.worlds.encoders import ENCODERS, _square
-from benchmarks.worlds.rivals import RIVALS, answers, best_bias, fitting
+from benchmarks.worlds.rivals import RIVALS, NeighborMixture, answers, best_bias, fitting
 from benchmarks.worlds.speed import speed
 
 
@@ -261,6 +261,21 @@ def test_a_rival_learns_from_labels(rival):
         assert accuracy(rival, task._replace(labels=scrambled)) < 0.5
 
 
+def test_a_mixture_weighs_the_nearest_examples_against_the_host():
+    X, y = np.array([[1.0, 0], [0.6, 0.8], [0, 1]]), np.array([0, 1, 1])
+    query = np.array([[1.0, 0]])
+    near, nearest = np.exp([2.0, 1.2]) / np.exp([2.0, 1.2]).sum(), NeighborMixture(k=2, t=0.5)
+    assert np.exp(nearest.fit(X, y).decision_function(query)) == pytest.approx(near[None])
+    # The host knows class 0 alone, and is sure of it.
+    hosted = NeighborMixture((np.zeros((1, 2)), np.zeros(1)), k=2, t=0.5, weight=0.25)
+    mixed = 0.25 * near + [0.75, 0]
+    assert np.exp(hosted.fit(X, y).decision_function(query)) == pytest.approx(mixed[None])
+    cosines = np.exp(2 * X @ query[0])
+    attended = np.array([cosines[0], cosines[1:].sum()]) / cosines.sum()
+    everything = NeighborMixture(t=0.5).fit(X, y)
+    assert np.exp(everything.decision_function(query)) == pytest.approx(attended[None])
+
+
 def test_classes_of_one_example_leave_no_covariance_to_estimate():
     assert "lda" not in [rival.name for rival in fitting(task_of(shots=1))]
     assert "lda" in [rival.name for rival in fitting(task_of(5, shots=1))]
@@ -323,7 +338,7 @@ def test_beside_a_host_without_examples_only_its_head_and_its_answers_are_known(
     assert (task.queries[old] @ head[0].T).argmax(1).tolist() == task.query_labels[old].tolist()
     asked, held_out = (set(map(tuple, part)) for part in (task.queries, task.held_out))
     assert not asked & held_out and set(task.held_out_labels) == set(range(11))
-    assert {rival.name for rival in fitting(task)} == {"tip_adapter", "imprinted"}
+    assert {rival.name for rival in fitting(task)} == {"tip_adapter", "knn_lm", "imprinted"}
     other = beside_task(Draw(world_of(5), 0), others, head, 1, 3)
     assert not (other.held_out[:20] == task.held_out[:20]).all()
 
@@ -337,7 +352,7 @@ def test_a_host_without_examples_is_taught_classes_beside_its_own(folders, monke
     assert worlds.main(["--beside", "--seeds", "2"]) == 0
     found = folders.result("worlds_beside")
     figures, key = found["figures"], "worlds.beside.5"
-    assert found["best_rivals"][key].startswith(("imprinted", "tip_adapter"))
+    assert found["best_rivals"][key].startswith(("imprinted", "tip_adapter", "knn_lm"))
     assert found["command"].endswith("--beside")
     assert f"{key}.quick_with_old" not in figures and figures[f"{key}.quick"] > 60
     assert figures[f"{key}.quick.old"] > 50 < figures[f"{key}.calibrated.new"]
