@@ -1,10 +1,11 @@
-"""Seconds over frozen features, and their ratios to scikit-learn's logistic regression.
+"""Seconds over frozen features, beside those of all rivals, and ratios to logistic regression.
 
 What takes a single example is called again and again; its first call, whose code and data are not
 in the processor's caches after a batch, stands beside the median of the others.
 """
 
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from benchmarks.worlds.draws import Draw, Task
+from benchmarks.worlds.rivals import Rival, decision, fitting
 from benchmarks.worlds.tasks import learnt
 
+Array = NDArray[Any]
 BATCH = 2000
 CALLS = 20
 """In a row, of what takes a single example."""
@@ -46,8 +51,14 @@ def speed(draw: Draw, shots: int = 20, turns: int = 15) -> dict[str, float]:
             "logreg.predict": [partial(rival.predict, queries)],
             "logreg.predict_one": [partial(rival.predict, one)],
         }
+        for estimated in fitting(task):
+            turn |= _calls_of(estimated, task, queries)
         for name, calls in turn.items():
-            first, *others = (_seconds(calls) for _ in range(CALLS if name.endswith("one") else 1))
+            times = CALLS if name.endswith("one") else 1
+            with warnings.catch_warnings():
+                # Of few iterations.
+                warnings.simplefilter("ignore")
+                first, *others = (_seconds(calls) for _ in range(times))
             seconds[name].append(float(np.median(others)) if others else first)
             if others:
                 seconds[f"{name}.first"].append(first)
@@ -59,6 +70,16 @@ def speed(draw: Draw, shots: int = 20, turns: int = 15) -> dict[str, float]:
         key = f"worlds.{name}.ratio_to_logreg"
         figures |= {key: middle, f"{key}.low": low, f"{key}.high": high}
     return figures
+
+
+def _calls_of(rival: Rival, task: Task, queries: Array) -> dict[str, list[Callable[..., Any]]]:
+    """What a rival, as it comes, does to learn, and to answer many queries and one."""
+    estimator = clone(rival.estimator)
+    return {
+        f"rivals.{rival.name}.learn": [partial(estimator.fit, task.examples, task.labels)],
+        f"rivals.{rival.name}.predict": [partial(decision, estimator, queries)],
+        f"rivals.{rival.name}.predict_one": [partial(decision, estimator, queries[:1])],
+    }
 
 
 def _seconds(calls: list[Callable[..., Any]]) -> float:

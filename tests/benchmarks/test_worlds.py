@@ -365,6 +365,9 @@ def test_speed_is_a_ratio_with_quartiles():
     assert 0 < figures[f"{key}.low"] <= figures[key] <= figures[f"{key}.high"]
     for name in ("learn", "learn_one", "learn_one_and_answer", "predict_one"):
         assert figures[f"worlds.{name}.ratio_to_logreg"] > 0
+    for rival in ("class_mean", "logistic", "tip_adapter", "knn_lm"):
+        for name in ("learn", "predict", "predict_one"):
+            assert figures[f"worlds.rivals.{rival}.{name}.seconds"] > 0
 
 
 def test_a_host_is_taught_few_classes_more(folders, monkeypatch):
