@@ -6,9 +6,10 @@ How many bare matrix products is a training step worth? How much longer does a r
 search alone? How much longer than a resnet18 alone does a classifier take to predict one image, and
 to learn one? How much longer does a write take with a million slots than with 8,192? And the choice
 of the oldest slots, the part of a write that reads every slot? Which part of a read of one query is
-the lock that it takes? Run it on a quiet machine. The timing is interleaved; each piece of work is
-done twice and the first time is thrown away (the caches hold other data then), and a ratio is the
-median over the rounds, with its quartiles.
+the lock that it takes? Run it on a quiet machine. With the environment variables that mask newer
+instructions of the processor, the figures are of the older ones and have a file of their own. The
+timing is interleaved; each piece of work is done twice and the first time is thrown away (the
+caches hold other data then), and a ratio is the median over the rounds, with its quartiles.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.lookup.machine import instruction_set, machine
 from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory import Memory, Recall, wrap
 from rarememory.memory.writing import eviction_order
@@ -48,8 +50,13 @@ def main(run: Run) -> None:
     for key, ratio in {**steps, **_reading(), **_writing(), **_locking(), **_classifying()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
+    used = instruction_set()
+    if masks := machine("cpu")["masks"]:
+        # Beside the figures of the best instructions that the processor has.
+        figures = {f"{used}.{key}": figure for key, figure in figures.items()}
     print_figures(figures)
-    run.write("memory", figures, rounds=ROUNDS)
+    name = f"memory_{used}" if masks else "memory"
+    run.write(name, figures, rounds=ROUNDS, instructions=used, masks=masks)
 
 
 def _training_step() -> dict[str, list[float]]:
