@@ -60,9 +60,7 @@ def checked(kernel: Any) -> Callable[..., Any]:
 
     def checking(*arguments: Any) -> Any:
         if len(arguments) != len(places):
-            raise ValueError(
-                f"{kernel.__name__} takes {len(places)} arguments, not {len(arguments)}"
-            )
+            raise ValueError(f"the kernel takes {len(places)} arguments, not {len(arguments)}")
         for place in numbers:
             _assert_good(kernel, place, _fault_of_number(arguments[place]))
         for place, dtype in pointers:

@@ -196,7 +196,11 @@ inline float exact_score(const float* query, const float* key, int64_t dim) {
 template <class Weight>
 inline double sum_of_squares(const float* x, int64_t count, Weight weight) {
     double sums[8] = {}, sum = 0;
-    for (int64_t i = 0; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
+    int64_t i = 0;
+    // Eight at a time become vectors.
+    for (; i + 8 <= count; i += 8)
+        for (int j = 0; j < 8; ++j) sums[j] += double(x[i + j]) * x[i + j] * weight(i + j);
+    for (; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
     for (double part : sums) sum += part;
     return sum;
 }

@@ -17,7 +17,7 @@ from rarememory.classifier.calibration import (
     log_loss,
     quality,
 )
-from tests.classifier.test_fitted_reader import world
+from tests.classifier.made_classes import world
 
 
 def test_the_calibration_error_is_that_of_torchmetrics():

@@ -10,7 +10,7 @@ import rarememory
 from rarememory.classifier.class_cosines import ClassCosines
 from rarememory.classifier.discriminant import Discriminant
 from rarememory.classifier.fitted_reader import FittedReader
-from tests.classifier.test_fitted_reader import world
+from tests.classifier.made_classes import world
 from tests.classifier.test_leave_class_out import learnt
 
 

@@ -11,7 +11,7 @@ from rarememory.classifier.discriminant import Settings, fit_discriminant
 from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.leave_class_out import foreign_scores
 from tests import oracle
-from tests.classifier.test_fitted_reader import world
+from tests.classifier.made_classes import world
 
 
 @pytest.mark.parametrize("with_shares", [False, True])

@@ -9,7 +9,7 @@ from rarememory.classifier.fitted_reader import FittedReader
 from rarememory.classifier.nearest_reader import NearestReader
 from rarememory.classifier.reader import Reader
 from rarememory.classifier.tuning import best_reader
-from tests.classifier.test_fitted_reader import world
+from tests.classifier.made_classes import world
 
 SETTINGS = {"distances": 1.0, "shrinkage": 0.97, "penalty": 1e-4}
 

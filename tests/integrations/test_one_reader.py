@@ -19,7 +19,7 @@ from rarememory.classifier.discriminant import Discriminant
 from rarememory.classifier.kernel import KernelDiscriminant
 from rarememory.classifier.one_shot import OneShotDistances
 from tests.classifier.lengths import discriminant, rings
-from tests.classifier.test_fitted_reader import world
+from tests.classifier.made_classes import world
 
 RATE = 0.1
 
