@@ -84,7 +84,7 @@ def test_every_page_has_its_own_tables_and_a_sentence_may_have_a_figure(repo):
     page.write_text(f"{speed}<!-- figure:lookup.worst --><!-- end --> times as fast\n")
     assert main([], repo) == 0
     assert "table:speed" not in readme.read_text() and "table:omniglot" in readme.read_text()
-    assert "| --- | ---: |\n" in page.read_text()
+    assert "| --- | ---: | ---: |\n" in page.read_text()
     assert page.read_text().endswith("<!-- figure:lookup.worst -->1.08<!-- end --> times as fast\n")
 
 
