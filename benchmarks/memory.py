@@ -22,7 +22,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.lookup.machine import instruction_set, machine
+from benchmarks.lookup.machine import instruction_set, masks
 from benchmarks.runner import Benchmark, Run, print_figures
 from rarememory import Memory, Recall, wrap
 from rarememory.memory.writing import eviction_order
@@ -50,13 +50,13 @@ def main(run: Run) -> None:
     for key, ratio in {**steps, **_reading(), **_writing(), **_locking(), **_classifying()}.items():
         low, median, high = statistics.quantiles(ratio, n=4)
         figures |= {key: median, f"{key}.quartile1": low, f"{key}.quartile3": high}
-    used = instruction_set()
-    if masks := machine("cpu")["masks"]:
+    name, used, masked = "memory", instruction_set(), masks()
+    if masked:
         # Beside the figures of the best instructions that the processor has.
+        name = f"memory_{used}"
         figures = {f"{used}.{key}": figure for key, figure in figures.items()}
     print_figures(figures)
-    name = f"memory_{used}" if masks else "memory"
-    run.write(name, figures, rounds=ROUNDS, instructions=used, masks=masks)
+    run.write(name, figures, rounds=ROUNDS, instructions=used, masks=masked)
 
 
 def _training_step() -> dict[str, list[float]]:

@@ -34,7 +34,7 @@ def machine(device: str) -> dict[str, Any]:
     return facts | {
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "masks": {name: os.environ[name] for name in MASKS if name in os.environ},
+        "masks": masks(),
         "mkl": torch.backends.mkl.is_available(),
         # A library put before torch's own may change which instructions MKL takes.
         "preloaded": "LD_PRELOAD" in os.environ,
@@ -44,6 +44,11 @@ def machine(device: str) -> dict[str, Any]:
             for pool in threadpool_info()
         ],
     }
+
+
+def masks() -> dict[str, str]:
+    """Those of `MASKS` that are set."""
+    return {name: os.environ[name] for name in MASKS if name in os.environ}
 
 
 def instruction_set() -> str | None:

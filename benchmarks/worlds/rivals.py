@@ -10,7 +10,7 @@ networks, Vinyals et al. 2016), imprinted weights (Qi et al. 2018).
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,16 +84,20 @@ class Mahalanobis(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(normalize(np.sign(X) * np.abs(X) ** self.power))
 
 
-class Cache(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ByExamples(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """What keeps the examples at unit length, and the class of each."""
+
+    def fit(self, X: Array, y: Array) -> Self:
+        """Keep everything."""
+        self.keys_, self.values_ = normalize(X), np.eye(y.max() + 1, dtype=X.dtype)[y]
+        return self
+
+
+class Cache(ByExamples):
     """Tip-Adapter: the host's logits + alpha sum_i exp(-beta (1 - s_i)) onehot(y_i)."""
 
     def __init__(self, head: Any = None, alpha: float = 1.0, beta: float = 5.5) -> None:
         self.head, self.alpha, self.beta = head, alpha, beta
-
-    def fit(self, X: Array, y: Array) -> "Cache":
-        """Keep everything."""
-        self.keys_, self.values_ = normalize(X), np.eye(y.max() + 1, dtype=X.dtype)[y]
-        return self
 
     def decision_function(self, X: Array) -> Array:
         """New classes have no logits: 0 in their place, and the bias that is chosen."""
@@ -105,22 +109,17 @@ class Cache(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(scores)
 
 
-class NeighborMixture(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """kNN-LM: w p_k(y) + (1 - w) p_host(y), p_k a soft-max over the k nearest cosines over t."""
+class NeighborMixture(ByExamples):
+    """kNN-LM: w p_k(y) + (1 - w) p_host(y), p_k a soft-max over the k nearest cosines."""
 
     def __init__(
-        self, head: Any = None, k: int | None = None, t: float = 0.1, weight: float = 0.5
+        self, head: Any = None, k: int | None = None, temperature: float = 0.1, weight: float = 0.5
     ) -> None:
-        self.head, self.k, self.t, self.weight = head, k, t, weight
-
-    def fit(self, X: Array, y: Array) -> "NeighborMixture":
-        """Keep everything."""
-        self.keys_, self.values_ = normalize(X), np.eye(y.max() + 1, dtype=X.dtype)[y]
-        return self
+        self.head, self.k, self.temperature, self.weight = head, k, temperature, weight
 
     def decision_function(self, X: Array) -> Array:
         """The logarithm of the mixture."""
-        scores = normalize(X) @ self.keys_.T / self.t
+        scores = normalize(X) @ self.keys_.T / self.temperature
         if self.k is not None and self.k < len(self.keys_):
             least = np.partition(scores, -self.k, axis=1)[:, -self.k, None]
             scores = np.where(scores >= least, scores, -np.inf)
@@ -217,7 +216,7 @@ RIVALS = (
     Rival(
         "knn_lm",
         NeighborMixture(),
-        [{"k": [8, 64, None], "t": [0.01, 0.03, 0.1], "weight": [0.2, 0.5, 0.8]}],
+        [{"k": [8, 64, None], "temperature": [0.01, 0.03, 0.1], "weight": [0.2, 0.5, 0.8]}],
         hosted=None,
     ),
     Rival("imprinted", Imprinted(), [{"scale": [0.5, 2, 4]}], hosted=True),

@@ -65,16 +65,6 @@ class Labels {
     }
 };
 
-// Bytes that are written may be anything, unless they are said to be alone: then these are vectors.
-
-void mark_occupied(const int64_t* __restrict values, int64_t count, bool* __restrict marks) {
-    for (int64_t i = 0; i < count; ++i) marks[i] = values[i] != EMPTY;
-}
-
-void unmark_outside(const bool* __restrict mask, int64_t count, bool* __restrict marks) {
-    for (int64_t i = 0; i < count; ++i) marks[i] &= mask[i];
-}
-
 }  // namespace
 
 /// There are labels, or a mask, or neither; a count below 0 is of no labels, and 0 of an empty list.
@@ -84,7 +74,7 @@ extern "C" void rarememory_mark(const int64_t* values, int64_t slots, const int6
     threads = worth(threads, 1, slots, 4);
     in_parts(slots, threads, [&](int64_t begin, int64_t end) {
         if (count >= 0) some.mark(values + begin, end - begin, marks + begin);
-        else mark_occupied(values + begin, end - begin, marks + begin);
-        if (mask) unmark_outside(mask + begin, end - begin, marks + begin);
+        else for (int64_t i = begin; i < end; ++i) marks[i] = values[i] != EMPTY;
+        if (mask) for (int64_t i = begin; i < end; ++i) marks[i] &= mask[i];
     });
 }

@@ -264,15 +264,18 @@ def test_a_rival_learns_from_labels(rival):
 def test_a_mixture_weighs_the_nearest_examples_against_the_host():
     X, y = np.array([[1.0, 0], [0.6, 0.8], [0, 1]]), np.array([0, 1, 1])
     query = np.array([[1.0, 0]])
-    near, nearest = np.exp([2.0, 1.2]) / np.exp([2.0, 1.2]).sum(), NeighborMixture(k=2, t=0.5)
+    near, nearest = (
+        np.exp([2.0, 1.2]) / np.exp([2.0, 1.2]).sum(),
+        NeighborMixture(k=2, temperature=0.5),
+    )
     assert np.exp(nearest.fit(X, y).decision_function(query)) == pytest.approx(near[None])
     # The host knows class 0 alone, and is sure of it.
-    hosted = NeighborMixture((np.zeros((1, 2)), np.zeros(1)), k=2, t=0.5, weight=0.25)
+    hosted = NeighborMixture((np.zeros((1, 2)), np.zeros(1)), k=2, temperature=0.5, weight=0.25)
     mixed = 0.25 * near + [0.75, 0]
     assert np.exp(hosted.fit(X, y).decision_function(query)) == pytest.approx(mixed[None])
     cosines = np.exp(2 * X @ query[0])
     attended = np.array([cosines[0], cosines[1:].sum()]) / cosines.sum()
-    everything = NeighborMixture(t=0.5).fit(X, y)
+    everything = NeighborMixture(temperature=0.5).fit(X, y)
     assert np.exp(everything.decision_function(query)) == pytest.approx(attended[None])
 
 

@@ -17,7 +17,7 @@ from rarememory.classifier.calibration import (
     log_loss,
     quality,
 )
-from tests.classifier.made_classes import world
+from tests.classifier.made_classes import classifier, world
 
 
 def test_the_calibration_error_is_that_of_torchmetrics():
@@ -275,3 +275,33 @@ def test_a_reader_with_which_less_is_reached_is_not_taken(monkeypatch):
 def test_a_share_that_is_none_is_refused(keep):
     with pytest.raises(ValueError, match="keep must be"):
         bare().calibrate(torch.ones(1, 2), ["kea"], keep=keep)
+
+
+def test_the_objective_decides_how_old_and_new_are_traded() -> None:
+    keys, labels = world([10] * 6, spread=0.9)
+    held_out, right = world([12] * 6, spread=0.9)
+    birds = classifier(host=True)
+    birds.learn(keys, labels.tolist())
+    report = birds.calibrate(held_out, right.tolist())
+    assert report.curve and report.base is not None and report.new is not None
+    best = max(point.harmonic for point in report.curve)
+    chosen = 2 * report.base * report.new / (report.base + report.new)
+    assert chosen >= best - 0.02
+    assert len(report.table(5).splitlines()) <= 6
+    all_old = birds.calibrate(held_out, right.tolist(), keep=0.0)
+    assert all_old.base is not None and all_old.base >= report.base - 1e-9
+    with pytest.raises(ValueError, match="no objective 'f1'"):
+        birds.calibrate(held_out, right.tolist(), objective="f1")
+
+
+def test_the_curve_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("matplotlib")
+    keys, labels = world([6] * 6, spread=0.9)
+    birds = classifier(host=True)
+    birds.learn(keys, labels.tolist())
+    report = birds.calibrate(keys + 0.05, labels.tolist())
+    report.plot(tmp_path / "curve.png")
+    report.plot(tmp_path / "small.png", dpi=20)
+    assert (tmp_path / "curve.png").stat().st_size > (tmp_path / "small.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="and of new ones"):
+        report._replace(curve=()).plot(tmp_path / "none.png")

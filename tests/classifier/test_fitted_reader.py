@@ -181,16 +181,3 @@ def test_a_threshold_says_what_it_is_expected_to_do() -> None:
     assert given.alike is None and given.false_accept_rate <= 0.1
     accepted = [answer != "unknown" for answer in birds.predict(strangers)]
     assert np.mean(accepted) == pytest.approx(given.false_accept_rate)
-
-
-def test_the_curve_is_drawn(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    pytest.importorskip("matplotlib")
-    keys, labels = world([6] * 6, spread=0.9)
-    birds = classifier(host=True)
-    birds.learn(keys, labels.tolist())
-    report = birds.calibrate(keys + 0.05, labels.tolist())
-    report.plot(tmp_path / "curve.png")
-    report.plot(tmp_path / "small.png", dpi=20)
-    assert (tmp_path / "curve.png").stat().st_size > (tmp_path / "small.png").stat().st_size > 1000
-    with pytest.raises(ValueError, match="and of new ones"):
-        report._replace(curve=()).plot(tmp_path / "none.png")

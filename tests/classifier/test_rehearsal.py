@@ -196,20 +196,3 @@ def test_two_new_classes_beside_a_host_are_told_from_it_and_from_each_other() ->
         by_host.append(np.mean([answer < 4 for answer in birds.predict(keys[labels == 2])]))
     # In some worlds the third class is hardly another one.
     assert np.median(by_host) == 1 and np.mean(by_host) > 0.6
-
-
-def test_the_objective_decides_how_old_and_new_are_traded() -> None:
-    keys, labels = world([10] * 6, spread=0.9)
-    held_out, right = world([12] * 6, spread=0.9)
-    birds = classifier(host=True)
-    birds.learn(keys, labels.tolist())
-    report = birds.calibrate(held_out, right.tolist())
-    assert report.curve and report.base is not None and report.new is not None
-    best = max(point.harmonic for point in report.curve)
-    chosen = 2 * report.base * report.new / (report.base + report.new)
-    assert chosen >= best - 0.02
-    assert len(report.table(5).splitlines()) <= 6
-    all_old = birds.calibrate(held_out, right.tolist(), keep=0.0)
-    assert all_old.base is not None and all_old.base >= report.base - 1e-9
-    with pytest.raises(ValueError, match="no objective 'f1'"):
-        birds.calibrate(held_out, right.tolist(), objective="f1")
