@@ -326,6 +326,20 @@ def test_the_whole_benchmark_runs_on_made_up_features(folders, monkeypatch):
     assert figures["worlds.clinc150.5.quick"] > 85
 
 
+def test_a_world_that_three_draws_do_not_decide_has_ten(folders, monkeypatch):
+    asked = {}
+
+    def measured(name, data, seeds):
+        asked[name] = seeds
+        return {}
+
+    monkeypatch.setattr(worlds, "_measured", measured)
+    assert worlds.main(["--world", "cifar100", "gtsrb"]) == 0
+    assert asked == {"cifar100": 10, "gtsrb": 3}
+    published = json.loads((folders.published / "worlds_cifar100.json").read_text())
+    assert published["seeds"] == 10
+
+
 def hosted_photos(dim=12, n_old=6):
     """A host that tells directions apart, and photos of which it has seen none."""
     head = 2 * np.eye(n_old, dim, dtype=np.float32), np.zeros(n_old, np.float32)
