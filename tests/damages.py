@@ -436,6 +436,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "ClassScores.bounded": [unwrap("maximum")],
         "_weight": [operator("-", "+")],
     },
+    "classifier/roots.py": {
+        "are_compared_by_roots": [returns("False"), returns("True")],
+        "unit_roots": [unwrap("sqrt"), unwrap("abs")],
+    },
     "classifier/leave_class_out.py": {
         "foreign_scores": [operator("-", "+"), operator("+", "-")],
         "_mean_of_others": [unwrap("fill_diagonal_"), operator("-", "+")],

@@ -263,8 +263,9 @@ struct Memory {
         const float* precise = axes < dim ? precision.data() : nullptr;
         const float* change = random() % 2 ? linear.data() + axes * classes : nullptr;
         const float *more = added.data() + classes, *offsets = random() % 2 ? more : nullptr;
+        const bool by_roots = random() % 2;
         const int64_t done = rarememory_discriminate(
-            queries.data(), batch, dim, origins.data(), origins.data() + dim, metric.data(), axes,
+            queries.data(), batch, dim, by_roots, origins.data(), origins.data() + dim, metric.data(), axes,
             precise, 0.5f, linear.data(), added.data(), change, more, offsets, classes, OMP_THREADS,
             logits.data());
         check(done == 0, "few queries were not read");
@@ -284,7 +285,7 @@ struct Memory {
             check(sure[row] >= 0.5f && sure[row] <= 1 && norms[row] >= 1e-15f,
                   "a host is surer than sure, or a row has no length");
         Buffer<int64_t> decided(batch);
-        rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(),
+        rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(), by_roots,
                           origins.data(), origins.data() + dim, metric.data(), axes, precise, 0.5f,
                           linear.data(), added.data(), change, more, offsets, classes,
                           columns.data(), 3, host_columns.data(), 0.5f, all, -1e30f, OMP_THREADS,

@@ -27,8 +27,9 @@ int64_t rarememory_read_pair_each(int64_t memories, const float* queries, int64_
                                   float* scores, int64_t* found_values, float* found_keys,
                                   float* slopes, float* gradient, float* loss);
 int64_t rarememory_decide(const float* features, int64_t batch, int64_t dim, const float* logits,
-                          const float* blend_weights, const float* mean, const float* center,
-                          const float* metric, int64_t axes, const float* precision, float outside,
+                          const float* blend_weights, bool by_roots, const float* mean,
+                          const float* center, const float* metric, int64_t axes,
+                          const float* precision, float outside,
                           const float* weights, const float* bias, const float* change,
                           const float* more, const float* offsets, int64_t k,
                           const int64_t* columns, int64_t n_host, const int64_t* host_columns,

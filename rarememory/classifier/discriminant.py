@@ -1,6 +1,7 @@
 """The fitted reader: class means in a metric that is found out from the remembered examples.
 
-    x = unit(unit(f) - mu) - c                  features, centred by the mean of the class means
+    g = unit(f), or sqrt(f / sum f)             features: `rarememory.classifier.roots`
+    x = unit(g - mu) - c                        centred by the mean of the class means
     P = ((1 - a) S + a tr(S) / d I)^-1          S: covariance within classes, a: its shrinkage
     z_c = t s_P(x, m_c) + D_c . x / |x|_P + b_c
 
@@ -36,6 +37,7 @@ from rarememory.classifier.metric import (
     squares_outside,
 )
 from rarememory.classifier.refinement import PENALTY, refined
+from rarememory.classifier.roots import are_compared_by_roots, unit_roots
 from rarememory.native import empty_output, is_floats, is_supported, library, prepared
 
 _REFINED = 2**30
@@ -125,14 +127,13 @@ class Discriminant:
 
     Attributes:
         classes: integers of the classes, ascending.
-        mean: of the class means of unit features.
-        center: the same after centring and scaling to unit length.
+        by_roots: whether g has square roots.
+        mean: mu.
+        center: c.
         metric: orthonormal axes, each times the root of its precision.
         found: precision, shrinkage and scale.
-        means: of the unit features of each class, less their mean, over `feature_length`, in the
-            metric.
-        feature_length: the mean length of a unit feature less that mean, every class with the same
-            weight.
+        means: of g of each class, less mu, over `feature_length`, in the metric.
+        feature_length: the mean length of g - mu, every class with the same weight.
         weights: of a row at unit length in the metric.
         bias: of each class.
         change: of the weights, by refinement; None without it.
@@ -148,6 +149,7 @@ class Discriminant:
     """
 
     classes: Int64[Tensor, " classes"]
+    by_roots: bool
     mean: Float[Tensor, " key_dim"]
     center: Float[Tensor, " key_dim"]
     metric: Float[Tensor, "key_dim axes"]
@@ -223,15 +225,17 @@ class Discriminant:
         if not is_supported(*(part for part in kept if part is not None)):
             return None
         mean, center, metric, precision, *linear = kept
-        values = prepared(mean, center, metric, axes, precision, self.found.outside, *linear)
+        outside = self.found.outside
+        values = prepared(self.by_roots, mean, center, metric, axes, precision, outside, *linear)
         return KernelArguments(values, kept)
 
     def _centred(self, features: Tensor) -> Tensor:
-        return normalize(features.to(self.mean.dtype), dim=1) - self.mean
+        units = normalize(features.to(self.mean.dtype), dim=1)
+        return (unit_roots(units) if self.by_roots else units) - self.mean
 
 
 class KernelArguments(NamedTuple):
-    """Arguments of a kernel from `mean` to `more`, and the tensors that they point into."""
+    """Arguments of a kernel from `by_roots` to `more`, and the tensors that they point into."""
 
     values: list[Any]
     tensors: list[Tensor | None]
@@ -256,44 +260,46 @@ def fit_discriminant(
 
 def _fitted(examples: Examples, settings: Settings) -> Discriminant:
     keys, samples, places, classes, counts = examples
-    key_means = examples.class_means(keys)
-    mean = key_means.mean(0)
-    rows = normalize(keys - mean, dim=1)
+    by_roots = are_compared_by_roots(keys)
+    units = unit_roots(keys) if by_roots else keys
+    unit_means = examples.class_means(units)
+    mean = unit_means.mean(0)
+    rows = normalize(units - mean, dim=1)
     means = examples.class_means(rows)
     center = means.mean(0)
     spread = Spread.of(rows - center, places, means - center, counts)
     some = examples.some()
     found = fitted_metric(spread, some, settings.shrinkage)
     roots = found.precision.sqrt()
-    units = normalize(spread.rows * roots, dim=1)
+    rows = normalize(spread.rows * roots, dim=1)
     prototypes, bias = _prototypes(spread.means * roots, counts, found)
-    scores = units[some] @ prototypes + bias if found.left_out is None else found.left_out
+    scores = rows[some] @ prototypes + bias if found.left_out is None else found.left_out
     weights, bias = found.scale * prototypes, found.scale * bias
     # Left out of the means, and not of the refinement, which changes little.
     unrefined = logits = found.scale * scores
     change, more = None, torch.zeros_like(counts)
-    if spread.degrees and units.numel() * len(counts) <= _REFINED:
+    if spread.degrees and rows.numel() * len(counts) <= _REFINED:
         # Scaled like the logits, so that one penalty fits memories of every scale.
         root = found.scale**0.5
-        base = torch.addmm(bias, units, weights)
-        change, more = refined(root * units, base, places, counts, settings.penalty)
+        base = torch.addmm(bias, rows, weights)
+        change, more = refined(root * rows, base, places, counts, settings.penalty)
         change = root * change
-        logits = _levelled(logits, logits + units[some] @ change + more)
-    plain = ClassCosines(key_means, counts, found.scale)
+        logits = _levelled(logits, logits + rows[some] @ change + more)
+    plain = ClassCosines(examples.class_means(keys), counts, found.scale)
     metric, own = spread.basis * roots, places[some]
-    length = (class_weights(places, counts) @ (keys - mean).norm(dim=1)).clamp(min=1e-6)
-    key_means, x = (key_means - mean) @ metric / length, (keys[some] - mean) / length
+    length = (class_weights(places, counts) @ (units - mean).norm(dim=1)).clamp(min=1e-6)
+    unit_means, x = (unit_means - mean) @ metric / length, (units[some] - mean) / length
     left_out = LeftOut(
         logits,
         unrefined,
-        lambda: _foreign(x @ metric, own, key_means, found, counts),
+        lambda: _foreign(x @ metric, own, unit_means, found, counts),
         samples[some],
         own,
         counts[own] > 1,
-        partial(_one_shot, units[some], found.scale),
+        partial(_one_shot, rows[some], found.scale),
     )
     return Discriminant(
-        *(classes, mean, center, metric, found, key_means, length),
+        *(classes, by_roots, mean, center, metric, found, unit_means, length),
         *(weights, bias, change, more, left_out, plain),
     )
 

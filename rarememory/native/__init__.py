@@ -37,7 +37,8 @@ def _pointer_to(dtype: torch.dtype) -> type[ctypes.c_void_p]:
     return type(f"pointer_to_{dtype}", (ctypes.c_void_p,), {"dtype": dtype})
 
 
-_integer, _count, _float, _double = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_double
+_integer, _count, _flag = ctypes.c_int64, ctypes.c_int, ctypes.c_bool
+_float, _double = ctypes.c_float, ctypes.c_double
 _integers, _bytes, _bools = map(_pointer_to, (torch.int64, torch.uint8, torch.bool))
 _floats, _doubles = map(_pointer_to, (torch.float32, torch.float64))
 _SIGNATURES = {
@@ -163,7 +164,7 @@ _SIGNATURES = {
     ],
     "discriminate": [
         *(_floats, _integer, _integer),  # features, batch, dim
-        *(_floats, _floats),  # mean, center
+        *(_flag, _floats, _floats),  # by_roots, mean, center
         *(_floats, _integer, _floats, _float),  # metric, axes, precision, outside
         *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
         *(_floats, _integer, _count, _floats),  # offsets, classes, threads, logits
@@ -180,7 +181,7 @@ _SIGNATURES = {
     "decide": [
         *(_floats, _integer, _integer),  # features, batch, dim
         *(_floats, _floats),  # logits, blend
-        *(_floats, _floats),  # mean, center
+        *(_flag, _floats, _floats),  # by_roots, mean, center
         *(_floats, _integer, _floats, _float),  # metric, axes, precision, outside
         *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
         *(_floats, _integer, _integers),  # offsets, k, columns

@@ -14,7 +14,7 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
                                  float nothing, int threads, float* z, int64_t* likeliest);
 
 extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
-                                           const float* mean, const float* center,
+                                           bool by_roots, const float* mean, const float* center,
                                            const float* metric, int64_t axes,
                                            const float* precision, float outside,
                                            const float* weights, const float* bias,

@@ -11,7 +11,7 @@ using namespace rarememory;
 /// `blend_weights` are the four side by side, and `columns` are of the k classes of the discriminant.
 /// 0, or UNSAFE where features have no length that this can divide by.
 extern "C" int64_t rarememory_decide(const float* features, int64_t batch, int64_t dim,
-                                     const float* logits, const float* blend_weights,
+                                     const float* logits, const float* blend_weights, bool by_roots,
                                      const float* mean, const float* center, const float* metric,
                                      int64_t axes, const float* precision, float outside,
                                      const float* weights, const float* bias, const float* change,
@@ -20,9 +20,9 @@ extern "C" int64_t rarememory_decide(const float* features, int64_t batch, int64
                                      const int64_t* host_columns, float found, int64_t classes,
                                      float nothing, int threads, int64_t* likeliest) {
     std::vector<float> scores(batch * k), z(batch * (classes + 1));
-    if (rarememory_discriminate(features, batch, dim, mean, center, metric, axes, precision,
-                                outside, weights, bias, change, more, offsets, k, threads,
-                                scores.data()) == UNSAFE)
+    if (rarememory_discriminate(features, batch, dim, by_roots, mean, center, metric, axes,
+                                precision, outside, weights, bias, change, more, offsets, k,
+                                threads, scores.data()) == UNSAFE)
         return UNSAFE;
     rarememory_blend(scores.data(), batch, k, columns, 0, logits, n_host, host_columns,
                      blend_weights, blend_weights + 1, found, blend_weights + 2, blend_weights + 3,

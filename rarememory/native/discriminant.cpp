@@ -19,6 +19,12 @@ void divide(const float* x, double length, const float* origin, int64_t dim, flo
     for (int64_t d = 0; d < dim; ++d) to[d] = x[d] / divisor - origin[d];
 }
 
+/// Square roots of sizes, with the signs of the numbers; returns their length.
+double take_roots(const float* x, int64_t dim, float* to) {
+    for (int64_t d = 0; d < dim; ++d) to[d] = std::copysign(std::sqrt(std::fabs(x[d])), x[d]);
+    return std::sqrt(sum_of(dim, [&](int64_t d) { return double(std::fabs(x[d])); }));
+}
+
 /// Adds x @ matrix, where the matrix is [rows, columns].
 void add_product(const float* x, const float* matrix, int64_t rows, int64_t columns, float* sums) {
     for (int64_t row = 0; row < rows; ++row, matrix += columns)
@@ -27,11 +33,11 @@ void add_product(const float* x, const float* matrix, int64_t rows, int64_t colu
 
 }  // namespace
 
-/// Without `precision` the axes cover every direction, and without `change` nothing was refined; the
-/// offsets of the classes are added last, where there are any. 0, or UNSAFE where features have no
-/// length that this can divide by.
+/// Features are compared as they are, or by their square roots. Without `precision` the axes cover
+/// every direction, and without `change` nothing was refined; the offsets of the classes are added
+/// last, where there are any. 0, or UNSAFE where features have no length that this can divide by.
 extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,
-                                           const float* mean, const float* center,
+                                           bool by_roots, const float* mean, const float* center,
                                            const float* metric, int64_t axes,
                                            const float* precision, float outside,
                                            const float* weights, const float* bias,
@@ -46,11 +52,17 @@ extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch,
     threads = worth(threads, batch, dim, axes);
     for_each(batch, threads, [&](int64_t number) {
         std::vector<float> x(dim), row(axes), refined;
-        divide(features + number * dim, lengths[number], mean, dim, x.data());
+        const float* given = features + number * dim;
+        double length = lengths[number];
+        if (by_roots) {
+            length = take_roots(given, dim, x.data());
+            given = x.data();
+        }
+        divide(given, length, mean, dim, x.data());
         const double centred = std::max(std::sqrt(sum_of_squares(x.data(), dim)), SHORTEST);
         divide(x.data(), centred, center, dim, x.data());
         add_product(x.data(), metric, dim, axes, row.data());
-        double length = sum_of_squares(row.data(), axes);
+        length = sum_of_squares(row.data(), axes);
         if (precision) {
             const double along =
                 sum_of_squares(row.data(), axes, [&](int64_t i) { return 1.0 / precision[i]; });

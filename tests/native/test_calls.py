@@ -16,6 +16,7 @@ KINDS = {
     **{"float*": native._floats, "double*": native._doubles, "int64_t*": native._integers},
     **{"uint8_t*": native._bytes, "bool*": native._bools, "void": None},
     **{"float": ctypes.c_float, "double": ctypes.c_double, "int": ctypes.c_int},
+    "bool": ctypes.c_bool,
     # A state of random numbers is 64 bits, whatever they stand for.
     **{"int64_t": ctypes.c_int64, "uint64_t": ctypes.c_int64},
 }

@@ -1,0 +1,101 @@
+"""Features that are never negative are compared by their square roots."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import rarememory
+from rarememory.classifier.discriminant import Discriminant, fit_discriminant
+from rarememory.classifier.roots import unit_roots
+from tests.classifier.made_classes import shuffled, world
+
+
+def rectified(counts: list[int], dim: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classes whose features are those of a ReLU."""
+    features, labels = world(counts, dim=dim, seed=seed)
+    return normalize(features.relu(), dim=1), labels
+
+
+def mirrored(rows: torch.Tensor) -> torch.Tensor:
+    """The same with one column negated: every product of two rows is as it was."""
+    return torch.cat([-rows[:, :1], rows[:, 1:]], 1)
+
+
+def test_a_root_is_that_of_a_distribution() -> None:
+    features = torch.rand(5, 7)
+    distributions = features / features.sum(1, keepdim=True)
+    found = unit_roots(normalize(features, dim=1))
+    assert torch.allclose(found, distributions.sqrt(), atol=1e-6)
+    # Bhattacharyya's coefficient, and the squared distance of Hellinger.
+    coefficient = (distributions[0] * distributions[1]).sqrt().sum()
+    assert torch.allclose(found[0] @ found[1], coefficient, atol=1e-6)
+    assert torch.allclose((found[0] - found[1]).square().sum(), 2 - 2 * coefficient, atol=1e-6)
+
+
+def test_roots_of_negative_numbers_have_their_sign_and_zeros_a_slope() -> None:
+    rows = torch.tensor([[-0.6, 0.0, 0.8]], requires_grad=True)
+    found = unit_roots(rows)
+    assert found[0, 0] < 0 and found[0, 1] == 0 and found[0, 2] > 0
+    found.sum().backward()
+    assert rows.grad is not None and rows.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("counts", [[3, 4, 5], [1, 1, 1, 1], [2, 9, 1]])
+def test_a_reader_of_them_is_one_of_their_roots(counts: list[int]) -> None:
+    keys, labels = rectified(counts)
+    queries, _ = rectified([4, 4], seed=3)
+    found = fit_discriminant(keys, labels)
+    as_they_are = fit_discriminant(mirrored(unit_roots(keys)), labels)
+    assert found.by_roots and not as_they_are.by_roots
+    wanted = as_they_are.logits(mirrored(unit_roots(queries)))
+    assert torch.allclose(found.logits(3 * queries), wanted, atol=1e-3)
+    # Of these a class may not have been learnt, and each is left out once.
+    for one, other in zip(parts(found), parts(as_they_are), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
+
+
+def parts(fitted: Discriminant) -> tuple[torch.Tensor, ...]:
+    left_out, order = fitted.left_out, fitted.left_out.samples.argsort()
+    return left_out.logits[order], left_out.foreign[order], fitted.feature_length
+
+
+def test_one_negative_number_is_enough_to_compare_them_as_they_are() -> None:
+    keys, labels = rectified([3, 4, 5])
+    assert fit_discriminant(keys, labels).by_roots
+    keys[0, 0] = -1e-3
+    assert not fit_discriminant(keys, labels).by_roots
+
+
+def test_familiarity_has_the_cosines_of_the_features_themselves() -> None:
+    keys, labels = rectified([3, 4, 5])
+    means = torch.stack([keys[labels == label].mean(0) for label in range(3)])
+    assert torch.allclose(fit_discriminant(keys, labels).plain.means, means, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_queries_are_answered_as_many_are(dtype: torch.dtype) -> None:
+    keys, labels = shuffled(*rectified([6, 5, 4, 7], dim=33))
+    memory = rarememory.Memory(33, 64, key_dtype=dtype)
+    classifier = rarememory.wrap(torch.nn.Identity(), host=False, memory=memory)
+    classifier.learn(keys, labels.tolist())
+    queries = 7 * rectified([8] * 4, dim=33, seed=4)[0]
+    few = [classifier.predict(row) for row in queries]
+    assert few == classifier.predict(queries)
+
+
+def test_classes_of_a_few_large_features_are_told_better() -> None:
+    # In each class other columns are active, and now and then one of the others is large.
+    random = torch.Generator().manual_seed(0)
+    active = torch.rand(12, 60, generator=random) < 0.3
+
+    def drawn(shots: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(12).repeat_interleave(shots)
+        sizes = torch.rand(len(labels), 60, generator=random) * active[labels]
+        large = torch.rand(len(labels), 60, generator=random) < 0.03
+        return normalize(sizes + 4.0 * large + 0.05, dim=1), labels
+
+    keys, labels = drawn(5)
+    queries, right = drawn(40)
+    by_roots = fit_discriminant(keys, labels).logits(queries).argmax(1) == right
+    as_they_are = fit_discriminant(mirrored(keys), labels).logits(mirrored(queries))
+    assert by_roots.double().mean() > (as_they_are.argmax(1) == right).double().mean() + 0.03
