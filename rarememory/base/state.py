@@ -143,6 +143,21 @@ def in_transform() -> bool:
     return active
 
 
+def wants_gradient(*tensors: Tensor) -> bool:
+    """Whether what is computed of these tensors has a gradient.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> wants_gradient(x), wants_gradient(x.detach())
+        (True, False)
+    """
+    # In a loop: before every small read any() takes longer than this.
+    for tensor in tensors:
+        if tensor.requires_grad:
+            return torch.is_grad_enabled()
+    return False
+
+
 def host_may_read(tensor: Tensor) -> bool:
     """Whether what comes next may depend on the numbers in a tensor.
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from rarememory.base.state import wants_gradient
 from rarememory.memory import Memory
 from rarememory.native import empty_output, is_floats, library
 
@@ -58,8 +59,7 @@ def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
         >>> norms_of(torch.tensor([[3.0, 4.0], [3e38, 3e38]]))
         tensor([5.0000e+00, 1.0000e+15])
     """
-    wants_gradient = features.requires_grad and torch.is_grad_enabled()
-    if is_floats(features) and not wants_gradient:
+    if is_floats(features) and not wants_gradient(features):
         found = empty_output(len(features), dtype=torch.float32)
         limits = (_SHORTEST, _LONGEST, torch.get_num_threads())
         library().norms(features, *features.shape, *limits, found)

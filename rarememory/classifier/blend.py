@@ -26,7 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from rarememory.base.derived import Derived
-from rarememory.base.state import EMPTY
+from rarememory.base.state import EMPTY, wants_gradient
 from rarememory.native import empty_output, is_floats, is_supported, library
 
 FOUND = torch.inf
@@ -197,9 +197,8 @@ def _natively(
     scores, values, logits, found = evidence[:4]
     given = [scores, *weights] if logits is None else [scores, logits, *weights]
     fits = logits is None or logits.shape == (len(scores), len(classes.host_ids))
-    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     readable = is_floats(*given) and is_supported(classes.ids, classes.host_ids)
-    if wants_gradient or not (fits and readable):
+    if wants_gradient(*given) or not (fits and readable):
         return None
     columns, count = classes.columns(values), len(classes.ids)
     z = empty_output(len(scores), count + 1, dtype=torch.float32)

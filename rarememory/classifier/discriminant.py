@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rarememory.base.state import wants_gradient
 from rarememory.classifier.class_cosines import ClassCosines
 from rarememory.classifier.class_scores import ClassScores
 from rarememory.classifier.leave_class_out import foreign_scores
@@ -206,8 +207,7 @@ class Discriminant:
         """
         given, shape = self.kernel_arguments, features.shape
         fits = shape[1:] == self.mean.shape and shape[0] <= FEW and is_floats(features)
-        wants_gradient = features.requires_grad and torch.is_grad_enabled()
-        if given is None or not fits or wants_gradient:
+        if given is None or not fits or wants_gradient(features):
             return None
         logits = empty_output(len(features), len(self.bias), dtype=torch.float32)
         classes = (None, len(self.bias), torch.get_num_threads())

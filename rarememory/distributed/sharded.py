@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from rarememory.base.state import EMPTY, Recall, Write
+from rarememory.base.state import EMPTY, Recall, Write, wants_gradient
 from rarememory.base.validation import check_count
 from rarememory.distributed.agreement import Agreement, Verb, fingerprint
 from rarememory.distributed.candidates import (
@@ -105,7 +105,7 @@ class ShardedMemory(Memory):
             check_count("k", k)
         rows = self._rows(queries, labels, mask)
         looked = (self.k if labels is None else 0) if k is None else k
-        gradient = rows.queries.requires_grad and torch.is_grad_enabled()
+        gradient = wants_gradient(rows.queries)
         told = [min(looked, self._size), labels is not None, labels is not None or gradient]
         return rows, told, packed(rows)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rarememory import native
 from rarememory.base.shapes import Keys, Queries, Values
-from rarememory.base.state import EMPTY
+from rarememory.base.state import EMPTY, wants_gradient
 
 SCORE_OFFSET = 4
 """Added to scores, which lie in [-1, 1], it puts a group of them above or below all others."""
@@ -47,7 +47,7 @@ def score(
     """
     if torch.compiler.is_compiling():
         scores: Tensor = _score_operator(queries, keys, slots)
-    elif queries.requires_grad and torch.is_grad_enabled():
+    elif wants_gradient(queries):
         scores = _Score.apply(queries, keys, slots)
     else:
         scores = _score(queries, keys, slots)
@@ -157,7 +157,7 @@ def ranked(
             *(queries, len(queries), keys, keys.shape[1]),
             *(values, slots, slots.shape[1], torch.get_num_threads(), scores, found),
         )
-        if queries.requires_grad and torch.is_grad_enabled():
+        if wants_gradient(queries):
             scores = score(queries, keys, slots)
         return slots, scores, found
     return in_order(slots, score(queries, keys, slots), values)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rarememory import native
-from rarememory.base.state import EMPTY, MemoryState, Recall, Write
+from rarememory.base.state import EMPTY, MemoryState, Recall, Write, wants_gradient
 from rarememory.lookup import Lookup
 from rarememory.lookup.exact import tolerance
 from rarememory.lookup.native import PairRead
@@ -50,7 +50,7 @@ def read_at_once(
     flat = _plain(queries, keys)
     if flat is None or type(k) is not int or k < 1:
         return None
-    if queries.requires_grad and torch.is_grad_enabled():
+    if wants_gradient(queries):
         return None
     if among is not None:
         if len(flat) == 1 and among.dtype == torch.bool and among.shape[:-1] == queries.shape[:-1]:
@@ -98,7 +98,7 @@ def read_pair_at_once(
         pair = search.read_pair(flat, of_rows, keys, values, margin)
     if pair is None:
         return None
-    if queries.requires_grad and torch.is_grad_enabled():
+    if wants_gradient(queries):
         scores, units, loss = PairWithGradient.apply(flat, pair)
         pair = pair._replace(scores=scores, units=units, loss=loss)
     loss = pair.loss - offset if offset else pair.loss

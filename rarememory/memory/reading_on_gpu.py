@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rarememory.base.state import Recall
+from rarememory.base.state import Recall, wants_gradient
 from rarememory.lookup import AutoLookup, Lookup, TritonLookup
 from rarememory.lookup.native import PairRead
 from rarememory.lookup.triton_launch import launch
@@ -99,7 +99,7 @@ def read(
     flat = _flat(queries, keys)
     if flat is None or type(k) is not int or k < 1 or search.why_not(flat, keys, k) is not None:
         return None
-    if queries.requires_grad and torch.is_grad_enabled():
+    if wants_gradient(queries):
         return None
     rows = unit_rows(flat)
     if how.validate and not rows.good.all():
@@ -127,7 +127,7 @@ def read_pair(
     if how.validate and not rows.good.all():
         return None
     pair = _pair(search, rows, of_rows, keys, values, how.margin, how.half_keys())
-    if queries.requires_grad and torch.is_grad_enabled():
+    if wants_gradient(queries):
         scores, units, loss = PairWithGradient.apply(flat, pair)
         pair = pair._replace(scores=scores, units=units, loss=loss)
     loss = pair.loss - how.offset if how.offset else pair.loss
