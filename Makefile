@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 L2L := .venv-learn2learn
 RUN := $(VENV)/bin/python -m
-# A file of tests is one worker's: what it makes once is made once.
-PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file of tests is one worker's: what it makes once is made once. Files with slow tests come first.
+PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BACKGROUND := runs/background.safetensors
 OMNIGLOT = $(if $(DATA),--data "$(DATA)") $(if $(SPLIT),--split "$(SPLIT)")
 
