@@ -4,7 +4,6 @@ import copy
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,20 +163,3 @@ def test_there_is_no_other_reader() -> None:
         ValueError, match="there is no reader 'nearset': take 'fitted' or 'nearest'"
     ):
         rarememory.wrap(nn.Identity(), host=False, reader="nearset")
-
-
-def test_a_threshold_says_what_it_is_expected_to_do() -> None:
-    keys, labels = world([10] * 8, spread=0.5)
-    birds = classifier(host=False)
-    birds.learn(keys, labels.tolist())
-    found = birds.fit_threshold(false_accept_rate=0.1)
-    assert float(found) == pytest.approx(birds.threshold.item())
-    assert found.false_accept_rate == 0.1
-    assert found.known_accepted is not None and 0 < found.known_accepted <= 1
-    assert found.alike is not None and 0 <= found.alike <= 1
-    assert "known accepted" in str(found)
-    strangers, _ = world([10] * 8, spread=0.5, seed=77)
-    given = birds.fit_threshold(keys, unknown=strangers, false_accept_rate=0.1)
-    assert given.alike is None and given.false_accept_rate <= 0.1
-    accepted = [answer != "unknown" for answer in birds.predict(strangers)]
-    assert np.mean(accepted) == pytest.approx(given.false_accept_rate)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from classifiers import at, bare, hosted
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from rarememory import EMPTY, Memory, wrap
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
 from rarememory.classifier.openset import are_few, familiarity, threshold_at
+from tests.classifier.made_classes import classifier, world
 
 RATES = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
 
@@ -342,3 +344,20 @@ def test_of_one_class_and_of_a_host_s_own_few_strangers_stand_alone():
     beside.learn(inputs[:1], [0])
     found = beside.fit_threshold(unknown=strangers, false_accept_rate=0.05)
     assert float(found) == pytest.approx(beside.familiarity(strangers).max().item())
+
+
+def test_a_threshold_says_what_it_is_expected_to_do() -> None:
+    keys, labels = world([10] * 8, spread=0.5)
+    birds = classifier(host=False)
+    birds.learn(keys, labels.tolist())
+    found = birds.fit_threshold(false_accept_rate=0.1)
+    assert float(found) == pytest.approx(birds.threshold.item())
+    assert found.false_accept_rate == 0.1
+    assert found.known_accepted is not None and 0 < found.known_accepted <= 1
+    assert found.alike is not None and 0 <= found.alike <= 1
+    assert "known accepted" in str(found)
+    strangers, _ = world([10] * 8, spread=0.5, seed=77)
+    given = birds.fit_threshold(keys, unknown=strangers, false_accept_rate=0.1)
+    assert given.alike is None and given.false_accept_rate <= 0.1
+    accepted = [answer != "unknown" for answer in birds.predict(strangers)]
+    assert np.mean(accepted) == pytest.approx(given.false_accept_rate)
