@@ -438,7 +438,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     },
     "classifier/roots.py": {
         "are_compared_by_roots": [returns("False"), returns("True")],
-        "unit_roots": [unwrap("sqrt"), unwrap("abs")],
+        "unit_roots": [unwrap("sqrt"), unwrap("clamp"), operator("*", "+")],
     },
     "classifier/leave_class_out.py": {
         "foreign_scores": [operator("-", "+"), operator("+", "-")],

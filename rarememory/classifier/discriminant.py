@@ -1,6 +1,6 @@
 """The fitted reader: class means in a metric that is found out from the remembered examples.
 
-    g = unit(f), or sqrt(f / sum f)             features: `rarememory.classifier.roots`
+    g = unit(f), or its square roots            features: `rarememory.classifier.roots`
     x = unit(g - mu) - c                        centred by the mean of the class means
     P = ((1 - a) S + a tr(S) / d I)^-1          S: covariance within classes, a: its shrinkage
     z_c = t s_P(x, m_c) + D_c . x / |x|_P + b_c
@@ -128,7 +128,7 @@ class Discriminant:
 
     Attributes:
         classes: integers of the classes, ascending.
-        by_roots: whether g has square roots.
+        by_roots: whether g are square roots.
         mean: mu.
         center: c.
         metric: orthonormal axes, each times the root of its precision.
@@ -261,18 +261,18 @@ def fit_discriminant(
 def _fitted(examples: Examples, settings: Settings) -> Discriminant:
     keys, samples, places, classes, counts = examples
     by_roots = are_compared_by_roots(keys)
-    units = unit_roots(keys) if by_roots else keys
-    unit_means = examples.class_means(units)
-    mean = unit_means.mean(0)
-    rows = normalize(units - mean, dim=1)
-    means = examples.class_means(rows)
-    center = means.mean(0)
-    spread = Spread.of(rows - center, places, means - center, counts)
+    features = unit_roots(keys) if by_roots else keys
+    feature_means = examples.class_means(features)
+    mean = feature_means.mean(0)
+    centred = normalize(features - mean, dim=1)
+    centred_means = examples.class_means(centred)
+    center = centred_means.mean(0)
+    spread = Spread.of(centred - center, places, centred_means - center, counts)
     some = examples.some()
     found = fitted_metric(spread, some, settings.shrinkage)
-    roots = found.precision.sqrt()
-    rows = normalize(spread.rows * roots, dim=1)
-    prototypes, bias = _prototypes(spread.means * roots, counts, found)
+    scales = found.precision.sqrt()
+    rows = normalize(spread.rows * scales, dim=1)
+    prototypes, bias = _prototypes(spread.means * scales, counts, found)
     scores = rows[some] @ prototypes + bias if found.left_out is None else found.left_out
     weights, bias = found.scale * prototypes, found.scale * bias
     # Left out of the means, and not of the refinement, which changes little.
@@ -286,20 +286,20 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         change = root * change
         logits = _levelled(logits, logits + rows[some] @ change + more)
     plain = ClassCosines(examples.class_means(keys), counts, found.scale)
-    metric, own = spread.basis * roots, places[some]
-    length = (class_weights(places, counts) @ (units - mean).norm(dim=1)).clamp(min=1e-6)
-    unit_means, x = (unit_means - mean) @ metric / length, (units[some] - mean) / length
+    metric, own = spread.basis * scales, places[some]
+    length = (class_weights(places, counts) @ (features - mean).norm(dim=1)).clamp(min=1e-6)
+    means, x = (feature_means - mean) @ metric / length, (features[some] - mean) / length
     left_out = LeftOut(
         logits,
         unrefined,
-        lambda: _foreign(x @ metric, own, unit_means, found, counts),
+        lambda: _foreign(x @ metric, own, means, found, counts),
         samples[some],
         own,
         counts[own] > 1,
         partial(_one_shot, rows[some], found.scale),
     )
     return Discriminant(
-        *(classes, by_roots, mean, center, metric, found, unit_means, length),
+        *(classes, by_roots, mean, center, metric, found, means, length),
         *(weights, bias, change, more, left_out, plain),
     )
 

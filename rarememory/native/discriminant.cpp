@@ -12,6 +12,7 @@ using namespace rarememory;
 namespace {
 
 constexpr double SHORTEST = 1e-12;  // a shorter vector is not lengthened, as in torch
+constexpr float SMALLEST = 1e-8f;   // a number of a unit vector that is nearer to 0 is taken for it
 
 /// x / length - origin.
 void divide(const float* x, double length, const float* origin, int64_t dim, float* to) {
@@ -19,10 +20,13 @@ void divide(const float* x, double length, const float* origin, int64_t dim, flo
     for (int64_t d = 0; d < dim; ++d) to[d] = x[d] / divisor - origin[d];
 }
 
-/// Square roots of sizes, with the signs of the numbers; returns their length.
-double take_roots(const float* x, int64_t dim, float* to) {
-    for (int64_t d = 0; d < dim; ++d) to[d] = std::copysign(std::sqrt(std::fabs(x[d])), x[d]);
-    return std::sqrt(sum_of(dim, [&](int64_t d) { return double(std::fabs(x[d])); }));
+/// Square roots of the sizes of x / length, with the signs of the numbers; 0 stays 0.
+void take_roots(const float* x, double length, int64_t dim, float* to) {
+    const float divisor = float(length);
+    for (int64_t d = 0; d < dim; ++d) {
+        const float root = std::sqrt(std::max(std::fabs(x[d] / divisor), SMALLEST));
+        to[d] = x[d] == 0 ? 0 : std::copysign(root, x[d]);
+    }
 }
 
 /// Adds x @ matrix, where the matrix is [rows, columns].
@@ -55,8 +59,9 @@ extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch,
         const float* given = features + number * dim;
         double length = lengths[number];
         if (by_roots) {
-            length = take_roots(given, dim, x.data());
+            take_roots(given, length, dim, x.data());
             given = x.data();
+            length = std::sqrt(sum_of_squares(given, dim));
         }
         divide(given, length, mean, dim, x.data());
         const double centred = std::max(std::sqrt(sum_of_squares(x.data(), dim)), SHORTEST);

@@ -192,23 +192,17 @@ inline float exact_score(const float* query, const float* key, int64_t dim) {
     return score;
 }
 
-/// The sum of numbers: eight sums in doubles, the same everywhere.
-template <class Number>
-inline double sum_of(int64_t count, Number number) {
+/// The sum of x[i]² times a weight: eight sums in doubles, the same everywhere.
+template <class Weight>
+inline double sum_of_squares(const float* x, int64_t count, Weight weight) {
     double sums[8] = {}, sum = 0;
     int64_t i = 0;
     // Eight at a time become vectors.
     for (; i + 8 <= count; i += 8)
-        for (int j = 0; j < 8; ++j) sums[j] += number(i + j);
-    for (; i < count; ++i) sums[i % 8] += number(i);
+        for (int j = 0; j < 8; ++j) sums[j] += double(x[i + j]) * x[i + j] * weight(i + j);
+    for (; i < count; ++i) sums[i % 8] += double(x[i]) * x[i] * weight(i);
     for (double part : sums) sum += part;
     return sum;
-}
-
-/// The sum of x[i]² times a weight.
-template <class Weight>
-inline double sum_of_squares(const float* x, int64_t count, Weight weight) {
-    return sum_of(count, [&](int64_t i) { return double(x[i]) * x[i] * weight(i); });
 }
 
 inline double sum_of_squares(const float* x, int64_t count) {

@@ -1,4 +1,4 @@
-"""Features that are never negative are compared by their square roots."""
+"""Features that are hardly ever negative are compared by their square roots."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_root_is_that_of_a_distribution() -> None:
     assert torch.allclose((found[0] - found[1]).square().sum(), 2 - 2 * coefficient, atol=1e-6)
 
 
-def test_roots_of_negative_numbers_have_their_sign_and_zeros_a_slope() -> None:
+def test_roots_of_negative_numbers_have_their_sign_and_those_of_zeros_a_finite_gradient() -> None:
     rows = torch.tensor([[-0.6, 0.0, 0.8]], requires_grad=True)
     found = unit_roots(rows)
     assert found[0, 0] < 0 and found[0, 1] == 0 and found[0, 2] > 0
@@ -59,11 +59,34 @@ def parts(fitted: Discriminant) -> tuple[torch.Tensor, ...]:
     return left_out.logits[order], left_out.foreign[order], fitted.feature_length
 
 
-def test_one_negative_number_is_enough_to_compare_them_as_they_are() -> None:
+def test_a_negative_number_of_a_query_has_a_root_with_its_sign() -> None:
     keys, labels = rectified([3, 4, 5])
+    found, queries = fit_discriminant(keys, labels), torch.rand(6, 12)
+    queries[:, 2] *= -1
+    as_they_are = fit_discriminant(mirrored(unit_roots(keys)), labels)
+    wanted = as_they_are.logits(mirrored(unit_roots(normalize(queries, dim=1))))
+    assert torch.allclose(found.logits(queries), wanted, atol=1e-3)
+
+
+def test_few_negative_numbers_do_not_change_how_features_are_compared() -> None:
+    keys, labels = rectified([3, 4, 5])
+    keys[0, 0] = -0.3
     assert fit_discriminant(keys, labels).by_roots
-    keys[0, 0] = -1e-3
+    keys[:2, 0] = -0.3
     assert not fit_discriminant(keys, labels).by_roots
+
+
+def test_keys_that_are_tuned_are_compared_as_they_were() -> None:
+    keys, labels = rectified([6] * 5)
+    birds = rarememory.wrap(torch.nn.Identity(), host=False)
+    birds.learn(keys, labels.tolist())
+    with birds.tunable_keys() as tunable:
+        optimizer = torch.optim.SGD(tunable.parameters(), lr=1e-2)
+        tunable.loss(rectified([6] * 5, seed=2)[0], labels.tolist()).backward()
+        optimizer.step()
+    assert (birds.memory.keys < 0).any()
+    used = birds.memory.state.occupied
+    assert fit_discriminant(birds.memory.keys[used], birds.memory.values[used]).by_roots
 
 
 def test_familiarity_has_the_cosines_of_the_features_themselves() -> None:
@@ -72,15 +95,30 @@ def test_familiarity_has_the_cosines_of_the_features_themselves() -> None:
     assert torch.allclose(fit_discriminant(keys, labels).plain.means, means, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_few_queries_are_answered_as_many_are(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("length", [1.0, 1e-10, 1e14])
+def test_few_queries_are_read_as_many_are(length: float) -> None:
+    found = fit_discriminant(*rectified([6, 5, 4, 7], dim=33))
+    queries = length * torch.randn(40, 33)
+    # Of some hardly a number is negative, and one is close to zero.
+    queries[:20] = queries[:20].abs()
+    queries[:, 3] *= 1e-12
+    wanted = found.logits(queries)
+    for row in range(0, 40, 4):
+        few = found.logits_of_few(queries[row : row + 4])
+        assert few is not None
+        assert torch.allclose(few, wanted[row : row + 4], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("key_dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_keys_of_any_dtype_are_compared_by_roots(key_dtype: torch.dtype) -> None:
     keys, labels = shuffled(*rectified([6, 5, 4, 7], dim=33))
-    memory = rarememory.Memory(33, 64, key_dtype=dtype)
-    classifier = rarememory.wrap(torch.nn.Identity(), host=False, memory=memory)
-    classifier.learn(keys, labels.tolist())
+    memory = rarememory.Memory(33, 64, key_dtype=key_dtype)
+    birds = rarememory.wrap(torch.nn.Identity(), host=False, memory=memory)
+    birds.learn(keys, labels.tolist())
     queries = 7 * rectified([8] * 4, dim=33, seed=4)[0]
-    few = [classifier.predict(row) for row in queries]
-    assert few == classifier.predict(queries)
+    wanted = fit_discriminant(keys, labels).logits(queries).argmax(1)
+    agreed = torch.tensor(birds.predict(queries)) == wanted
+    assert agreed.double().mean() > 0.9
 
 
 def test_classes_of_a_few_large_features_are_told_better() -> None:
