@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 _NEGATIVE = 0.01
 """Share of the squared length of all examples that negative numbers may have."""
 _SMALLEST = 1e-8
-"""The size of a number of a unit feature that is nearer to 0, but not 0: the slope of its root would
-be too steep for a gradient. The library in C++ has the same."""
+"""The size of a number of a unit feature that is nearer to 0, but not 0: the slope of its root
+would be too steep for a gradient. The library in C++ has the same."""
 
 
 def are_compared_by_roots(keys: Float[Tensor, "examples key_dim"]) -> bool:
