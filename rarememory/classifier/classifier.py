@@ -320,8 +320,8 @@ class MemoryClassifier(LockedModule):
             inputs: a batch, as the model takes it (a dict of tensors for a model of several
                 arguments); or one example, with one label; or a loader that yields (inputs, labels)
                 or (inputs, labels, refs).
-            labels: any hashable things, in a list, an array or a column of a table; a tuple is one
-                label.
+            labels: texts, numbers or tuples of these, in a list, an array or a column of a table;
+                a tuple is one label.
             refs: where each example comes from (a path, an id); None for none.
             average: remember of each class the mean of its examples, in one slot.
             select: remember of each class those of its examples here that this chooses, such as

@@ -24,7 +24,7 @@ MAX_REFS = 32
 
 
 class LabelBook:
-    """Any hashable label <-> an integer that a memory can hold; and the refs of each slot.
+    """A label <-> an integer that a memory can hold; and the refs of each slot.
 
     Labels have integers in the order they came; an integer is never given twice. Labels of
     different types are different labels: 1, True, 1.0 and "1" are four. Two spellings of

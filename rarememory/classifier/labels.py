@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Hashable, Iterable
+from enum import Enum
 from typing import Any
 from unicodedata import normalize
 
@@ -9,46 +10,68 @@ import numpy as np
 from torch import Tensor
 
 Label = Hashable
-"""A str, int, bool, float, None, a tuple of these, or any other hashable object."""
+"""A str, int, bool, float, None, or a tuple of these, which a file can hold."""
 
 
-def python_label(label: Any) -> Label:
+def python_label(label: Any, name: str = "label") -> Label:
     """The label as a Python object: a NumPy scalar or a tensor of one number becomes that number.
 
     A member of a StrEnum or an IntEnum, and whatever else is a str, an int, a float or a tuple by
     inheritance, becomes the plain value that it equals, which a file can hold.
 
+    Args:
+        label: what was given as one.
+        name: what errors call it.
+
     Raises:
-        ValueError: it cannot be hashed, or it is a missing value, which does not equal itself.
+        ValueError: it cannot be hashed, it is a missing value, which does not equal itself, or a
+            file cannot hold it.
     """
     if type(label) in (str, int, bool):
         # What most labels are: nothing has to be checked.
         return label  # type: ignore[no-any-return]
     if isinstance(label, Tensor) and label.dim() > 0:
-        raise ValueError(f"a label must be one thing, not a tensor of shape {list(label.shape)}")
+        raise ValueError(f"a {name} must be one thing, not a tensor of shape {list(label.shape)}")
     try:
         hash(label)
     except TypeError:
         raise ValueError(
-            f"a label must be hashable (str, int, tuple, ...), not the {type(label).__name__} "
+            f"a {name} must be hashable (str, int, tuple, ...), not the {type(label).__name__} "
             f"{label!r}"
         ) from None
     if is_missing(label):
         raise ValueError(
-            f"a label must equal itself, and {label} does not: name it, or leave the example out"
+            f"a {name} must equal itself, and {label} does not: name it, or leave the example out"
         )
-    if isinstance(label, np.generic | Tensor):
+    # NumPy gives a time as a date or as a number, by its unit.
+    if isinstance(label, np.generic | Tensor) and not isinstance(label, _TIMES):
         label = label.item()
     if isinstance(label, tuple):
-        return tuple(python_label(part) for part in label)
+        return tuple(python_label(part, name) for part in label)
     for kind, value in _VALUES.items():
         # bool is an int by inheritance, and stays what it is.
         if isinstance(label, kind) and type(label) not in (kind, bool):
             return value(label)
+    _check_kept(label, name)
     plain: Label = label
     return plain
 
 
+def _check_kept(label: Any, name: str) -> None:
+    """Refuse what a file cannot hold, when it is given: in `save` it is too late to change it."""
+    if type(label) in _KEPT:
+        return
+    # The text of a set has another order in the next program.
+    ways = {Enum: "{}.name", bytes: "{}.hex()", frozenset: "tuple(sorted({}))"}
+    way = next((way for kind, way in ways.items() if isinstance(label, kind)), "str({})")
+    raise ValueError(
+        f"a {name} must be a str, int, float, bool, None or a tuple of these, which a file can "
+        f"hold, and {label!r} is a {type(label).__name__}: write {way.format(name)}"
+    )
+
+
+_KEPT = (str, int, bool, float, type(None))
+_TIMES = (np.datetime64, np.timedelta64)
 # An enumeration may have a text of its own, which is not its value: `str(member)` gives that.
 _VALUES: dict[type, Callable[[Any], Label]] = {
     str: str.__str__,
@@ -68,7 +91,7 @@ def python_labels(labels: Iterable[Any]) -> list[Label]:
 
 def python_ref(ref: Any) -> Label:
     """The ref as a Python object; a path becomes a str."""
-    return python_label(os.fspath(ref) if isinstance(ref, os.PathLike) else ref)
+    return python_label(os.fspath(ref) if isinstance(ref, os.PathLike) else ref, "ref")
 
 
 def python_refs(refs: Iterable[Any]) -> list[Label]:
@@ -106,8 +129,9 @@ def label_to_json(label: Label) -> Any:
     """
     if type(label) is tuple:
         return {"tuple": [label_to_json(part) for part in label]}
-    if label is None or type(label) in (str, int, bool, float):
+    if type(label) in _KEPT:
         return label
+    # A label that an older version learnt, and pickled.
     raise ValueError(
         "labels and refs are saved if they are str, int, bool, float, None or tuples of these, and "
         f"{label!r} is a {type(label).__name__}"

@@ -2,18 +2,22 @@
 
 import json
 import math
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
+from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from classifiers import at, bare
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from rarememory import EMPTY, MemoryClassifier
 from rarememory.classifier.label_book import MAX_REFS, LabelBook
@@ -178,11 +182,72 @@ def test_missing_labels_are_refused_by_their_rows(nothing):
     assert classifier.predict(at(0)) == [None]
 
 
-def test_a_label_of_another_type_can_be_used_but_not_saved():
-    Bird = Enum("Bird", ["KEA"])
-    book = LabelBook([Bird.KEA, frozenset({"wing"})])
-    assert book.known_ids([Bird.KEA]) == [0]
-    with pytest.raises(ValueError, match="Bird"):
+class Colour(Enum):
+    RED = 1
+
+
+LOST = {
+    "Enum": (Colour.RED, r"<Colour\.RED: 1> is a Colour: write {}\.name"),
+    "date": (date(2024, 1, 2), r"is a date: write str\({}\)"),
+    "datetime": (datetime(2024, 1, 2, 3), r"is a datetime: write str\({}\)"),
+    "timedelta": (timedelta(1), r"is a timedelta: write str\({}\)"),
+    "Timestamp": (pd.Timestamp("2024-01-02"), r"is a Timestamp: write str\({}\)"),
+    "Interval": (pd.Interval(0, 1), r"is a Interval: write str\({}\)"),
+    "Period": (pd.Period("2024"), r"is a Period: write str\({}\)"),
+    "days": (np.datetime64("2024-01-02"), r"is a datetime64: write str\({}\)"),
+    # NumPy gives these as integers.
+    "nanoseconds": (np.datetime64(1, "ns"), r"is a datetime64: write str\({}\)"),
+    "a length of time": (np.timedelta64(1, "ns"), r"is a timedelta64: write str\({}\)"),
+    "bytes": (b"kea", r"b'kea' is a bytes: write {}\.hex\(\)"),
+    "bytes of NumPy": (np.bytes_(b"kea"), r"b'kea' is a bytes: write {}\.hex\(\)"),
+    "Decimal": (Decimal("1.5"), r"is a Decimal: write str\({}\)"),
+    "UUID": (UUID(int=1), r"is a UUID: write str\({}\)"),
+    "complex": (np.complex64(1), r"is a complex: write str\({}\)"),
+    "longdouble": (np.longdouble(1), r"is a longdouble: write str\({}\)"),
+    "frozenset": (frozenset({"a"}), r"is a frozenset: write tuple\(sorted\({}\)\)"),
+    "in a tuple": (("kea", (1, date(2024, 1, 2))), r"is a date: write str\({}\)"),
+}
+
+
+@pytest.mark.parametrize(("lost", "said"), LOST.values(), ids=LOST)
+def test_what_a_file_cannot_hold_is_refused_when_it_is_learnt(lost, said, tmp_path):
+    kept = "must be a str, int, float, bool, None or a tuple of these, which a file can hold, and "
+    said_of_label = f"^a label {kept}.*{said.format('label')}$"
+    classifier = bare()
+    for labels in (["kea", lost], pd.Series(["kea", lost], dtype=object)):
+        with pytest.raises(ValueError, match=said_of_label):
+            classifier.learn(at(0, 90), labels)
+    with pytest.raises(ValueError, match=said_of_label):
+        classifier.learn(iter([(at(0), [lost])]))
+    with pytest.raises(ValueError, match=f"^a ref {kept}.*{said.format('ref')}$"):
+        classifier.learn(at(0), ["kea"], refs=[lost])
+    with pytest.raises(ValueError, match=said_of_label):
+        MemoryClassifier(nn.Linear(2, 2), classes=["kea", lost])
+    assert not classifier.classes and not len(classifier.memory)
+    classifier.learn(at(0), ["kea"], refs=[str(lost)])
+    classifier.save(tmp_path / "birds.safetensors")
+
+
+def test_a_path_is_a_ref_but_no_label():
+    with pytest.raises(ValueError, match=r"^a label .* is a P\w+Path: write str\(label\)$"):
+        bare().learn(at(0), [Path("kea.png")])
+    classifier = bare()
+    classifier.learn(at(0), ["kea"], refs=[Path("kea.png")])
+    assert classifier.forget_refs(Path("kea.png")).slots == 1
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_a_column_of_times_is_refused_in_every_unit(unit):
+    times = pd.date_range("2024-01-01", periods=2, unit=unit)
+    for labels in (times, pd.Series(times), times.to_numpy(), [*times]):
+        with pytest.raises(ValueError, match=r"is a (datetime64|Timestamp): write str\(label\)$"):
+            bare().learn(at(0, 90), labels)
+
+
+def test_what_an_older_version_learnt_and_no_file_holds_is_refused_by_save():
+    book = LabelBook()
+    book._set(Colour.RED, 0)
+    with pytest.raises(ValueError, match="is a Colour"):
         book.to_json()
 
 

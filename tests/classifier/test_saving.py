@@ -241,7 +241,8 @@ def test_a_save_that_fails_leaves_the_old_file(path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
         patch.setattr(os, "replace", fail)
         classifier.save(path)
-    classifier.learn(at(300), [frozenset({"weka"})])
+    # As an older version learnt it.
+    classifier._book.put_refs(0, (frozenset({"weka"}),))
     with pytest.raises(ValueError, match="is a frozenset"):
         classifier.save(path)
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
