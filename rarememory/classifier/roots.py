@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+_FEW_COLUMNS = 64
+"""Columns of tables are no more as a rule, and are answered as often without roots."""
 _NEGATIVE = 0.01
 """Share of the squared length of all examples that negative numbers may have."""
 _SMALLEST = 1e-8
@@ -21,15 +23,18 @@ would be too steep for a gradient. The library in C++ has the same."""
 
 
 def are_compared_by_roots(keys: Float[Tensor, "examples key_dim"]) -> bool:
-    """Whether negative numbers have hardly a part in these features.
+    """Whether these features are many, and negative numbers have hardly a part in them.
 
     Example:
         >>> import torch
-        >>> are_compared_by_roots(torch.tensor([[1.0, 0.0, -0.01]]))
-        True
-        >>> are_compared_by_roots(torch.tensor([[1.0, 0.0, -0.5]]))
+        >>> keys = normalize(torch.rand(5, 100), dim=1)
+        >>> are_compared_by_roots(keys), are_compared_by_roots(keys - 0.1)
+        (True, False)
+        >>> are_compared_by_roots(keys[:, :20])
         False
     """
+    if keys.shape[1] <= _FEW_COLUMNS:
+        return False
     return bool(keys.clamp(max=0).square().sum() <= _NEGATIVE * keys.square().sum())
 
 

@@ -10,15 +10,15 @@ from rarememory.classifier.roots import unit_roots
 from tests.classifier.made_classes import shuffled, world
 
 
-def rectified(counts: list[int], dim: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def rectified(counts: list[int], dim: int = 96, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Classes whose features are those of a ReLU."""
     features, labels = world(counts, dim=dim, seed=seed)
     return normalize(features.relu(), dim=1), labels
 
 
 def mirrored(rows: torch.Tensor) -> torch.Tensor:
-    """The same with one column negated: every product of two rows is as it was."""
-    return torch.cat([-rows[:, :1], rows[:, 1:]], 1)
+    """The same with some columns negated: every product of two rows is as it was."""
+    return torch.cat([-rows[:, :40], rows[:, 40:]], 1)
 
 
 def test_a_root_is_that_of_a_distribution() -> None:
@@ -48,10 +48,10 @@ def test_a_reader_of_them_is_one_of_their_roots(counts: list[int]) -> None:
     as_they_are = fit_discriminant(mirrored(unit_roots(keys)), labels)
     assert found.by_roots and not as_they_are.by_roots
     wanted = as_they_are.logits(mirrored(unit_roots(queries)))
-    assert torch.allclose(found.logits(3 * queries), wanted, atol=1e-3)
+    assert torch.allclose(found.logits(3 * queries), wanted, atol=0.03)
     # Of these a class may not have been learnt, and each is left out once.
     for one, other in zip(parts(found), parts(as_they_are), strict=True):
-        assert torch.allclose(one, other, atol=1e-3)
+        assert torch.allclose(one, other, atol=0.03)
 
 
 def parts(fitted: Discriminant) -> tuple[torch.Tensor, ...]:
@@ -61,11 +61,11 @@ def parts(fitted: Discriminant) -> tuple[torch.Tensor, ...]:
 
 def test_a_negative_number_of_a_query_has_a_root_with_its_sign() -> None:
     keys, labels = rectified([3, 4, 5])
-    found, queries = fit_discriminant(keys, labels), torch.rand(6, 12)
+    found, queries = fit_discriminant(keys, labels), torch.rand(6, 96)
     queries[:, 2] *= -1
     as_they_are = fit_discriminant(mirrored(unit_roots(keys)), labels)
     wanted = as_they_are.logits(mirrored(unit_roots(normalize(queries, dim=1))))
-    assert torch.allclose(found.logits(queries), wanted, atol=1e-3)
+    assert torch.allclose(found.logits(queries), wanted, atol=0.03)
 
 
 def test_few_negative_numbers_do_not_change_how_features_are_compared() -> None:
@@ -73,6 +73,11 @@ def test_few_negative_numbers_do_not_change_how_features_are_compared() -> None:
     keys[0, 0] = -0.3
     assert fit_discriminant(keys, labels).by_roots
     keys[:2, 0] = -0.3
+    assert not fit_discriminant(keys, labels).by_roots
+
+
+def test_columns_of_a_table_are_compared_as_they_are() -> None:
+    keys, labels = rectified([3, 4, 5], dim=64)
     assert not fit_discriminant(keys, labels).by_roots
 
 
@@ -95,10 +100,10 @@ def test_familiarity_has_the_cosines_of_the_features_themselves() -> None:
     assert torch.allclose(fit_discriminant(keys, labels).plain.means, means, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [1.0, 1e-10, 1e14])
+@pytest.mark.parametrize("length", [1.0, 1e-10, 1e13])
 def test_few_queries_are_read_as_many_are(length: float) -> None:
-    found = fit_discriminant(*rectified([6, 5, 4, 7], dim=33))
-    queries = length * torch.randn(40, 33)
+    found = fit_discriminant(*rectified([6, 5, 4, 7], dim=96))
+    queries = length * torch.randn(40, 96)
     # Of some hardly a number is negative, and one is close to zero.
     queries[:20] = queries[:20].abs()
     queries[:, 3] *= 1e-12
@@ -111,11 +116,11 @@ def test_few_queries_are_read_as_many_are(length: float) -> None:
 
 @pytest.mark.parametrize("key_dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_keys_of_any_dtype_are_compared_by_roots(key_dtype: torch.dtype) -> None:
-    keys, labels = shuffled(*rectified([6, 5, 4, 7], dim=33))
-    memory = rarememory.Memory(33, 64, key_dtype=key_dtype)
+    keys, labels = shuffled(*rectified([6, 5, 4, 7], dim=96))
+    memory = rarememory.Memory(96, 64, key_dtype=key_dtype)
     birds = rarememory.wrap(torch.nn.Identity(), host=False, memory=memory)
     birds.learn(keys, labels.tolist())
-    queries = 7 * rectified([8] * 4, dim=33, seed=4)[0]
+    queries = 7 * rectified([8] * 4, dim=96, seed=4)[0]
     wanted = fit_discriminant(keys, labels).logits(queries).argmax(1)
     agreed = torch.tensor(birds.predict(queries)) == wanted
     assert agreed.double().mean() > 0.9
@@ -124,15 +129,15 @@ def test_keys_of_any_dtype_are_compared_by_roots(key_dtype: torch.dtype) -> None
 def test_classes_of_a_few_large_features_are_told_better() -> None:
     # In each class other columns are active, and now and then one of the others is large.
     random = torch.Generator().manual_seed(0)
-    active = torch.rand(12, 60, generator=random) < 0.3
+    active = torch.rand(12, 96, generator=random) < 0.3
 
     def drawn(shots: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.arange(12).repeat_interleave(shots)
-        sizes = torch.rand(len(labels), 60, generator=random) * active[labels]
-        large = torch.rand(len(labels), 60, generator=random) < 0.03
+        sizes = torch.rand(len(labels), 96, generator=random) * active[labels]
+        large = torch.rand(len(labels), 96, generator=random) < 0.06
         return normalize(sizes + 4.0 * large + 0.05, dim=1), labels
 
-    keys, labels = drawn(5)
+    keys, labels = drawn(3)
     queries, right = drawn(40)
     by_roots = fit_discriminant(keys, labels).logits(queries).argmax(1) == right
     as_they_are = fit_discriminant(mirrored(keys), labels).logits(mirrored(queries))
