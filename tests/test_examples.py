@@ -89,7 +89,7 @@ def test_an_imagenet_classifier_is_taught_from_photos(tmp_path):
         map(int, pair) for pair in re.findall(r": (\d+) of (\d+)", printed)
     )
     assert right >= of - 4 and of == 30
-    assert unknown >= 8 and others == 20 and still >= of - 5
+    assert unknown >= 8 and others == 20 and still >= of - 8
     assert "Egyptian cat espresso - as before: True" in printed
     assert printed.count("True") == 3
     assert (tmp_path / "explained.png").stat().st_size > 100_000

@@ -76,7 +76,7 @@ def inputs_named(inputs: Any) -> Iterator[None]:
                 raise ValueError(
                     f"the model cannot take the name of a file, {os.fspath(inputs[0])!r}: give the "
                     "tensor that the model's transforms make of the image in it, as in "
-                    "transforms(PIL.Image.open(name).convert('RGB'))"
+                    "transforms(rarememory.commands.images.open_image(name))"
                 ) from error
             if isinstance(error, AttributeError | TypeError):
                 raise ValueError(

@@ -1,7 +1,7 @@
 """Images from files, as an encoder takes them; one that cannot be read is one sentence."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,21 +20,42 @@ def read_image(path: Path, encoder: Encoder) -> Tensor:
         ValueError: the file is missing, or is no image, or one that is broken or too large.
         ModuleNotFoundError: Pillow is not installed.
     """
+    prepared: Tensor = open_image(path, encoder.prepare)
+    return prepared
+
+
+def in_colour(image: Any) -> Any:
+    """The image with three channels, as most models take it."""
+    return image.convert("RGB")
+
+
+def open_image(path: str | Path, prepare: Callable[[Any], Any] = in_colour) -> Any:
+    """The image in a file as a viewer shows it (`as_seen`), prepared for a model.
+
+    Raises:
+        ValueError: the file is missing, or is no image, or one that is broken or too large.
+        ModuleNotFoundError: Pillow is not installed.
+    """
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(NEEDS.format("reading images", "Pillow")) from error
+    path = Path(path)
     if path.suffix.lower() in {".heic", ".heif"}:
         _register_heif(path)
     try:
         # Pillow warns of oddities of a file, and of a large one before it refuses a larger one.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            return encoder.prepare(as_seen(image))
+            return prepare(as_seen(image))
     # A broken file ends in whatever Pillow's parser of the format stumbles over: a struct.error, an
     # IndexError, a MemoryError, or an error of Pillow's own for what is too large.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{str(path)!r} cannot be read as an image: {reason}") from error
+        raise ValueError(f"{str(path)!r} cannot be read as an image: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line; its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def as_seen(image: Any) -> Any:

