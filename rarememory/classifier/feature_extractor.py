@@ -13,7 +13,7 @@ from rarememory.classifier.heads import MAX_NAMED, HeadSearch, likely_head, widt
 from rarememory.classifier.layer_hooks import layer_hooks
 from rarememory.classifier.modes import evaluation_mode
 from rarememory.classifier.outputs import OWN_FUNCTION, Output, read_output
-from rarememory.classifier.wrappers import called, name_inside, unwrapped
+from rarememory.classifier.wrappers import called, layers_seen, name_inside, unwrapped
 
 
 class FeatureExtractor(nn.Module):
@@ -129,8 +129,10 @@ class FeatureExtractor(nn.Module):
             output = self._output(inputs)
             return output, output
         entered: list[Any] = []
-        layers = {self.at: unwrapped(self.model).get_submodule(self.at)}
-        with layer_hooks(layers, lambda _, value: entered.append(value)):
+        inner = unwrapped(self.model)
+        layers = {self.at: inner.get_submodule(self.at)}
+        seen = layer_hooks(layers, lambda _, value: entered.append(value))
+        with layers_seen(inner, layers), seen:
             output = self._output(inputs)
         if not entered:
             raise ValueError(
@@ -141,8 +143,10 @@ class FeatureExtractor(nn.Module):
 
     def _with_search(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """What enters the head, which is searched for; and the model's output."""
-        search = HeadSearch(unwrapped(self.model))
-        with layer_hooks(search.layers, search.before, search.after):
+        inner = unwrapped(self.model)
+        search = HeadSearch(inner)
+        seen = layer_hooks(search.layers, search.before, search.after)
+        with layers_seen(inner, search.layers), seen:
             output = self._output(inputs)
         if output.is_meta or not output.numel():
             # There are no numbers to compare: another batch will show it.

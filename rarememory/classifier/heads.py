@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from rarememory.classifier.wrappers import compiled_parts
+from rarememory.classifier.wrappers import scripted_parts
 
 MAX_NAMED = 5
 """So many candidates are named in an error."""
@@ -76,7 +76,11 @@ class HeadSearch:
         model: whose layers are looked at.
 
     Attributes:
-        layers: those to look at, by name: each that has weights of its own, and each with widths.
+        layers: those to look at, by name: each that has weights of its own, and each with widths;
+            and the model itself, "".
+
+    Raises:
+        ValueError: there is no such layer but in parts that are scripted.
 
     Example:
         >>> import torch
@@ -90,14 +94,20 @@ class HeadSearch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        unseen = tuple(f"{name}." for name in compiled_parts(model))
-        self.layers = {
+        self.scripted = scripted_parts(model)
+        unseen = tuple(f"{name}." if name else "" for name in self.scripted)
+        self._heads = {
             name: layer
             for name, layer in model.named_modules()
             if (widths(layer) or _has_matrix(layer)) and not f"{name}.".startswith(unseen)
         }
+        if self.scripted and not self._heads:
+            raise ValueError(_scripted(self.scripted))
+        # The model itself, to see all that it returns.
+        self.layers = {**self._heads, "": model} if self._heads else {}
         self.calls: list[Call] = []
         self._entered: dict[str, Any] = {}
+        self._returned: Any = None
 
     def before(self, name: str, value: Any) -> None:
         """Note the input of a layer."""
@@ -106,23 +116,74 @@ class HeadSearch:
     def after(self, name: str, value: Any) -> None:
         """Note the output of a layer, if it has a row of numbers for each example."""
         features = self._entered.pop(name, None)
-        if isinstance(features, Tensor) and _is_row_each(value):
+        if not name:
+            self._returned = value
+        if name in self._heads and isinstance(features, Tensor) and _is_row_each(value):
             # A copy, because what follows may change it in place.
             copy = value.detach().flatten(1).clone()
             self.calls.append(Call(name, features, value, copy))
 
     def with_output(self, logits: Tensor) -> list[Call]:
-        """The layers whose output is the model's, or becomes it by a softmax or a sigmoid."""
-        rows = logits.detach().flatten(1)
-        same = [call for call in self.calls if _makes(call.copy, rows)]
+        """The layers whose output is the model's, or becomes it by a softmax or a sigmoid.
+
+        Raises:
+            ValueError: no layer that is seen gives as many numbers, and others are scripted; or
+                another part of what the model returned comes from a later layer, and these
+                numbers may be its features.
+        """
+        same = self._making(logits)
+        self._check_no_features(logits, same)
+        if not same and self.scripted and not self.with_width_of(logits):
+            raise ValueError(_scripted(self.scripted))
         # Layers that are all zero before training give the same numbers: one of them is the output.
         itself = [call for call in same if call.output.data_ptr() == logits.data_ptr()]
         return itself or same
+
+    def _making(self, logits: Tensor, first: int = 0) -> list[Call]:
+        rows = logits.detach().flatten(1)
+        return [call for call in self.calls[first:] if _makes(call.copy, rows)]
+
+    def _check_no_features(self, logits: Tensor, makers: list[Call]) -> None:
+        """Refuse what enters a layer as features, where the model returns that layer's output too.
+
+        An auxiliary output has a layer of its own too, but takes what the head takes.
+        """
+        parts = self._returned if isinstance(self._returned, list | tuple) else ()
+        made = {id(call) for call in makers}
+        later = max((n for n, call in enumerate(self.calls) if id(call) in made), default=-1) + 1
+        for place, part in enumerate(parts):
+            if part is logits or not _is_row_each(part):
+                continue
+            for call in self._making(part, later):
+                if call.features.shape == logits.shape:
+                    raise ValueError(_beside(logits, makers, place, part, call))
 
     def with_width_of(self, logits: Tensor) -> list[str]:
         """Names of the layers with as many outputs as the model."""
         width = logits.flatten(1).shape[1]
         return list(dict.fromkeys(c.name for c in self.calls if c.copy.shape[1] == width))
+
+
+def _scripted(names: list[str]) -> str:
+    """Why no layer is the head of a model with scripted parts, and what to write."""
+    listed = ", ".join(map(repr, names[:MAX_NAMED]))
+    where = f"the part {listed} is" if len(names) == 1 else f"the parts {listed} are"
+    return (
+        f"{'the model is' if '' in names else where} scripted, and no layer is seen to run in what "
+        "is scripted: wrap the model that was given to torch.jit, or say host=False to remember "
+        "what the model returns as features"
+    )
+
+
+def _beside(logits: Tensor, makers: list[Call], place: int, part: Tensor, call: Call) -> str:
+    """Why these are features that the model returns beside its logits, and what to write."""
+    source = f"the output of {makers[-1].name!r}" if makers else "the output of no layer"
+    right = f", or at={makers[-1].name!r} if these are the logits" if makers else ""
+    return (
+        f"what was taken as the model's logits, {list(logits.shape)}, is {source}, and as many "
+        f"numbers enter {call.name!r}, whose output {list(part.shape)} the model returned too: say "
+        f"output={place} if that is the logits{right}"
+    )
 
 
 def _has_matrix(layer: nn.Module) -> bool:

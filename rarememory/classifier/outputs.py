@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Output = str | int | Callable[[Any], Tensor]
@@ -39,7 +40,8 @@ def read_output(returned: Any, part: Output | None, inputs: Any, has_logits: boo
         has_logits: whether the model is a classifier.
 
     Raises:
-        ValueError: it has no such part, or nothing says which part it is.
+        ValueError: it has no such part, or nothing says which part it is; or that is no dense
+            tensor of real numbers, or has one number for each example and no logits.
 
     Example:
         >>> import torch
@@ -52,6 +54,7 @@ def read_output(returned: Any, part: Output | None, inputs: Any, has_logits: boo
     else:
         value = returned if isinstance(returned, Tensor) else _usual(returned, inputs, has_logits)
     if isinstance(value, Tensor):
+        _check_numbers(value, has_logits)
         return value
     if part is not None:
         raise ValueError(
@@ -82,6 +85,27 @@ def described(returned: Any) -> str:
     if isinstance(returned, list | tuple):
         return f"a {type(returned).__name__} of " + _listed([_kind(value) for value in returned])
     return _kind(returned)
+
+
+def _check_numbers(value: Tensor, has_logits: bool) -> None:
+    what = "logits" if has_logits else "features"
+    if value.layout != torch.strided:
+        raise ValueError(
+            f"the {what} {list(value.shape)} are sparse: make them dense, as in "
+            "output=lambda returned: returned.to_dense()"
+        )
+    if value.is_complex():
+        raise ValueError(
+            f"the {what} {list(value.shape)} are complex numbers: make them real, as in "
+            "output=lambda returned: returned.abs()"
+        )
+    if has_logits and value.dim() < 2:
+        raise ValueError(
+            f"the model returned {list(value.shape)}, and logits are [batch, classes]: if these "
+            "are logits of the second of two classes, name the last layer with at= and say "
+            "output=lambda z: torch.stack([-z / 2, z / 2], 1); if they are classes, let the model "
+            "return the logits that it chose them by"
+        )
 
 
 def _usual(returned: Any, inputs: Any, has_logits: bool) -> Any:

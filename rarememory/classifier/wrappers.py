@@ -1,6 +1,8 @@
 """The model inside wrappers that change how it is called, and not what it answers."""
 
-from collections.abc import Container
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
@@ -10,6 +12,11 @@ from torch.optim.swa_utils import AveragedModel
 
 WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel)
 PREFIXES = ("module.", "_orig_mod.")
+
+_LOCK = Lock()
+# How torch runs compiled programs is one setting of the process: the first of the blocks that
+# overlap sets it, and the last one gives it back.
+_ASIDE: list[AbstractContextManager[Any]] = []
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -29,7 +36,9 @@ def _inner(model: nn.Module) -> nn.Module | None:
     if isinstance(model, WRAPPERS):
         return model.module
     # What torch.compile returns has the model under this name.
-    return model._modules.get("_orig_mod")
+    if "_orig_mod" in model._modules:
+        return model._modules["_orig_mod"]
+    return None
 
 
 def prefix_of(model: nn.Module) -> str:
@@ -46,16 +55,21 @@ def prefix_of(model: nn.Module) -> str:
     return prefix
 
 
-def name_inside(name: str, known: Container[str]) -> str | None:
+def name_inside(name: str, known: Collection[str]) -> str | None:
     """The name of a part without the prefixes of wrappers, if it is known; otherwise None.
+
+    A part may be compiled in one of two models, and have its usual name in the other.
 
     Example:
         >>> name_inside("module._orig_mod.fc", {"fc"}), name_inside("module.fc", {"module.fc"})
         ('fc', 'module.fc')
+        >>> name_inside("net._orig_mod.fc", {"net.fc"}), name_inside("net.fc", {"net._orig_mod.fc"})
+        ('net.fc', 'net._orig_mod.fc')
     """
     while name not in known:
         if not name.startswith(PREFIXES):
-            return None
+            plain = name.replace(PREFIXES[1], "")
+            return next((one for one in known if one.replace(PREFIXES[1], "") == plain), None)
         name = name.partition(".")[2]
     return name
 
@@ -89,10 +103,48 @@ def called(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return unwrapped(model)._call_impl(*args, **kwargs)
 
 
-def compiled_parts(model: nn.Module) -> list[str]:
-    """Names of the parts of a model that are compiled, whose layers no hook sees."""
-    return [
-        name
-        for name, part in model.named_modules()
-        if name and ("_orig_mod" in part._modules or getattr(part, "_compiled_call_impl", None))
-    ]
+def scripted_parts(model: nn.Module) -> list[str]:
+    """Names of what is scripted in a model, "" for the model itself: no layer takes a hook there.
+
+    Example:
+        >>> scripted_parts(nn.Sequential(nn.ReLU(), nn.Linear(2, 2)))
+        []
+    """
+    parts = model.named_modules()
+    return [name for name, part in parts if isinstance(part, torch.jit.ScriptModule)]
+
+
+def layers_seen(model: nn.Module, names: Iterable[str]) -> AbstractContextManager[None]:
+    """A block in which hooks on these layers of a model run, though they be in compiled parts.
+
+    Compiled parts run as their programs, unless one of the layers is in such a part.
+    """
+    in_program = any(_is_in_program(model, name) for name in names)
+    return _programs_aside() if in_program else nullcontext()
+
+
+def _is_in_program(model: nn.Module, name: str) -> bool:
+    """Whether a part on the way to this layer, or the layer itself, is compiled."""
+    module: nn.Module | None = model
+    for part in name.split(".") if name else ():
+        module = module._modules.get(part) if module is not None else None
+        if module is None:
+            return False
+        if "_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl"):
+            return True
+    return False
+
+
+@contextmanager
+def _programs_aside() -> Iterator[None]:
+    """Compiled parts run layer by layer inside the block, as they do without torch.compile."""
+    with _LOCK:
+        aside = torch.compiler.set_stance("force_eager") if not _ASIDE else _ASIDE[0]
+        _ASIDE.append(aside)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _ASIDE.pop()
+            if not _ASIDE:
+                aside.__exit__(None, None, None)

@@ -346,6 +346,94 @@ def test_what_is_not_understood_is_said_with_what_to_write(form, options, said):
         wrap(followed_by(form), **options).predict(INPUTS)
 
 
+def returning(form):
+    """A model that returns features, which enter its head, and logits, in some order."""
+
+    def forward(m, x):
+        features = m.body(x)
+        return form(features, m.head(features.relu()))
+
+    return Model(forward, body=nn.Linear(6, 4), head=nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "said"),
+    [
+        (lambda f, y: (f, y), None, r"\[5, 4\], is the output of 'body'.* output=1 .*at='body'"),
+        (lambda f, y: [None, f, y], 1, r"\[5, 4\], is the output of 'body'.* output=2 .*at='body'"),
+        (lambda f, y: (f.relu(), y.softmax(1)), None, r"the output of no layer, .* say output=1 "),
+        (lambda f, y: (y, f), 1, r"\[5, 4\], is the output of 'body'.* output=0 .*at='body'"),
+    ],
+)
+def test_features_beside_logits_are_not_taken_for_logits(form, output, said):
+    classifier = wrap(returning(form), output=output)
+    with pytest.raises(ValueError, match=said):
+        classifier.learn(INPUTS, list("abcde"))
+    assert not len(classifier.memory)
+
+
+@pytest.mark.parametrize(
+    ("form", "output"),
+    [
+        (lambda f, y: (f, y), 1),
+        (lambda f, y: (y, f), None),
+        (lambda f, y: (y, f), 0),
+        (lambda f, y: (y, y.softmax(1)), None),
+    ],
+)
+def test_logits_that_are_named_or_come_first_are_taken(form, output):
+    classifier = wrap(returning(form), output=output, memory_size=8)
+    classifier.learn(INPUTS, list("abcde"))
+    assert classifier.classes == [0, 1, 2, *"abcde"] and classifier.extractor.at == "head"
+
+
+def test_a_second_head_beside_the_first_is_no_reason_to_refuse():
+    layers = {name: nn.Linear(*pair) for name, pair in {"a": (4, 3), "b": (4, 2)}.items()}
+
+    def forward(m, x):
+        states = m.body(x)
+        return m.a(states), m.b(states)
+
+    classifier = wrap(Model(forward, body=nn.Linear(6, 4), **layers), memory_size=8)
+    classifier.learn(INPUTS, list("abcde"))
+    assert classifier.extractor.at == "a" and classifier.classes == [0, 1, 2, *"abcde"]
+
+
+@pytest.mark.parametrize("host", [True, False])
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        (lambda x: x.to_sparse(), r"\[5, 3\] are sparse: .* returned.to_dense"),
+        (lambda x: x + 0j, r"\[5, 3\] are complex numbers: .* returned.abs"),
+    ],
+)
+def test_what_is_no_dense_tensor_of_real_numbers_is_refused(form, said, host):
+    what = "logits" if host else "features"
+    with pytest.raises(ValueError, match=rf"^the {what} {said}\(\)$"):
+        wrap(followed_by(form), host=host).predict(INPUTS)
+
+
+@pytest.mark.parametrize("form", [lambda x: x[:, 0], lambda x: x.argmax(1), lambda x: x.sum()])
+def test_one_number_an_example_is_refused_with_what_to_write(form):
+    said = (
+        r"^the model returned \[5?\], and logits are \[batch, classes\]: .*output=lambda z: torch"
+    )
+    for options in ({}, {"at": "head"}):
+        with pytest.raises(ValueError, match=said):
+            wrap(followed_by(form), **options).predict(INPUTS)
+
+
+def test_a_binary_classifier_is_wrapped_as_that_sentence_says():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 1), nn.Flatten(0))
+    classifier = wrap(
+        model, at="1", output=lambda z: torch.stack([-z / 2, z / 2], 1), memory_size=8
+    )
+    second = classifier.predict_proba(INPUTS).values[:, 1]
+    torch.testing.assert_close(second, model(INPUTS).detach().sigmoid())
+    classifier.learn(INPUTS, list("abcde"))
+    assert classifier.classes == [0, 1, *"abcde"] and classifier.predict(INPUTS) == list("abcde")
+
+
 def test_of_an_encoder_of_texts_the_tokens_are_averaged_under_the_mask():
     states = torch.rand(2, 3, 4)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
