@@ -436,8 +436,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "ClassScores.bounded": [unwrap("maximum")],
         "_weight": [operator("-", "+")],
     },
+    "classifier/labels.py": {"_check_kept": [drop_raise()]},
+    "classifier/outputs.py": {"_check_numbers": [drop_raise(), drop_raise(1), drop_raise(2)]},
+    "classifier/wrappers.py": {"_is_in_program": [returns("False", 1)]},
     "classifier/roots.py": {
-        "are_compared_by_roots": [returns("False"), returns("True")],
+        "are_compared_by_roots": [condition(False), returns("False", 1), returns("True", 1)],
         "unit_roots": [unwrap("sqrt"), unwrap("clamp"), operator("*", "+")],
     },
     "classifier/leave_class_out.py": {
