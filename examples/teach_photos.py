@@ -40,12 +40,9 @@ def photos_in(folder):
             print("skipped:", error)
 
 
-rng = np.random.default_rng(0)
-if len(sys.argv) > 1:
-    photos = list(photos_in(sys.argv[1]))
-else:
-    things = ("striped mug", "dotted mug", "wooden duck")
-    photos = [(name, photo(name, rng)) for name in things for _ in range(20)]
+rng, things = np.random.default_rng(0), ("striped mug", "dotted mug", "wooden duck")
+made = ((name, photo(name, rng)) for name in things for _ in range(20))
+photos = list(photos_in(sys.argv[1]) if len(sys.argv) > 1 else made)
 places = [[name for name, _ in photos[:row]].count(name) for row, (name, _) in enumerate(photos)]
 taught, spare, asked = (
     [one for one, place in zip(photos, places, strict=True) if place in part]
@@ -58,14 +55,9 @@ def answers(some):
     return model.predict(prepared(some))
 
 
-def labels(some):
-    """Their names."""
-    return [name for name, _ in some]
-
-
 def counted(some):
     """How many of these photos are named rightly."""
-    right = [one == name for one, name in zip(answers(some), labels(some), strict=True)]
+    right = [one == name for one, (name, _) in zip(answers(some), some, strict=True)]
     return f"{sum(right)} of {len(right)}"
 
 
@@ -76,7 +68,7 @@ old = [("", Image.fromarray(getattr(data, name)())) for name in ("chelsea", "cof
 before = answers(old)
 print("the things, before:", *sorted(set(answers(asked))), sep=", ")
 
-model.learn(prepared(taught), labels(taught), refs=range(len(taught)))
+model.learn(prepared(taught), [name for name, _ in taught], refs=range(len(taught)))
 print("named rightly after five photos of each:", counted(asked))
 print("a cat and a coffee:", *before, "- as before:", answers(old) == before)
 
@@ -94,7 +86,8 @@ figure.savefig("explained.png", bbox_inches="tight")
 
 strangers = [("unknown", photo(name, rng)) for name in ("cactus", "pawn") for _ in range(10)]
 print("things that nobody taught:", *sorted(set(answers(strangers))), sep=", ")
-print(model.fit_threshold(prepared(spare), labels(spare), false_accept_rate=0.05))
+names = [name for name, _ in spare]
+print(model.fit_threshold(prepared(spare), names, false_accept_rate=0.05))
 print("unknown with this threshold:", counted(strangers))
 print("taught things that are still named rightly:", counted(asked), "- old:", *answers(old))
 
@@ -103,6 +96,5 @@ with tempfile.TemporaryDirectory() as folder:
     again = rarememory.MemoryClassifier.load(Path(folder) / "things.safetensors", net)
 print("loaded, it answers the same:", again.predict(prepared(asked)) == answers(asked))
 
-forgotten = taught[0][0]
-print(f"forget the {forgotten}: slots emptied:", model.forget(forgotten))
-print("it is no answer any more:", forgotten not in answers(asked))
+print(f"forget the {names[0]}: slots emptied:", model.forget(names[0]))
+print("it is no answer any more:", names[0] not in answers(asked))
