@@ -265,9 +265,9 @@ struct Memory {
         const float *more = added.data() + classes, *offsets = random() % 2 ? more : nullptr;
         const bool by_roots = random() % 2;
         const int64_t done = rarememory_discriminate(
-            queries.data(), batch, dim, by_roots, origins.data(), origins.data() + dim, metric.data(), axes,
-            precise, 0.5f, linear.data(), added.data(), change, more, offsets, classes, OMP_THREADS,
-            logits.data());
+            queries.data(), batch, dim, by_roots, origins.data(), origins.data() + dim,
+            metric.data(), axes, precise, 0.5f, linear.data(), added.data(), change, more, offsets,
+            classes, OMP_THREADS, logits.data());
         check(done == 0, "few queries were not read");
         rarememory_blend(logits.data(), batch, classes, columns.data(), 0, answers.data(), 3,
                          host_columns.data(), weights.data(), weights.data() + 1, 0.5f,

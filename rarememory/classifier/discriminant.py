@@ -285,7 +285,8 @@ def _fitted(examples: Examples, settings: Settings) -> Discriminant:
         change, more = refined(root * rows, base, places, counts, settings.penalty)
         change = root * change
         logits = _levelled(logits, logits + rows[some] @ change + more)
-    plain = ClassCosines(examples.class_means(keys), counts, found.scale)
+    key_means = examples.class_means(keys) if by_roots else feature_means
+    plain = ClassCosines(key_means, counts, found.scale)
     metric, own = spread.basis * scales, places[some]
     length = (class_weights(places, counts) @ (features - mean).norm(dim=1)).clamp(min=1e-6)
     means, x = (feature_means - mean) @ metric / length, (features[some] - mean) / length

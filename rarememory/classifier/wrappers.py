@@ -35,7 +35,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def _inner(model: nn.Module) -> nn.Module | None:
     if isinstance(model, WRAPPERS):
         return model.module
-    # What torch.compile returns has the model under this name.
+    # What torch.compile returns has the model under this name. (Parts of a scripted model have no
+    # get.)
     if "_orig_mod" in model._modules:
         return model._modules["_orig_mod"]
     return None
