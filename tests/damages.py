@@ -468,6 +468,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "fitted_settings": [operator(">", "<")],
     },
     "classifier/fingerprint.py": {
+        "Fingerprint.to_json": [condition(False)],
+        "_form": [condition(False)],
         "check_one_encoder": [drop_raise(), operator(">", "<"), condition(False)],
         "_features_now": [condition(False)],
     },

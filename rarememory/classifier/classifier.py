@@ -871,7 +871,8 @@ class MemoryClassifier(LockedModule):
     def save(self, path: StrPath) -> None:
         """Write everything except the model into one safetensors file, whole or not at all.
 
-        The file has a fingerprint of the model: its features of a made-up input.
+        The file has a fingerprint of the model: its features of a made-up input, which is a tensor
+        or a text, as those learnt are. Inputs of other kinds have none.
 
         Raises:
             ValueError: a label or a ref is not of a kind that JSON can hold.
@@ -886,7 +887,7 @@ class MemoryClassifier(LockedModule):
                 "unknown": label_to_json(self.unknown),
                 "batch_size": self.batch_size,
                 "book": self._to_json(),
-                "example": self._fingerprint.form,
+                **self._fingerprint.to_json(),
             }
             own = own_tensors(self.memory, self.ensembler)
             tensors = {name: tensor.clone() for name, tensor in own.items()}
@@ -938,7 +939,7 @@ class MemoryClassifier(LockedModule):
             check_labels(classifier._book, classifier.unknown)
         classifier._guesses = Guesses(*header.get("guesses", ()))
         features = file.tensors.get("fingerprint")
-        stored = classifier._fingerprint = Fingerprint(header.get("example"), features)
+        stored = classifier._fingerprint = Fingerprint.from_json(header, features)
         if model is not None:
             like = reference(classifier.extractor, classifier.memory, classifier.ensembler)
             check_encoder(stored, classifier.extractor, like, path, strict)

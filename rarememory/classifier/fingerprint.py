@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,16 +13,25 @@ from rarememory.classifier.feature_extractor import FeatureExtractor
 TOLERANCE = 0.05
 """Features may differ by this part of their length: half precision and other devices do less."""
 
+TEXT = (
+    "The quick brown fox jumps over 13 lazy dogs. In the morning, two birds sang: was it a dream?"
+)
+"""The made-up text. A change of it makes every file of texts warn of another model."""
+
+Form = dict[str, list[Any]] | Literal["text"]
+"""Of an example: a text, or for each part its shape, its dtype, and the integer."""
+
 
 class Fingerprint:
-    """The features of one pseudo-random example, of the form that was learnt first.
+    """The features of one made-up example, of the form that was learnt first.
 
     Floats are drawn from [0, 1). Integers are 1, or 0 where only 0 was seen, because nothing says
-    which others the model takes. Inputs that are no tensors have no fingerprint.
+    which others the model takes. A text is always the same two sentences. Inputs that are neither
+    tensors nor texts have no fingerprint.
 
     Args:
-        form: of an example: for each part its shape, its dtype, and the integer; None before the
-            first example. An example that is no dict is one part without a name.
+        form: of an example; None before the first one. Tensors that are not in a dict are one part
+            without a name.
         features: those of the encoder; None until they are taken.
 
     Example:
@@ -34,17 +43,24 @@ class Fingerprint:
         0.0
     """
 
-    def __init__(
-        self, form: dict[str, list[Any]] | None = None, features: Tensor | None = None
-    ) -> None:
+    def __init__(self, form: Form | None = None, features: Tensor | None = None) -> None:
         self.form = form
         self.features = features
 
+    def to_json(self) -> dict[str, Any]:
+        """What the header of a file says of the form."""
+        # Older versions refuse a file whose "example" is a text, and load it without a form.
+        return {"example": None, "text": True} if self.form == "text" else {"example": self.form}
+
+    @classmethod
+    def from_json(cls, header: Mapping[str, Any], features: Tensor | None) -> "Fingerprint":
+        """That of a file with this header and these features."""
+        return cls("text" if header.get("text") else header.get("example"), features)
+
     def see(self, inputs: Any) -> None:
         """Note the form of a batch, unless there is one already."""
-        parts = inputs if isinstance(inputs, Mapping) else {"": inputs}
-        if self.form is None and all(_is_plain(part) for part in parts.values()):
-            self.form = {name: _form(part) for name, part in parts.items()}
+        if self.form is None:
+            self.form = _form(inputs)
 
     def take(self, encoder: FeatureExtractor, like: Tensor) -> None:
         """Take the fingerprint, unless there is one, or the model cannot take such an input."""
@@ -65,13 +81,8 @@ class Fingerprint:
 
     def _of(self, encoder: FeatureExtractor, like: Tensor) -> Tensor:
         assert self.form is not None
-        generator = torch.Generator().manual_seed(0)
-        parts = {}
-        for name, (shape, dtype, number) in self.form.items():
-            part = torch.rand(1, *shape, generator=generator)
-            part = part if number is None else part.fill_(number)
-            parts[name] = part.to(getattr(torch, dtype))
-        return encoder.extract(parts.get("", parts), 1, like)[0][0].float().cpu()
+        inputs = [TEXT] if self.form == "text" else _made_up(self.form)
+        return encoder.extract(inputs, 1, like)[0][0].float().cpu()
 
 
 def check_encoder(
@@ -129,7 +140,7 @@ def check_one_encoder(
 
 
 def _features_now(
-    form: dict[str, list[Any]] | None, stored: Fingerprint, encoder: FeatureExtractor, like: Tensor
+    form: Form | None, stored: Fingerprint, encoder: FeatureExtractor, like: Tensor
 ) -> Tensor | None:
     """Features of such an example; those that were stored where there is no model any more."""
     found = Fingerprint(form)
@@ -143,11 +154,32 @@ def _difference(found: Tensor, features: Tensor) -> float:
     return float((found - features).norm() / features.norm())
 
 
+def _form(inputs: Any) -> Form | None:
+    """The form of an example of a batch; None if it has none."""
+    if isinstance(inputs, list | tuple):
+        return "text" if inputs and all(isinstance(one, str) for one in inputs) else None
+    parts = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    if not all(_is_plain(part) for part in parts.values()):
+        return None
+    return {name: _form_of_part(part) for name, part in parts.items()}
+
+
+def _made_up(form: dict[str, list[Any]]) -> Any:
+    """A batch of one pseudo-random example."""
+    generator = torch.Generator().manual_seed(0)
+    parts = {}
+    for name, (shape, dtype, number) in form.items():
+        part = torch.rand(1, *shape, generator=generator)
+        part = part if number is None else part.fill_(number)
+        parts[name] = part.to(getattr(torch, dtype))
+    return parts.get("", parts)
+
+
 def _is_plain(part: Any) -> bool:
     return isinstance(part, Tensor) and part.dim() > 0 and not part.is_complex() and len(part) > 0
 
 
-def _form(part: Tensor) -> list[Any]:
+def _form_of_part(part: Tensor) -> list[Any]:
     """The shape and the dtype of an example, and the integer that stands for all of its own."""
     number = None if part.is_floating_point() else min(1, int(part.max()))
     return [list(part.shape[1:]), str(part.dtype).removeprefix("torch."), number]

@@ -107,6 +107,8 @@ def check_header(header: Any) -> None:
     if not isinstance(guesses, list) or len(guesses) > 2 or {*map(type, guesses)} - {bool}:
         raise ValueError("its header must have two guesses, true or false")
     _check_form(header.get("example"))
+    if "text" in header:
+        _part(header, "text", bool, "true or false")
 
 
 def check_complete(of_memory: Mapping[str, Tensor], of_ensembler: Mapping[str, Tensor]) -> None:

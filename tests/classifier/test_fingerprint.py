@@ -30,6 +30,18 @@ class OfTokens(nn.Module):
         return ((self.tokens(ids) + self.kinds(kinds)) * mask.unsqueeze(2)).mean(1)
 
 
+class OfTexts(nn.Module):
+    """Counts letters, some of which count more."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.weights = torch.rand(3, generator=torch.Generator().manual_seed(seed))
+
+    def forward(self, texts):
+        counts = [[text.count(letter) for letter in "abc"] for text in texts]
+        return torch.tensor(counts) * self.weights
+
+
 def tokens():
     ids = torch.tensor([[3, 8, 0], [5, 0, 0]])
     return {"ids": ids, "mask": ids > 0, "kinds": torch.zeros_like(ids)}
@@ -50,8 +62,13 @@ def saved(path, model, inputs=INPUTS, **options):
 
 @pytest.mark.parametrize(
     ("make", "inputs", "options"),
-    [(network, INPUTS, {}), (OfTokens, tokens(), {"host": False})],
-    ids=["numbers", "tokens"],
+    [
+        (network, INPUTS, {}),
+        (OfTokens, tokens(), {"host": False}),
+        (OfTexts, ["aab", "ccb"], {"host": False}),
+        (OfTexts, ("aab", "ccb"), {"host": False}),
+    ],
+    ids=["numbers", "tokens", "texts", "texts in a tuple"],
 )
 def test_another_model_of_the_same_width_is_noticed(make, inputs, options, path):
     saved(path, make(), inputs, **options)
@@ -93,6 +110,25 @@ def test_a_file_without_a_fingerprint_loads_as_before(path):
     MemoryClassifier.load(path, network(seed=1), strict=True)
 
 
+def test_a_file_of_texts_without_a_fingerprint_loads_and_gets_one(path):
+    saved(path, OfTexts(), ["aab", "ccb"], host=False)
+    tensors, header = read_file(path)
+    # An older version reads "example", and does not know "text".
+    assert header["example"] is None and header.pop("text") is True
+    del tensors["fingerprint"]
+    write_file(path, tensors, header)
+    again = MemoryClassifier.load(path, OfTexts(), strict=True)
+    again.learn(["bbb"], ["kea"])
+    again.save(path)
+    with pytest.raises(ValueError, match="differ from those of the file"):
+        MemoryClassifier.load(path, OfTexts(seed=1), strict=True)
+
+
+def test_the_header_of_a_file_of_tensors_says_nothing_of_texts(path):
+    saved(path, network())
+    assert "text" not in read_file(path)[1]
+
+
 def test_a_file_that_is_saved_again_keeps_the_fingerprint_of_its_keys(path):
     saved(path, network())
     before = read_file(path)[0]["fingerprint"]
@@ -125,9 +161,9 @@ class Refusing(nn.Module):
         return x
 
 
-class OfTexts(nn.Module):
-    def forward(self, texts):
-        return torch.tensor([[text.count(letter) for letter in "abc"] for text in texts]).float()
+class OfPairs(nn.Module):
+    def forward(self, pairs):
+        return torch.tensor([[len(text) for text in pair] for pair in pairs]).float()
 
 
 class Zero(nn.Module):
@@ -137,8 +173,8 @@ class Zero(nn.Module):
 
 @pytest.mark.parametrize(
     ("model", "inputs"),
-    [(Refusing(), INPUTS), (OfTexts(), ["aab", "ccb"]), (Zero(), INPUTS + 1)],
-    ids=["refuses", "no tensors", "zero"],
+    [(Refusing(), INPUTS), (OfPairs(), [("kea", "green"), ("weka", "dun")]), (Zero(), INPUTS + 1)],
+    ids=["refuses", "neither tensors nor texts", "zero"],
 )
 def test_what_has_no_fingerprint_is_saved_without(model, inputs, path):
     saved(path, model, inputs, host=False)

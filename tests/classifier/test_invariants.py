@@ -149,6 +149,7 @@ HEADERS = {
     "a form of terabytes": (put("example", {"": [[2**20] * 2, "float32", None]}), "at most 67,"),
     "a form of one number": (put("example", {"": [7]}), "must have shapes, dtypes and numbers"),
     "a dtype that is none": (put("example", {"": [[2], "load", None]}), "which is none of torch's"),
+    "a text that is a list": (put("text", [1]), "must have true or false as text"),
     "a form of other numbers": (put("example", {"": [[2], "int64", 7]}), "is not 0 or 1"),
 }
 
