@@ -467,6 +467,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Regression.foreign": [unwrap("scatter")],
         "fitted_settings": [operator(">", "<")],
     },
+    "classifier/nearest_reader.py": {"NearestReader.left_out": [unwrap("where")]},
+    "classifier/doctor.py": {"_outweighed": [operator("<", ">")], "examine": [only("left", "or")]},
     "classifier/fingerprint.py": {
         "Fingerprint.to_json": [condition(False)],
         "_form": [condition(False)],

@@ -73,6 +73,7 @@ _TESTS = {
     "classifier/labelled.py": "classifier/test_tuned_keys.py",
     "classifier/fingerprint.py": "classifier/test_merging.py classifier/test_fingerprint.py",
     "classifier/locked_module.py": "classifier/test_one_state.py",
+    "classifier/nearest_reader.py": "classifier/test_doctor.py classifier/test_readers.py",
     "play/page.py": "play/test_server.py",
     "evaluation/embedding.py": "evaluation/test_protocols.py",
 }

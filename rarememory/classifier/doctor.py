@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.beside_keys import remembered_confidences
-from rarememory.classifier.blend import unremembered_logits
+from rarememory.classifier.blend import Classes, class_logits, unremembered_logits
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
@@ -58,8 +58,9 @@ class Report:
         confusions: classes of which at least half of the examples, left out one at a time, are
             answered by one other class; only by the fitted reader.
         silent: classes learnt beside a host that answer none of the given inputs; without inputs
-            those whose own examples, left out, the host would answer all; None where it is not
-            known what those would be answered.
+            those whose own examples, left out, the host would answer all (of a class with one
+            example, which cannot be left out, that one); None where it is not known what those
+            would be answered.
         direction: length of the mean of all keys; near 1 all features point one way.
         scales: the greatest root mean square of a feature over the median one.
         differences: occupied slots less classes: what the covariance within classes rests on.
@@ -227,8 +228,9 @@ def examine(
     alive = (lengths - 1).abs() < 0.05
     well = bool(alive.all())
     counts = Counter(memory.values[slots].tolist())
-    left_out = None
-    if well and reader.name == "fitted" and len(memory):
+    fitted, left_out = reader.name == "fitted", None
+    # The nearest reader would project keys again, which are projected already.
+    if well and len(memory) and (fitted or memory.projection is None):
         left_out = reader.left_out(memory, host_ids)
     if answers is None:
         silent = _outweighed(memory, book, ensembler, left_out)
@@ -243,7 +245,7 @@ def examine(
         clashes=_clashes(memory, book, slots[alive], near),
         idle=None if queries is None else _idle(memory, slots, queries),
         nameless=sum(not book.refs(slot) for slot in slots.tolist()),
-        confusions=_confusions(book, left_out),
+        confusions=_confusions(book, left_out if fitted else None),
         silent=silent,
         direction=memory.keys[slots].float().mean(0).norm().item() if len(slots) else 0.0,
         scales=_scales(memory.keys[slots].float()),
@@ -297,11 +299,12 @@ def _outweighed(
     confidences, values = remembered_confidences(memory, slots), memory.values[slots]
     # 1 stands for what is not known: a host of so many classes is at least so sure.
     confidences = confidences.masked_fill(confidences == 1, 1 / len(host_ids))
-    found = []
-    for own in left_out.own_ids.unique().tolist():
-        score = evidence.scores[left_out.own_ids == own].max() / weights.temperature
+    found, own_ids = [], left_out.own_ids.unique()
+    z = class_logits(evidence, weights, Classes(own_ids, host_ids)).amax(1)
+    for own in own_ids.tolist():
         log_p = confidences[values == own].min().log()
-        if own not in host_ids and score < unremembered_logits(evidence, weights, log_p):
+        host = unremembered_logits(evidence, weights, log_p)
+        if own not in host_ids and z[left_out.own_ids == own].max() < host:
             found.append(book.label(own))
     return found
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rarememory.base.state import EMPTY
 from rarememory.classifier import openset
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
@@ -50,7 +51,10 @@ class NearestReader(Reader):
         return openset.without_own_class(evidence, own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
-        """The nearest other examples to each remembered one, and the nearest of other classes."""
+        """The nearest other examples to each remembered one, and the nearest of other classes.
+
+        An example that is alone in its class is among its nearest ones.
+        """
         if memory.projection is not None:
             raise ValueError(
                 "the memory projects its queries, and its keys are projected already: give "
@@ -59,11 +63,12 @@ class NearestReader(Reader):
         slots = memory.state.occupied.nonzero().squeeze(1)
         keys, own = learnt_keys(memory)[slots], memory.values[slots]
         without_own = self.without_own_class(memory, host_ids, keys, None, own)
-        others = memory(keys, exclude=slots)
-        with_own = Evidence(others.scores.float(), others.values, None)
         _, place, counts = own.unique(return_inverse=True, return_counts=True)
+        several = counts[place] > 1
+        others = memory(keys, exclude=slots.where(several, EMPTY))
+        with_own = Evidence(others.scores.float(), others.values, None)
         samples = torch.arange(len(own), device=own.device)
-        return LeftOutEvidence(with_own, without_own, own, counts[place] > 1, samples)
+        return LeftOutEvidence(with_own, without_own, own, several, samples)
 
     def host_score(self, memory: Memory, host_ids: Tensor) -> float:
         """0.8."""

@@ -125,9 +125,33 @@ def test_new_classes_that_never_answer_are_named():
     found = wrap(torch.nn.Linear(6, 2))
     found.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
     assert found.doctor().silent == []
-    nearest = wrap(torch.nn.Linear(6, 2), reader="nearest", host_score=500.0)
-    nearest.learn(features[:8], ["kea"] * 4 + ["weka"] * 4)
-    assert nearest.doctor().silent is None
+
+
+def test_the_doctor_of_the_nearest_reader_says_that_the_host_drowns_the_memory():
+    features, _ = spread_out(4)
+    for host_score, silent in ((500.0, ["kea", "weka"]), (-500.0, [])):
+        birds = wrap(torch.nn.Linear(6, 2), reader="nearest", host_score=host_score)
+        birds.learn(features[:5], ["kea"] * 4 + ["weka"])
+        assert birds.doctor().silent == silent and birds.doctor().confusions == []
+    # An example that is alone in its class is asked about itself.
+    alone = hosted(torch.eye(2), reader="nearest", host_score=0.5)
+    alone.learn(at(0, 90), ["kea", "weka"])
+    assert alone.doctor().silent == []
+    memory = Memory(6, 8, projection=True)
+    projected = wrap(torch.nn.Linear(6, 2), reader="nearest", memory=memory, host_score=500.0)
+    projected.learn(features[:5], ["kea"] * 4 + ["weka"])
+    assert projected.doctor().silent is None
+
+
+def test_all_neighbours_of_a_class_count_against_the_host():
+    birds = wrap(torch.nn.Linear(6, 2), reader="nearest")
+    birds.learn(torch.ones(4, 6), ["kea"] * 4)
+    # The other three examples are the example itself: e^(1/T) each. Of two classes a host is sure
+    # of the likeliest by a half at least.
+    level = 1 + birds.memory.temperature * torch.tensor(3.0 / 0.5).log()
+    for host_score, silent in ((level - 0.01, []), (level + 0.01, ["kea"])):
+        birds.ensembler.weights[1:] = torch.tensor([host_score, 1.0, 0.0])
+        assert birds.doctor().silent == silent
 
 
 @pytest.mark.parametrize("unknown", [False, True])
