@@ -475,6 +475,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "check_one_encoder": [drop_raise(), operator(">", "<"), condition(False)],
         "_features_now": [condition(False)],
     },
+    "classifier/heads.py": {"check_seen": [drop_raise()]},
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
     "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},
     "classifier/beside_keys.py": {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rarememory.classifier.examples import count_examples, split_batch, to_device
 from rarememory.classifier.failures import inputs_named
-from rarememory.classifier.heads import MAX_NAMED, HeadSearch, likely_head, widths
+from rarememory.classifier.heads import MAX_NAMED, HeadSearch, check_seen, likely_head, widths
 from rarememory.classifier.layer_hooks import layer_hooks
 from rarememory.classifier.modes import evaluation_mode
 from rarememory.classifier.outputs import OWN_FUNCTION, Output, read_output
@@ -211,8 +211,8 @@ def feature_extractor(
         The extractor; the width, None if no layer says it; the number, 0 if no layer says it.
 
     Raises:
-        ValueError: it is no model; or there is no such layer, or none that could be the head; or
-            it takes features of another width.
+        ValueError: it is no model; or there is no such layer, or it is scripted; or none could be
+            the head; or it takes features of another width.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(
@@ -231,6 +231,7 @@ def feature_extractor(
     n_host = of_head.outputs if has_logits and of_head else 0
     if at is not None:
         at = _layer_name(inner, at)
+        check_seen(inner, at)
         of_layer = widths(inner.get_submodule(at))
         width = of_layer.features if of_layer else None
     else:

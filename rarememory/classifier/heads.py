@@ -102,7 +102,7 @@ class HeadSearch:
             if (widths(layer) or _has_matrix(layer)) and not f"{name}.".startswith(unseen)
         }
         if self.scripted and not self._heads:
-            raise ValueError(_scripted(self.scripted))
+            raise ValueError(refusal_of_scripted(self.scripted))
         # The model itself, to see all that it returns.
         self.layers = {**self._heads, "": model} if self._heads else {}
         self.calls: list[Call] = []
@@ -134,7 +134,7 @@ class HeadSearch:
         same = self._making(logits)
         self._check_no_features(logits, same)
         if not same and self.scripted and not self.with_width_of(logits):
-            raise ValueError(_scripted(self.scripted))
+            raise ValueError(refusal_of_scripted(self.scripted))
         # Layers that are all zero before training give the same numbers: one of them is the output.
         itself = [call for call in same if call.output.data_ptr() == logits.data_ptr()]
         return itself or same
@@ -164,14 +164,28 @@ class HeadSearch:
         return list(dict.fromkeys(c.name for c in self.calls if c.copy.shape[1] == width))
 
 
-def _scripted(names: list[str]) -> str:
-    """Why no layer is the head of a model with scripted parts, and what to write."""
+def check_seen(model: nn.Module, at: str) -> None:
+    """Refuse a layer that is scripted, or in what is scripted: no hook sees it.
+
+    Raises:
+        ValueError: it is.
+
+    Example:
+        >>> check_seen(nn.Sequential(nn.Linear(4, 3)), at="0")
+    """
+    for name in scripted_parts(model):
+        if not name or f"{at}.".startswith(f"{name}."):
+            raise ValueError(refusal_of_scripted([name]))
+
+
+def refusal_of_scripted(names: list[str]) -> str:
+    """Why no layer in these scripted parts of a model is seen, and what to write."""
     listed = ", ".join(map(repr, names[:MAX_NAMED]))
     where = f"the part {listed} is" if len(names) == 1 else f"the parts {listed} are"
     return (
         f"{'the model is' if '' in names else where} scripted, and no layer is seen to run in what "
-        "is scripted: wrap the model that was given to torch.jit, or say host=False to remember "
-        "what the model returns as features"
+        "is scripted: wrap the model that was given to torch.jit, or say host=False, without at=, "
+        "to remember what the model returns as features"
     )
 
 

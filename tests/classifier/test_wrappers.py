@@ -229,6 +229,20 @@ def test_a_scripted_head_is_refused_with_what_to_write(whole):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("host", [True, False])
+@pytest.mark.parametrize("at", ["0.0", "0"])
+def test_a_layer_in_a_scripted_part_is_refused_with_what_to_write(at, host):
+    script = torch.jit.script(nn.Sequential(nn.Linear(6, 16), nn.ReLU()))
+    said = r"^the part '0' is scripted, .* or say host=False, without at=, to remember what"
+    with pytest.raises(ValueError, match=said):
+        wrap(nn.Sequential(script, nn.Linear(16, 3)), at=at, host=host)
+    with pytest.raises(ValueError, match=r"^the model is scripted, .*, without at="):
+        wrap(script, at="0", host=host)
+    # A layer beside it is seen.
+    wrap(nn.Sequential(script, nn.Linear(16, 3)), at="1", host=host).predict(INPUTS)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_two_heads_after_a_scripted_part_are_named():
     class Averaged(Lit):
         def forward(self, x):
