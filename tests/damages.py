@@ -436,7 +436,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "ClassScores.bounded": [unwrap("maximum")],
         "_weight": [operator("-", "+")],
     },
-    "classifier/labels.py": {"_check_kept": [drop_raise()]},
+    "classifier/labels.py": {
+        "_check_kept": [drop_raise()],
+        "one_spelling": [unwrap("normalize"), condition(False)],
+    },
     "classifier/outputs.py": {"_check_numbers": [drop_raise(), drop_raise(1), drop_raise(2)]},
     "classifier/wrappers.py": {"_is_in_program": [returns("False", 1)]},
     "classifier/roots.py": {
@@ -475,6 +478,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "check_one_encoder": [drop_raise(), operator(">", "<"), condition(False)],
         "_features_now": [condition(False)],
     },
+    "classifier/forgetting.py": {"forget_examples": [unwrap("one_spelling")]},
     "classifier/heads.py": {"check_seen": [drop_raise()]},
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
     "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},

@@ -68,6 +68,7 @@ _TESTS = {
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",
     "classifier/norms.py": "classifier/test_merging.py classifier/test_saving.py",
+    "classifier/forgetting.py": "classifier/test_forgetting.py classifier/test_labels.py",
     "classifier/guesses.py": "classifier/test_merging.py",
     "classifier/classifier.py": "classifier/test_merging.py classifier/test_learning.py",
     "classifier/labelled.py": "classifier/test_tuned_keys.py",

@@ -13,7 +13,7 @@ from rarememory.classifier.heads import MAX_NAMED, HeadSearch, check_seen, likel
 from rarememory.classifier.layer_hooks import layer_hooks
 from rarememory.classifier.modes import evaluation_mode
 from rarememory.classifier.outputs import OWN_FUNCTION, Output, read_output
-from rarememory.classifier.wrappers import called, layers_seen, name_inside, unwrapped
+from rarememory.classifier.wrappers import called, known_names, layers_seen, name_inside, unwrapped
 
 
 class FeatureExtractor(nn.Module):
@@ -259,7 +259,7 @@ def reference(extractor: FeatureExtractor, memory: nn.Module, ensembler: nn.Modu
 def _layer_name(model: nn.Module, at: str) -> str:
     """The name of a layer in a model without wrappers, which may have been named with one."""
     layers = dict(model.named_modules())
-    if (name := name_inside(at, layers)) is not None:
+    if (name := name_inside(at, known_names(layers))) is not None:
         return name
     some = ", ".join(repr(name) for name in list(layers)[-3:] if name)
     raise ValueError(f"{type(model).__name__} has no layer {at!r}; its last are {some}")

@@ -7,7 +7,7 @@ import torch
 from rarememory.classifier.answers import Forgotten
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
-from rarememory.classifier.labels import Label
+from rarememory.classifier.labels import Label, one_spelling
 from rarememory.classifier.tuned_keys import untuned
 from rarememory.memory import Memory
 from rarememory.memory.budgets import layers_of, protecting
@@ -35,11 +35,13 @@ def forget_examples(memory: Memory, book: LabelBook, refs: list[Label]) -> Forgo
         ValueError: a ref is not in the book; then nothing is forgotten.
     """
     slots_by_ref = book.slots_by_ref()
-    for ref in refs:
-        if ref not in slots_by_ref:
+    wanted = {one_spelling(ref): ref for ref in refs}
+    for spelt, ref in wanted.items():
+        if spelt not in slots_by_ref:
             raise ValueError(f"no remembered example has the ref {ref!r}")
-    slots = sorted({slot for ref in refs for slot in slots_by_ref[ref]})
-    beside = [ref for slot in slots for ref in book.refs(slot) if ref not in refs]
+    slots = sorted({slot for spelt in wanted for slot in slots_by_ref[spelt]})
+    of_slots = [ref for slot in slots for ref in book.refs(slot)]
+    beside = [ref for ref in of_slots if one_spelling(ref) not in wanted]
     with untuned(memory):
         count = memory.forget(slots=slots)
     return Forgotten(count, beside)

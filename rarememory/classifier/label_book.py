@@ -15,6 +15,7 @@ from rarememory.classifier.labels import (
     Label,
     label_from_json,
     label_to_json,
+    one_spelling,
     python_label,
     typed_label,
 )
@@ -29,7 +30,7 @@ class LabelBook:
     Labels have integers in the order they came; an integer is never given twice. Labels of
     different types are different labels: 1, True, 1.0 and "1" are four. Two spellings of
     one text in Unicode are one label, in the spelling that came first. A ref says where an example
-    comes from (a path, an id); None is no ref.
+    comes from (a path, an id), in any spelling; None is no ref.
 
     The memory may lose slots without the book being asked (`memory.forget`), so what is read from
     the book is compared with the memory's values: see `present` and `restricted`.
@@ -159,11 +160,11 @@ class LabelBook:
         return self._refs.get(slot, ())
 
     def slots_by_ref(self) -> dict[Label, list[int]]:
-        """The slots of every ref."""
+        """The slots of every ref, by its `one_spelling`."""
         slots: dict[Label, list[int]] = {}
         for slot, refs in self._refs.items():
             for ref in refs:
-                slots.setdefault(ref, []).append(slot)
+                slots.setdefault(one_spelling(ref), []).append(slot)
         return slots
 
     def note_refs(
@@ -184,7 +185,8 @@ class LabelBook:
         for slot, some in zip(slots, refs, strict=True):
             for ref in some:
                 if ref is not None:
-                    others = tuple(other for other in self.refs(slot) if other != ref)
+                    spelt, refs_before = one_spelling(ref), self.refs(slot)
+                    others = (one for one in refs_before if one_spelling(one) != spelt)
                     self._refs[slot] = (*others, ref)[-MAX_REFS:]
 
     def move_refs(self, old_slots: list[int]) -> None:

@@ -101,24 +101,36 @@ def python_refs(refs: Iterable[Any]) -> list[Label]:
 
 def check_labels(labels: Iterable[Label], unknown: Label) -> None:
     """Refuse a class with the label that `predict` returns for unknown examples."""
-    if unknown in labels:
+    if one_spelling(unknown) in map(one_spelling, labels):
         raise ValueError(
             f"{unknown!r} is what predict says of what it does not know, and no class can be "
             "called that: choose another label, or wrap(..., unknown=...)"
         )
 
 
+def one_spelling(label: Label) -> Label:
+    """The label or ref, equal to those that differ only in how Unicode spells their accents.
+
+    "é" is one character on most systems, and "e" with an accent in the names of files that come
+    from a Mac.
+
+    Example:
+        >>> one_spelling(("cafe\u0301", 1)) == ("caf\u00e9", 1)
+        True
+    """
+    if type(label) is tuple:
+        return tuple(one_spelling(part) for part in label)
+    return normalize("NFC", label) if type(label) is str else label
+
+
 def typed_label(label: Label) -> Any:
     """A dictionary key that tells 1, True and 1.0 apart, which are equal in Python.
 
-    Texts that differ only in how Unicode spells their accents have one key: "é" is one character on
-    most systems, and "e" with an accent in the names of files that come from a Mac.
+    Two spellings of one text have one key (`one_spelling`).
     """
     if type(label) is tuple:
         return (tuple, *(typed_label(part) for part in label))
-    if type(label) is str:
-        return (str, normalize("NFC", label))
-    return (type(label), label)
+    return (type(label), one_spelling(label))
 
 
 def label_to_json(label: Label) -> Any:

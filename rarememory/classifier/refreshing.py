@@ -11,7 +11,7 @@ from rarememory.classifier.beside_keys import BesideKeys, norms_of, put_beside
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.examples import batches_with_refs
 from rarememory.classifier.label_book import LabelBook
-from rarememory.classifier.labels import Label
+from rarememory.classifier.labels import Label, one_spelling
 from rarememory.classifier.tuned_keys import learnt_keys, untune
 from rarememory.memory import Memory
 from rarememory.memory.queries import normalized
@@ -90,7 +90,7 @@ def new_keys(
 
     Args:
         memory: whose keys are compared.
-        slots_by_ref: the slots of every ref.
+        slots_by_ref: the slots of every ref, as the label book gives them.
         batches: of examples.
 
     Raises:
@@ -104,7 +104,7 @@ def new_keys(
         norms = norms_of(features).to(sums.dtype)
         sure = torch.ones_like(norms) if confidences is None else confidences.to(sums.dtype)
         for row, norm, probability, ref in zip(rows, norms, sure, refs, strict=True):
-            slots = slots_by_ref.get(ref, [])
+            slots = slots_by_ref.get(one_spelling(ref), [])
             sums[slots] += row
             lengths[slots] += norm
             probabilities[slots] += probability

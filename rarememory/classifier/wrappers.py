@@ -1,6 +1,6 @@
 """The model inside wrappers that change how it is called, and not what it answers."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import Any
@@ -56,23 +56,39 @@ def prefix_of(model: nn.Module) -> str:
     return prefix
 
 
-def name_inside(name: str, known: Collection[str]) -> str | None:
+def known_names(names: Iterable[str]) -> dict[str, str]:
+    """These names of parts, by themselves and as they are where nothing is compiled.
+
+    Example:
+        >>> known_names(["net._orig_mod.fc"])
+        {'net.fc': 'net._orig_mod.fc', 'net._orig_mod.fc': 'net._orig_mod.fc'}
+    """
+    listed = [*names]
+    plain = {name.replace(PREFIXES[1], ""): name for name in reversed(listed)}
+    return plain | {name: name for name in listed}
+
+
+def name_inside(name: str, known: Mapping[str, str]) -> str | None:
     """The name of a part without the prefixes of wrappers, if it is known; otherwise None.
 
     A part may be compiled in one of two models, and have its usual name in the other.
 
+    Args:
+        name: of the part.
+        known: what `known_names` gives.
+
     Example:
-        >>> name_inside("module._orig_mod.fc", {"fc"}), name_inside("module.fc", {"module.fc"})
-        ('fc', 'module.fc')
-        >>> name_inside("net._orig_mod.fc", {"net.fc"}), name_inside("net.fc", {"net._orig_mod.fc"})
-        ('net.fc', 'net._orig_mod.fc')
+        >>> known = known_names(["fc", "net._orig_mod.conv", "tail.fc"])
+        >>> [name_inside(name, known) for name in ("module._orig_mod.fc", "net.conv", "head")]
+        ['fc', 'net._orig_mod.conv', None]
+        >>> name_inside("tail._orig_mod.fc", known)
+        'tail.fc'
     """
     while name not in known:
         if not name.startswith(PREFIXES):
-            plain = name.replace(PREFIXES[1], "")
-            return next((one for one in known if one.replace(PREFIXES[1], "") == plain), None)
+            return known.get(name.replace(PREFIXES[1], ""))
         name = name.partition(".")[2]
-    return name
+    return known[name]
 
 
 def rename_wrapped(state_dict: dict[str, Any], prefix: str, model: nn.Module) -> None:
@@ -85,7 +101,7 @@ def rename_wrapped(state_dict: dict[str, Any], prefix: str, model: nn.Module) ->
         {'weight': 0}
     """
     own = prefix_of(model)
-    inner = unwrapped(model).state_dict().keys()
+    inner = known_names(unwrapped(model).state_dict())
     for name in [name for name in state_dict if name.startswith(prefix)]:
         plain = name_inside(name.removeprefix(prefix), inner)
         if plain is not None:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rarememory import EMPTY, MemoryClassifier
+from rarememory import EMPTY, FirstInFirstOut, MemoryClassifier
 from rarememory.classifier.label_book import MAX_REFS, LabelBook
 from rarememory.classifier.labels import label_from_json, label_to_json, python_ref
 
@@ -149,6 +149,30 @@ def test_two_spellings_of_one_name_are_one_label():
     # The spelling that came first stays.
     assert classifier.classes == [decomposed(KEA), decomposed(MAORI)]
     assert classifier.forget(KEA, MAORI) == len({0, 1}) and classifier.classes == []
+
+
+def test_a_ref_is_found_in_any_spelling():
+    birds = bare(update=FirstInFirstOut())
+    refs = ["Kākāpō.png", ("Kea", "é"), "weka.png"]
+    birds.learn(at(0, 90, 180), ["a", "b", "c"], refs)
+    batch = at(0, 90), [decomposed(refs[0]), decomposed(("Kea", "é"))]
+    assert birds.drift([batch]).slots == birds.refresh([batch]).slots == 2
+    assert birds.forget_refs(decomposed(refs[0]), refs[0]) == (1, [])
+    assert birds.forget_refs(decomposed(("Kea", "é"))) == (1, [])
+    assert [one.refs for one in birds.examples()] == [("weka.png",)]
+
+
+def test_a_ref_that_is_learnt_again_in_another_spelling_is_one_ref():
+    book = LabelBook()
+    book.note_refs([0, 0], [True, False], [["Kākāpō.png"], [decomposed("Kākāpō.png")]])
+    assert book.refs(0) == (decomposed("Kākāpō.png"),)
+
+
+def test_no_class_has_the_name_of_what_is_unknown_in_another_spelling():
+    birds = bare(unknown="étranger")
+    for label in ("étranger", decomposed("étranger")):
+        with pytest.raises(ValueError, match="is what predict says of what it does not know"):
+            birds.learn(at(0), [label])
 
 
 def test_two_spellings_in_an_older_file_can_both_be_forgotten():
