@@ -479,6 +479,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "_features_now": [condition(False)],
     },
     "classifier/forgetting.py": {"forget_examples": [unwrap("one_spelling")]},
+    "classifier/examples.py": {"_whole_texts": [drop_raise(), condition(False)]},
+    "classifier/arrays.py": {"_table": [drop_raise()]},
     "classifier/heads.py": {"check_seen": [drop_raise()]},
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
     "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},

@@ -68,6 +68,8 @@ _TESTS = {
     "lookup/exact.py": "lookup/test_pair.py lookup/test_nearest.py memory/test_rules.py",
     "lookup/ops.py": "lookup/test_nearest.py memory/test_rules.py memory/test_filters.py",
     "classifier/norms.py": "classifier/test_merging.py classifier/test_saving.py",
+    "classifier/examples.py": "classifier/test_inputs.py",
+    "classifier/arrays.py": "classifier/test_inputs.py",
     "classifier/forgetting.py": "classifier/test_forgetting.py classifier/test_labels.py",
     "classifier/guesses.py": "classifier/test_merging.py",
     "classifier/classifier.py": "classifier/test_merging.py classifier/test_learning.py",

@@ -1,5 +1,6 @@
 """Arrays and lists from whatever holds values: columns of pandas, views of a dict, generators."""
 
+from collections import UserString
 from collections.abc import Iterable, MappingView, Sequence
 from typing import Any
 
@@ -33,10 +34,11 @@ def is_empty(values: Any) -> bool:
 def as_array(values: Any) -> Any:
     """Numbers as a tensor or an array of NumPy, texts and other objects as a list.
 
-    What is no array, no sequence and no view of a dict is unchanged, and so is a tuple.
+    What is no array, no sequence and no view of a dict is unchanged, and so is a tuple. A table
+    whose columns are all numbers is an array, whatever kinds of numbers they are.
 
     Raises:
-        ValueError: the values are sparse.
+        ValueError: the values are sparse, bytes without a shape, or a table that lacks numbers.
 
     Example:
         >>> as_array(np.array(["kea", "weka"])), as_array({"a": 1, "b": 2}.values())
@@ -45,12 +47,48 @@ def as_array(values: Any) -> Any:
     check_dense(values)
     if isinstance(values, Tensor) or not is_whole(values):
         return values
-    if isinstance(values, str | bytes | tuple | list):
-        return str(values) if isinstance(values, np.str_) else values
+    if isinstance(values, str | UserString):
+        return str(values)
+    if isinstance(values, memoryview | bytearray):
+        raise ValueError(
+            f"a {type(values).__name__} is neither a text nor numbers: give bytes() of it, or "
+            "numpy.frombuffer(...) with the dtype and the shape"
+        )
+    if isinstance(values, bytes | tuple | list):
+        return values
     if not is_array(values):
         return list(values)
     array = np.asarray(values)
+    if array.dtype.kind == "O" and hasattr(values, "items") and hasattr(values, "dtypes"):
+        array = _table(values, array)
     return array.tolist() if array.dtype.kind in "OSTU" else array
+
+
+def _table(frame: Any, array: Any) -> Any:
+    """The numbers of a table of pandas' own kinds, which NumPy takes for objects; else `array`."""
+    columns = [*frame.items()] if array.ndim == 2 else []
+    if not columns or any(column.dtype.kind not in "fiub" for _, column in columns):
+        return array
+    for name, column in columns:
+        if rows := np.flatnonzero(np.asarray(column.isna())).tolist():
+            raise ValueError(
+                f"the column {name!r} has no number in {named_rows(rows)}: fill them in, or leave "
+                "these examples out"
+            )
+    kinds = [f"{column.dtype.kind}{column.dtype.itemsize}" for _, column in columns]
+    pairs = zip(columns, kinds, strict=True)
+    return np.column_stack([column.to_numpy(dtype=kind) for (_, column), kind in pairs])
+
+
+def named_rows(rows: Sequence[int]) -> str:
+    """These rows in a sentence, at most eight of them.
+
+    Example:
+        >>> named_rows([3]), named_rows(range(10))
+        ('rows 3', 'rows 0, 1, 2, 3, 4, 5, 6, 7 and 2 more')
+    """
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    return f"rows {', '.join(map(str, rows[:8]))}{more}"
 
 
 def listed(name: str, values: Iterable[Any]) -> list[Any]:

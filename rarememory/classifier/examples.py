@@ -5,6 +5,7 @@ a dict of tensors: the arguments of the model by name, each with one row for eac
 of a table is an array; a text is one example, and never a batch of its letters.
 """
 
+from collections import UserString
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
@@ -20,9 +21,10 @@ from rarememory.classifier.arrays import (
     is_empty,
     is_whole,
     listed,
+    named_rows,
     stacked,
 )
-from rarememory.classifier.labels import Label, python_labels, python_refs
+from rarememory.classifier.labels import Label, is_missing, python_labels, python_refs
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -186,7 +188,8 @@ def to_batch(inputs: Any, dims: int | None = None) -> Any:
 
     Raises:
         ValueError: there are none; or the parts of a dict are not tensors with the same number of
-            rows, or an example does not have `dims` dimensions, or the shapes of examples differ.
+            rows, or an example does not have `dims` dimensions, or the shapes of examples differ,
+            or a text is missing.
     """
     _check_given(inputs)
     if isinstance(inputs, Mapping):
@@ -206,7 +209,23 @@ def to_batch(inputs: Any, dims: int | None = None) -> Any:
         inputs = as_tensor(inputs)
     elif isinstance(inputs, Sequence) and inputs and is_array(inputs[0]):
         inputs = stacked(inputs)
+    elif isinstance(inputs, list | tuple):
+        inputs = _whole_texts(inputs)
     check_dims(inputs, dims)
+    return inputs
+
+
+def _whole_texts(inputs: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
+    """The same examples, none of them missing where there are texts; a UserString becomes a str."""
+    if any(isinstance(one, UserString) for one in inputs):
+        inputs = [str(one) if isinstance(one, UserString) else one for one in inputs]
+    if any(isinstance(one, str) for one in inputs):
+        missing = [row for row, one in enumerate(inputs) if one is None or is_missing(one)]
+        if missing:
+            raise ValueError(
+                f"texts are missing (None, NaN or NA) in {named_rows(missing)}: fill them in, or "
+                "leave these examples out"
+            )
     return inputs
 
 
@@ -254,7 +273,7 @@ def to_device(inputs: Any, like: Tensor) -> Any:
 def _checked_batch(inputs: Any, labels: Any, refs: Any) -> Batch:
     """A batch with as many labels and refs as examples."""
     for name, given in (("inputs", inputs), ("labels", labels), ("refs", refs)):
-        if isinstance(given, str):
+        if isinstance(given, str | bytes | UserString):
             raise ValueError(f"{name} of a batch must be a list of them, not the text {given!r}")
     inputs = to_batch(inputs)
     labels = python_labels(listed("labels", labels))

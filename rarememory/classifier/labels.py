@@ -9,6 +9,8 @@ from unicodedata import normalize
 import numpy as np
 from torch import Tensor
 
+from rarememory.classifier.arrays import named_rows
+
 Label = Hashable
 """A str, int, bool, float, None, or a tuple of these, which a file can hold."""
 
@@ -162,10 +164,8 @@ def _none_missing(name: str, labels: Iterable[Any]) -> list[Any]:
     labels = list(labels)
     rows = [row for row, label in enumerate(labels) if is_missing(label)]
     if rows:
-        named = ", ".join(map(str, rows[:8]))
-        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         raise ValueError(
-            f"{name} are missing (NaN, NaT or NA) in rows {named}{more}: fill them in, or leave "
+            f"{name} are missing (NaN, NaT or NA) in {named_rows(rows)}: fill them in, or leave "
             "these examples out"
         )
     return labels

@@ -1,7 +1,7 @@
 """Inputs and labels in whatever holds them: columns of tables, views of dicts, generators."""
 
 import math
-from collections import deque
+from collections import UserString, deque
 
 import numpy as np
 import pytest
@@ -94,6 +94,71 @@ def test_texts_in_anything_are_texts_and_not_their_letters(name):
     expected.fit_threshold(unknown=asked)
     fitted.fit_threshold(unknown=holder(asked))
     assert everything(expected) == everything(fitted)
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan])
+@pytest.mark.parametrize("holder", ["list", "objects", "generator", "series"])
+def test_missing_texts_are_refused_by_their_rows(holder, nothing):
+    classifier, asked = reader(), way(holder)(["aa", nothing, "c", nothing])
+    before, said = (
+        everything(classifier),
+        r"^texts are missing \(None, NaN or NA\) in rows 1, 3: fill",
+    )
+    with pytest.raises(ValueError, match=said):
+        classifier.predict(asked)
+    with pytest.raises(ValueError, match=said):
+        classifier.learn(way(holder)(["aa", nothing, "c", nothing]), list("abcd"))
+    assert everything(classifier) == before
+
+
+def test_a_missing_text_of_pandas_is_refused_too():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    with pytest.raises(ValueError, match=r"texts are missing .* in rows 0:"):
+        reader().predict(pandas.Series([None, "aa"], dtype="string"))
+
+
+def test_a_list_without_texts_may_hold_what_it_likes():
+    class OfAnything(nn.Module):
+        def forward(self, things):
+            return at(*(0.0 if one is None else 90.0 for one in things))
+
+    classifier = MemoryClassifier(OfAnything(), host=False)
+    classifier.learn([None, object()], ["nothing", "something"])
+    assert classifier.predict([3, None]) == ["something", "nothing"]
+
+
+def test_a_userstring_is_a_text_and_not_its_letters():
+    classifier = reader()
+    assert classifier.predict(UserString("aa")) == "short"
+    assert classifier.predict([UserString("aa"), "bbbbbbbb"]) == ["short", "long"]
+    with pytest.raises(ValueError, match="must be a list of them, not the text 'aa'"):
+        classifier.learn(UserString("aa"), ["short", "long"])
+    with pytest.raises(ValueError, match="must be a list of them, not the text b'aa'"):
+        classifier.learn(b"aa", ["short", "long"])
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_without_a_shape_are_refused_and_not_taken_for_numbers(kind):
+    said = rf"a {kind.__name__} is neither a text nor numbers: give bytes\(\) of it, or numpy"
+    with pytest.raises(ValueError, match=said):
+        reader().predict(kind(b"aa"))
+    with pytest.raises(ValueError, match=said):
+        reader().learn(kind(b"aa"), ["short", "long"])
+
+
+@pytest.mark.parametrize("kinds", [("Float64", "Int64"), ("float64", "boolean"), ("Float32",) * 2])
+def test_a_table_of_pandas_own_numbers_is_taken_where_none_is_missing(kinds):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    columns = {"x": pandas.array([1, 0], kinds[0]), "y": pandas.array([0, 1], kinds[1])}
+    frame = pandas.DataFrame(columns)
+    classifier = bare()
+    classifier.learn(frame, NAMES)
+    assert torch.equal(classifier.features(frame), torch.eye(2).to(classifier.features(frame)))
+    assert classifier.predict(frame) == NAMES
+    frame["y"] = frame["y"].astype("Float64")
+    frame.loc[1, "y"] = pandas.NA
+    with pytest.raises(ValueError, match="the column 'y' has no number in rows 1: fill"):
+        classifier.predict(frame)
 
 
 @pytest.mark.parametrize("text", ["aa", np.str_("aa")])
