@@ -129,6 +129,8 @@ class MemoryClassifier(LockedModule):
         (1, ['sparrow', 'finch', 'kakapo'])
     """
 
+    # As in Memory: what is made here is written outside of inference mode too.
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module,

@@ -125,6 +125,8 @@ class Memory(nn.Module):
     seed: Tensor
 
     @renamed_keywords(shadow="half_precision_copy")
+    # Tensors that are made in inference mode cannot be written outside of it.
+    @torch.inference_mode(False)
     def __init__(
         self,
         key_dim: int,
@@ -608,6 +610,7 @@ class Memory(nn.Module):
         """The buffers themselves."""
         return MemoryState(self.keys, self.values, self.written, self.clock, self.seed)
 
+    @torch.inference_mode(False)
     def register_slot_buffer(
         self,
         name: str,

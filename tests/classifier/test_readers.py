@@ -9,7 +9,7 @@ import torch
 from classifiers import at, everything, hosted
 from torch import nn
 
-from rarememory import Memory, wrap
+from rarememory import FirstInFirstOut, Memory, MemoryClassifier, wrap
 
 READERS = ["nearest", "fitted"]
 
@@ -181,6 +181,25 @@ def test_inference_mode_answers_the_same(reader):
         classifier.learn(inputs[3:4], ["d"])
         assert classifier.predict(inputs[:4]) == list("abcd")
     assert classifier.predict(inputs[:4]) == list("abcd")
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_what_was_wrapped_or_loaded_in_inference_mode_learns_outside_of_it(reader, host, tmp_path):
+    memory_of = {"update": FirstInFirstOut(), "count_usage": True}
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+        made = [wrap(model, host=host, reader=reader)]
+        made += [wrap(nn.Identity(), host=False, memory=Memory(6, 8, **memory_of), reader=reader)]
+        made[0].save(tmp_path / "birds")
+        made.append(MemoryClassifier.load(tmp_path / "birds", model))
+    for classifier in made:
+        classifier.learn(torch.eye(6)[:4], list("abca"))
+        assert classifier.forget("b") == 1
+        assert classifier.predict(torch.eye(6)[2]) == "c"
+        if classifier.memory.usage is not None:
+            classifier.memory.record(classifier.memory(torch.eye(6)[:1]))
+        classifier.resize(9)
+        classifier.fit_threshold(unknown=torch.ones(2, 6))
 
 
 def test_a_checkpoint_brings_its_reader_and_its_weights(reader):

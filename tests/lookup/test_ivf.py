@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from copy import deepcopy
 
 import pytest
 import torch
@@ -280,9 +281,11 @@ def test_another_tensor_or_type_is_compared_and_another_shape_built_anew(monkeyp
     assert not memory.lookup._cache.changes.fits(torch.empty(1600, 16, device="meta"))
 
 
-def test_a_memory_made_in_inference_mode_is_followed_too():
+def test_a_memory_copied_in_inference_mode_is_followed_too():
     with torch.inference_mode():
-        memory = filled()
+        # Its tensors count no versions; those of a memory that is no copy do.
+        memory = deepcopy(filled())
+        assert memory.keys.is_inference()
         memory(torch.randn(5, 16))
         memory.keys[5] = memory.keys[6]
         memory.write(torch.randn(3, 16), torch.tensor([1, 2, 3]))
