@@ -481,6 +481,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "classifier/forgetting.py": {"forget_examples": [unwrap("one_spelling")]},
     "classifier/examples.py": {"_whole_texts": [drop_raise(), condition(False)]},
     "classifier/arrays.py": {"_table": [drop_raise()]},
+    "commands/images.py": {
+        "_paper_for": [operator(">", "<"), only("right", "and")],
+        "_bytes_of_floats": [condition(False), operator("-", "+")],
+        "_bytes_of_integers": [number(8, 7)],
+    },
     "classifier/heads.py": {"check_seen": [drop_raise()]},
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
     "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},

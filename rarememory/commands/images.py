@@ -12,6 +12,10 @@ from torch import Tensor
 from rarememory.base.files import IMAGE_SUFFIXES
 from rarememory.commands.encoders import NEEDS, Encoder
 
+_VISIBLE = 127
+"""Alpha above which a place is seen; below it is the soft edge of a stroke."""
+_NEARLY_WHITE = 230
+
 
 def read_image(path: Path, encoder: Encoder) -> Tensor:
     """The image in a file, prepared for an encoder.
@@ -59,22 +63,49 @@ def reason(error: Exception) -> str:
 
 
 def as_seen(image: Any) -> Any:
-    """The image as a viewer shows it: turned upright, in 8 bits, on white where it is transparent.
+    """The image as a viewer shows it: turned upright, in 8 bits, on paper where it is transparent.
 
-    Pillow would leave a turned photograph on its side, make every bright number of 16 bits white,
-    and show what transparent places hide, which is black as a rule.
+    The paper is white, and black where all that is visible is nearly white. Integers of more than 8
+    bits are divided by the power of 2 that fits the greatest into 8; of floats the least is black
+    and the greatest white.
+
+    Pillow would leave a turned photograph on its side, make every bright number of 16 bits white
+    and every float below 1 black, and show what transparent places hide, which is black as a rule.
     """
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        numbers = np.asarray(image)
-        shift = 8 if numbers.max() > 255 else 0
-        image = Image.fromarray((numbers >> shift).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(_bytes_of_integers(np.asarray(image)))
+    elif image.mode == "F":
+        image = Image.fromarray(_bytes_of_floats(np.asarray(image)))
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, _paper_for(np.asarray(image)))
+        image = Image.alpha_composite(paper, image).convert("RGB")
     return image
+
+
+def _bytes_of_integers(numbers: np.ndarray) -> np.ndarray:
+    shift = max(0, int(numbers.max()).bit_length() - 8)
+    return (numbers >> shift).clip(0, 255).astype(np.uint8)
+
+
+def _bytes_of_floats(numbers: np.ndarray) -> np.ndarray:
+    """All of one number are black, and so is what is no number, which marks places without one."""
+    known = np.isfinite(numbers)
+    if not known.any():
+        return np.zeros(numbers.shape, np.uint8)
+    least, greatest = (float(end) for end in (numbers[known].min(), numbers[known].max()))
+    parts = (np.where(known, numbers, least).astype(np.float64) - least) / (greatest - least or 1.0)
+    return np.round(255 * parts).astype(np.uint8)
+
+
+def _paper_for(pixels: np.ndarray) -> str:
+    """The colour behind transparent places, on which what is visible can be seen."""
+    visible = pixels[..., 3] > _VISIBLE
+    nearly_white = pixels[..., :3][visible] >= _NEARLY_WHITE
+    return "black" if visible.any() and nearly_white.all() else "white"
 
 
 class Listing(NamedTuple):

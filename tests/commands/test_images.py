@@ -67,6 +67,51 @@ def test_what_is_transparent_is_white(tmp_path, upright, mode):
     assert torch.equal(read(clear, tmp_path / "clear.png", **options), upright)
 
 
+@pytest.mark.parametrize("ink", ["white", (240, 235, 250)])
+def test_white_ink_on_nothing_is_seen_on_black(tmp_path, ink):
+    clear = letter("RGBA", paper=(0, 0, 0, 0), ink=ink)
+    # The soft edge of a stroke says nothing of its colour.
+    clear.putpixel((0, 0), (0, 0, 0, 20))
+    clear.save(tmp_path / "clear.png")
+    found = np.asarray(open_image(tmp_path / "clear.png"))
+    assert np.array_equal(found, np.asarray(letter(paper="black", ink=ink)))
+
+
+def test_one_dark_stroke_beside_white_ones_keeps_the_paper_white(tmp_path):
+    clear = letter("RGBA", paper=(0, 0, 0, 0), ink="white")
+    ImageDraw.Draw(clear).line([40, 10, 40, 50], fill="gray", width=3)
+    clear.save(tmp_path / "clear.png")
+    assert open_image(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    Image.new("RGBA", (60, 60)).save(tmp_path / "nothing.png")
+    assert open_image(tmp_path / "nothing.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0.0), (1e-5, 0.0), (30.0, -2000.0)])
+def test_floats_are_scaled_by_their_range(tmp_path, scale, offset):
+    gray = np.asarray(letter("L"))
+    numbers = gray.astype(np.float32) * scale + offset
+    Image.fromarray(numbers).save(tmp_path / "a.tif")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.tif"))[..., 0], gray)
+    # Places without a number are black, and nothing else changes.
+    numbers[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(numbers).save(tmp_path / "b.tif")
+    found = np.asarray(open_image(tmp_path / "b.tif"))[..., 0]
+    assert not found[0, :3].any() and np.array_equal(found[1:], gray[1:])
+
+
+@pytest.mark.parametrize("number", [0.0, 7.5, np.nan])
+def test_floats_that_are_all_one_are_blank(tmp_path, number):
+    Image.fromarray(np.full((9, 9), number, np.float32)).save(tmp_path / "a.tif")
+    assert not np.asarray(open_image(tmp_path / "a.tif")).any()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_numbers_of_a_camera_of_fewer_than_16_bits_keep_their_shades(tmp_path, bits):
+    gray = np.asarray(letter("L", paper=200, ink=20))
+    Image.fromarray(gray.astype(np.uint16) << (bits - 8)).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png"))[..., 0], gray)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_turned_upright(tmp_path, upright, orientation, suffix):
