@@ -39,17 +39,22 @@ USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 def searches(capability: int) -> Iterator[tuple[int, int, int, bool]]:
     """Key width, batch, k (0 is the pair), and whether there is a float16 copy.
 
-    Each tile that the plan may choose; every kind of search at the common width, and the pair at
-    the largest. The many of k = 256 hold the most registers. Of the older generation the common
-    width only: a compilation takes more than a second.
+    Each tile that the plan may choose at the common and the largest width, the widest tile between
+    them, and every kind of search at the common width. The many of k = 256 hold the most registers.
+    Of the older generation the tiles of the common width only: a compilation takes more than a
+    second.
     """
-    for key_dim in (64, 128, 256, 512) if capability == 90 else (128,):
+    newer = capability == 90
+    for key_dim in (128, 512) if newer else (128,):
         for batch in (16, 64, 256):
             yield key_dim, batch, 256, True
-        yield key_dim, 64, 256, False
-    for batch, k in ((16, 0), (256, 0), (16, 8)):
-        yield 128, batch, k, True
-    if capability == 90:
+    yield 128, 256, 0, True
+    if newer:
+        for key_dim in (64, 256):
+            yield key_dim, 256, 256, True
+        yield 128, 64, 256, False
+        yield 128, 16, 0, True
+        yield 128, 16, 8, True
         yield 512, 256, 0, True
 
 
@@ -76,7 +81,7 @@ def launches(capability: int) -> dict[str, tuple]:
             if k:
                 occupied = torch.empty(SLOTS, dtype=torch.bool)
                 lookup.nearest(queries, keys, occupied, k, half_keys=half_keys)
-                if key_dim == 128 and batch == 64:
+                if (capability, key_dim, batch, copied) == (90, 128, 64, True):
                     for among in (occupied, occupied.expand(batch, -1)):
                         lookup.nearest(queries, keys, occupied, k, half_keys=half_keys, among=among)
             else:
