@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import statistics
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -175,7 +176,8 @@ def _rate(work: Callable[..., None], url: str, batch: int, count: int, turn: int
 def _learning(url: str, batch: int, count: int, name: str, go: Any, ready: Any) -> None:
     with closing(opened(url)) as one:
         one.learn(_rows(batch, 0), [f"class {n % 50}" for n in range(batch)])
-        inputs = [_rows(batch, turn) for turn in range(count)]
+        # Each writer has examples of its own, as different cameras have.
+        inputs = _rows(count * batch, zlib.crc32(name.encode())).split(batch)
         labels = [f"class {n % 50}" for n in range(batch)]
         ready.wait()
         go.wait()
