@@ -242,6 +242,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "store/log.py": {
         "transaction": [drop("_roll_back")],
         "_since": [operator("!=", "==")],
+        "_new": [condition(False), condition(False, 1)],
+        "_at_once": [condition(False, 1)],
         "_write": [operator("+", "-"), drop("execute", 3)],
     },
     "store/replica.py": {"Replica.leave": [drop("leave")]},
