@@ -172,10 +172,12 @@ class Draft:
 
         None where only a look at all slots tells.
         """
+        if self._find_oldest is None:
+            return None
         keep = keep[keep != EMPTY]
         wanted = count + len(keep)
         first = self.search is not None and self.search.oldest is None and len(self.slots) == 0
-        if self._find_oldest is None or not first or wanted + _MOST > len(state.values):
+        if not first or wanted + _MOST > len(state.values):
             return None
         order = self._followed(state, wanted)
         if order is None:

@@ -766,10 +766,11 @@ class Memory(nn.Module):
     def _new_draft(
         self, search: Search | None, changed: Tensor | None, only_search: bool = False
     ) -> Draft:
-        oldest = None
-        if writing.is_by_age(self.update):
-            oldest = partial(writing.eviction_order, self.state, self.update)
+        oldest = self._oldest if writing.is_by_age(self.update) else None
         return Draft(self._slot_buffers.tensors, search, changed, only_search, oldest)
+
+    def _oldest(self, count: int) -> Tensor:
+        return writing.eviction_order(self.state, self.update, count)
 
     @torch.no_grad()
     def foresee(
@@ -798,7 +799,7 @@ class Memory(nn.Module):
             state, rows = self.state, self._rows(queries, labels, None)
             if rows.mask is not None or rows.labels is None:
                 return None
-            search, order = self._searched(queries, rows, self._new_draft(None, None))
+            search, order = self._searched(queries, rows, state, self._new_draft(None, None))
             given = (rows.queries, rows.labels, order)
             own, places, overwritten = writing.written_beside(state, *given)
             write = Write(order[places], self._hits(search.slots, rows.labels), overwritten)
@@ -811,20 +812,22 @@ class Memory(nn.Module):
         """What that write would do now, at the cost of the slots that have changed since then."""
         search, labels = foreseen.search, foreseen.labels
         with self.lock.reading():
-            rows = Rows(search.queries, None, None, search.queries.shape[:1])
-            given = (search.given, rows, self._new_draft(search, changed))
+            rows, state = Rows(search.queries, None, None, search.queries.shape[:1]), self.state
+            given = (search.given, rows, state, self._new_draft(search, changed))
             search, order = self._searched(*given)
             slots = order[foreseen.places]
-            write = Write(slots, self._hits(search.slots, labels), self.values[slots])
-            written = torch.full_like(foreseen.rows["written"], int(self.clock) + 1)
+            write = Write(slots, self._hits(search.slots, labels), state.values[slots])
+            written = torch.full_like(labels, int(state.clock) + 1)
             filled = {**foreseen.rows, "written": written}
             return foreseen._replace(write=write, search=search, order=order, rows=filled)
 
-    def _searched(self, given: object, rows: Rows, draft: Draft) -> tuple[Search, Tensor]:
-        nearest = draft.nearest(given, rows, self.state, partial(self._nearest, k=1))
-        order = draft.oldest(self.state, len(nearest), nearest[:0])
+    def _searched(
+        self, given: object, rows: Rows, state: MemoryState, draft: Draft
+    ) -> tuple[Search, Tensor]:
+        nearest = draft.nearest(given, rows, state, partial(self._nearest, k=1))
+        order = draft.oldest(state, len(nearest), nearest[:0])
         if order is None:
-            order = writing.eviction_order(self.state, self.update, len(nearest))
+            order = writing.eviction_order(state, self.update, len(nearest))
         assert draft.search is not None
         return draft.search, order
 

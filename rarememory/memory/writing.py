@@ -257,9 +257,10 @@ def _eviction_order_natively(
     size, weights = len(state.values), _weights(update)
     if weights is not None and (span is None or span.slots is None):
         whole, begin = (size, 0) if span is None else (span.memory_size, span.first)
+        # To find where the noise begins takes as long as to look at thousands of slots.
+        noise = sequence_of(state.seed, state.clock, whole, begin) if weights[1] else 0
         native.library().evict_oldest(
-            *(state.values, state.written, state.clock.item()),
-            *(sequence_of(state.seed, state.clock, whole, begin), *weights, size),
+            *(state.values, state.written, state.clock.item(), noise, *weights, size),
             *(keep, len(keep), count, chosen),
         )
         return chosen
