@@ -303,7 +303,6 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_at_once": [drop("_fill")],
         "Memory.foresee": [condition(False), condition(False, 1), condition(False, 2)],
         "Memory.foresee_again": [operator("+", "-")],
-        "Memory._hits": [only("left", "&")],
         "Memory.record": [drop("require_writable"), drop("record")],
         "Memory.merge": [
             drop_raise(),

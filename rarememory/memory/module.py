@@ -802,7 +802,9 @@ class Memory(nn.Module):
             search, order = self._searched(queries, rows, state, self._new_draft(None, None))
             given = (rows.queries, rows.labels, order)
             own, places, overwritten = writing.written_beside(state, *given)
-            write = Write(order[places], self._hits(search.slots, rows.labels), overwritten)
+            # Nothing is the nearest, EMPTY, only where the last slot is empty too.
+            hits = state.values[search.slots] == rows.labels
+            write = Write(order[places], hits, overwritten)
             filled = {name: getattr(own, name) for name in SLOT_BUFFERS}
             others = self.empty_slots(len(order)) if len(self._slot_fills) > len(filled) else {}
             return Foreseen(write, rows.labels, search, order, places, {**others, **filled})
@@ -816,7 +818,8 @@ class Memory(nn.Module):
             given = (search.given, rows, state, self._new_draft(search, changed))
             search, order = self._searched(*given)
             slots = order[foreseen.places]
-            write = Write(slots, self._hits(search.slots, labels), state.values[slots])
+            hits = state.values[search.slots] == labels
+            write = Write(slots, hits, state.values[slots])
             written = torch.full_like(labels, int(state.clock) + 1)
             filled = {**foreseen.rows, "written": written}
             return foreseen._replace(write=write, search=search, order=order, rows=filled)
@@ -830,9 +833,6 @@ class Memory(nn.Module):
             order = writing.eviction_order(state, self.update, len(nearest))
         assert draft.search is not None
         return draft.search, order
-
-    def _hits(self, nearest: Tensor, labels: Tensor) -> Tensor:
-        return (self.values[nearest] == labels) & (nearest != EMPTY)
 
     @torch.no_grad()
     def put_slots(

@@ -25,7 +25,15 @@ from rarememory.memory.drafts import Draft, Searched
 from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
 from rarememory.store.acts import Act, Decision, Known, answer_of, result_of
-from rarememory.store.changes import Change, Counts, Rows, facts_of, rows_of_slots, text_of
+from rarememory.store.changes import (
+    Change,
+    Counts,
+    Rows,
+    facts_of,
+    rows_of_slots,
+    slots_of,
+    text_of,
+)
 from rarememory.store.contents import (
     Before,
     before,
@@ -393,7 +401,7 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     def _slots_of(self, new: Change) -> Tensor | None:
         """The slots that are others after a change, None for all."""
-        return None if new.whole else self.memory.values.new_tensor([row.slot for row in new.slots])
+        return None if new.whole else slots_of(new.slots, self.memory.values.device)
 
     def _foreseen(self, act: Act) -> Decision | None:
         """What learning would do, where no label is the first or the last of its kind."""

@@ -114,7 +114,7 @@ def _place_of(buffer: str, rows: Rows) -> int:
     for name, part in rows.items():
         if name == buffer:
             break
-        begin += part[0].numel() * part.element_size()
+        begin += part.numel() // len(part) * part.element_size()
     return begin
 
 
