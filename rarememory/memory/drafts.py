@@ -218,10 +218,10 @@ class Draft:
         there = changed.where(state.values[changed] != EMPTY, EMPTY).expand(len(slots), -1)
         candidates = torch.cat([old, there], dim=1)
         found = self._best(rows.queries, state, candidates)
-        # What was nearest may be farther now: others could be nearer than it is.
-        vain = (old == changed).any(1)
-        if vain.any():
-            found[vain] = search(rows.some(vain.nonzero().squeeze(1))).squeeze(1)
+        if not {*changed.tolist()}.isdisjoint(slots.tolist()):
+            # What was nearest may be farther now: others could be nearer than it is.
+            vain = (old == changed).any(1).nonzero().squeeze(1)
+            found[vain] = search(rows.some(vain)).squeeze(1)
         return found
 
     def _best(self, queries: Tensor, state: MemoryState, candidates: Tensor) -> Tensor:

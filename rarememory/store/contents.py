@@ -156,10 +156,13 @@ def put_change(
         book: to put labels and refs into.
     """
     slots = slots_of(change.slots, memory.values.device)
-    labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
+    labels: dict[int, Any] = {}
     memory.put_slots(slots, rows, change.counts.clock)
-    for name, stored in part_of(change.parts, "ensembler.").items():
-        ensembler.get_buffer(name).copy_(tensor_of(stored))
+    # Most changes are of slots alone.
+    if change.parts:
+        labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
+        for name, stored in part_of(change.parts, "ensembler.").items():
+            ensembler.get_buffer(name).copy_(tensor_of(stored))
     for row in change.slots:
         refs = map(label_from_json, json.loads(row.refs)) if row.refs else ()
         book.put_refs(row.slot, tuple(refs))
