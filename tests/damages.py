@@ -252,6 +252,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "StoredClassifier._take_change": [condition(False, 0), drop("_check_facts")],
         "StoredClassifier._catch_up_with": [condition(True)],
         "StoredClassifier._foreseen": [condition(False)],
+        "StoredClassifier._noted": [condition(False)],
         "StoredClassifier._foreseen_again": [condition(False, 1), only("left", "or", 0)],
     },
     "store/foreseeing.py": {

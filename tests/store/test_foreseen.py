@@ -1,6 +1,7 @@
 """What learning does is foreseen under the lock, and is what a memory without a store does."""
 
 import random
+import time
 from contextlib import closing
 
 import pytest
@@ -11,7 +12,8 @@ from benchmarks.store.history import digest, opened, plain, rows
 from rarememory import FirstInFirstOut, Herding, Memory, MemoryClassifier
 from rarememory.memory import writing
 from rarememory.store import classifier as store_classifier
-from rarememory.store import foreseeing, wrap
+from rarememory.store import foreseeing, log, wrap
+from rarememory.store.session import Conflict
 
 
 @pytest.fixture
@@ -135,3 +137,29 @@ def test_of_many_slots_some_tell_that_a_label_has_others(tmp_path, counted, monk
             assert one.learn(*learn).lost == alone.learn(*learn).lost
             assert digest(one) == digest(alone) and one.classes == alone.classes
     assert counted["foreseen"] > 10
+
+
+def test_a_conflict_is_tried_again_on_what_has_come_meanwhile(url, counted, monkeypatch):
+    alone, write, refused = plain(), log._write, []
+
+    def refuse(*args):
+        write(*args)
+        if not refused:
+            refused.append(1)
+            raise Conflict("could not serialize access")
+
+    with closing(opened(url)) as one, closing(opened(url)) as other:
+        for who in (one, alone):
+            who.learn(rows(4), ["kea", "tui"] * 2)
+        other.catch_up()
+        for who in (one, alone):
+            who.learn(rows(2, 1), ["kea", "tui"])
+        monkeypatch.setattr(log, "_write", refuse)
+        monkeypatch.setattr(time, "sleep", lambda _: one.learn(rows(3, 2), ["tui"] * 3))
+        learnt = other.learn(rows(2, 3), ["kea", "tui"])
+        monkeypatch.undo()
+        alone.learn(rows(3, 2), ["tui"] * 3)
+        assert torch.equal(learnt.slots, alone.learn(rows(2, 3), ["kea", "tui"]).slots)
+        one.catch_up()
+        assert refused and digest(one) == digest(other) == digest(alone)
+    assert counted["foreseen_again"] == 2
