@@ -259,7 +259,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "foreseen": [condition(False), condition(False, 2), drop("put_into_rows")],
         "_place_of": [operator("*", "+")],
         "_again": [returns("stored")],
-        "_may_be_lost": [operator("<=", "<"), operator("==", "!="), condition(True)],
+        "_may_be_lost": [returns("False"), returns("True")],
+        "_not_seen": [operator("==", "!="), operator("//", "*")],
     },
     "store/contents.py": {"put_change": [drop("put_refs"), drop("put_labels")]},
     "memory/losses.py": {

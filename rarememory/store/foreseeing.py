@@ -6,7 +6,6 @@ they overwrite. Labels that come or go are left to a draft.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +23,8 @@ from rarememory.memory.drafts import Foreseen
 from rarememory.store.acts import Decision
 from rarememory.store.changes import Change, Counts, Rows, SlotRow, slot_rows
 
-_LOOKED_AT = 2**14
-"""Of more slots some are looked at, to see that a label has others."""
+_LOOKED_AT = (2**8, 2**14)
+"""Of more slots so many are looked at, and then so many, to see that a label has others."""
 
 
 def foreseen(
@@ -121,10 +120,14 @@ def _place_of(buffer: str, rows: Rows) -> int:
 def _may_be_lost(numbers: list[int], found: Foreseen, values: Tensor) -> bool:
     """Whether perhaps no slot has one of these labels any more, which are overwritten."""
     gone = {*numbers} - {*found.labels.tolist()}
-    if not gone:
-        return False
-    step = len(values) // _LOOKED_AT + 1
-    counts = (values[::step] + 1).bincount(minlength=max(gone) + 2)[[n + 1 for n in gone]]
-    looked_at = found.write.slots[found.write.slots % step == 0]
-    taken = Counter(values[looked_at].tolist())
-    return any(there <= taken[n] for n, there in zip(gone, counts.tolist(), strict=True))
+    for most in _LOOKED_AT:
+        if gone:
+            gone = _not_seen(gone, found.order.tolist(), values, len(values) // most + 1)
+    return bool(gone)
+
+
+def _not_seen(numbers: set[int], taken: list[int], values: Tensor, step: int) -> set[int]:
+    """Those of the labels that no slot has, of those looked at and not taken."""
+    seen = values[::step].clone()
+    seen[[slot // step for slot in taken if slot % step == 0]] = EMPTY
+    return numbers - {*seen.tolist()}

@@ -126,7 +126,7 @@ def test_what_another_has_done_beside_the_slots_is_decided_upon(url, counted, ac
 
 
 def test_of_many_slots_some_tell_that_a_label_has_others(tmp_path, counted, monkeypatch):
-    monkeypatch.setattr(foreseeing, "_LOOKED_AT", 5)
+    monkeypatch.setattr(foreseeing, "_LOOKED_AT", (5, 9))
     address, memories = f"sqlite:///{tmp_path}/birds.db", []
     for _ in range(2):
         memories.append(Memory(8, 24, update=FirstInFirstOut(), seed=3))
