@@ -242,6 +242,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "store/log.py": {
         "transaction": [drop("_roll_back")],
         "_since": [operator("!=", "==")],
+        "_new": [condition(False), condition(False, 1)],
+        "_at_once": [condition(False, 1)],
         "_write": [operator("+", "-"), drop("execute", 3)],
     },
     "store/replica.py": {"Replica.leave": [drop("leave")]},
@@ -249,6 +251,16 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "StoredClassifier._settle": [condition(False, 0), drop("_check_encoder")],
         "StoredClassifier._take_change": [condition(False, 0), drop("_check_facts")],
         "StoredClassifier._catch_up_with": [condition(True)],
+        "StoredClassifier._foreseen": [condition(False)],
+        "StoredClassifier._noted": [condition(False)],
+        "StoredClassifier._foreseen_again": [condition(False, 1), only("left", "or", 0)],
+    },
+    "store/foreseeing.py": {
+        "foreseen": [condition(False), condition(False, 2), drop("put_into_rows")],
+        "_place_of": [operator("*", "+")],
+        "_again": [returns("stored")],
+        "_may_be_lost": [returns("False"), returns("True")],
+        "_not_seen": [operator("==", "!="), operator("//", "*")],
     },
     "store/contents.py": {"put_change": [drop("put_refs"), drop("put_labels")]},
     "memory/losses.py": {
@@ -281,6 +293,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
             without("descending"),
         ],
         "_own_order": [returns("order")],
+        "is_queue": [only("left", "and")],
     },
     "memory/module.py": {
         "Memory.forward": [only("left", "or")],
@@ -290,6 +303,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_once": [operator("!=", "==")],
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
+        "Memory.foresee": [condition(False), condition(False, 1), condition(False, 2)],
+        "Memory.foresee_again": [operator("+", "-")],
         "Memory.record": [drop("require_writable"), drop("record")],
         "Memory.merge": [
             drop_raise(),

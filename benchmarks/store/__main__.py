@@ -4,7 +4,8 @@
     python -m benchmarks.store --quick      a few of each, to see that it runs
 
 Two processes learn at once; beside them two processes insert the same bytes, as many a transaction,
-into a table with a key, with no memory. Each part is a result of its own.
+into a table with a key, with no memory, and again in one order, as a log. Each part is a result of
+its own.
 """
 
 import sys

@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import statistics
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
@@ -23,20 +25,25 @@ NARROW = 16
 
 
 def learn(url: str, quick: bool) -> dict[str, float]:
-    """Rows a second of two writers, and of two that insert the same bytes without a memory."""
+    """Rows a second of two writers, and of two that insert the same bytes without a memory.
+
+    Inserts may be committed at once by a server, which learns cannot be: each is decided on the one
+    before. So there are inserts in one order too, as of a log, which count in a row of their own.
+    """
     figures: dict[str, float] = {}
+    ways: dict[str, Callable[..., None]]
+    ways = {"insert": _inserting, "ordered": partial(_inserting, ordered=True), "learn": _learning}
     for batch, count in ((1, 200), (64, 60)):
         count = count // 10 if quick else count
-        rates: dict[str, list[float]] = {"insert": [], "learn": []}
-        for turn in range(1 if quick else 3):
-            rates["insert"].append(_rate(_inserting, url, batch, count, turn))
-            rates["learn"].append(_rate(_learning, url, batch, count, turn))
-        inserts, learns = (statistics.median(rates[name]) for name in ("insert", "learn"))
-        figures |= {
-            f"insert.per_second.batch{batch}": inserts,
-            f"learn.per_second.batch{batch}": learns,
-            f"learn.ratio_to_insert.batch{batch}": learns / inserts,
-        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(1 if quick else 5):
+            for name, work in ways.items():
+                rates[name].append(_rate(work, url, batch, count, turn))
+        medians = {name: statistics.median(found) for name, found in rates.items()}
+        figures |= {f"{name}.per_second.batch{batch}": rate for name, rate in medians.items()}
+        for name in ("insert", "ordered"):
+            ratio = medians["learn"] / medians[name]
+            figures[f"learn.ratio_to_{name}.batch{batch}"] = ratio
     return figures
 
 
@@ -81,14 +88,19 @@ def seen(url: str, quick: bool) -> dict[str, float]:
 
 
 def locked(url: str, quick: bool) -> dict[str, float]:
-    """Milliseconds that a learn holds the lock, by the number of slots, all of them full."""
+    """Milliseconds that a learn holds the lock, by the number of slots, all of them full.
+
+    It is stale after a learn of another worker, which it takes under the lock, and decides again.
+    """
     figures = {}
     for slots in (10_000,) if quick else (10_000, 100_000, 1_000_000):
-        with closing(opened(url, slots, key_dim=NARROW, name=f"of {slots}")) as one:
+        open_it = partial(opened, url, slots, key_dim=NARROW, name=f"of {slots}")
+        with closing(open_it()) as one:
             one.learn(_rows(slots, 0, NARROW), [f"class {n % 50}" for n in range(slots)])
-            for kind, stale in (("alone", False), ("stale", True)):
-                held = [_held(one, turn, stale) for turn in range(5 if quick else 30)]
-                figures[f"locked_ms.{kind}.{slots}"] = 1000 * statistics.median(held)
+            with closing(open_it()) as other:
+                for kind, before in (("alone", one), ("stale", other)):
+                    held = [_held(one, turn, before) for turn in range(5 if quick else 30)]
+                    figures[f"locked_ms.{kind}.{slots}"] = 1000 * statistics.median(held)
     return figures
 
 
@@ -120,20 +132,16 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _held(one: StoredClassifier, turn: int, stale: bool) -> float:
-    """Seconds from the lock until the commit has returned; decided again under it if `stale`."""
+def _held(one: StoredClassifier, turn: int, before: StoredClassifier) -> float:
+    """Seconds from the lock until the commit has returned, after a learn of this or another."""
+    before.learn(_rows(1, 1000 + turn, NARROW), ["weka"])
     begun: list[float] = []
-    lock, roll = log._locked, one._settle
+    lock = log._locked
 
     def locking(*args: Any) -> Any:
         found = lock(*args)
         begun.append(time.perf_counter())
         return found
-
-    def settle(act: Any, transaction: Any) -> Any:
-        if stale and act.decision is not None:
-            act.decision = act.decision._replace(version=-1)
-        return roll(act, transaction)
 
     ended: list[float] = []
     take = one._take_change
@@ -144,7 +152,6 @@ def _held(one: StoredClassifier, turn: int, stale: bool) -> float:
 
     with (
         patch.object(log, "_locked", locking),
-        patch.object(one, "_settle", settle),
         patch.object(one, "_take_change", taken),
     ):
         one.learn(_rows(1, turn, NARROW), ["kea"])
@@ -175,7 +182,8 @@ def _rate(work: Callable[..., None], url: str, batch: int, count: int, turn: int
 def _learning(url: str, batch: int, count: int, name: str, go: Any, ready: Any) -> None:
     with closing(opened(url)) as one:
         one.learn(_rows(batch, 0), [f"class {n % 50}" for n in range(batch)])
-        inputs = [_rows(batch, turn) for turn in range(count)]
+        # Each writer has examples of its own, as different cameras have.
+        inputs = _rows(count * batch, zlib.crc32(name.encode())).split(batch)
         labels = [f"class {n % 50}" for n in range(batch)]
         ready.wait()
         go.wait()
@@ -184,9 +192,15 @@ def _learning(url: str, batch: int, count: int, name: str, go: Any, ready: Any) 
     os._exit(0)
 
 
-def _inserting(url: str, batch: int, count: int, name: str, go: Any, ready: Any) -> None:
+def _inserting(
+    url: str, batch: int, count: int, name: str, go: Any, ready: Any, ordered: bool = False
+) -> None:
     body = os.urandom(KEY_DIM * 4 + 16)
-    sql = f"INSERT INTO bare_{batch} (place, body) VALUES (?, ?)"
+    table = f"{'ordered' if ordered else 'bare'}_{batch}"
+    sql = f"INSERT INTO {table} (place, body) VALUES (?, ?)"
+    number = (
+        "INSERT INTO numbers VALUES (0, 1) ON CONFLICT (one) DO UPDATE SET last = numbers.last + 1"
+    )
     with closing(log.session_of(url, 30.0)) as session:
         with session.turn():
             session.begin(writing=True)
@@ -194,7 +208,10 @@ def _inserting(url: str, batch: int, count: int, name: str, go: Any, ready: Any)
                 session.execute("SELECT pg_advisory_xact_lock(1)")
             kind = session.types["bytes"]
             session.execute(
-                f"CREATE TABLE IF NOT EXISTS bare_{batch} (place TEXT PRIMARY KEY, body {kind})"
+                f"CREATE TABLE IF NOT EXISTS {table} (place TEXT PRIMARY KEY, body {kind})"
+            )
+            session.execute(
+                "CREATE TABLE IF NOT EXISTS numbers (one INTEGER PRIMARY KEY, last BIGINT)"
             )
             session.execute("COMMIT")
         ready.wait()
@@ -202,6 +219,9 @@ def _inserting(url: str, batch: int, count: int, name: str, go: Any, ready: Any)
         for turn in range(count):
             with session.errors(), session.turn(), session.together():
                 session.begin(writing=True)
+                if ordered:
+                    # It locks the row until the end.
+                    session.execute(number)
                 rows = [(f"{name}-{turn}-{row}", body) for row in range(batch)]
                 session.execute_many(sql, rows)
                 session.execute("COMMIT")

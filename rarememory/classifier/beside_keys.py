@@ -113,6 +113,19 @@ def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: Besi
         _put(getattr(memory, CONFIDENCES), slots, beside.confidences)
 
 
+def put_into_rows(
+    memory: Memory,
+    rows: Mapping[str, Shaped[Tensor, "..."]],
+    places: Int64[Tensor, " rows"],
+    beside: BesideKeys,
+) -> None:
+    """Put this into what the buffers of a memory would hold, as `put_beside` does into them."""
+    if has_norms(memory):
+        _put(rows[NORMS], places, beside.norms)
+    if beside.confidences is not None and hasattr(memory, CONFIDENCES):
+        _put(rows[CONFIDENCES], places, beside.confidences)
+
+
 def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:
     if isinstance(slots, Tensor):
         buffer[slots] = numbers.to(buffer.dtype)

@@ -348,7 +348,13 @@ class MemoryClassifier(LockedModule):
                 self._book = self._remembered_book()
             return learnt
 
-        return Learnt.joined([self.change(partial(write, batch)) for batch in batches])
+        single = not average and select is None
+        return Learnt.joined(
+            [
+                self.change(partial(write, batch), examples=batch if single else None)
+                for batch in batches
+            ]
+        )
 
     def _to_learn(
         self, inputs: Any, labels: Any, refs: Any, progress: bool | None

@@ -88,8 +88,7 @@ def write_examples(
     """
     if not examples.labels:
         return Learnt.joined([])
-    beside = BesideKeys(norms_of(examples.features), examples.confidences)
-    _check_features(examples.features, beside.norms)
+    beside = checked_beside(examples)
     if select is not None:
         return _write_selected(memory, book, examples, average, select)
     size = len(memory.values)
@@ -127,6 +126,17 @@ def write_examples(
     if places is not None:
         learnt = learnt._replace(slots=learnt.slots[places], hits=learnt.hits[places])
     return learnt
+
+
+def checked_beside(examples: LabelledFeatures) -> BesideKeys:
+    """What is remembered of examples beside their keys.
+
+    Raises:
+        ValueError: features are zero or not finite.
+    """
+    beside = BesideKeys(norms_of(examples.features), examples.confidences)
+    _check_features(examples.features, beside.norms)
+    return beside
 
 
 def are_lost(

@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from rarememory.base.locks import ReadersWriterLock
+from rarememory.classifier.learning import LabelledFeatures
 from rarememory.memory import Memory
 
 Changed = TypeVar("Changed")
@@ -40,12 +41,18 @@ class LockedModule(nn.Module):
         """The lock of the memory: take it to look at several parts of the state at one moment."""
         return self.memory.lock
 
-    def change(self, change: Callable[[], Changed], whole: bool = False) -> Changed:
+    def change(
+        self,
+        change: Callable[[], Changed],
+        whole: bool = False,
+        examples: LabelledFeatures | None = None,
+    ) -> Changed:
         """Change the state: each verb that does comes by here, and a store takes it from here.
 
         Args:
             change: changes it; it may be undone, and called again on another state.
             whole: whether more than some slots, labels, refs and weights change.
+            examples: that are learnt, each in a row of its own, where that is all.
         """
         with self.lock.writing():
             return change()

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, MemoryState
+from rarememory.base.state import EMPTY, MemoryState, Write
 from rarememory.lookup.exact import ranked, tolerance
 from rarememory.memory.queries import Rows, full_precision
 
@@ -35,6 +35,26 @@ class Search(NamedTuple):
     queries: Tensor
     slots: Tensor
     oldest: Tensor | None = None
+
+
+class Foreseen(NamedTuple):
+    """What a write would do, where each row takes a slot of its own.
+
+    Attributes:
+        write: what it would return.
+        labels: of its rows.
+        search: that it has made.
+        order: the slots that it would give up, in their order.
+        places: of each row in this order.
+        rows: what each buffer would hold in these slots, in this order.
+    """
+
+    write: Write
+    labels: Tensor
+    search: Search
+    order: Tensor
+    places: Tensor
+    rows: dict[str, Tensor]
 
 
 class Searched(Exception):
@@ -152,10 +172,12 @@ class Draft:
 
         None where only a look at all slots tells.
         """
+        if self._find_oldest is None:
+            return None
         keep = keep[keep != EMPTY]
         wanted = count + len(keep)
         first = self.search is not None and self.search.oldest is None and len(self.slots) == 0
-        if self._find_oldest is None or not first or wanted + _MOST > len(state.values):
+        if not first or wanted + _MOST > len(state.values):
             return None
         order = self._followed(state, wanted)
         if order is None:
@@ -196,10 +218,10 @@ class Draft:
         there = changed.where(state.values[changed] != EMPTY, EMPTY).expand(len(slots), -1)
         candidates = torch.cat([old, there], dim=1)
         found = self._best(rows.queries, state, candidates)
-        # What was nearest may be farther now: others could be nearer than it is.
-        vain = (old == changed).any(1)
-        if vain.any():
-            found[vain] = search(rows.some(vain.nonzero().squeeze(1))).squeeze(1)
+        if not {*changed.tolist()}.isdisjoint(slots.tolist()):
+            # What was nearest may be farther now: others could be nearer than it is.
+            vain = (old == changed).any(1).nonzero().squeeze(1)
+            found[vain] = search(rows.some(vain)).squeeze(1)
         return found
 
     def _best(self, queries: Tensor, state: MemoryState, candidates: Tensor) -> Tensor:

@@ -140,6 +140,36 @@ def is_by_age(update: Update) -> bool:
     return _weights(update) == (1.0, 0.0)
 
 
+def is_queue(update: Update) -> bool:
+    """Whether each row takes a slot of its own, an empty one or that written longest ago."""
+    return is_by_age(update) and type(update).averages is ByAgeAndNoise.averages
+
+
+def written_beside(
+    state: MemoryState,
+    queries: Float[Tensor, "batch key_dim"],
+    labels: Int64[Tensor, " batch"],
+    order: Int64[Tensor, " batch"],
+) -> tuple[MemoryState, Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
+    """Write rows into copies of the slots of a memory, whose state stays as it is.
+
+    Args:
+        order: the slots to give up, one for each row.
+
+    Returns:
+        What the slots hold afterwards, in this order; the place in it of each row; and the value
+        that each row has overwritten.
+    """
+    keys, values = torch.empty_like(queries, dtype=state.keys.dtype), state.values[order]
+    own = MemoryState(keys, values, torch.empty_like(values), state.clock.clone(), state.seed)
+    nearest, averaged = torch.full_like(labels, EMPTY), torch.zeros_like(labels, dtype=torch.bool)
+    given = (own, queries.contiguous(), labels.contiguous(), nearest, averaged, ~averaged)
+    free = torch.arange(len(order), device=order.device)
+    supported = _is_native(own, *given[1:], free)
+    places, overwritten = (_insert_rows_natively if supported else _insert_rows)(*given, free)
+    return own, places, overwritten
+
+
 def _is_native(state: MemoryState, *tensors: Tensor) -> bool:
     return state.clock.dim() == 0 and native.is_supported(*state, *tensors)
 
@@ -227,9 +257,10 @@ def _eviction_order_natively(
     size, weights = len(state.values), _weights(update)
     if weights is not None and (span is None or span.slots is None):
         whole, begin = (size, 0) if span is None else (span.memory_size, span.first)
+        # To find where the noise begins takes as long as to look at thousands of slots.
+        noise = sequence_of(state.seed, state.clock, whole, begin) if weights[1] else 0
         native.library().evict_oldest(
-            *(state.values, state.written, state.clock.item()),
-            *(sequence_of(state.seed, state.clock, whole, begin), *weights, size),
+            *(state.values, state.written, state.clock.item(), noise, *weights, size),
             *(keep, len(keep), count, chosen),
         )
         return chosen

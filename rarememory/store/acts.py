@@ -9,7 +9,8 @@ import torch
 
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.labels import label_from_json, label_to_json
-from rarememory.memory.drafts import Search
+from rarememory.classifier.learning import LabelledFeatures
+from rarememory.memory.drafts import Foreseen, Search
 from rarememory.store.changes import Change, Rows
 
 
@@ -35,12 +36,14 @@ class Decision(NamedTuple):
         change: what is others after it.
         version: that it was decided on.
         rows: what the buffers of the memory hold in the slots of the change.
+        foreseen: what its write does, where it was not made to see that.
     """
 
     result: Any
     change: Change
     version: int
     rows: Rows
+    foreseen: Foreseen | None = None
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Act:
         encoder: hash of the model that was asked for it.
         generations: 1 for a refresh.
         decision: the latest.
+        examples: that are learnt, each in a row of its own, where that is all.
         search: the latest of its write.
         searched: what this worker knew then.
         sent: whether the decision may have been committed.
@@ -64,6 +68,7 @@ class Act:
     whole: bool
     encoder: str
     generations: int
+    examples: LabelledFeatures | None = None
     decision: Decision | None = None
     search: Search | None = None
     searched: Known = Known()  # noqa: RUF009

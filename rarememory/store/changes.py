@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from safetensors.torch import load
 from torch import Tensor
 
@@ -79,6 +79,12 @@ def slot_rows(slots: list[int], rows: Rows, refs: Sequence[Sequence[Any]]) -> li
         else SlotRow(slot, None, None)
         for slot, full, row, some in zip(slots, there, table, refs, strict=True)
     ]
+
+
+def slots_of(stored: Sequence[SlotRow], device: torch.device) -> Int64[Tensor, " slots"]:
+    """The numbers of slots that were stored."""
+    # Of a list, torch makes a tensor in three times the time.
+    return torch.from_numpy(np.array([row.slot for row in stored], dtype=np.int64)).to(device)
 
 
 def rows_of_slots(

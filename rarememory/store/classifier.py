@@ -17,6 +17,7 @@ from rarememory.classifier.beside_keys import CONFIDENCES, buffers_of, match_buf
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
+from rarememory.classifier.learning import LabelledFeatures
 from rarememory.classifier.locked_module import Changed
 from rarememory.classifier.refreshing import Drift
 from rarememory.classifier.tuned_keys import UNTUNED
@@ -24,7 +25,15 @@ from rarememory.memory.drafts import Draft, Searched
 from rarememory.memory.selections import Selection
 from rarememory.memory.slots import copy_into
 from rarememory.store.acts import Act, Decision, Known, answer_of, result_of
-from rarememory.store.changes import Change, Counts, Rows, facts_of, rows_of_slots, text_of
+from rarememory.store.changes import (
+    Change,
+    Counts,
+    Rows,
+    facts_of,
+    rows_of_slots,
+    slots_of,
+    text_of,
+)
 from rarememory.store.contents import (
     Before,
     before,
@@ -38,6 +47,7 @@ from rarememory.store.contents import (
 )
 from rarememory.store.encoders import EncoderHash
 from rarememory.store.following import Follower, follow
+from rarememory.store.foreseeing import foreseen, foreseen_again
 from rarememory.store.log import Head, Transaction
 from rarememory.store.replica import Replica
 
@@ -287,12 +297,15 @@ class StoredClassifier(MemoryClassifier, Follower):
         finally:
             self._calls.__dict__.clear()
 
-    def _act(self, change: Callable[[], Any], whole: bool) -> Act:
+    def _act(
+        self, change: Callable[[], Any], whole: bool, examples: LabelledFeatures | None
+    ) -> Act:
         call = self._calls.__dict__
         once, number = call.get("once"), call.get("changes", 0)
         call["changes"] = number + 1
         name = uuid.uuid4().hex if once is None else f"{once}/{number}"
-        return Act(name, change, whole, self._encoder.value(), call.get("generations", 0))
+        encoder, generations = self._encoder.value(), call.get("generations", 0)
+        return Act(name, change, whole, encoder, generations, examples)
 
     def clear(self) -> None:
         """Forget all that was learnt; the model's own classes stay."""
@@ -318,17 +331,25 @@ class StoredClassifier(MemoryClassifier, Follower):
         load = partial(super().load_state_dict, state_dict, *args, **kwargs)
         return self.change(load, whole=True)
 
-    def change(self, change: Callable[[], Changed], whole: bool = False) -> Changed:
+    def change(
+        self,
+        change: Callable[[], Changed],
+        whole: bool = False,
+        examples: LabelledFeatures | None = None,
+    ) -> Changed:
         """Change the store's state, as a transaction, and then that of this worker.
 
         It is decided on the state here, and once more under the lock if the store has a newer one.
         While others write as often, that is so each time: then only the search is made before.
         """
-        act = self._act(change, whole)
+        act = self._act(change, whole, examples)
         with self._turn:
             # An error may be of an old state, without what another worker has learnt just now.
             with suppress(Searched, ValueError):
-                act.decision = self._decided(act, whole, only_search=self._busy and not whole)
+                act.decision = None if whole else self._foreseen(act)
+                if act.decision is None:
+                    only_search = self._busy and not whole
+                    act.decision = self._decided(act, whole, only_search=only_search)
             since = act.searched if act.search else self._known
             settle = partial(self._settle, act)
             result, head = self.replica.write(act.name, settle, since.version)
@@ -358,8 +379,9 @@ class StoredClassifier(MemoryClassifier, Follower):
         if decision is None or not of_now or decision.change.whole != whole:
             since = act.searched if act.search else self._known
             self._busy = since.version < head.version
-            changed = self._catch_up_with(transaction, since)
-            decision = self._decided(act, whole, changed)
+            new = self._catch_up_with(transaction, since)
+            decision = None if whole else self._foreseen_again(act, head, new)
+            decision = decision or self._decided(act, whole, self._slots_of(new))
         result, change = decision.result, decision.change
         if facts and change.text != head.text and not act.generations:
             self._check_encoder(facts["encoder"], act.encoder)
@@ -368,14 +390,44 @@ class StoredClassifier(MemoryClassifier, Follower):
         epoch = head.epoch + change.whole
         return result, Head(head.memory, head.version + 1, epoch, change.counts, change.text)
 
-    def _catch_up_with(self, transaction: Transaction, since: Known) -> Tensor | None:
-        """Take what is new, under the lock; the slots that have changed since, None for all."""
-        head, values = transaction.head, self.memory.values
+    def _catch_up_with(self, transaction: Transaction, since: Known) -> Change:
+        """Take what is new, under the lock."""
+        head = transaction.head
         if head.version == since.version:
-            return values[:0]
+            return Change([], {}, head.counts, head.text)
         new = transaction.since(since.version, since.epoch)
         self._take_change(head, new, since=since.version)
-        return None if new.whole else values.new_tensor([row.slot for row in new.slots])
+        return new
+
+    def _slots_of(self, new: Change) -> Tensor | None:
+        """The slots that are others after a change, None for all."""
+        return None if new.whole else slots_of(new.slots, self.memory.values.device)
+
+    def _foreseen(self, act: Act) -> Decision | None:
+        """What learning would do, where no label is the first or the last of its kind."""
+        examples = act.examples
+        if examples is None or examples.example_dims != self._example_dims:
+            return None
+        with self.lock.reading():
+            text, known = self._text(act), self._known
+            found = foreseen(self.memory, self._book, examples, text, known.version)
+            return self._noted(act, found, known)
+
+    def _foreseen_again(self, act: Act, head: Head, new: Change) -> Decision | None:
+        """The same after a change by another worker; None where that cannot be told from it."""
+        decision, changed = act.decision, self._slots_of(new)
+        if decision is None or decision.foreseen is None or changed is None or new.parts:
+            return None
+        if decision.version != act.searched.version or decision.change.text != head.text:
+            return None
+        with self.lock.reading():
+            found = foreseen_again(self.memory, self._book, decision, changed, head.version)
+            return self._noted(act, found, self._known)
+
+    def _noted(self, act: Act, found: Decision | None, known: Known) -> Decision | None:
+        if found is not None and found.foreseen is not None:
+            act.search, act.searched = found.foreseen.search, known
+        return found
 
     def _decided(
         self, act: Act, whole: bool, changed: Tensor | None = None, only_search: bool = False
@@ -434,23 +486,30 @@ class StoredClassifier(MemoryClassifier, Follower):
 
     def _changed(self, act: Act, draft: Draft, was: Before | None) -> Change:
         """What an act has changed just now; all of the memory without what was before."""
-        facts: dict[str, Any] = {
-            "encoder": act.encoder,
-            "generation": self.generation + act.generations,
-            "beside": self._to_json(with_book=False),
-        }
         counts = Counts(int(self.memory.clock), self._book.next_id)
         if was is None:
+            facts = self._facts(act)
             facts |= {"format": FORMAT, "settings": settings_of(self.memory)}
             facts["buffers"] = buffers_of(self.memory)
             facts["unknown"] = label_to_json(self.unknown)
             contents = whole_contents(self.memory, self.ensembler, self._book)
             return Change(*contents, counts, text_of(facts), whole=True)
+        return Change(*changed_contents(draft, self._book, was), counts, self._text(act))
+
+    def _facts(self, act: Act) -> dict[str, Any]:
+        """Those that a change may make others."""
+        return {
+            "encoder": act.encoder,
+            "generation": self.generation + act.generations,
+            "beside": self._to_json(with_book=False),
+        }
+
+    def _text(self, act: Act) -> str:
+        """All facts after a change that is not whole."""
         known = facts_of(self._known.text)
-        facts = {**known, **facts}
+        facts = {**known, **self._facts(act)}
         # Most often they are what they were.
-        text = self._known.text if facts == known else text_of(facts)
-        return Change(*changed_contents(draft, self._book, was), counts, text)
+        return self._known.text if facts == known else text_of(facts)
 
     # Taking what is stored
 

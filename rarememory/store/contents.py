@@ -22,6 +22,7 @@ from rarememory.store.changes import (
     facts_of,
     rows_of_slots,
     slot_rows,
+    slots_of,
     tensor_bytes,
     tensor_of,
 )
@@ -154,11 +155,14 @@ def put_change(
         ensembler: to put weights into.
         book: to put labels and refs into.
     """
-    slots = memory.values.new_tensor([row.slot for row in change.slots])
-    labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
+    slots = slots_of(change.slots, memory.values.device)
+    labels: dict[int, Any] = {}
     memory.put_slots(slots, rows, change.counts.clock)
-    for name, stored in part_of(change.parts, "ensembler.").items():
-        ensembler.get_buffer(name).copy_(tensor_of(stored))
+    # Most changes are of slots alone.
+    if change.parts:
+        labels = {int(n): json.loads(text or b"null") for n, text in _labels(change.parts)}
+        for name, stored in part_of(change.parts, "ensembler.").items():
+            ensembler.get_buffer(name).copy_(tensor_of(stored))
     for row in change.slots:
         refs = map(label_from_json, json.loads(row.refs)) if row.refs else ()
         book.put_refs(row.slot, tuple(refs))
@@ -173,7 +177,7 @@ def tensors_of(change: Change, memory: Memory, size: int) -> tuple[dict[str, Ten
         if part is not None and not name.startswith(LABEL)
     }
     stored = [row for row in change.slots if row.body is not None]
-    slots = memory.values.new_tensor([row.slot for row in stored])
+    slots = slots_of(stored, memory.values.device)
     found = {**memory.empty_slots(size), **part_of(tensors, "memory.")}
     for name, rows in rows_of_slots(stored, memory.empty_slots(1), slots.device).items():
         found[name][slots] = rows

@@ -8,7 +8,7 @@ takes the rows above n.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,9 +51,6 @@ class Transaction(NamedTuple):
     write: Callable[[Change, str], None]
 
 
-_MANY = 4
-"""Slots that are put into the database together where that is another statement."""
-
 KEPT = 100_000
 """Acts that are remembered, so that the same one is not done twice."""
 
@@ -63,8 +60,15 @@ _HEAD = (
 _SLOTS = "SELECT slot, body, refs FROM rarememory_slots WHERE memory = ? AND version > ?"
 _PARTS = "SELECT name, body FROM rarememory_parts WHERE memory = ? AND version > ?"
 _NAMED = "(SELECT number FROM rarememory_heads WHERE name = ?)"
-_ACT = f"SELECT answer FROM rarememory_acts WHERE memory = {_NAMED} AND act = ?"
-_NEW = [sql.replace("memory = ?", f"memory = {_NAMED}") for sql in (_SLOTS, _PARTS)]
+# One statement, for each takes its time: slots have a number, parts a name, the act has neither.
+_NEW = (
+    f"SELECT NULL AS slot, NULL AS name, NULL AS body, answer FROM rarememory_acts "
+    f"WHERE memory = {_NAMED} AND act = ? "
+    f"UNION ALL SELECT slot, NULL, body, refs FROM rarememory_slots "
+    f"WHERE memory = {_NAMED} AND version > ? "
+    f"UNION ALL SELECT NULL, name, body, NULL FROM rarememory_parts "
+    f"WHERE memory = {_NAMED} AND version > ?"
+)
 
 _PUT_SLOT = (
     "INSERT INTO rarememory_slots (memory, version, slot, body, refs) VALUES (?, ?, ?, ?, ?) "
@@ -87,7 +91,11 @@ _PUT_HEAD = (
     "UPDATE rarememory_heads SET version = ?, epoch = ?, clock = ?, following = ?, facts = ? "
     "WHERE number = ?"
 )
-_PUT_BOTH = f"WITH done AS ({_PUT_ACT}) {_PUT_HEAD}"
+_PUT_TOGETHER = {
+    put: f"WITH put AS ({put}), done AS ({_PUT_ACT}) {_PUT_HEAD}"
+    for put in (_PUT_SLOT, _PUT_JOINED)
+}
+"""Statements to a server that put slots, an act and a head, for each way to put slots."""
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS rarememory_heads (number {number}, name TEXT NOT NULL UNIQUE, "
@@ -185,7 +193,7 @@ def transaction(session: Session, name: str, act: str, version: int = 0) -> Iter
     """
     with session.errors(), session.turn():
         try:
-            head, done, new = _locked(session, name, act, version)
+            head, new = _locked(session, name, act, version)
             if head is None:
                 # This waits for whoever makes the same one.
                 session.execute(
@@ -194,16 +202,16 @@ def transaction(session: Session, name: str, act: str, version: int = 0) -> Iter
                     (name,),
                 )
                 session.execute("COMMIT")
-                head, done, new = _locked(session, name, act, version)
+                head, new = _locked(session, name, act, version)
                 assert head is not None
             written: list[tuple[Change, str]] = []
 
             def since(earlier: int, epoch: int) -> Change:
-                if new is not None and (earlier, epoch) == (version, head.epoch):
-                    return _change(head, new, whole=False)
+                if (earlier, epoch) == (version, head.epoch):
+                    return Change(new.slots, new.parts, head.counts, head.text)
                 return _since(session, head, earlier, epoch)
 
-            yield Transaction(head, done, since, lambda *change: written.append(change))
+            yield Transaction(head, new.done, since, lambda *change: written.append(change))
             with session.together():
                 for change, answer in written:
                     _write(session, head, change, act, answer)
@@ -213,18 +221,34 @@ def transaction(session: Session, name: str, act: str, version: int = 0) -> Iter
             raise
 
 
-def _locked(
-    session: Session, name: str, act: str, version: int
-) -> tuple[Head | None, str | None, list[Any] | None]:
-    """The head, the answer of the act if it is done, and perhaps cursors of what is new."""
+class _New(NamedTuple):
+    """What is found with the lock: the answer of an act that is done, and what is new."""
+
+    done: str | None
+    slots: list[SlotRow]
+    parts: dict[str, bytes | None]
+
+
+def _locked(session: Session, name: str, act: str, version: int) -> tuple[Head | None, _New]:
+    """The head, whether the act is done, and what has changed since a version."""
     with session.together():
         session.begin(writing=True)
         heads = session.execute(_HEAD + session.locking, (name,))
-        acts = session.execute(_ACT, (name, act))
-        # With the lock, where that saves a round trip; each statement sees what is newest then.
-        new = [session.execute(sql, (name, version)) for sql in _NEW] if session.locking else None
-    done = acts.fetchone()
-    return _head(heads.fetchone()), None if done is None else done[0], new
+        # A statement of its own, which sees what is newest once the lock is there.
+        rows = session.execute(_NEW, (name, act, name, version, name, version))
+    return _head(heads.fetchone()), _new(rows.fetchall())
+
+
+def _new(rows: Iterable[tuple[Any, ...]]) -> _New:
+    done, slots, parts = None, [], {}
+    for slot, part, body, refs in rows:
+        if slot is not None:
+            slots.append(SlotRow(slot, body, refs))
+        elif part is not None:
+            parts[part] = body
+        else:
+            done = refs
+    return _New(done, slots, parts)
 
 
 def _roll_back(session: Session) -> None:
@@ -247,25 +271,22 @@ def _since(session: Session, head: Head, version: int, epoch: int) -> Change:
     known = (head.memory, 0 if whole else version)
     with session.together():
         found = [session.execute(sql, known) for sql in (_SLOTS, _PARTS)]
-    return _change(head, found, whole)
-
-
-def _change(head: Head, found: list[Any], whole: bool) -> Change:
     slots, parts = (cursor.fetchall() for cursor in found)
     rows = [SlotRow(*row) for row in slots]
     return Change(rows, dict(parts), head.counts, head.text, whole)
 
 
-def _put_slots(session: Session, memory: int, version: int, slots: Sequence[SlotRow]) -> None:
+def _at_once(slots: Sequence[SlotRow]) -> tuple[str, tuple[Any, ...]] | None:
+    """How one statement puts these slots into a server, and its parameters; None where none can."""
+    if len(slots) == 1:
+        return _PUT_SLOT, slots[0]
     bodies = [row.body for row in slots if row.body is not None]
-    if not session.locking or len(slots) < _MANY or len(bodies) < len(slots):
-        if slots:
-            session.execute_many(_PUT_SLOT, [(memory, version, *row) for row in slots])
-        return
+    if not bodies or len(bodies) < len(slots):
+        return None
     # A server takes long to read so many parameters: all bytes are one of them.
     width, joined = len(bodies[0]), b"".join(bodies)
     numbers, refs = (json.dumps([row[part] for row in slots]) for part in (0, 2))
-    session.execute(_PUT_JOINED, (memory, version, joined, width, width, numbers, refs))
+    return _PUT_JOINED, (joined, width, width, numbers, refs)
 
 
 def _write(session: Session, head: Head, change: Change, act: str, answer: str) -> None:
@@ -273,16 +294,20 @@ def _write(session: Session, head: Head, change: Change, act: str, answer: str) 
     if change.whole:
         for table in ("slots", "parts"):
             session.execute(f"DELETE FROM rarememory_{table} WHERE memory = ?", (head.memory,))
-    _put_slots(session, head.memory, version, change.slots)
     if change.parts:
         rows = [(head.memory, version, *part) for part in change.parts.items()]
         session.execute_many(_PUT_PART, rows)
     epoch = head.epoch + change.whole
     new = (version, epoch, *change.counts, change.text, head.memory)
     done = (head.memory, version, act, answer)
-    if session.locking:
-        session.execute(_PUT_BOTH, (*done, *new))
+    slots = _at_once(change.slots) if session.locking else None
+    if slots is not None:
+        put, parameters = slots
+        session.execute(_PUT_TOGETHER[put], (head.memory, version, *parameters, *done, *new))
     else:
+        if change.slots:
+            put_slots = [(head.memory, version, *row) for row in change.slots]
+            session.execute_many(_PUT_SLOT, put_slots)
         session.execute(_PUT_ACT, done)
         session.execute(_PUT_HEAD, new)
     if version % 1024 == 0:

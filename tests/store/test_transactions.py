@@ -111,14 +111,15 @@ def test_remarks_that_change_in_place_reach_the_others(pair):
     assert one.about == {"place": "a wood"}
 
 
-@pytest.mark.parametrize("count", [3, 4, 20])
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
 def test_rows_that_are_put_together_are_the_same_rows(url, count):
     refs = [None if n % 3 == 0 else f'"{n}", \\ é' for n in range(count)]
     with closing(opened(url)) as one, closing(opened(url)) as other:
         one.learn(rows(1), ["kea"])
         one.learn(rows(count, 2), list(range(count)), refs)
         other.catch_up()
-        assert one.forget(*range(1, count)) == count - 1
+        some = [*range(1, count)] or [0]
+        assert one.forget(*some) == len(some)
         with closing(opened(url)) as late:
             other.catch_up()
             assert digest(one) == digest(other) == digest(late)
