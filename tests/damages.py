@@ -303,8 +303,8 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_once": [operator("!=", "==")],
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
-        "Memory.foresee": [condition(False), condition(False, 1), condition(False, 2)],
-        "Memory.foresee_again": [operator("+", "-")],
+        "foresee": [condition(False), condition(False, 1), condition(False, 2)],
+        "foresee_again": [operator("+", "-")],
         "Memory.record": [drop("require_writable"), drop("record")],
         "Memory.merge": [
             drop_raise(),

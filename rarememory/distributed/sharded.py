@@ -391,7 +391,7 @@ class ShardedMemory(Memory):
 
     __getstate__ = refused("copied or pickled: save its state_dict by torch.distributed.checkpoint")
     merge = refused("merged: merge memories before they are sharded")
-    draft = foresee = foresee_again = put_slots = put_state = refused("kept in a store")
+    draft = put_slots = put_state = refused("kept in a store")
 
     def register_slot_buffer(self, name: str, *_: Any, **__: Any) -> NoReturn:
         """Refused."""

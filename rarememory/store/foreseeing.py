@@ -20,6 +20,7 @@ from rarememory.classifier.labels import label_to_json
 from rarememory.classifier.learning import LabelledFeatures, checked_beside
 from rarememory.memory import Memory
 from rarememory.memory.drafts import Foreseen
+from rarememory.memory.module import foresee, foresee_again
 from rarememory.store.acts import Decision
 from rarememory.store.changes import Change, Counts, Rows, SlotRow, slot_rows
 
@@ -47,7 +48,7 @@ def foreseen(
         return None
     beside = checked_beside(examples)
     labels = torch.tensor(numbers, device=examples.features.device)
-    found = memory.foresee(examples.features, labels)
+    found = foresee(memory, examples.features, labels)
     if found is None:
         return None
     put_into_rows(memory, found.rows, found.places, beside)
@@ -73,7 +74,7 @@ def foreseen_again(
     """
     if decision.foreseen is None or decision.change.counts.next_id != book.next_id:
         return None
-    found = memory.foresee_again(decision.foreseen, changed)
+    found = foresee_again(memory, decision.foreseen, changed)
     rows = _again(decision.change.slots, found)
     return _decided(memory, book, found, rows, decision.change.text, version)
 

@@ -6,6 +6,7 @@ import torch
 from rarememory import AverageOrReplace, FirstInFirstOut, LeastUsed, MeanMemory, Memory
 from rarememory.base.state import EMPTY
 from rarememory.memory import drafts, writing
+from rarememory.memory.module import foresee, foresee_again
 from rarememory.native import is_supported
 
 
@@ -46,7 +47,7 @@ def test_a_write_that_is_foreseen_is_the_one_that_is_made(native, count, held, m
     monkeypatch.setattr(writing, "_is_native", lambda *some: native and is_supported(*some[1:]))
     memory, rows, labels = memory_of(40, held), drawn(count, 6, 1), torch.arange(count) % 5
     before = bits(memory)
-    foreseen = memory.foresee(rows, labels)
+    foreseen = foresee(memory, rows, labels)
     assert bits(memory) == before
     check(foreseen, memory, rows, labels)
 
@@ -58,13 +59,13 @@ def test_it_is_foreseen_again_after_other_writes(others, followed, monkeypatch):
         monkeypatch.setattr(drafts, "_MANY", 1)
         monkeypatch.setattr(drafts, "_MOST", 20)
     memory, rows, labels = memory_of(60, 50), drawn(7, 6, 1), torch.arange(7) % 5
-    foreseen = memory.foresee(rows, labels)
+    foreseen = foresee(memory, rows, labels)
     changed = torch.zeros(0, dtype=torch.int64)
     for seed in range(2):
         if others:
             theirs = memory.write(drawn(others, 6, seed + 2), torch.arange(others) % 6)
             changed = torch.cat([changed, theirs.slots]).unique()
-        again = memory.foresee_again(foreseen, changed)
+        again = foresee_again(memory, foreseen, changed)
     check(again, memory, rows, labels)
 
 
@@ -79,14 +80,14 @@ def test_only_a_plain_queue_is_foreseen():
         Memory(6, 2, update=queue),
         MeanMemory(6, 8),
     ):
-        assert memory.foresee(rows, labels) is None
+        assert foresee(memory, rows, labels) is None
     assert (
-        Memory(6, 3, update=queue).foresee(rows, labels).write.overwritten.tolist() == [EMPTY] * 3
+        foresee(Memory(6, 3, update=queue), rows, labels).write.overwritten.tolist() == [EMPTY] * 3
     )
     bad = Memory(6, 3, update=queue, validate=False)
-    assert bad.foresee(rows * torch.nan, labels) is None
+    assert foresee(bad, rows * torch.nan, labels) is None
 
 
 def test_a_row_that_cannot_be_written_is_not_foreseen():
     with pytest.raises(ValueError, match="finite and not zero"):
-        memory_of(8, 3).foresee(torch.zeros(1, 6), torch.tensor([1]))
+        foresee(memory_of(8, 3), torch.zeros(1, 6), torch.tensor([1]))
