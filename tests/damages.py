@@ -255,6 +255,10 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "StoredClassifier._noted": [condition(False)],
         "StoredClassifier._foreseen_again": [condition(False, 1), only("left", "or", 0)],
     },
+    "memory/foreseeing.py": {
+        "foresee": [condition(False), condition(False, 1)],
+        "foresee_again": [operator("+", "-")],
+    },
     "store/foreseeing.py": {
         "foreseen": [condition(False), condition(False, 2), drop("put_into_rows")],
         "_place_of": [operator("*", "+")],
@@ -303,8 +307,6 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Memory._write_once": [operator("!=", "==")],
         "Memory._fill": [drop("fill")],
         "Memory._write_at_once": [drop("_fill")],
-        "foresee": [condition(False), condition(False, 1), condition(False, 2)],
-        "foresee_again": [operator("+", "-")],
         "Memory.record": [drop("require_writable"), drop("record")],
         "Memory.merge": [
             drop_raise(),
@@ -505,7 +507,7 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
     "classifier/guesses.py": {"width_of": [drop("set_width", 0), drop("set_width", 1)]},
     "classifier/classifier.py": {"MemoryClassifier.merge": [drop_raise(), drop("match_buffers")]},
     "classifier/beside_keys.py": {
-        "put_beside": [condition(False)],
+        "put_into_rows": [condition(False)],
         "has_norms": [returns("False")],
         "adopt_buffers": [condition(False), condition(False, 1)],
         "check_buffers": [drop_raise(0), drop_raise(1), drop_raise(2)],

@@ -56,6 +56,12 @@ def steps(count: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         yield rows, torch.randint(0, 9, (batch,), generator=generator)
 
 
+def alike_rows(count: int, key_dim: int, seed: int) -> Tensor:
+    """Rows of few different numbers, so that many are equally near."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-1, 2, (count, key_dim), generator=generator) + torch.tensor(0.5)
+
+
 def lived(memory: Memory, count: int = 6, seed: int = 0) -> Memory:
     """The same, after so many writes and forgettings."""
     for rows, labels in steps(count, seed):

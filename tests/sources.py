@@ -47,7 +47,7 @@ _TESTS = {
     "base/validation.py": "memory/test_bad_input.py memory/test_bad_options.py",
     "memory/module.py": (
         "memory/test_rules.py memory/test_state.py memory/test_losses.py memory/test_usage.py "
-        "memory/test_merging.py memory/test_budgets.py memory/test_foreseen.py"
+        "memory/test_merging.py memory/test_budgets.py"
     ),
     "memory/at_once.py": "native/test_native.py memory/test_rules.py",
     "memory/queries.py": "memory/test_bad_input.py memory/test_queries.py memory/test_rules.py",
@@ -78,6 +78,7 @@ _TESTS = {
     "classifier/fingerprint.py": "classifier/test_merging.py classifier/test_fingerprint.py",
     "classifier/locked_module.py": "classifier/test_one_state.py",
     "classifier/nearest_reader.py": "classifier/test_doctor.py classifier/test_readers.py",
+    "memory/foreseeing.py": "memory/test_foreseen.py",
     "store/foreseeing.py": "store/test_foreseen.py",
     "play/page.py": "play/test_server.py",
     "evaluation/embedding.py": "evaluation/test_protocols.py",

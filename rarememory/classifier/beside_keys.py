@@ -107,19 +107,16 @@ def has_norms(memory: Memory) -> bool:
 
 def put_beside(memory: Memory, slots: Int64[Tensor, " rows"] | int, beside: BesideKeys) -> None:
     """Remember this of what was written into the slots, as far as the memory does."""
-    if has_norms(memory):
-        _put(getattr(memory, NORMS), slots, beside.norms)
-    if beside.confidences is not None and hasattr(memory, CONFIDENCES):
-        _put(getattr(memory, CONFIDENCES), slots, beside.confidences)
+    put_into_rows(memory, {n: getattr(memory, n) for n in buffers_of(memory)}, slots, beside)
 
 
 def put_into_rows(
     memory: Memory,
     rows: Mapping[str, Shaped[Tensor, "..."]],
-    places: Int64[Tensor, " rows"],
+    places: Int64[Tensor, " rows"] | int,
     beside: BesideKeys,
 ) -> None:
-    """Put this into what the buffers of a memory would hold, as `put_beside` does into them."""
+    """The same into rows that the buffers of the memory hold, or would hold after a write."""
     if has_norms(memory):
         _put(rows[NORMS], places, beside.norms)
     if beside.confidences is not None and hasattr(memory, CONFIDENCES):

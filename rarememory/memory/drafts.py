@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from rarememory.base.state import EMPTY, MemoryState, Write
+from rarememory.base.state import EMPTY, MemoryState
 from rarememory.lookup.exact import ranked, tolerance
 from rarememory.memory.queries import Rows, full_precision
 
@@ -35,26 +35,6 @@ class Search(NamedTuple):
     queries: Tensor
     slots: Tensor
     oldest: Tensor | None = None
-
-
-class Foreseen(NamedTuple):
-    """What a write would do, where each row takes a slot of its own.
-
-    Attributes:
-        write: what it would return.
-        labels: of its rows.
-        search: that it has made.
-        order: the slots that it would give up, in their order.
-        places: of each row in this order.
-        rows: what each buffer would hold in these slots, in this order.
-    """
-
-    write: Write
-    labels: Tensor
-    search: Search
-    order: Tensor
-    places: Tensor
-    rows: dict[str, Tensor]
 
 
 class Searched(Exception):

@@ -24,7 +24,7 @@ from rarememory.lookup.exact import in_order, ranked, score
 from rarememory.memory import at_once, reading_on_gpu, updates, writing, writing_on_gpu
 from rarememory.memory.budgets import layers_of
 from rarememory.memory.checkpoints import fitted, keep_own, stored_parts
-from rarememory.memory.drafts import Draft, Foreseen, Search
+from rarememory.memory.drafts import Draft, Search
 from rarememory.memory.filters import Among, Filter, among_tensor, filter_of
 from rarememory.memory.forgetting import Integers, meets
 from rarememory.memory.half_precision import HalfPrecisionCopy
@@ -756,7 +756,11 @@ class Memory(nn.Module):
             (0, tensor([0]), tensor([7]))
         """
         with self.lock.writing():
-            draft = self._draft = _new_draft(self, search, changed, only_search)
+            buffers = self._slot_buffers.tensors
+            oldest = None
+            if writing.is_by_age(self.update):
+                oldest = partial(writing.eviction_order, self.state, self.update)
+            draft = self._draft = Draft(buffers, search, changed, only_search, oldest)
             clock = int(self.clock)
             try:
                 yield draft
@@ -898,81 +902,3 @@ def _may_be_on_gpu(memory: Memory) -> bool:
     # Looked at in every call, so without `isinstance` and the look-up of a buffer by its name.
     keys = memory._buffers["keys"]
     return type(memory.lookup) is TritonLookup or (keys is not None and keys.is_cuda)
-
-
-def _new_draft(
-    memory: Memory, search: Search | None, changed: Tensor | None, only_search: bool = False
-) -> Draft:
-    oldest = partial(_oldest, memory) if writing.is_by_age(memory.update) else None
-    return Draft(memory._slot_buffers.tensors, search, changed, only_search, oldest)
-
-
-def _oldest(memory: Memory, count: int) -> Tensor:
-    return writing.eviction_order(memory.state, memory.update, count)
-
-
-@torch.no_grad()
-def foresee(
-    memory: Memory, queries: Float[Tensor, "batch key_dim"], labels: Int64[Tensor, " batch"]
-) -> Foreseen | None:
-    """What a write would do, where each row takes an empty slot or the oldest one.
-
-    It costs less than a draft, for nothing is changed. None where the policy has it otherwise,
-    where there are more rows than slots, or where the memory counts its usage.
-
-    Raises:
-        ValueError: as in `write`.
-
-    Example:
-        >>> from rarememory import FirstInFirstOut, Memory
-        >>> memory = Memory(key_dim=2, memory_size=3, update=FirstInFirstOut())
-        >>> foreseen = foresee(memory, torch.eye(2), torch.tensor([9, 7]))
-        >>> foreseen.write.slots, foreseen.rows["values"], len(memory)
-        (tensor([1, 0]), tensor([7, 9]), 0)
-    """
-    plain = type(memory).write is Memory.write and type(memory).write_rows is Memory.write_rows
-    queue = plain and writing.is_queue(memory.update) and memory.usage is None
-    if not queue or not 0 < len(queries) <= memory.memory_size:
-        return None
-    with memory.lock.reading():
-        state, rows = memory.state, memory._rows(queries, labels, None)
-        if rows.mask is not None or rows.labels is None:
-            return None
-        search, order = _searched(memory, queries, rows, state, _new_draft(memory, None, None))
-        given = (rows.queries, rows.labels, order)
-        own, places, overwritten = writing.written_beside(state, *given)
-        # Nothing is the nearest, EMPTY, only where the last slot is empty too.
-        hits = state.values[search.slots] == rows.labels
-        write = Write(order[places], hits, overwritten)
-        filled = {name: getattr(own, name) for name in SLOT_BUFFERS}
-        others = memory.empty_slots(len(order)) if len(memory._slot_fills) > len(filled) else {}
-        return Foreseen(write, rows.labels, search, order, places, {**others, **filled})
-
-
-@torch.no_grad()
-def foresee_again(
-    memory: Memory, foreseen: Foreseen, changed: Int64[Tensor, " changed"]
-) -> Foreseen:
-    """What that write would do now, at the cost of the slots that have changed since then."""
-    search, labels = foreseen.search, foreseen.labels
-    with memory.lock.reading():
-        rows, state = Rows(search.queries, None, None, search.queries.shape[:1]), memory.state
-        given = (search.given, rows, state, _new_draft(memory, search, changed))
-        search, order = _searched(memory, *given)
-        slots = order[foreseen.places]
-        hits = state.values[search.slots] == labels
-        write = Write(slots, hits, state.values[slots])
-        written = torch.full_like(labels, int(state.clock) + 1)
-        filled = {**foreseen.rows, "written": written}
-        return foreseen._replace(write=write, search=search, order=order, rows=filled)
-
-
-def _searched(
-    memory: Memory, given: object, rows: Rows, state: MemoryState, draft: Draft
-) -> tuple[Search, Tensor]:
-    nearest = draft.nearest(given, rows, state, partial(memory._nearest, k=1))
-    order = draft.oldest(state, len(nearest), nearest[:0])
-    if order is None:
-        order = writing.eviction_order(state, memory.update, len(nearest))
-    assert draft.search is not None
-    return draft.search, order

@@ -10,7 +10,8 @@ import torch
 from rarememory.classifier.answers import Learnt
 from rarememory.classifier.labels import label_from_json, label_to_json
 from rarememory.classifier.learning import LabelledFeatures
-from rarememory.memory.drafts import Foreseen, Search
+from rarememory.memory.drafts import Search
+from rarememory.memory.foreseeing import Foreseen
 from rarememory.store.changes import Change, Rows
 
 

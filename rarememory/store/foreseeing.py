@@ -19,8 +19,7 @@ from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import label_to_json
 from rarememory.classifier.learning import LabelledFeatures, checked_beside
 from rarememory.memory import Memory
-from rarememory.memory.drafts import Foreseen
-from rarememory.memory.module import foresee, foresee_again
+from rarememory.memory.foreseeing import Foreseen, foresee, foresee_again
 from rarememory.store.acts import Decision
 from rarememory.store.changes import Change, Counts, Rows, SlotRow, slot_rows
 

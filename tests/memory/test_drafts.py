@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from memories import alike_rows, bits
 
 from rarememory import AverageOrReplace, FirstInFirstOut, Memory
 from rarememory.base.state import EMPTY
@@ -11,19 +12,8 @@ from rarememory.memory.drafts import Searched
 
 def filled(size=400, key_dim=6, update=None, rows=300):
     memory = Memory(key_dim, size, update=update or FirstInFirstOut())
-    memory.write(drawn(rows, key_dim, 0), torch.arange(rows) % 7)
+    memory.write(alike_rows(rows, key_dim, 0), torch.arange(rows) % 7)
     return memory
-
-
-def drawn(count, key_dim, seed):
-    """Rows of few different numbers, so that many are equally near."""
-    return torch.randint(-1, 2, (count, key_dim), generator=torch.Generator().manual_seed(seed)) + (
-        torch.tensor(0.5)
-    )
-
-
-def bits(memory):
-    return {name: part.numpy().tobytes() for name, part in memory.state_dict().items()}
 
 
 def searched(memory, rows, labels):
@@ -35,7 +25,7 @@ def searched(memory, rows, labels):
 
 def test_a_draft_that_only_searches_ends_before_anything_changes():
     memory, labels = filled(), torch.arange(5)
-    before, rows = bits(memory), drawn(5, 6, 1)
+    before, rows = bits(memory), alike_rows(5, 6, 1)
     search = searched(memory, rows, labels)
     assert bits(memory) == before
     assert torch.equal(search.slots, memory(rows, k=1).slots[:, 0])
@@ -50,11 +40,11 @@ def test_a_draft_that_only_searches_ends_before_anything_changes():
 def test_an_earlier_search_and_what_has_changed_are_a_new_search(update, key_dtype, count):
     for seed in range(12):
         memory = Memory(6, 60, update=update, key_dtype=key_dtype)
-        memory.write(drawn(50, 6, 100 + seed), torch.arange(50) % 7)
-        rows, labels = drawn(count, 6, seed), torch.arange(count) % 3
+        memory.write(alike_rows(50, 6, 100 + seed), torch.arange(50) % 7)
+        rows, labels = alike_rows(count, 6, seed), torch.arange(count) % 3
         search = searched(memory, rows, labels)
         # Slots are averaged into, replaced, filled and emptied.
-        others = memory.write(drawn(15, 6, 200 + seed), torch.arange(15) % 7).slots
+        others = memory.write(alike_rows(15, 6, 200 + seed), torch.arange(15) % 7).slots
         memory.forget(slots=[*search.slots[:1].tolist(), 3])
         changed = torch.cat([others, search.slots[:1], torch.tensor([3])]).unique()
         with memory.draft(search, changed) as draft:
@@ -69,7 +59,7 @@ def test_an_earlier_search_and_what_has_changed_are_a_new_search(update, key_dty
 
 
 def test_only_rows_whose_nearest_slot_has_changed_are_searched_again(monkeypatch):
-    memory, rows, labels = filled(), drawn(40, 6, 1), torch.arange(40) % 3
+    memory, rows, labels = filled(), alike_rows(40, 6, 1), torch.arange(40) % 3
     search, asked, nearest = searched(memory, rows, labels), [], memory._nearest
     gone = search.slots[7:8]
     memory.forget(slots=gone.tolist())
@@ -81,7 +71,7 @@ def test_only_rows_whose_nearest_slot_has_changed_are_searched_again(monkeypatch
 
 
 def test_rows_of_the_earlier_search_are_checked_again_for_their_labels_alone():
-    memory, rows = filled(), drawn(4, 6, 1)
+    memory, rows = filled(), alike_rows(4, 6, 1)
     search = searched(memory, rows, torch.arange(4))
     with memory.draft(search, memory.values[:0]):
         assert memory.write(rows, torch.tensor([6, 7, 8, 9])).slots.tolist() == [300, 301, 302, 303]
@@ -93,8 +83,8 @@ def test_many_slots_are_kept_and_put_back_to_the_bit():
     memory = filled(size=300)
     before = bits(memory)
     with memory.draft() as draft:
-        memory.write(drawn(290, 6, 5), torch.arange(290))
-        memory.write(drawn(3, 6, 6), torch.arange(3))
+        memory.write(alike_rows(290, 6, 5), torch.arange(290))
+        memory.write(alike_rows(3, 6, 6), torch.arange(3))
         assert memory.forget(slots=[0, 299]) == 2
     assert bits(memory) == before
     assert len(draft.slots) == len(draft.slots.unique()) and {0, 299} <= {*draft.slots.tolist()}
@@ -112,11 +102,11 @@ def test_the_order_of_giving_up_is_followed_through_changes(monkeypatch, update,
     asked, found = [], writing.eviction_order
     for seed in range(8):
         memory = filled(size=60, update=update, rows=50 + seed % 3 * 10)
-        rows, labels = drawn(count, 6, seed), torch.arange(count) % 3
+        rows, labels = alike_rows(count, 6, seed), torch.arange(count) % 3
         search = searched(memory, rows, labels)
         assert (search.oldest is not None) == (update in BY_AGE)
         for turn in range(4):
-            others = memory.write(drawn(1 + turn, 6, 50 * seed + turn), torch.arange(1 + turn))
+            others = memory.write(alike_rows(1 + turn, 6, 50 * seed + turn), torch.arange(1 + turn))
             gone = [] if turn % 2 else [(7 * seed + turn) % 60, int(others.slots[0])]
             memory.forget(slots=gone)
             changed = torch.cat([others.slots, torch.tensor(gone, dtype=torch.int64)]).unique()
@@ -135,7 +125,7 @@ def test_the_order_of_giving_up_is_followed_through_changes(monkeypatch, update,
 
 
 def test_an_order_is_kept_only_where_it_is_worth_it():
-    assert searched(filled(), drawn(2, 6, 1), torch.arange(2)).oldest is None
+    assert searched(filled(), alike_rows(2, 6, 1), torch.arange(2)).oldest is None
 
 
 class Youngest(FirstInFirstOut):
@@ -149,4 +139,4 @@ def test_the_order_of_a_policy_of_ones_own_is_its_own(monkeypatch):
     monkeypatch.setattr(drafts, "_MANY", 0)
     monkeypatch.setattr(drafts, "_MOST", 4)
     memory = filled(size=60, update=Youngest(), rows=60)
-    assert searched(memory, drawn(2, 6, 1), torch.arange(2)).oldest is None
+    assert searched(memory, alike_rows(2, 6, 1), torch.arange(2)).oldest is None

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from memories import alike_rows, bits
 
 from rarememory import AverageOrReplace, FirstInFirstOut, LeastUsed, MeanMemory, Memory
 from rarememory.base.state import EMPTY
 from rarememory.memory import drafts, writing
-from rarememory.memory.module import foresee, foresee_again
+from rarememory.memory.foreseeing import foresee, foresee_again
 from rarememory.native import is_supported
 
 
@@ -14,20 +15,9 @@ def memory_of(size, rows, key_dim=6, **options):
     memory = Memory(key_dim, size, update=FirstInFirstOut(), **options)
     memory.register_slot_buffer("prices", fill=9.5)
     if rows:
-        memory.write(drawn(rows, key_dim, 0), torch.arange(rows) % 7)
+        memory.write(alike_rows(rows, key_dim, 0), torch.arange(rows) % 7)
         memory.prices[:rows] = 1.0
     return memory
-
-
-def drawn(count, key_dim, seed):
-    """Rows of few different numbers, so that many are equally near."""
-    return torch.randint(-1, 2, (count, key_dim), generator=torch.Generator().manual_seed(seed)) + (
-        torch.tensor(0.5)
-    )
-
-
-def bits(memory):
-    return {name: part.numpy().tobytes() for name, part in memory.state_dict().items()}
 
 
 def check(foreseen, memory, rows, labels):
@@ -45,7 +35,7 @@ def check(foreseen, memory, rows, labels):
 @pytest.mark.parametrize("held", [0, 20, 40])
 def test_a_write_that_is_foreseen_is_the_one_that_is_made(native, count, held, monkeypatch):
     monkeypatch.setattr(writing, "_is_native", lambda *some: native and is_supported(*some[1:]))
-    memory, rows, labels = memory_of(40, held), drawn(count, 6, 1), torch.arange(count) % 5
+    memory, rows, labels = memory_of(40, held), alike_rows(count, 6, 1), torch.arange(count) % 5
     before = bits(memory)
     foreseen = foresee(memory, rows, labels)
     assert bits(memory) == before
@@ -58,19 +48,19 @@ def test_it_is_foreseen_again_after_other_writes(others, followed, monkeypatch):
     if followed:
         monkeypatch.setattr(drafts, "_MANY", 1)
         monkeypatch.setattr(drafts, "_MOST", 20)
-    memory, rows, labels = memory_of(60, 50), drawn(7, 6, 1), torch.arange(7) % 5
+    memory, rows, labels = memory_of(60, 50), alike_rows(7, 6, 1), torch.arange(7) % 5
     foreseen = foresee(memory, rows, labels)
     changed = torch.zeros(0, dtype=torch.int64)
     for seed in range(2):
         if others:
-            theirs = memory.write(drawn(others, 6, seed + 2), torch.arange(others) % 6)
+            theirs = memory.write(alike_rows(others, 6, seed + 2), torch.arange(others) % 6)
             changed = torch.cat([changed, theirs.slots]).unique()
         again = foresee_again(memory, foreseen, changed)
     check(again, memory, rows, labels)
 
 
 def test_only_a_plain_queue_is_foreseen():
-    rows, labels = drawn(3, 6, 1), torch.arange(3)
+    rows, labels = alike_rows(3, 6, 1), torch.arange(3)
     queue = FirstInFirstOut()
     for memory in (
         Memory(6, 8, update=AverageOrReplace(age_noise=0.0)),
