@@ -271,25 +271,25 @@ struct Memory {
         check(done == 0, "few queries were not read");
         rarememory_blend(logits.data(), batch, classes, columns.data(), 0, answers.data(), 3,
                          host_columns.data(), weights.data(), weights.data() + 1, 0.5f,
-                         weights.data() + 2, weights.data() + 3, all, -1e30f, OMP_THREADS, z.data(),
-                         likeliest.data());
+                         weights.data() + 2, weights.data() + 3, 0.5f, 1.0f, all, -1e30f,
+                         OMP_THREADS, z.data(), likeliest.data());
         for (int64_t row = 0; row < batch; ++row)
             check(likeliest[row] < all, "no class is likeliest");
         // The second of three host classes is forgotten.
         Buffer<int64_t> host_ids(3, 1);
         host_ids[1] = EMPTY;
-        Buffer<float> sure(batch), norms(batch);
-        rarememory_confidence(answers.data(), batch, 3, host_ids.data(), OMP_THREADS, sure.data());
+        Buffer<float> sure(2 * batch), norms(batch);
+        rarememory_certainty(answers.data(), batch, 3, host_ids.data(), OMP_THREADS, sure.data());
         rarememory_norms(queries.data(), batch, dim, 1e-15f, 1e15f, OMP_THREADS, norms.data());
         for (int64_t row = 0; row < batch; ++row)
-            check(sure[row] >= 0.5f && sure[row] <= 1 && norms[row] >= 1e-15f,
+            check(sure[2 * row] >= 0.5f && sure[2 * row] <= 1 && norms[row] >= 1e-15f,
                   "a host is surer than sure, or a row has no length");
         Buffer<int64_t> decided(batch);
         rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(), by_roots,
                           origins.data(), origins.data() + dim, metric.data(), axes, precise, 0.5f,
                           linear.data(), added.data(), change, more, offsets, classes,
-                          columns.data(), 3, host_columns.data(), 0.5f, all, -1e30f, OMP_THREADS,
-                          decided.data());
+                          columns.data(), 3, host_columns.data(), 0.5f, 0.5f, 1.0f, all, -1e30f,
+                          OMP_THREADS, decided.data());
         for (int64_t row = 0; row < batch; ++row)
             check(decided[row] == likeliest[row], "one call decides otherwise than two");
     }

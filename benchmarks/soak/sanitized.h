@@ -9,8 +9,8 @@ extern "C" {
 void rarememory_code(const float* keys, int64_t slots, int64_t dim, const int64_t* named,
                      int64_t count, uint8_t* bytes, float* steps, float* off, uint8_t* rows,
                      int threads);
-void rarememory_confidence(const float* logits, int64_t batch, int64_t n_host,
-                           const int64_t* host_ids, int threads, float* confidences);
+void rarememory_certainty(const float* logits, int64_t batch, int64_t n_host,
+                          const int64_t* host_ids, int threads, float* certainty);
 void rarememory_norms(const float* features, int64_t batch, int64_t dim, float shortest,
                       float longest, int threads, float* norms);
 void rarememory_score(const float* queries, int64_t batch, const float* keys, int64_t dim,
@@ -33,8 +33,8 @@ int64_t rarememory_decide(const float* features, int64_t batch, int64_t dim, con
                           const float* weights, const float* bias, const float* change,
                           const float* more, const float* offsets, int64_t k,
                           const int64_t* columns, int64_t n_host, const int64_t* host_columns,
-                          float found, int64_t classes, float nothing, int threads,
-                          int64_t* likeliest);
+                          float found, float density_weight, float density_mean, int64_t classes,
+                          float nothing, int threads, int64_t* likeliest);
 void rarememory_noise(uint64_t state, int64_t count, double* numbers);
 void rarememory_evict(const double* priorities, const int64_t* values, int64_t first, int64_t size,
                       const int64_t* keep, int64_t kept, int64_t count, double* chosen_priorities,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Remembered
-from rarememory.classifier.beside_keys import remembered_confidences
+from rarememory.classifier.beside_keys import remembered_certainty
 from rarememory.classifier.blend import Evidence
 from rarememory.classifier.calibration import Calibration
 from rarememory.classifier.ensembler import SUREST, Ensembler
@@ -118,8 +118,8 @@ class Answerer(NamedTuple):
         left_out = self.reader.left_out(self.memory, host_ids)
         if (host_ids != EMPTY).any():
             familiarity = partial(
-                self.ensembler.familiarity_by_confidence,
-                confidences=self._confidences()[left_out.samples].clamp(max=SUREST),
+                self.ensembler.familiarity_by_certainty,
+                certainty=self._certainty()[left_out.samples],
             )
         without_own = familiarity(left_out.without_own, ids=self.ids)
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
@@ -131,8 +131,8 @@ class Answerer(NamedTuple):
     def why_not_left_out(self, rate: float) -> str | None:
         """Why remembered examples cannot be judged without their own class; None if they can be.
 
-        Of a host's answers to them no more than the highest probability is remembered, and that
-        not beyond `SUREST`: the rate must leave out more of them than are as sure.
+        Of a host's answers to them no probability is remembered but the highest, and that not
+        beyond `SUREST`: the rate must leave out more of them than are as sure.
         """
         host_ids, values = self.ensembler.host_ids, self.memory.values
         if (host_ids == EMPTY).all():
@@ -147,7 +147,7 @@ class Answerer(NamedTuple):
             )
         if not occupied.any():
             return "the model has logits too, and the memory is empty"
-        beyond = (self._confidences() >= SUREST).double().mean().item()
+        beyond = (self._certainty()[:, 0] >= SUREST).double().mean().item()
         if beyond > rate:
             return (
                 f"the model has logits too, and how sure it was of {100 * beyond:.0f} % of the "
@@ -155,10 +155,10 @@ class Answerer(NamedTuple):
             )
         return None
 
-    def _confidences(self) -> Float[Tensor, " remembered"]:
-        """How sure the host was of every remembered example, in the order of the slots."""
+    def _certainty(self) -> Float[Tensor, "remembered 2"]:
+        """The host's of every remembered example, in the order of the slots."""
         slots = self.memory.state.occupied.nonzero().squeeze(1)
-        return remembered_confidences(self.memory, slots)
+        return remembered_certainty(self.memory, slots)
 
     def calibrated(
         self,

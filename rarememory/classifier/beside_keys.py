@@ -1,9 +1,11 @@
-"""What is remembered beside a key: the length of its features, and how sure the host was of them.
+"""What is remembered beside a key: the length of its features, and what the host said of them.
 
 A memory has keys of unit length. One that a classifier makes itself has more of each example, in
 buffers with an entry for each slot. With the length of its features a reader has the features
 themselves: columns of a table may tell classes by it. With the probability that a host of other
-classes gave its likeliest class, a reader finds out how its scores compare with the host's.
+classes gave its likeliest class, a reader finds out how its scores compare with the host's; with
+the log density of the host, log sum_c exp(logit_c) (Grathwohl et al. 2020, equation 5), whether an
+example is like those that the host was trained on.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,8 +21,13 @@ from rarememory.native import empty_output, is_floats, library
 
 NORMS = "norms"
 CONFIDENCES = "confidences"
-BUFFERS = (NORMS, CONFIDENCES)
-"""Of an empty slot, and where it is not known, each is 1."""
+LOG_DENSITIES = "log_densities"
+BUFFERS = {NORMS: 1.0, CONFIDENCES: 1.0, LOG_DENSITIES: -1e30}
+"""What each is of an empty slot, and where it is not known."""
+UNKNOWN = BUFFERS[CONFIDENCES], BUFFERS[LOG_DENSITIES]
+"""The certainty of a host where it is not known."""
+LOWEST_DENSITY = -1e20
+"""A log density below it is not known, or is a mean with one that is not."""
 _SHORTEST, _LONGEST = 1e-15, 1e15
 """Between these, squares are float32 too; what is shorter or longer counts as so long."""
 
@@ -30,26 +37,27 @@ class BesideKeys(NamedTuple):
 
     Attributes:
         norms: lengths of features.
-        confidences: the host's highest probability of each; None without a host.
+        certainty: the host's highest probability and its log density of each; None without a host.
     """
 
     norms: Float[Tensor, " rows"]
-    confidences: Float[Tensor, " rows"] | None
+    certainty: Float[Tensor, "rows 2"] | None
 
     def at(self, rows: slice | list[int] | Int64[Tensor, " some"]) -> "BesideKeys":
         """Of some of the rows."""
-        some = None if self.confidences is None else self.confidences[rows]
+        some = None if self.certainty is None else self.certainty[rows]
         return BesideKeys(self.norms[rows], some)
 
     def means(self, places: Int64[Tensor, " rows"]) -> "BesideKeys":
         """The means of rows of the same place."""
-        some = None if self.confidences is None else _means(self.confidences, places)
-        return BesideKeys(_means(self.norms, places), some)
+        some = None if self.certainty is None else _means(self.certainty, places)
+        return BesideKeys(_means(self.norms.unsqueeze(1), places).squeeze(1), some)
 
 
 def _means(numbers: Tensor, places: Tensor) -> Tensor:
-    counts = places.bincount().to(numbers.dtype)
-    return torch.zeros_like(counts).index_add_(0, places, numbers) / counts
+    counts = places.bincount().to(numbers.dtype).unsqueeze(1)
+    sums = counts.new_zeros(len(counts), numbers.shape[1]).index_add_(0, places, numbers)
+    return sums / counts
 
 
 def norms_of(features: Float[Tensor, "rows key_dim"]) -> Float[Tensor, " rows"]:
@@ -78,9 +86,9 @@ def add_buffers(memory: Memory) -> None:
         >>> memory = Memory(key_dim=2, memory_size=3)
         >>> add_buffers(memory)
         >>> slots = memory.write(torch.tensor([[3.0, 4.0]]), torch.tensor([7])).slots
-        >>> put_beside(memory, slots, BesideKeys(torch.tensor([5.0]), torch.tensor([0.9])))
-        >>> remembered_features(memory, slots), remembered_confidences(memory, slots)
-        (tensor([[3., 4.]]), tensor([0.9000]))
+        >>> put_beside(memory, slots, BesideKeys(torch.tensor([5.0]), torch.tensor([[0.9, 2.0]])))
+        >>> remembered_features(memory, slots), remembered_certainty(memory, slots)
+        (tensor([[3., 4.]]), tensor([[0.9000, 2.0000]]))
     """
     match_buffers(memory, BUFFERS)
 
@@ -92,10 +100,10 @@ def buffers_of(memory: Memory) -> list[str]:
 
 def match_buffers(memory: Memory, names: Collection[str]) -> None:
     """Let a memory have those of the buffers that have these names, and no others."""
-    for name in BUFFERS:
+    for name, unknown in BUFFERS.items():
         if name in names and not hasattr(memory, name):
             # A length may be more than half precision holds.
-            memory.register_slot_buffer(name, fill=1.0, wide=True)
+            memory.register_slot_buffer(name, fill=unknown, wide=True)
         elif name not in names and hasattr(memory, name):
             memory.remove_slot_buffer(name)
 
@@ -119,8 +127,11 @@ def put_into_rows(
     """The same into rows that the buffers of the memory hold, or would hold after a write."""
     if has_norms(memory):
         _put(rows[NORMS], places, beside.norms)
-    if beside.confidences is not None and hasattr(memory, CONFIDENCES):
-        _put(rows[CONFIDENCES], places, beside.confidences)
+    if beside.certainty is None:
+        return
+    for name, numbers in zip((CONFIDENCES, LOG_DENSITIES), beside.certainty.unbind(1), strict=True):
+        if hasattr(memory, name):
+            _put(rows[name], places, numbers)
 
 
 def _put(buffer: Tensor, slots: Tensor | int, numbers: Tensor) -> None:
@@ -139,13 +150,17 @@ def remembered_features(
     return keys * memory.get_buffer(NORMS)[slots].unsqueeze(1) if has_norms(memory) else keys
 
 
-def remembered_confidences(
+def remembered_certainty(
     memory: Memory, slots: Int64[Tensor, " slots"]
-) -> Float[Tensor, " slots"]:
-    """How sure the host was of what was written into the slots; 1 where that is not known."""
-    if not hasattr(memory, CONFIDENCES):
-        return torch.ones(len(slots), device=slots.device)
-    return memory.get_buffer(CONFIDENCES)[slots]
+) -> Float[Tensor, "slots 2"]:
+    """The host's certainty of what was written into the slots; `UNKNOWN` where it is not known."""
+    columns = [
+        memory.get_buffer(name)[slots]
+        if hasattr(memory, name)
+        else torch.full((len(slots),), BUFFERS[name], device=slots.device)
+        for name in (CONFIDENCES, LOG_DENSITIES)
+    ]
+    return torch.stack(columns, 1)
 
 
 def adopt_buffers(memory: Memory, state_dict: dict[str, Tensor], prefix: str) -> None:
@@ -157,12 +172,12 @@ def adopt_buffers(memory: Memory, state_dict: dict[str, Tensor], prefix: str) ->
         prefix: of the memory's names in it.
     """
     keys = state_dict.get(f"{prefix}keys")
-    for buffer in BUFFERS:
+    for buffer, unknown in BUFFERS.items():
         name = f"{prefix}{buffer}"
         if not hasattr(memory, buffer):
             state_dict.pop(name, None)
         elif isinstance(keys, Tensor) and name not in state_dict:
-            state_dict[name] = torch.ones(len(keys), device=keys.device)
+            state_dict[name] = torch.full((len(keys),), unknown, device=keys.device)
 
 
 def check_buffers(stored: Mapping[str, Shaped[Tensor, "..."]]) -> None:

@@ -1,10 +1,11 @@
 """Memory and host combined into one answer: the sum of what each says of every class.
 
     z_y      = log([y in host] exp(host_score / T) + sum_{i: V[n_i] = y} exp(s_i / T))
-               + [y in host] (host_weight log p_host(y | x) + host_bias)
+               + [y in host] (host_weight log p_host(y | x) + host_bias + a (d(x) - m))
     p(y | x) = exp(z_y) / sum_c exp(z_c)
 
-with the scores s_i = q.K[n_i] of the neighbours and p_host = softmax(logits). Logarithms are added,
+with the scores s_i = q.K[n_i] of the neighbours, p_host = softmax(logits) and the host's log
+density d = log sum_c exp(logit_c) (`rarememory.classifier.log_density`). Logarithms are added,
 as Tip-Adapter adds a cache to a classifier's logits (Zhang et al. 2022, equation 6), so the two are
 multiplied, and either can veto: a product of experts (Hinton 2002). kNN-LM takes the weighted mean
 of a memory and a model instead (Khandelwal et al. 2020, equation 3); with it the host's classes
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY, wants_gradient
+from rarememory.classifier.beside_keys import LOWEST_DENSITY
 from rarememory.native import empty_output, is_floats, is_supported, library
 
 FOUND = torch.inf
@@ -50,6 +52,23 @@ class BlendWeights(NamedTuple):
     host_bias: Float[Tensor, ""]
 
 
+class LogDensity(NamedTuple):
+    """How the host's log density d of an example counts for all classes of the host: a (d - m).
+
+    Attributes:
+        weight: a; 0 where nothing is known of it.
+        mean: m, of new examples.
+    """
+
+    weight: float = 0.0
+    mean: float = 0.0
+
+    def of(self, log_densities: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
+        """a (d - m); 0 where d is not known."""
+        known = log_densities > LOWEST_DENSITY
+        return (self.weight * (log_densities - self.mean)).where(known, 0.0)
+
+
 class Evidence(NamedTuple):
     """What memory and host say of each example.
 
@@ -61,6 +80,7 @@ class Evidence(NamedTuple):
         follows: whether that follows the memory, so that calibration leaves it to the reader.
         find_plain: gives what familiarity takes the mean with, beside the greatest score
             (`rarememory.classifier.class_cosines`); None if it is the score alone.
+        log_density: how that of the host counts.
     """
 
     scores: Float[Tensor, "batch k"]
@@ -69,6 +89,7 @@ class Evidence(NamedTuple):
     host_score: float = 0.8
     follows: bool = False
     find_plain: Callable[[], Float[Tensor, " batch"]] | None = None
+    log_density: LogDensity = LogDensity()
 
 
 @dataclass(frozen=True)
@@ -109,7 +130,10 @@ def resolved(weights: BlendWeights, host_score: float) -> BlendWeights:
 
 
 def unremembered_logits(
-    evidence: Evidence, weights: BlendWeights, logs: Float[Tensor, "*rows"]
+    evidence: Evidence,
+    weights: BlendWeights,
+    logs: Float[Tensor, "*rows"],
+    log_densities: Float[Tensor, "*rows"],
 ) -> Float[Tensor, "*rows"]:
     """The z of classes of the host of which nothing is remembered.
 
@@ -117,10 +141,12 @@ def unremembered_logits(
         evidence: in which the reader says what score they have.
         weights: of the blend.
         logs: their log-probabilities; for familiarity their log-odds.
+        log_densities: of the host; below `LOWEST_DENSITY` where it is not known.
     """
     weights = resolved(weights, evidence.host_score)
     prior = weights.host_score / weights.temperature
-    return prior + weights.host_weight * logs + weights.host_bias
+    of_density = evidence.log_density.of(log_densities)
+    return prior + weights.host_weight * logs + weights.host_bias + of_density
 
 
 def class_logits(
@@ -175,6 +201,8 @@ def _class_logits(
         host_columns = classes.host_columns.expand(len(host), -1)
         allowed = evidence.logits > EXCLUDED / 2
         term = weights.host_weight * evidence.logits.log_softmax(1) + weights.host_bias
+        if evidence.log_density.weight:
+            term = term + evidence.log_density.of(evidence.logits.logsumexp(1, keepdim=True))
         host = host.scatter(1, host_columns, term.where(allowed, 0.0).to(host.dtype))
         host_score = resolved(weights, evidence.host_score).host_score
         prior = (host_score / weights.temperature).to(host.dtype)
@@ -209,7 +237,7 @@ def _natively(
     library().blend(
         *(scores, *scores.shape, columns, columns.stride(0), *host),
         *(weights.temperature, weights.host_score, found, weights.host_weight, weights.host_bias),
-        *(count, EXCLUDED, torch.get_num_threads(), z, best),
+        *(*evidence.log_density, count, EXCLUDED, torch.get_num_threads(), z, best),
     )
     return z, best
 

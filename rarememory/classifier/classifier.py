@@ -371,9 +371,9 @@ class MemoryClassifier(LockedModule):
                     self._fingerprint = Fingerprint()
                 self._fingerprint.see(batch.inputs)
                 features, outputs = self._extract(batch.inputs)
-                confidences = self.ensembler.confidences(outputs)
+                certainty = self.ensembler.certainty(outputs)
             dims = examples.example_dims(batch.inputs)
-            yield LabelledFeatures(features, batch.labels, batch.refs, confidences, dims)
+            yield LabelledFeatures(features, batch.labels, batch.refs, certainty, dims)
 
     @torch.no_grad()
     def whiten(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.beside_keys import remembered_confidences
+from rarememory.classifier.beside_keys import remembered_certainty
 from rarememory.classifier.blend import Classes, class_logits, unremembered_logits
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.label_book import LabelBook
@@ -296,14 +296,15 @@ def _outweighed(
         return None
     weights = ensembler.blend_weights
     slots = memory.state.occupied.nonzero().squeeze(1)
-    confidences, values = remembered_confidences(memory, slots), memory.values[slots]
+    certainty, values = remembered_certainty(memory, slots), memory.values[slots]
     # 1 stands for what is not known: a host of so many classes is at least so sure.
-    confidences = confidences.masked_fill(confidences == 1, 1 / len(host_ids))
+    confidences = certainty[:, 0].masked_fill(certainty[:, 0] == 1, 1 / len(host_ids))
     found, own_ids = [], left_out.own_ids.unique()
     z = class_logits(evidence, weights, Classes(own_ids, host_ids)).amax(1)
     for own in own_ids.tolist():
-        log_p = confidences[values == own].min().log()
-        host = unremembered_logits(evidence, weights, log_p)
+        some = values == own
+        logs, log_densities = confidences[some].log(), certainty[some, 1]
+        host = unremembered_logits(evidence, weights, logs, log_densities).min()
         if own not in host_ids and z[left_out.own_ids == own].max() < host:
             found.append(book.label(own))
     return found

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY, host_may_read
 from rarememory.classifier import blend, calibration, openset
+from rarememory.classifier.beside_keys import UNKNOWN
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
 from rarememory.native import empty_output, is_floats, is_supported, library
 
@@ -71,14 +72,15 @@ class Ensembler(nn.Module):
             )
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
-    def confidences(self, outputs: Tensor | None) -> Float[Tensor, " batch"] | None:
-        """The host's highest probability of each row, without a gradient; at most `SUREST`.
+    def certainty(self, outputs: Tensor | None) -> Float[Tensor, "batch 2"] | None:
+        """The host's highest probability of each row, at most `SUREST`, and its log density.
 
-        None without a host, and where there are more or fewer outputs than it has classes.
+        They have no gradient. None without a host, and where there are more or fewer outputs than
+        it has classes.
         """
         if outputs is None or outputs.shape[1:] != self.host_ids.shape or not len(self.host_ids):
             return None
-        return _highest_probabilities(outputs.float(), self.host_ids)
+        return _certainty(outputs.float(), self.host_ids)
 
     def logits_among(self, logits: Tensor | None, ids: Int64[Tensor, " classes"]) -> Tensor | None:
         """The host's logits, EXCLUDED for classes that are not among the ids; None if none is."""
@@ -102,12 +104,14 @@ class Ensembler(nn.Module):
         """The evidence for the best class, as a cosine."""
         return openset.familiarity(evidence, self.blend_weights, self._classes(ids))
 
-    def familiarity_by_confidence(
-        self, evidence: Evidence, confidences: Float[Tensor, " batch"], ids: Tensor
+    def familiarity_by_certainty(
+        self, evidence: Evidence, certainty: Float[Tensor, "batch 2"], ids: Tensor
     ) -> Float[Tensor, " batch"]:
-        """The same, where the host's highest probability is all that is known of its answer."""
+        """The same, where the host's certainty is all that is known of its answer."""
+        confidences, log_densities = certainty.unbind(1)
+        known = confidences.clamp(max=SUREST), log_densities
         classes = self._classes(ids)
-        return openset.familiarity_by_confidence(evidence, confidences, self.blend_weights, classes)
+        return openset.familiarity_by_certainty(evidence, *known, self.blend_weights, classes)
 
     def decide(self, evidence: Evidence, ids: Tensor) -> list[int]:
         """The integer of the likeliest class of each row, one of `ids`; EMPTY if it is unknown."""
@@ -276,16 +280,18 @@ def _forgotten(host_ids: Tensor) -> tuple[Tensor, int]:
     return forgotten, int(forgotten.sum())
 
 
-def _highest_probabilities(
+def _certainty(
     logits: Float[Tensor, "batch n_host"], host_ids: Int64[Tensor, " n_host"]
-) -> Float[Tensor, " batch"]:
-    """The greatest softmax of each row, forgotten classes left out; below 1.
+) -> Float[Tensor, "batch 2"]:
+    """The greatest softmax of each row, below 1, and the log-sum-exp; forgotten classes left out.
 
-    1 stands for what is not known, also where it is not a number.
+    Where one of them is not a number they are `UNKNOWN`.
     """
     if not (is_floats(logits) and is_supported(host_ids)):
         allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
-        return allowed.softmax(1).amax(1).clamp(max=SUREST).nan_to_num(nan=1.0)
-    found = empty_output(len(logits), dtype=torch.float32)
-    library().confidence(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
+        highest = allowed.softmax(1).amax(1)
+        found = torch.stack([highest.clamp(max=SUREST), allowed.logsumexp(1)], 1)
+        return found.where(~highest.isnan().unsqueeze(1), found.new_tensor(UNKNOWN))
+    found = empty_output(len(logits), 2, dtype=torch.float32)
+    library().certainty(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
     return found

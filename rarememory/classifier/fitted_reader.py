@@ -23,10 +23,10 @@ from rarememory.classifier.beside_keys import (
     buffers_of,
     has_norms,
     norms_of,
-    remembered_confidences,
+    remembered_certainty,
     remembered_features,
 )
-from rarememory.classifier.blend import Classes, Evidence
+from rarememory.classifier.blend import Classes, Evidence, LogDensity
 from rarememory.classifier.discriminant import Discriminant, Settings
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
@@ -35,7 +35,12 @@ from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
-from rarememory.classifier.rehearsal import host_level, nearest_level, new_class_offset
+from rarememory.classifier.rehearsal import (
+    host_level,
+    nearest_level,
+    new_class_offset,
+    of_log_density,
+)
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
 from rarememory.memory.updates import FirstInFirstOut
@@ -154,6 +159,9 @@ class FittedReader(Reader):
         excluded = ~torch.isin(fitted.classes, among)
         evidence = fitted.evidence(scores, logits, mask, fitted.plain(queries, excluded))
         asked = int((torch.isin(host_ids, among) & (host_ids != EMPTY)).sum())
+        if asked < int((host_ids != EMPTY).sum()):
+            # What is known is the log density of all classes of the host.
+            evidence = evidence._replace(log_density=LogDensity())
         return _with_nothing(evidence, excluded)._replace(host_score=fitted.host_score_of(asked))
 
     def without_own_class(
@@ -222,7 +230,7 @@ class FittedReader(Reader):
             tracker.record(tensor)
         slots = memory.state.occupied.nonzero().squeeze(1)
         examples = slots, memory.keys[slots], memory.values[slots]
-        found = remembered_features(memory, slots), remembered_confidences(memory, slots)
+        found = remembered_features(memory, slots), remembered_certainty(memory, slots)
         fitted = _Fitted(*examples, *found, host_ids, self._settings)
         if not in_transform():
             # In one step, because other threads may ask at the same time.
@@ -256,7 +264,7 @@ class _Fitted:
         keys: Tensor,
         values: Tensor,
         features: Tensor,
-        confidences: Tensor,
+        certainty: Tensor,
         host_ids: Tensor,
         settings: Settings,
     ) -> None:
@@ -273,8 +281,11 @@ class _Fitted:
             self.discriminant = form_of(keys, features, values, settings, bool(foreign_host))
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
-        self._log_confidences = confidences.log()
+        self._log_confidences, log_densities = certainty[:, 0].log(), certainty[:, 1]
         self._foreign_host = bool(foreign_host)
+        self._log_density = LogDensity()
+        if self._foreign_host:
+            self._log_density = of_log_density(log_densities[~of_host[self.places]])
         self.host_score = self.host_score_of(int((host_ids != EMPTY).sum()))
 
     @property
@@ -321,7 +332,7 @@ class _Fitted:
                 scores.masked_fill(nothing, -torch.inf),
                 values.masked_fill(nothing, EMPTY),
             )
-        return Evidence(scores, values, logits, self.host_score, True, plain)
+        return Evidence(scores, values, logits, self.host_score, True, plain, self._log_density)
 
     def logits(self, queries: Tensor) -> Tensor:
         """The logit of every class."""
@@ -360,7 +371,8 @@ class _Fitted:
     def _made_ready(self, ids: Tensor, host_ids: Tensor) -> FewQueries | None:
         if not isinstance(self.discriminant, Discriminant):
             return None
-        return FewQueries(self.discriminant, self.offsets, Classes(ids, host_ids), self.host_score)
+        of_host = self.host_score, self._log_density
+        return FewQueries(self.discriminant, self.offsets, Classes(ids, host_ids), *of_host)
 
     def _cosines(self, queries: Tensor) -> Tensor:
         return torch.nn.functional.normalize(queries, dim=1) @ self.keys.to(queries.dtype).T

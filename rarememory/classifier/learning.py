@@ -32,14 +32,14 @@ class LabelledFeatures(NamedTuple):
     """Features of examples, with one label and one ref each.
 
     Attributes:
-        confidences: the host's highest probability of each; None without a host.
+        certainty: the host's, as `Ensembler.certainty` gives it; None without a host.
         example_dims: dimensions of an example.
     """
 
     features: Float[Tensor, "examples key_dim"]
     labels: list[Label]
     refs: list[Label]
-    confidences: Float[Tensor, " examples"] | None = None
+    certainty: Float[Tensor, "examples 2"] | None = None
     example_dims: int | None = None
 
     @classmethod
@@ -55,14 +55,14 @@ class LabelledFeatures(NamedTuple):
         labels = [label for part in parts for label in part.labels]
         refs = [ref for part in parts for ref in part.refs]
         features = torch.cat([part.features for part in parts])
-        known = [part.confidences for part in parts if part.confidences is not None]
-        confidences = torch.cat(known) if len(known) == len(parts) else None
-        return cls(features, labels, refs, confidences, parts[-1].example_dims)
+        known = [part.certainty for part in parts if part.certainty is not None]
+        certainty = torch.cat(known) if len(known) == len(parts) else None
+        return cls(features, labels, refs, certainty, parts[-1].example_dims)
 
     def some(self, rows: Int64[Tensor, " rows"]) -> "LabelledFeatures":
         """These examples."""
         labels, refs = ([of_each[row] for row in rows.tolist()] for of_each in self[1:3])
-        known = None if self.confidences is None else self.confidences[rows]
+        known = None if self.certainty is None else self.certainty[rows]
         return LabelledFeatures(self.features[rows], labels, refs, known, self.example_dims)
 
 
@@ -134,7 +134,7 @@ def checked_beside(examples: LabelledFeatures) -> BesideKeys:
     Raises:
         ValueError: features are zero or not finite.
     """
-    beside = BesideKeys(norms_of(examples.features), examples.confidences)
+    beside = BesideKeys(norms_of(examples.features), examples.certainty)
     _check_features(examples.features, beside.norms)
     return beside
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.beside_keys import BesideKeys, norms_of, put_beside
+from rarememory.classifier.beside_keys import UNKNOWN, BesideKeys, norms_of, put_beside
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.examples import batches_with_refs
 from rarememory.classifier.label_book import LabelBook
@@ -56,11 +56,11 @@ class EncodedRefs(NamedTuple):
     """A batch of examples after the model, with their refs.
 
     Attributes:
-        confidences: the host's highest probability of each; None without a host.
+        certainty: the host's, as `Ensembler.certainty` gives it; None without a host.
     """
 
     features: Float[Tensor, "examples key_dim"]
-    confidences: Float[Tensor, " examples"] | None
+    certainty: Float[Tensor, "examples 2"] | None
     refs: list[Label]
 
 
@@ -74,7 +74,7 @@ def encoded(
     batches = []
     for inputs, refs in batches_with_refs(loader, progress):
         features, outputs = extract(inputs)
-        batches.append(EncodedRefs(features, ensembler.confidences(outputs), refs))
+        batches.append(EncodedRefs(features, ensembler.certainty(outputs), refs))
     return batches
 
 
@@ -97,17 +97,18 @@ def new_keys(
         ValueError: no slot has any of the refs.
     """
     sums = torch.zeros_like(memory.keys)
-    counts, lengths, probabilities = sums.new_zeros(3, len(sums))
-    for features, confidences, refs in batches:
+    counts, lengths = sums.new_zeros(2, len(sums))
+    certainties, unknown = sums.new_zeros(len(sums), 2), sums.new_tensor(UNKNOWN)
+    for features, certainty, refs in batches:
         projected = features if memory.projection is None else memory.projection(features)
         rows, _ = normalized(projected, sums.dtype)
         norms = norms_of(features).to(sums.dtype)
-        sure = torch.ones_like(norms) if confidences is None else confidences.to(sums.dtype)
-        for row, norm, probability, ref in zip(rows, norms, sure, refs, strict=True):
+        sure = unknown.expand(len(norms), 2) if certainty is None else certainty.to(sums.dtype)
+        for row, norm, own, ref in zip(rows, norms, sure, refs, strict=True):
             slots = slots_by_ref.get(one_spelling(ref), [])
             sums[slots] += row
             lengths[slots] += norm
-            probabilities[slots] += probability
+            certainties[slots] += own
             counts[slots] += 1
     found = counts.nonzero().squeeze(1)
     if not len(found):
@@ -116,7 +117,7 @@ def new_keys(
             "the refs that were given to learn"
         )
     keys, _ = normalized(sums[found], sums.dtype)
-    beside = BesideKeys(lengths / counts, probabilities / counts)
+    beside = BesideKeys(lengths / counts, certainties / counts.unsqueeze(1))
     return NewKeys(found, keys, beside.at(found))
 
 

@@ -175,6 +175,7 @@ _SIGNATURES = {
         *(_floats, _integer, _integers),  # logits, n_host, host_columns
         *(_floats, _floats, _float),  # temperature, host_score, found
         *(_floats, _floats),  # host_weight, host_bias
+        *(_float, _float),  # density_weight, density_mean
         *(_integer, _float),  # classes, nothing
         *(_count, _floats, _integers),  # threads, z, likeliest
     ],
@@ -186,6 +187,7 @@ _SIGNATURES = {
         *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
         *(_floats, _integer, _integers),  # offsets, k, columns
         *(_integer, _integers, _float),  # n_host, host_columns, found
+        *(_float, _float),  # density_weight, density_mean
         *(_integer, _float, _count, _integers),  # classes, nothing, threads, likeliest
     ],
     "norms": [
@@ -193,9 +195,9 @@ _SIGNATURES = {
         *(_float, _float),  # shortest, longest
         *(_count, _floats),  # threads, norms
     ],
-    "confidence": [
+    "certainty": [
         *(_floats, _integer, _integer, _integers),  # logits, batch, n_host, host_ids
-        *(_count, _floats),  # threads, confidences
+        *(_count, _floats),  # threads, certainty
     ],
     "score": [
         *(_floats, _integer),  # queries, batch

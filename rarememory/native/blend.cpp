@@ -67,7 +67,8 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
                                  const int64_t* columns, int64_t stride, const float* logits,
                                  int64_t n_host, const int64_t* host_columns,
                                  const float* temperature, const float* host_score, float found,
-                                 const float* host_weight, const float* host_bias, int64_t classes,
+                                 const float* host_weight, const float* host_bias,
+                                 float density_weight, float density_mean, int64_t classes,
                                  float nothing, int threads, float* z, int64_t* likeliest) {
     threads = worth(threads, batch, k + n_host, 64);
     const float prior = (*host_score == INFINITE ? found : *host_score) / *temperature;
@@ -78,6 +79,9 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
             const int64_t* places = columns + row * stride;
             const bool has_host = n_host > 0;
             const float sum = has_host ? log_sum_exp(answers, n_host) : 0;
+            // For all classes of the host; the log density of a host of none is not a number.
+            const float bias =
+                *host_bias + (density_weight == 0 ? 0 : density_weight * (sum - density_mean));
             auto allowed = [&](int64_t i) { return answers[i] > nothing / 2; };
             blend.begin();
             for (int64_t i = 0; i < k; ++i) blend.meet(places[i], own[i] / *temperature);
@@ -87,7 +91,7 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
             for (int64_t i = 0; i < n_host; ++i)
                 if (allowed(i) && blend.is_class(host_columns[i])) {
                     blend.add(host_columns[i], prior);
-                    blend.host[host_columns[i]] = *host_weight * (answers[i] - sum) + *host_bias;
+                    blend.host[host_columns[i]] = *host_weight * (answers[i] - sum) + bias;
                 }
             likeliest[row] = blend.end(z + row * (classes + 1));
         }

@@ -17,7 +17,8 @@ extern "C" int64_t rarememory_decide(const float* features, int64_t batch, int64
                                      const float* weights, const float* bias, const float* change,
                                      const float* more, const float* offsets, int64_t k,
                                      const int64_t* columns, int64_t n_host,
-                                     const int64_t* host_columns, float found, int64_t classes,
+                                     const int64_t* host_columns, float found,
+                                     float density_weight, float density_mean, int64_t classes,
                                      float nothing, int threads, int64_t* likeliest) {
     std::vector<float> scores(batch * k), z(batch * (classes + 1));
     if (rarememory_discriminate(features, batch, dim, by_roots, mean, center, metric, axes,
@@ -26,6 +27,6 @@ extern "C" int64_t rarememory_decide(const float* features, int64_t batch, int64
         return UNSAFE;
     rarememory_blend(scores.data(), batch, k, columns, 0, logits, n_host, host_columns,
                      blend_weights, blend_weights + 1, found, blend_weights + 2, blend_weights + 3,
-                     classes, nothing, threads, z.data(), likeliest);
+                     density_weight, density_mean, classes, nothing, threads, z.data(), likeliest);
     return 0;
 }

@@ -7,7 +7,7 @@
 #define RAREMEMORY_NAMED(set, name) RAREMEMORY_JOINED(set, name)
 #define rarememory_blend RAREMEMORY_NAMED(INSTRUCTION_SET, blend)
 #define rarememory_code RAREMEMORY_NAMED(INSTRUCTION_SET, code)
-#define rarememory_confidence RAREMEMORY_NAMED(INSTRUCTION_SET, confidence)
+#define rarememory_certainty RAREMEMORY_NAMED(INSTRUCTION_SET, certainty)
 #define rarememory_decide RAREMEMORY_NAMED(INSTRUCTION_SET, decide)
 #define rarememory_discriminate RAREMEMORY_NAMED(INSTRUCTION_SET, discriminate)
 #define rarememory_evict RAREMEMORY_NAMED(INSTRUCTION_SET, evict)

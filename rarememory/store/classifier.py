@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rarememory.classifier import MemoryClassifier
 from rarememory.classifier.answers import Learnt, Probabilities
-from rarememory.classifier.beside_keys import CONFIDENCES, buffers_of, match_buffers
+from rarememory.classifier.beside_keys import NORMS, buffers_of, match_buffers
 from rarememory.classifier.guesses import Guesses
 from rarememory.classifier.invariants import check_book, check_ensembler
 from rarememory.classifier.labels import Label, label_from_json, label_to_json
@@ -547,8 +547,8 @@ class StoredClassifier(MemoryClassifier, Follower):
         check_given(self._given, change)
         facts = deepcopy(facts_of(change.text))
         size = self._checked_size(facts["settings"])
-        # Before format 2 it was not remembered how sure a host was.
-        known = {*buffers_of(self.memory)} - {CONFIDENCES}
+        # Before format 2 it was not remembered what a host said.
+        known = {*buffers_of(self.memory)} & {NORMS}
         match_buffers(self.memory, facts.get("buffers", known))
         memory, weights = tensors_of(change, self.memory, size)
         check_ensembler(weights)

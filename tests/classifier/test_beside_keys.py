@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 import rarememory
+from rarememory.classifier.beside_keys import UNKNOWN
 from rarememory.memory import Memory
 from tests.classifier.lengths import accuracy, drawn, taught
+
+CERTAINTY = "confidences", "log_densities"
 
 
 def test_lengths_follow_what_is_learnt_forgotten_evicted_and_resized() -> None:
@@ -135,28 +138,38 @@ def sure(*logits: float) -> list[float]:
     return torch.tensor(logits).abs().sigmoid().tolist()
 
 
+def log_density(*logits: float) -> list[float]:
+    return nn.functional.softplus(torch.tensor(logits, dtype=torch.float32)).tolist()
+
+
 def test_how_sure_the_host_was_follows_what_is_learnt_forgotten_refreshed_and_saved(tmp_path):
     classifier = hosted()
-    confidences = classifier.memory.get_buffer("confidences")
+    confidences, log_densities = map(classifier.memory.get_buffer, CERTAINTY)
     assert confidences.tolist() == pytest.approx([*sure(2, 0, 1), 1])
+    assert log_densities.tolist() == pytest.approx([*log_density(2, 0, -1), UNKNOWN[1]])
     classifier.forget("b")
     assert confidences.tolist() == pytest.approx([*sure(2), 1, *sure(1), 1])
+    assert log_densities[[1, 3]].tolist() == pytest.approx([UNKNOWN[1]] * 2)
     rows = torch.tensor([[3.0, 1.0], [1.0, 1.0], [5.0, 2.0]])
     classifier.learn(rows, ["d", "d", "e"], average=True)
     both = sum(sure(3, 1)) / 2
     kept = {one.label: confidences[one.slot].item() for one in classifier.examples()}
     wanted = [*sure(2, 1), both, *sure(5)]
     assert kept == pytest.approx(dict(zip("acde", wanted, strict=True)))
+    kept = {one.label: log_densities[one.slot].item() for one in classifier.examples()}
+    assert kept["d"] == pytest.approx(sum(log_density(3, 1)) / 2)
     classifier.refresh([(torch.tensor([[4.0, 1.0]]), [0])])
     assert confidences[0].item() == pytest.approx(*sure(4))
+    assert log_densities[0].item() == pytest.approx(*log_density(4))
     path = tmp_path / "hosted.safetensors"
     classifier.save(path)
     again = rarememory.MemoryClassifier.load(path, classifier.model)
     assert again.memory.get_buffer("confidences").equal(confidences)
+    assert again.memory.get_buffer("log_densities").equal(log_densities)
     # A host that has no class left is not asked.
     classifier.forget(0, 1)
     classifier.learn(rows[:1], ["f"])
-    assert 1 in confidences.tolist()
+    assert 1 in confidences.tolist() and log_densities.min() == UNKNOWN[1]
 
 
 def test_every_row_keeps_its_own(tmp_path) -> None:
@@ -181,7 +194,7 @@ def test_every_row_keeps_its_own(tmp_path) -> None:
         assert found == pytest.approx({ref: wanted[ref] for ref in found})
 
 
-@pytest.mark.parametrize("name", ["norms", "confidences"])
+@pytest.mark.parametrize("name", ["norms", *CERTAINTY])
 def test_what_is_changed_or_taken_away_beside_keys_is_seen(name) -> None:
     # A table is read by lengths, and a host is weighed by how sure it was.
     classifier = taught() if name == "norms" else hosted()
@@ -205,16 +218,19 @@ def test_a_slot_of_several_examples_has_their_mean_after_a_refresh() -> None:
     classifier.learn(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), ["d", "d"], ["x", "y"], average=True)
     slot = next(one.slot for one in classifier.examples() if one.label == "d")
     classifier.refresh([(torch.tensor([[5.0, 1.0], [2.0, 1.0]]), ["x", "y"])])
-    found = classifier.memory.get_buffer("confidences")[slot].item()
-    assert found == pytest.approx(sum(sure(5, 2)) / 2)
+    found = [classifier.memory.get_buffer(name)[slot].item() for name in CERTAINTY]
+    assert found == pytest.approx([sum(sure(5, 2)) / 2, sum(log_density(5, 2)) / 2])
 
 
 def test_a_file_of_before_learns_how_sure_the_host_is(tmp_path) -> None:
     classifier = hosted()
-    classifier.memory.remove_slot_buffer("confidences")
-    classifier.save(tmp_path / "old.safetensors")
-    again = rarememory.MemoryClassifier.load(tmp_path / "old.safetensors", classifier.model)
-    again.learn(torch.tensor([[4.0, 1.0]]), ["d"])
+    for name in reversed(CERTAINTY):
+        classifier.memory.remove_slot_buffer(name)
+        classifier.save(tmp_path / "old.safetensors")
+        again = rarememory.MemoryClassifier.load(tmp_path / "old.safetensors", classifier.model)
+        again.learn(torch.tensor([[4.0, 1.0]]), ["d"])
+        found = again.memory.get_buffer("log_densities").tolist()
+        assert found == pytest.approx([*[UNKNOWN[1]] * 3, *log_density(4)])
     assert again.memory.get_buffer("confidences").tolist() == pytest.approx([1, 1, 1, *sure(4)])
 
 
@@ -223,24 +239,34 @@ def test_a_host_without_a_number_is_taken_as_sure() -> None:
     with torch.no_grad():
         classifier.model.bias.fill_(torch.inf)
     classifier.learn(torch.tensor([[7.0, 1.0]]), ["d"])
-    assert classifier.memory.get_buffer("confidences")[3] == 1
+    found = [classifier.memory.get_buffer(name)[3].item() for name in CERTAINTY]
+    assert found == pytest.approx(UNKNOWN)
 
 
-@pytest.mark.parametrize(("confidence", "said"), [(0.0, "greater than 0"), (1.5, ".* at most 1")])
-def test_what_is_no_probability_is_refused(confidence: float, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [
+        ("confidences", 0.0, "greater than 0"),
+        ("confidences", 1.5, ".* at most 1"),
+        ("log_densities", torch.inf, "finite"),
+        ("log_densities", torch.nan, "finite"),
+    ],
+)
+def test_what_is_no_certainty_is_refused(name: str, number: float, said: str) -> None:
     classifier = hosted()
     state = classifier.state_dict()
-    state["memory.confidences"][2] = confidence
-    with pytest.raises(RuntimeError, match=f"its confidences must be {said}"):
+    state[f"memory.{name}"][2] = number
+    with pytest.raises(RuntimeError, match=f"{name} must be {said}"):
         classifier.load_state_dict(state)
 
 
 def test_files_and_memories_that_do_not_know_how_sure_the_host_was_are_taken() -> None:
     classifier = hosted()
     state = classifier.state_dict()
-    del state["memory.confidences"]
-    classifier.load_state_dict(state)
-    assert classifier.memory.get_buffer("confidences").eq(1).all()
+    for name, unknown in zip(CERTAINTY, UNKNOWN, strict=True):
+        del state[f"memory.{name}"]
+        classifier.load_state_dict(state)
+        assert classifier.memory.get_buffer(name).eq(unknown).all()
     plain = rarememory.wrap(nn.Linear(2, 2), memory=Memory(2, 4))
     plain.learn(torch.eye(2), ["a", "b"])
     level = plain.reader.host_score(plain.memory, plain.ensembler.host_ids)

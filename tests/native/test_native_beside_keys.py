@@ -1,5 +1,7 @@
 """What is remembered beside keys in C++: what torch gives in doubles, on every instruction set."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from torch import Tensor
 
 import rarememory
 from rarememory import EMPTY, native
-from rarememory.classifier.beside_keys import norms_of
+from rarememory.classifier.beside_keys import UNKNOWN, norms_of
 from rarememory.classifier.discriminant import fit_discriminant
 from rarememory.classifier.ensembler import SUREST, Ensembler
 
@@ -49,25 +51,29 @@ def test_norms_pass_a_gradient_on():
 
 @settings(deadline=None, max_examples=60)
 @given(**SIZES, forgotten=st.integers(0, 3))
-def test_confidences_are_those_of_torch(seed, batch, width, forgotten):
+def test_certainties_are_those_of_torch(seed, batch, width, forgotten):
     generator = torch.Generator().manual_seed(seed)
     logits = 9 * torch.randn(batch, width, generator=generator)
     ensembler = Ensembler(width, 0.1, 0.5)
     ensembler.host_ids[torch.randperm(width, generator=generator)[:forgotten]] = EMPTY
     left = ensembler.host_ids != EMPTY
-    found, other = (ensembler.confidences(part) for part in (logits, for_torch(logits)))
+    found, other = (ensembler.certainty(part) for part in (logits, for_torch(logits)))
     assert found is not None and other is not None and found.dtype == torch.float32
-    expected = logits.double()[:, left].softmax(1).amax(1) if left.any() else torch.ones(batch)
-    assert torch.allclose(found.double(), expected.double(), rtol=1e-5, atol=0)
-    assert torch.allclose(found, other, rtol=1e-5, atol=0)
+    expected = torch.tensor(UNKNOWN).double().expand(batch, 2)
+    if left.any():
+        known = logits.double()[:, left]
+        expected = torch.stack([known.softmax(1).amax(1), known.logsumexp(1)], 1)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("is_torch", [False, True])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_confidence_that_is_not_a_number_is_1(bad, is_torch):
+def test_a_certainty_that_is_not_a_number_is_not_known(bad, is_torch):
     logits = torch.tensor([[2.0, bad, 1.0], [-torch.inf, -torch.inf, -torch.inf], [0.0, 0.0, 0.0]])
-    found = Ensembler(3, 0.1, 0.5).confidences(for_torch(logits) if is_torch else logits)
-    assert found is not None and found.tolist() == pytest.approx([1, 1, 1 / 3])
+    found = Ensembler(3, 0.1, 0.5).certainty(for_torch(logits) if is_torch else logits)
+    assert found is not None and found[:2].tolist() == [*map(pytest.approx, [UNKNOWN] * 2)]
+    assert found[2].tolist() == pytest.approx([1 / 3, math.log(3)])
 
 
 def discriminant(rows: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ def discriminant(rows: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "function",
-    [norms_of, Ensembler(9, 0.1, 0.5).confidences, discriminant],
+    [norms_of, Ensembler(9, 0.1, 0.5).certainty, discriminant],
     ids=lambda f: f.__name__,
 )
 # Torch's own, where it first differentiates forwards.
@@ -97,7 +103,7 @@ def test_transforms_of_torch_use_its_operators(function):
 def test_no_host_is_surer_than_can_be_told():
     sure = torch.tensor([[200.0, 0.0, 0.0]])
     for logits in (sure, for_torch(sure)):
-        found = Ensembler(3, 0.1, 0.5).confidences(logits)
+        found = Ensembler(3, 0.1, 0.5).certainty(logits)[:, 0]
         assert found.tolist() == [SUREST] and SUREST < 1
         assert (found + 2**-24).tolist() == [1.0]
 
@@ -130,5 +136,5 @@ def test_they_are_of_the_library(monkeypatch):
     library = native.library()
     for module in ("beside_keys", "ensembler"):
         monkeypatch.setattr(f"rarememory.classifier.{module}.library", Library)
-    norms_of(torch.rand(2, 3)), Ensembler(3, 0.1, 0.5).confidences(torch.rand(2, 3))
-    assert called == ["norms", "confidence"]
+    norms_of(torch.rand(2, 3)), Ensembler(3, 0.1, 0.5).certainty(torch.rand(2, 3))
+    assert called == ["norms", "certainty"]

@@ -9,7 +9,14 @@ from torch.nn.functional import normalize
 
 from rarememory import EMPTY, Memory, MemoryClassifier, native, wrap
 from rarememory.classifier import blend
-from rarememory.classifier.blend import EXCLUDED, FOUND, BlendWeights, Classes, Evidence
+from rarememory.classifier.blend import (
+    EXCLUDED,
+    FOUND,
+    BlendWeights,
+    Classes,
+    Evidence,
+    LogDensity,
+)
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
@@ -31,6 +38,8 @@ def evidence(seed: int, batch: int, k: int, n_host: int, one_row: bool) -> tuple
         host_ids[0], logits[:, 0] = EMPTY, EXCLUDED
     ids = torch.cat([values.flatten(), host_ids]).unique()
     found = Evidence(scores, values.expand(batch, k), logits, host_score=0.7)
+    if seed % 2:
+        found = found._replace(log_density=LogDensity(weight=0.6, mean=-3.0))
     return found, Classes(ids[ids != EMPTY], host_ids)
 
 

@@ -77,11 +77,15 @@ def test_keys_keep_the_dtype_of_the_store(url):
             assert other.predict(torch.eye(4)) == one.predict(torch.eye(4))
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_a_store_of_before_has_what_was_remembered_then(url, named, monkeypatch):
-    """Of format 1, whose slots have no room for how sure a host was; and so named in format 2."""
+@pytest.mark.parametrize(
+    ("buffers", "named"),
+    [(["norms"], False), (["norms"], True), (["norms", "confidences"], True)],
+)
+def test_a_store_of_before_has_what_was_remembered_then(url, buffers, named, monkeypatch):
+    """Of format 1, whose slots have no room for what a host said; and so named in format 2."""
     with monkeypatch.context() as patch:
-        patch.setattr(beside_keys, "BUFFERS", ("norms",))
+        known = {name: beside_keys.BUFFERS[name] for name in buffers}
+        patch.setattr(beside_keys, "BUFFERS", known)
         if not named:
             patch.setattr(store_classifier, "text_of", lambda facts: text_without_buffers(facts))
         with closing(hosted(url)) as old:
@@ -89,7 +93,7 @@ def test_a_store_of_before_has_what_was_remembered_then(url, named, monkeypatch)
     with closing(hosted(url)) as new:
         assert sorted(new.classes[-2:]) == ["kea", "weka"]
         new.learn(torch.eye(4)[2:3], ["tui"])
-        assert "confidences" not in new.state_dict() or named
+        assert beside_keys.buffers_of(new.memory) == buffers
         with closing(hosted(url)) as other:
             assert other.predict(torch.eye(4)[:3]) == new.predict(torch.eye(4)[:3])
 
