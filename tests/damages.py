@@ -529,7 +529,11 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Judge.__init__": [drop("forget")],
         "finetune": [operator(">", "<"), operator(">=", ">"), drop("copy_"), drop("zero_grad")],
     },
-    "classifier/rehearsal.py": {"host_level": [returns("level")]},
+    "classifier/rehearsal.py": {
+        "host_level": [returns("level")],
+        "of_log_density": [condition(False), unwrap("max")],
+    },
+    "classifier/blend.py": {"LogDensity.of": [operator("-", "+")]},
     "classifier/calibration.py": {"between": [condition(True)], "quality": [condition(False)]},
     "classifier/answering.py": {"Answerer.calibrated": [condition(False, 1)]},
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},

@@ -80,10 +80,10 @@ def nearest_level(
 def of_log_density(log_densities: Float[Tensor, " examples"]) -> LogDensity:
     """How the host's log density of an example counts beside those of new examples.
 
-    A host gives the examples of its own classes more of it than others (Grathwohl et al. 2020,
-    section 5.3; Liu et al. 2020). So it counts as it is, which is to say that the host adds its
-    logits and not their softmax; but where new examples differ by more than one, it is divided by
-    their standard deviation, because the logits of a host are on a scale of its own.
+    A host gives the examples of its own classes more of it than others (Grathwohl et al. 2020; Liu
+    et al. 2020, whose energy is its negative). So it counts as it is, which is to say that the
+    logits of the host are added and not their softmax; but where new examples differ by more than
+    one, it is divided by their standard deviation, because each host has a scale of its own.
 
     Of fewer than two examples nothing is said.
 

@@ -154,6 +154,25 @@ def test_every_instruction_set_leaves_the_same_memory_and_recalls_the_same(monke
         assert torch.allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.usefixtures("instruction_set")
+def test_every_instruction_set_gives_the_same_gradient_of_the_loss(monkeypatch):
+    torch.manual_seed(5)
+    memory = Memory(50, 90)
+    memory.write(torch.randn(90, 50), torch.randint(0, 12, (90,)))
+    rows, labels = torch.randn(64, 50), torch.randint(0, 12, (64,))
+
+    def gradient() -> Tensor:
+        queries = rows.clone().requires_grad_()
+        memory(queries, labels).loss.backward()
+        assert queries.grad is not None
+        return queries.grad
+
+    found = gradient()
+    baseline = native.Library(native.opened(), "baseline")
+    monkeypatch.setattr(native, "_made", lambda: baseline)
+    assert torch.equal(found, gradient())
+
+
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("batch", [1, 16, 40])
 def test_blocks_and_threads_change_nothing(kind, batch):
