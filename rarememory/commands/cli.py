@@ -50,6 +50,12 @@ MemoryOption = Annotated[Path, typer.Option("--memory", "-m", help="The file of 
 DEFAULT = Path("memory.safetensors")
 
 
+def _checked_rate(rate: float | None) -> float | None:
+    if rate is not None and not 0 < rate < 1:
+        raise typer.BadParameter(f"it must be between 0 and 1, not {rate}")
+    return rate
+
+
 @app.command()
 def learn(
     folder: Annotated[Path, typer.Argument(help="A folder with one folder of images per class.")],
@@ -58,19 +64,24 @@ def learn(
         str | None,
         typer.Option(help="omniglot (drawings) or one of torchvision; resnet18 for a new memory."),
     ] = None,
-    slots: Annotated[int, typer.Option(help="Size of a new memory.")] = 8192,
-    far: Annotated[
+    slots: Annotated[int, typer.Option(min=1, help="Size of a new memory.")] = 8192,
+    false_accept_rate: Annotated[
         float,
         typer.Option(
-            help="Rate at which an image of a typical unknown class may be accepted as known."
+            help="Rate at which an image of a typical unknown class may be accepted as known.",
+            callback=_checked_rate,
         ),
     ] = 0.05,
+    far: Annotated[float | None, typer.Option(hidden=True, callback=_checked_rate)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn the images of a folder; FOLDER/kea/1.jpg is a kea. One image per class is enough.
 
     If the memory file exists already, the images are added to it, but for those that it knows.
     """
+    if far is not None:
+        print_note("--far is called --false-accept-rate now, and will go with the next release")
+        false_accept_rate = far
     with errors_as_text():
         images, skipped = labelled_files(folder)
         classifier, used_encoder = _load_or_create(memory, encoder, slots)
@@ -80,7 +91,7 @@ def learn(
         if len(failed) == len(images):
             raise ValueError(f"nothing is learnt: none of the {len(images)} images can be used")
         if len(classifier.classes) > 1:
-            classifier.fit_threshold(false_accept_rate=far)
+            classifier.fit_threshold(false_accept_rate=false_accept_rate)
         classifier.save(memory)
     counts = Counter(
         label for path, label in images if path not in failed and path.as_posix() not in known

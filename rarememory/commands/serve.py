@@ -4,6 +4,7 @@ import base64
 import io
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,6 +83,19 @@ def image_in(file: str, number: int, prepare: Callable[[Any], Tensor]) -> Tensor
         raise ValueError(f"input {number} is no image in base64 ({reason(error)})") from error
 
 
+def _check_address(store: str) -> None:
+    """Refuse what no worker could open; a database that is away may come back.
+
+    Raises:
+        ValueError: it is no address of a store.
+        ModuleNotFoundError: it needs what is not installed.
+    """
+    from rarememory.store.log import session_of
+
+    with suppress(ConnectionError):
+        session_of(store, patience=1.0).close()
+
+
 def serve(
     store: Annotated[
         str, typer.Option(help="sqlite:///birds.db, or postgresql://user:password@host/database.")
@@ -121,6 +135,7 @@ def serve(
             raise ModuleNotFoundError(
                 f'the service needs {error.name}: pip install "rarememory[serve]"'
             ) from error
+        _check_address(store)
         said = f"; the token is {token}" if token_file is None else ""
         print_text(f"serving {name!r} at http://{address}:{port}/ with {workers} workers{said}")
         service = Service(store, name, encoder, width or 0, slots, token)

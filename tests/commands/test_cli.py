@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import re
@@ -147,11 +148,24 @@ def test_the_doctor_exits_with_1_if_there_is_a_problem(shapes):
 
 
 def test_noise_is_unknown(shapes):
-    run(*LEARN, "--far", 0.05)
+    run(*LEARN, "--false-accept-rate", 0.05)
     torch.manual_seed(0)
     noise = (torch.rand(105, 105) * 255).byte().numpy()
     Image.fromarray(noise).save(shapes / "noise.png")
     assert run_json("predict", "noise.png", "-m", "m.safetensors")[0]["label"] == "unknown"
+
+
+def test_the_rate_of_false_accepts_is_heard_by_its_old_name_too(shapes):
+    thresholds = []
+    for words in (["--false-accept-rate", 0.9], ["--far", 0.9], []):
+        said = invoke(*LEARN, *words)
+        assert ("--far is called" in said.stderr) == ("--far" in words)
+        thresholds.append(float(MemoryClassifier.load("m.safetensors", None).threshold))
+        (shapes / "m.safetensors").unlink()
+    assert thresholds[0] == thresholds[1] < thresholds[2]
+    for name, rate in itertools.product(("--false-accept-rate", "--far"), ("0", "1.5", "nan")):
+        assert "must be between 0 and 1" in invoke(*LEARN, name, rate, code=2).output
+    assert not (shapes / "m.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_either_images_or_features_have_to_be_named(given, tmp_path):
     assert ended.exit_code == 1 and "give either --encoder" in ended.output
 
 
+def test_an_address_that_is_of_no_store_is_refused_before_anything_is_served():
+    ended = CliRunner().invoke(app, ["serve", "--store", "mysql://birds", "--width", "4"])
+    assert ended.exit_code == 1 and "a store is sqlite:///" in ended.output
+    assert "serving" not in ended.output
+
+
 def test_where_no_worker_can_serve_the_command_ends_and_says_why_once(tmp_path):
     url = f"sqlite:///{tmp_path}/birds.db"
     with closing(wrap(nn.Identity(), host=False, memory=Memory(4, 8), store=url, poll=None)) as one:
