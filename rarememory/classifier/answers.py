@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from rarememory.base.validation import check_count
 from rarememory.classifier.labels import Label
 
 
@@ -71,7 +72,12 @@ class Probabilities(NamedTuple):
         return best[..., 0] - best[..., 1]
 
     def top(self, n: int = 5) -> list[tuple[Label, float]] | list[list[tuple[Label, float]]]:
-        """The n likeliest classes, best first; a list of such lists for a batch."""
+        """The n likeliest classes, best first; a list of such lists for a batch.
+
+        Raises:
+            ValueError: n is no integer of at least 1.
+        """
+        check_count("n", n)
         best = self.values.topk(min(n, len(self.classes)), dim=-1)
         if self.values.dim() == 1:
             return self._named(best.values.tolist(), best.indices.tolist())

@@ -50,6 +50,7 @@ from rarememory.classifier.locked_module import Changed, LockedModule
 from rarememory.classifier.memory_settings import memory_settings
 from rarememory.classifier.merging import take_over, warn_of_lost
 from rarememory.classifier.openset import Threshold
+from rarememory.classifier.options import check_options
 from rarememory.classifier.outputs import Output
 from rarememory.classifier.persistence import write_file
 from rarememory.classifier.readers import reader_from_json, reader_of
@@ -147,6 +148,7 @@ class MemoryClassifier(LockedModule):
         batch_size: int = 256,
     ) -> None:
         super().__init__()
+        check_options(at, host, output, classes, memory)
         check_count("batch_size", batch_size)
         if host_score is not None:
             check_real("host_score", host_score)
@@ -1039,8 +1041,8 @@ class MemoryClassifier(LockedModule):
         ids = self._book.present(self.memory.values, self.ensembler.host_ids)
         if among is None:
             return ids
-        if isinstance(among, str):
-            raise ValueError(f"among must be a list of classes, not the text {among!r}")
+        if isinstance(among, str) or not isinstance(among, Iterable):
+            raise ValueError(f"among must be a list of classes, not {among!r}")
         return ids[torch.isin(ids, ids.new_tensor(self._remembered_book().known_ids(among)))]
 
     def _answerer(self) -> Answerer:

@@ -43,13 +43,14 @@ def meets(
         gone &= torch.zeros_like(gone).index_fill_(0, here, True)
     if older_than is not None:
         check_not_negative("older_than", older_than)
-        gone &= state.ages > older_than
+        # No age is more than an integer of 64 bits.
+        gone &= state.ages > min(older_than, 2**63 - 1)
     return gone
 
 
 def _integers(name: str, numbers: Integers, state: MemoryState) -> Tensor:
     if not isinstance(numbers, Tensor):
-        listed = [numbers] if isinstance(numbers, int) else list(numbers)
+        listed = list(numbers) if isinstance(numbers, Iterable) else [numbers]
         try:
             numbers = torch.tensor(listed) if listed else torch.zeros(0, dtype=torch.int64)
         except (RuntimeError, TypeError, ValueError):

@@ -381,6 +381,8 @@ class Memory(nn.Module):
             RuntimeError: inside `read_only()`.
         """
         self.require_writable("write")
+        if labels is None:
+            raise ValueError("labels must be integers, one for each query, not None")
         if isinstance(queries, Recall):
             own = (self.keys, self.validate, self.memory_size)
             return recalled_rows(queries, labels, mask, *own)

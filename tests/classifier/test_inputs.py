@@ -367,6 +367,37 @@ def test_a_host_score_that_is_no_number_is_refused(score):
         MemoryClassifier(nn.Linear(4, 2), host_score=score)
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"at": 0}, "at must be the name of a layer, as in 'backbone.fc', not 0"),
+        ({"host": 2.5}, "host must be True, .* not 2.5"),
+        ({"host": None}, "host must be True, .* not None"),
+        ({"output": 2.5}, "output must be a key, a place or a function, not 2.5"),
+        ({"output": True}, "output must be a key, a place or a function, not True"),
+        ({"classes": "up"}, "classes must be a list with a name for each output, not 'up'"),
+        ({"classes": 2}, "classes must be a list with a name for each output, not 2"),
+        ({"memory": 8192}, "memory must be a Memory, not 8192: .* give memory_size="),
+    ],
+)
+def test_options_of_another_kind_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        MemoryClassifier(nn.Linear(3, 2), **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_answers_are_asked_for_by_a_number_and_among_a_list():
+    classifier = bare()
+    classifier.learn(at(0, 90), NAMES)
+    for n in (0, -1, 2.5, True, None):
+        with pytest.raises(ValueError, match=f"n must be an integer of at least 1, not {n}"):
+            classifier.predict_proba(at(0)).top(n)
+    for among in ("kea", 3, True):
+        with pytest.raises(ValueError, match=f"among must be a list of classes, not {among!r}"):
+            classifier.predict(at(0), among=among)
+
+
 def test_a_generator_of_examples_is_read_once_and_of_pairs_not_with_labels():
     classifier = reader()
     assert math.isfinite(classifier.fit_threshold((text for text in TEXTS), NAMES))

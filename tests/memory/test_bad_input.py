@@ -209,7 +209,9 @@ def test_the_gradient_of_a_huge_row_is_that_of_its_direction():
         ({"older_than": -3}, "older_than must be 0 or a positive number, not -3"),
         ({"older_than": -1, "labels": 0}, "older_than must be 0 or a positive number, not -1"),
         ({"older_than": math.nan}, "older_than must be 0 or a positive number, not nan"),
+        ({"labels": torch.tensor(0.5)}, "labels to forget must be integers, not torch.float32"),
         ({"labels": 0.5}, "labels to forget must be integers, not torch.float32"),
+        ({"slots": math.nan}, "slots to forget must be integers, not torch.float32"),
         ({"labels": "kea"}, "labels to forget must be integers, not ['k', 'e', 'a']"),
         ({"labels": [0.5]}, "labels to forget must be integers, not torch.float32"),
         ({"slots": torch.ones(9) > 0}, "slots to forget must be integers, not torch.bool"),
@@ -217,9 +219,18 @@ def test_the_gradient_of_a_huge_row_is_that_of_its_direction():
 )
 def test_bad_conditions_of_forgetting_are_refused(conditions, sentence):
     filled = memory()
-    if conditions.get("labels") == 0.5:
-        conditions = {"labels": torch.tensor(0.5)}
     refused(filled, lambda: filled.forget(**conditions), sentence)
+
+
+def test_nothing_is_as_old_as_no_integer_can_tell():
+    for old in (10**20, math.inf, 2**63):
+        assert memory().forget(older_than=old) == 0
+
+
+def test_a_write_needs_labels():
+    filled = memory()
+    for queries in (ROWS, filled(ROWS)):
+        refused(filled, lambda q=queries: filled.write(q, None), "labels must be integers, one for")
 
 
 def test_queries_of_another_device_are_refused():
