@@ -529,11 +529,12 @@ _TABLE: dict[str, dict[str, list[Edit]]] = {
         "Judge.__init__": [drop("forget")],
         "finetune": [operator(">", "<"), operator(">=", ">"), drop("copy_"), drop("zero_grad")],
     },
-    "classifier/rehearsal.py": {
-        "host_level": [returns("level")],
-        "of_log_density": [condition(False), unwrap("max")],
+    "classifier/rehearsal.py": {"host_level": [returns("level")]},
+    "classifier/max_logit.py": {
+        "above_mean": [unwrap("where")],
+        "MaxLogit.beside": [condition(False), operator("-", "+"), unwrap("max")],
+        "MaxLogit.terms": [unwrap("masked_fill")],
     },
-    "classifier/blend.py": {"LogDensity.of": [operator("-", "+")]},
     "classifier/calibration.py": {"between": [condition(True)], "quality": [condition(False)]},
     "classifier/answering.py": {"Answerer.calibrated": [condition(False, 1)]},
     "classifier/tuning.py": {"best_reader": [operator(">", "<")]},

@@ -271,8 +271,8 @@ struct Memory {
         check(done == 0, "few queries were not read");
         rarememory_blend(logits.data(), batch, classes, columns.data(), 0, answers.data(), 3,
                          host_columns.data(), weights.data(), weights.data() + 1, 0.5f,
-                         weights.data() + 2, weights.data() + 3, 0.5f, 1.0f, all, -1e30f,
-                         OMP_THREADS, z.data(), likeliest.data());
+                         weights.data() + 2, weights.data() + 3, nullptr, all, -1e30f, OMP_THREADS,
+                         z.data(), likeliest.data());
         for (int64_t row = 0; row < batch; ++row)
             check(likeliest[row] < all, "no class is likeliest");
         // The second of three host classes is forgotten.
@@ -288,7 +288,7 @@ struct Memory {
         rarememory_decide(queries.data(), batch, dim, answers.data(), weights.data(), by_roots,
                           origins.data(), origins.data() + dim, metric.data(), axes, precise, 0.5f,
                           linear.data(), added.data(), change, more, offsets, classes,
-                          columns.data(), 3, host_columns.data(), 0.5f, 0.5f, 1.0f, all, -1e30f,
+                          columns.data(), 3, host_columns.data(), 0.5f, 0.0f, 0.0f, all, -1e30f,
                           OMP_THREADS, decided.data());
         for (int64_t row = 0; row < batch; ++row)
             check(decided[row] == likeliest[row], "one call decides otherwise than two");

@@ -33,8 +33,8 @@ int64_t rarememory_decide(const float* features, int64_t batch, int64_t dim, con
                           const float* weights, const float* bias, const float* change,
                           const float* more, const float* offsets, int64_t k,
                           const int64_t* columns, int64_t n_host, const int64_t* host_columns,
-                          float found, float density_weight, float density_mean, int64_t classes,
-                          float nothing, int threads, int64_t* likeliest);
+                          float found, float max_logit_weight, float max_logit_mean,
+                          int64_t classes, float nothing, int threads, int64_t* likeliest);
 void rarememory_noise(uint64_t state, int64_t count, double* numbers);
 void rarememory_evict(const double* priorities, const int64_t* values, int64_t first, int64_t size,
                       const int64_t* keep, int64_t kept, int64_t count, double* chosen_priorities,

@@ -118,8 +118,8 @@ class Answerer(NamedTuple):
         left_out = self.reader.left_out(self.memory, host_ids)
         if (host_ids != EMPTY).any():
             familiarity = partial(
-                self.ensembler.familiarity_by_certainty,
-                certainty=self._certainty()[left_out.samples],
+                self.ensembler.familiarity_by_confidence,
+                confidences=self._confidences()[left_out.samples].clamp(max=SUREST),
             )
         without_own = familiarity(left_out.without_own, ids=self.ids)
         with_own = without_own.new_full((len(left_out.own_ids),), torch.nan)
@@ -147,7 +147,7 @@ class Answerer(NamedTuple):
             )
         if not occupied.any():
             return "the model has logits too, and the memory is empty"
-        beyond = (self._certainty()[:, 0] >= SUREST).double().mean().item()
+        beyond = (self._confidences() >= SUREST).double().mean().item()
         if beyond > rate:
             return (
                 f"the model has logits too, and how sure it was of {100 * beyond:.0f} % of the "
@@ -155,10 +155,10 @@ class Answerer(NamedTuple):
             )
         return None
 
-    def _certainty(self) -> Float[Tensor, "remembered 2"]:
-        """The host's of every remembered example, in the order of the slots."""
+    def _confidences(self) -> Float[Tensor, " remembered"]:
+        """How sure the host was of every remembered example, in the order of the slots."""
         slots = self.memory.state.occupied.nonzero().squeeze(1)
-        return remembered_certainty(self.memory, slots)
+        return remembered_certainty(self.memory, slots)[:, 0]
 
     def calibrated(
         self,

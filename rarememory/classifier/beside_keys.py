@@ -4,8 +4,7 @@ A memory has keys of unit length. One that a classifier makes itself has more of
 buffers with an entry for each slot. With the length of its features a reader has the features
 themselves: columns of a table may tell classes by it. With the probability that a host of other
 classes gave its likeliest class, a reader finds out how its scores compare with the host's; with
-the log density of the host, log sum_c exp(logit_c) (Grathwohl et al. 2020, equation 5), whether an
-example is like those that the host was trained on.
+its highest logit, whether an example is like those that the host was trained on.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,13 +20,11 @@ from rarememory.native import empty_output, is_floats, library
 
 NORMS = "norms"
 CONFIDENCES = "confidences"
-LOG_DENSITIES = "log_densities"
-BUFFERS = {NORMS: 1.0, CONFIDENCES: 1.0, LOG_DENSITIES: -1e30}
+MAX_LOGITS = "max_logits"
+BUFFERS = {NORMS: 1.0, CONFIDENCES: 1.0, MAX_LOGITS: -1.0}
 """What each is of an empty slot, and where it is not known."""
-UNKNOWN = BUFFERS[CONFIDENCES], BUFFERS[LOG_DENSITIES]
+UNKNOWN = BUFFERS[CONFIDENCES], BUFFERS[MAX_LOGITS]
 """The certainty of a host where it is not known."""
-LOWEST_DENSITY = -1e20
-"""A log density below it is not known, or is a mean with one that is not."""
 _SHORTEST, _LONGEST = 1e-15, 1e15
 """Between these, squares are float32 too; what is shorter or longer counts as so long."""
 
@@ -37,11 +34,24 @@ class BesideKeys(NamedTuple):
 
     Attributes:
         norms: lengths of features.
-        certainty: the host's highest probability and its log density of each; None without a host.
+        certainty: the host's highest probability of each, and its highest logit less the mean of
+            its logits, over the length of the features; None without a host.
     """
 
     norms: Float[Tensor, " rows"]
     certainty: Float[Tensor, "rows 2"] | None
+
+    @classmethod
+    def of(
+        cls, features: Float[Tensor, "rows key_dim"], certainty: Float[Tensor, "rows 2"] | None
+    ) -> "BesideKeys":
+        """Of features, and of what `Ensembler.certainty` says of the host's logits."""
+        norms = norms_of(features)
+        if certainty is None:
+            return cls(norms, None)
+        confidences, max_logits = certainty.unbind(1)
+        known = max_logits >= 0
+        return cls(norms, torch.stack([confidences, (max_logits / norms).where(known, -1.0)], 1))
 
     def at(self, rows: slice | list[int] | Int64[Tensor, " some"]) -> "BesideKeys":
         """Of some of the rows."""
@@ -129,7 +139,7 @@ def put_into_rows(
         _put(rows[NORMS], places, beside.norms)
     if beside.certainty is None:
         return
-    for name, numbers in zip((CONFIDENCES, LOG_DENSITIES), beside.certainty.unbind(1), strict=True):
+    for name, numbers in zip((CONFIDENCES, MAX_LOGITS), beside.certainty.unbind(1), strict=True):
         if hasattr(memory, name):
             _put(rows[name], places, numbers)
 
@@ -158,7 +168,7 @@ def remembered_certainty(
         memory.get_buffer(name)[slots]
         if hasattr(memory, name)
         else torch.full((len(slots),), BUFFERS[name], device=slots.device)
-        for name in (CONFIDENCES, LOG_DENSITIES)
+        for name in (CONFIDENCES, MAX_LOGITS)
     ]
     return torch.stack(columns, 1)
 

@@ -1,11 +1,11 @@
 """Memory and host combined into one answer: the sum of what each says of every class.
 
     z_y      = log([y in host] exp(host_score / T) + sum_{i: V[n_i] = y} exp(s_i / T))
-               + [y in host] (host_weight log p_host(y | x) + host_bias + a (d(x) - m))
+               + [y in host] (host_weight log p_host(y | x) + host_bias + h(x))
     p(y | x) = exp(z_y) / sum_c exp(z_c)
 
-with the scores s_i = q.K[n_i] of the neighbours, p_host = softmax(logits) and the host's log
-density d = log sum_c exp(logit_c) (`rarememory.classifier.log_density`). Logarithms are added,
+with the scores s_i = q.K[n_i] of the neighbours, p_host = softmax(logits) and a term h for all of
+the host's classes (`rarememory.classifier.max_logit`), most often 0. Logarithms are added,
 as Tip-Adapter adds a cache to a classifier's logits (Zhang et al. 2022, equation 6), so the two are
 multiplied, and either can veto: a product of experts (Hinton 2002). kNN-LM takes the weighted mean
 of a memory and a model instead (Khandelwal et al. 2020, equation 3); with it the host's classes
@@ -28,7 +28,6 @@ from torch import Tensor
 
 from rarememory.base.derived import Derived
 from rarememory.base.state import EMPTY, wants_gradient
-from rarememory.classifier.beside_keys import LOWEST_DENSITY
 from rarememory.native import empty_output, is_floats, is_supported, library
 
 FOUND = torch.inf
@@ -52,23 +51,6 @@ class BlendWeights(NamedTuple):
     host_bias: Float[Tensor, ""]
 
 
-class LogDensity(NamedTuple):
-    """How the host's log density d of an example counts for all classes of the host: a (d - m).
-
-    Attributes:
-        weight: a; 0 where nothing is known of it.
-        mean: m, of new examples.
-    """
-
-    weight: float = 0.0
-    mean: float = 0.0
-
-    def of(self, log_densities: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
-        """a (d - m); 0 where d is not known."""
-        known = log_densities > LOWEST_DENSITY
-        return (self.weight * (log_densities - self.mean)).where(known, 0.0)
-
-
 class Evidence(NamedTuple):
     """What memory and host say of each example.
 
@@ -80,7 +62,7 @@ class Evidence(NamedTuple):
         follows: whether that follows the memory, so that calibration leaves it to the reader.
         find_plain: gives what familiarity takes the mean with, beside the greatest score
             (`rarememory.classifier.class_cosines`); None if it is the score alone.
-        log_density: how that of the host counts.
+        host_terms: h, added for all classes of the host; None for 0.
     """
 
     scores: Float[Tensor, "batch k"]
@@ -89,7 +71,7 @@ class Evidence(NamedTuple):
     host_score: float = 0.8
     follows: bool = False
     find_plain: Callable[[], Float[Tensor, " batch"]] | None = None
-    log_density: LogDensity = LogDensity()
+    host_terms: Float[Tensor, " batch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,23 +112,19 @@ def resolved(weights: BlendWeights, host_score: float) -> BlendWeights:
 
 
 def unremembered_logits(
-    evidence: Evidence,
-    weights: BlendWeights,
-    logs: Float[Tensor, "*rows"],
-    log_densities: Float[Tensor, "*rows"],
-) -> Float[Tensor, "*rows"]:
+    evidence: Evidence, weights: BlendWeights, logs: Float[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
     """The z of classes of the host of which nothing is remembered.
 
     Args:
         evidence: in which the reader says what score they have.
         weights: of the blend.
         logs: their log-probabilities; for familiarity their log-odds.
-        log_densities: of the host; below `LOWEST_DENSITY` where it is not known.
     """
     weights = resolved(weights, evidence.host_score)
     prior = weights.host_score / weights.temperature
-    of_density = evidence.log_density.of(log_densities)
-    return prior + weights.host_weight * logs + weights.host_bias + of_density
+    z = prior + weights.host_weight * logs + weights.host_bias
+    return z if evidence.host_terms is None else z + evidence.host_terms
 
 
 def class_logits(
@@ -201,8 +179,8 @@ def _class_logits(
         host_columns = classes.host_columns.expand(len(host), -1)
         allowed = evidence.logits > EXCLUDED / 2
         term = weights.host_weight * evidence.logits.log_softmax(1) + weights.host_bias
-        if evidence.log_density.weight:
-            term = term + evidence.log_density.of(evidence.logits.logsumexp(1, keepdim=True))
+        if evidence.host_terms is not None:
+            term = term + evidence.host_terms.unsqueeze(1)
         host = host.scatter(1, host_columns, term.where(allowed, 0.0).to(host.dtype))
         host_score = resolved(weights, evidence.host_score).host_score
         prior = (host_score / weights.temperature).to(host.dtype)
@@ -223,7 +201,8 @@ def _natively(
 ) -> tuple[Float[Tensor, "batch columns"], Int64[Tensor, " batch"]] | None:
     """`likeliest` in one call; None for a gradient, and where the library cannot read these."""
     scores, values, logits, found = evidence[:4]
-    given = [scores, *weights] if logits is None else [scores, logits, *weights]
+    terms = evidence.host_terms
+    given = [scores, *weights, *(one for one in (logits, terms) if one is not None)]
     fits = logits is None or logits.shape == (len(scores), len(classes.host_ids))
     readable = is_floats(*given) and is_supported(classes.ids, classes.host_ids)
     if wants_gradient(*given) or not (fits and readable):
@@ -237,7 +216,7 @@ def _natively(
     library().blend(
         *(scores, *scores.shape, columns, columns.stride(0), *host),
         *(weights.temperature, weights.host_score, found, weights.host_weight, weights.host_bias),
-        *(*evidence.log_density, count, EXCLUDED, torch.get_num_threads(), z, best),
+        *(terms, count, EXCLUDED, torch.get_num_threads(), z, best),
     )
     return z, best
 

@@ -296,16 +296,15 @@ def _outweighed(
         return None
     weights = ensembler.blend_weights
     slots = memory.state.occupied.nonzero().squeeze(1)
-    certainty, values = remembered_certainty(memory, slots), memory.values[slots]
+    confidences = remembered_certainty(memory, slots)[left_out.samples, 0]
     # 1 stands for what is not known: a host of so many classes is at least so sure.
-    confidences = certainty[:, 0].masked_fill(certainty[:, 0] == 1, 1 / len(host_ids))
+    confidences = confidences.masked_fill(confidences == 1, 1 / len(host_ids))
+    host = unremembered_logits(evidence, weights, confidences.log())
     found, own_ids = [], left_out.own_ids.unique()
     z = class_logits(evidence, weights, Classes(own_ids, host_ids)).amax(1)
     for own in own_ids.tolist():
-        some = values == own
-        logs, log_densities = confidences[some].log(), certainty[some, 1]
-        host = unremembered_logits(evidence, weights, logs, log_densities).min()
-        if own not in host_ids and z[left_out.own_ids == own].max() < host:
+        some = left_out.own_ids == own
+        if own not in host_ids and z[some].max() < host[some].min():
             found.append(book.label(own))
     return found
 

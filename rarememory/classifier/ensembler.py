@@ -11,6 +11,7 @@ from rarememory.base.state import EMPTY, host_may_read
 from rarememory.classifier import blend, calibration, openset
 from rarememory.classifier.beside_keys import UNKNOWN
 from rarememory.classifier.blend import EXCLUDED, BlendWeights, Classes, Evidence
+from rarememory.classifier.max_logit import above_mean
 from rarememory.native import empty_output, is_floats, is_supported, library
 
 SUREST = 1 - 2**-24
@@ -73,8 +74,9 @@ class Ensembler(nn.Module):
         return logits.float().masked_fill(forgotten, EXCLUDED) if count else logits.float()
 
     def certainty(self, outputs: Tensor | None) -> Float[Tensor, "batch 2"] | None:
-        """The host's highest probability of each row, at most `SUREST`, and its log density.
+        """The host's highest probability of each row, and its highest logit less their mean.
 
+        The probability is at most `SUREST`.
         They have no gradient. None without a host, and where there are more or fewer outputs than
         it has classes.
         """
@@ -104,14 +106,12 @@ class Ensembler(nn.Module):
         """The evidence for the best class, as a cosine."""
         return openset.familiarity(evidence, self.blend_weights, self._classes(ids))
 
-    def familiarity_by_certainty(
-        self, evidence: Evidence, certainty: Float[Tensor, "batch 2"], ids: Tensor
+    def familiarity_by_confidence(
+        self, evidence: Evidence, confidences: Float[Tensor, " batch"], ids: Tensor
     ) -> Float[Tensor, " batch"]:
-        """The same, where the host's certainty is all that is known of its answer."""
-        confidences, log_densities = certainty.unbind(1)
-        known = confidences.clamp(max=SUREST), log_densities
+        """The same, where the host's highest probability is all that is known of its answer."""
         classes = self._classes(ids)
-        return openset.familiarity_by_certainty(evidence, *known, self.blend_weights, classes)
+        return openset.familiarity_by_confidence(evidence, confidences, self.blend_weights, classes)
 
     def decide(self, evidence: Evidence, ids: Tensor) -> list[int]:
         """The integer of the likeliest class of each row, one of `ids`; EMPTY if it is unknown."""
@@ -283,15 +283,16 @@ def _forgotten(host_ids: Tensor) -> tuple[Tensor, int]:
 def _certainty(
     logits: Float[Tensor, "batch n_host"], host_ids: Int64[Tensor, " n_host"]
 ) -> Float[Tensor, "batch 2"]:
-    """The greatest softmax of each row, below 1, and the log-sum-exp; forgotten classes left out.
+    """The greatest softmax of each row, below 1, and the greatest logit less their mean.
 
-    Where one of them is not a number they are `UNKNOWN`.
+    Forgotten classes are left out. Where one of both is not a number they are `UNKNOWN`.
     """
     if not (is_floats(logits) and is_supported(host_ids)):
-        allowed = logits.masked_fill(host_ids == EMPTY, -torch.inf)
-        highest = allowed.softmax(1).amax(1)
-        found = torch.stack([highest.clamp(max=SUREST), allowed.logsumexp(1)], 1)
-        return found.where(~highest.isnan().unsqueeze(1), found.new_tensor(UNKNOWN))
+        allowed = logits.masked_fill(host_ids == EMPTY, EXCLUDED)
+        highest = allowed.softmax(1).amax(1).clamp(max=SUREST)
+        found = torch.stack([highest, above_mean(allowed)], 1)
+        known = found.isfinite().all(1, keepdim=True) & (host_ids != EMPTY).any()
+        return found.where(known, found.new_tensor(UNKNOWN))
     found = empty_output(len(logits), 2, dtype=torch.float32)
     library().certainty(logits, *logits.shape, host_ids, torch.get_num_threads(), found)
     return found

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rarememory.base.state import EMPTY
-from rarememory.classifier.blend import EXCLUDED, Classes, LogDensity
+from rarememory.classifier.blend import EXCLUDED, Classes
 from rarememory.classifier.discriminant import FEW, Discriminant
+from rarememory.classifier.max_logit import MaxLogit
 from rarememory.native import is_floats, is_supported, library, prepared
 
 
@@ -26,7 +27,7 @@ class FewQueries:
         offsets: added to its logits.
         classes: all that may be the answer; the remembered ones are among them.
         host_score: that which the reader of the memory finds.
-        log_density: how that of the host counts.
+        max_logit: how that of the host counts.
 
     Example:
         >>> from rarememory.classifier.discriminant import fit_discriminant
@@ -43,7 +44,7 @@ class FewQueries:
         offsets: Float[Tensor, " remembered"],
         classes: Classes,
         host_score: float,
-        log_density: LogDensity = LogDensity(),  # noqa: B008, a tuple
+        max_logit: MaxLogit = MaxLogit(),  # noqa: B008, a tuple
     ) -> None:
         self._key_dim, self._n_host = len(discriminant.mean), len(classes.host_ids)
         self._integers = classes.integers
@@ -56,7 +57,7 @@ class FewQueries:
         if given is not None and whole and is_supported(*self._tensors):
             offsets, columns, host_columns = self._tensors
             of_memory = [*given.values, offsets, len(offsets), columns]
-            of_host = [self._n_host, host_columns, host_score, *log_density]
+            of_host = [self._n_host, host_columns, host_score, *max_logit]
             self._arguments = prepared(*of_memory, *of_host, len(classes.ids), EXCLUDED)
 
     @staticmethod

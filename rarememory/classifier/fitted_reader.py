@@ -26,21 +26,17 @@ from rarememory.classifier.beside_keys import (
     remembered_certainty,
     remembered_features,
 )
-from rarememory.classifier.blend import Classes, Evidence, LogDensity
+from rarememory.classifier.blend import Classes, Evidence
 from rarememory.classifier.discriminant import Discriminant, Settings
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.few_queries import FewQueries
 from rarememory.classifier.forms import ByDistance, Form, form_of
+from rarememory.classifier.max_logit import MaxLogit
 from rarememory.classifier.metric import SHRINKAGES
 from rarememory.classifier.openset import without_own_class
 from rarememory.classifier.reader import Carriers, LeftOutEvidence, Reader
 from rarememory.classifier.refinement import PENALTY
-from rarememory.classifier.rehearsal import (
-    host_level,
-    nearest_level,
-    new_class_offset,
-    of_log_density,
-)
+from rarememory.classifier.rehearsal import host_level, nearest_level, new_class_offset
 from rarememory.memory import Memory
 from rarememory.memory.queries import Rows, normalized, rows_of
 from rarememory.memory.updates import FirstInFirstOut
@@ -155,13 +151,14 @@ class FittedReader(Reader):
             rows = _rows(memory, features, fitted.by_length)
             queries, mask, scores = rows.queries, rows.mask, fitted.logits(rows.queries)
         if among is None:
-            return fitted.evidence(scores, logits, mask, fitted.plain(queries))
+            found = fitted.evidence(scores, logits, mask, fitted.plain(queries))
+            return found._replace(host_terms=fitted.max_logit.terms_of(features, logits))
         excluded = ~torch.isin(fitted.classes, among)
         evidence = fitted.evidence(scores, logits, mask, fitted.plain(queries, excluded))
         asked = int((torch.isin(host_ids, among) & (host_ids != EMPTY)).sum())
-        if asked < int((host_ids != EMPTY).sum()):
-            # What is known is the log density of all classes of the host.
-            evidence = evidence._replace(log_density=LogDensity())
+        if asked == int((host_ids != EMPTY).sum()):
+            # Of the remembered examples the max logit of all classes of the host is known.
+            evidence = evidence._replace(host_terms=fitted.max_logit.terms_of(features, logits))
         return _with_nothing(evidence, excluded)._replace(host_score=fitted.host_score_of(asked))
 
     def without_own_class(
@@ -178,6 +175,7 @@ class FittedReader(Reader):
         scores = fitted.foreign(rows.queries, own_ids)
         plain = fitted.plain(rows.queries, fitted.classes == own_ids.unsqueeze(1))
         evidence = fitted.evidence(scores, logits, rows.mask, plain)
+        evidence = evidence._replace(host_terms=fitted.max_logit.terms_of(features, logits))
         return without_own_class(evidence, own_ids, host_ids)
 
     def left_out(self, memory: Memory, host_ids: Tensor) -> LeftOutEvidence:
@@ -281,11 +279,12 @@ class _Fitted:
             self.discriminant = form_of(keys, features, values, settings, bool(foreign_host))
             offset = new_class_offset(self.discriminant.left_out, of_host) if of_host.any() else 0.0
             self.offsets = torch.where(of_host, 0.0, offset)
-        self._log_confidences, log_densities = certainty[:, 0].log(), certainty[:, 1]
+        self._log_confidences, self._max_logits = certainty[:, 0].log(), certainty[:, 1]
         self._foreign_host = bool(foreign_host)
-        self._log_density = LogDensity()
+        self.max_logit = MaxLogit()
         if self._foreign_host:
-            self._log_density = of_log_density(log_densities[~of_host[self.places]])
+            new = ~of_host[self.places]
+            self.max_logit = MaxLogit.beside(self._max_logits[new], self.places[new])
         self.host_score = self.host_score_of(int((host_ids != EMPTY).sum()))
 
     @property
@@ -332,7 +331,7 @@ class _Fitted:
                 scores.masked_fill(nothing, -torch.inf),
                 values.masked_fill(nothing, EMPTY),
             )
-        return Evidence(scores, values, logits, self.host_score, True, plain, self._log_density)
+        return Evidence(scores, values, logits, self.host_score, True, plain)
 
     def logits(self, queries: Tensor) -> Tensor:
         """The logit of every class."""
@@ -371,7 +370,7 @@ class _Fitted:
     def _made_ready(self, ids: Tensor, host_ids: Tensor) -> FewQueries | None:
         if not isinstance(self.discriminant, Discriminant):
             return None
-        of_host = self.host_score, self._log_density
+        of_host = self.host_score, self.max_logit
         return FewQueries(self.discriminant, self.offsets, Classes(ids, host_ids), *of_host)
 
     def _cosines(self, queries: Tensor) -> Tensor:
@@ -406,9 +405,10 @@ class _Fitted:
                 cosines = self.discriminant.plain
                 plain = partial(cosines.greatest_left_out, examples, found.classes)
                 foreign_plain = self.plain(examples, self.classes == own.unsqueeze(1))
+        terms = self.max_logit.terms(self._max_logits[samples])
         without_own = self.evidence(foreign, None, plain=foreign_plain)
-        without_own = without_own_class(without_own, own, host_ids)
-        with_own = self.evidence(logits, None, plain=plain)
+        without_own = without_own_class(without_own, own, host_ids)._replace(host_terms=terms)
+        with_own = self.evidence(logits, None, plain=plain)._replace(host_terms=terms)
         return LeftOutEvidence(with_own, without_own, own, several, samples)
 
     def similarities(self, queries: Tensor, features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rarememory.base.state import EMPTY
 from rarememory.classifier.answers import Learnt
-from rarememory.classifier.beside_keys import BesideKeys, norms_of, put_beside
+from rarememory.classifier.beside_keys import BesideKeys, put_beside
 from rarememory.classifier.label_book import LabelBook
 from rarememory.classifier.labels import Label
 from rarememory.classifier.tuned_keys import untuned
@@ -134,7 +134,7 @@ def checked_beside(examples: LabelledFeatures) -> BesideKeys:
     Raises:
         ValueError: features are zero or not finite.
     """
-    beside = BesideKeys(norms_of(examples.features), examples.certainty)
+    beside = BesideKeys.of(examples.features, examples.certainty)
     _check_features(examples.features, beside.norms)
     return beside
 

@@ -49,19 +49,18 @@ def familiarity(
     return (weights.temperature * best).masked_fill(best <= EXCLUDED / 2, -torch.inf)
 
 
-def familiarity_by_certainty(
+def familiarity_by_confidence(
     evidence: Evidence,
     confidences: Float[Tensor, " batch"],
-    log_densities: Float[Tensor, " batch"],
     weights: BlendWeights,
     classes: Classes,
 ) -> Float[Tensor, " batch"]:
-    """`familiarity` where the host's highest probability and log density are all that is known.
+    """`familiarity` where the host's highest probability is all that is known of its answer.
 
     Nothing is remembered of the host's classes, so the likeliest of them has the most evidence.
     """
     of_memory = class_logits(evidence._replace(logits=None), weights, classes).amax(1)
-    of_host = unremembered_logits(evidence, weights, confidences.logit(), log_densities)
+    of_host = unremembered_logits(evidence, weights, confidences.logit())
     return weights.temperature * torch.maximum(of_memory, of_host)
 
 

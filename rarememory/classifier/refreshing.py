@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.beside_keys import UNKNOWN, BesideKeys, norms_of, put_beside
+from rarememory.classifier.beside_keys import UNKNOWN, BesideKeys, put_beside
 from rarememory.classifier.ensembler import Ensembler
 from rarememory.classifier.examples import batches_with_refs
 from rarememory.classifier.label_book import LabelBook
@@ -102,8 +102,8 @@ def new_keys(
     for features, certainty, refs in batches:
         projected = features if memory.projection is None else memory.projection(features)
         rows, _ = normalized(projected, sums.dtype)
-        norms = norms_of(features).to(sums.dtype)
-        sure = unknown.expand(len(norms), 2) if certainty is None else certainty.to(sums.dtype)
+        norms, known = BesideKeys.of(features, certainty)
+        sure = unknown.expand(len(norms), 2) if known is None else known.to(sums.dtype)
         for row, norm, own, ref in zip(rows, norms, sure, refs, strict=True):
             slots = slots_by_ref.get(one_spelling(ref), [])
             sums[slots] += row

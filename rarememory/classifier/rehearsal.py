@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from rarememory.classifier.beside_keys import LOWEST_DENSITY
-from rarememory.classifier.blend import LogDensity
 from rarememory.classifier.discriminant import LeftOut
 
 FOREIGN_QUANTILE = 0.75
@@ -75,25 +73,6 @@ def nearest_level(
         return between(foreign, (own - log_confidences)[known], 0.5)
     # However alike two single examples are, more is like each of them than itself.
     return min(foreign, (LONE_COSINE + 1) / 2 - shift)
-
-
-def of_log_density(log_densities: Float[Tensor, " examples"]) -> LogDensity:
-    """How the host's log density of an example counts beside those of new examples.
-
-    A host gives the examples of its own classes more of it than others (Grathwohl et al. 2020; Liu
-    et al. 2020, whose energy is its negative). So it counts as it is, which is to say that the
-    logits of the host are added and not their softmax; but where new examples differ by more than
-    one, it is divided by their standard deviation, because each host has a scale of its own.
-
-    Of fewer than two examples nothing is said.
-
-    Args:
-        log_densities: of the remembered examples of new classes; some may not be known.
-    """
-    known = log_densities[log_densities > LOWEST_DENSITY].double()
-    if len(known) < 2:
-        return LogDensity()
-    return LogDensity(1 / max(1.0, known.std().item()), known.mean().item())
 
 
 def between(foreign: float, own: Float[Tensor, " examples"], part: float) -> float:

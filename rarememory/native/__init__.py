@@ -174,8 +174,7 @@ _SIGNATURES = {
         *(_integers, _integer),  # columns, stride
         *(_floats, _integer, _integers),  # logits, n_host, host_columns
         *(_floats, _floats, _float),  # temperature, host_score, found
-        *(_floats, _floats),  # host_weight, host_bias
-        *(_float, _float),  # density_weight, density_mean
+        *(_floats, _floats, _floats),  # host_weight, host_bias, host_terms
         *(_integer, _float),  # classes, nothing
         *(_count, _floats, _integers),  # threads, z, likeliest
     ],
@@ -187,7 +186,7 @@ _SIGNATURES = {
         *(_floats, _floats, _floats, _floats),  # weights, bias, change, more
         *(_floats, _integer, _integers),  # offsets, k, columns
         *(_integer, _integers, _float),  # n_host, host_columns, found
-        *(_float, _float),  # density_weight, density_mean
+        *(_float, _float),  # max_logit_weight, max_logit_mean
         *(_integer, _float, _count, _integers),  # classes, nothing, threads, likeliest
     ],
     "norms": [

@@ -20,11 +20,9 @@ extern "C" void rarememory_norms(const float* features, int64_t batch, int64_t d
 
 /// Below 1, which stands for what is not known.
 constexpr float SUREST = 1 - 0x1p-24f;
-/// A log density that is not known.
-constexpr float UNKNOWN = -1e30f;
 
 /// The highest softmax of each row of logits, those of forgotten classes left out, at most SUREST,
-/// and their log-sum-exp, side by side; 1 and UNKNOWN where that is not a number.
+/// and the highest of these logits less their mean, side by side; 1 and -1 where one is no number.
 extern "C" void rarememory_certainty(const float* logits, int64_t batch, int64_t n_host,
                                      const int64_t* host_ids, int threads, float* certainty) {
     for_each(batch, worth(threads, batch, n_host, 64), [&](int64_t row) {
@@ -32,11 +30,16 @@ extern "C" void rarememory_certainty(const float* logits, int64_t batch, int64_t
         float highest = -INFINITE;
         for (int64_t i = 0; i < n_host; ++i)
             if (host_ids[i] != EMPTY) highest = std::max(highest, own[i]);
-        double sum = 0;
+        double sum = 0, below = 0;
+        int64_t count = 0;
         for (int64_t i = 0; i < n_host; ++i)
-            if (host_ids[i] != EMPTY) sum += std::exp(own[i] - highest);
-        const bool known = sum >= 1;
+            if (host_ids[i] != EMPTY) {
+                sum += std::exp(own[i] - highest);
+                below += double(highest) - own[i];
+                ++count;
+            }
+        const bool known = sum >= 1 && std::isfinite(float(below / count));
         certainty[2 * row] = known ? std::min(float(1 / sum), SUREST) : 1;
-        certainty[2 * row + 1] = known ? highest + float(std::log(sum)) : UNKNOWN;
+        certainty[2 * row + 1] = known ? float(below / count) : -1;
     });
 }

@@ -62,13 +62,13 @@ float log_sum_exp(const float* numbers, int64_t count) {
 /// The z of every class, and of none in the last column, [batch, classes + 1]; and the column of the
 /// likeliest class. The columns of the
 /// scores are those of one row for all if the stride is 0; a column that is no class has no evidence.
-/// A host score that is infinite stands for the one that was found.
+/// A host score that is infinite stands for the one that was found; host terms are one for each row.
 extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
                                  const int64_t* columns, int64_t stride, const float* logits,
                                  int64_t n_host, const int64_t* host_columns,
                                  const float* temperature, const float* host_score, float found,
                                  const float* host_weight, const float* host_bias,
-                                 float density_weight, float density_mean, int64_t classes,
+                                 const float* host_terms, int64_t classes,
                                  float nothing, int threads, float* z, int64_t* likeliest) {
     threads = worth(threads, batch, k + n_host, 64);
     const float prior = (*host_score == INFINITE ? found : *host_score) / *temperature;
@@ -79,9 +79,7 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
             const int64_t* places = columns + row * stride;
             const bool has_host = n_host > 0;
             const float sum = has_host ? log_sum_exp(answers, n_host) : 0;
-            // For all classes of the host; the log density of a host of none is not a number.
-            const float bias =
-                *host_bias + (density_weight == 0 ? 0 : density_weight * (sum - density_mean));
+            const float bias = *host_bias + (host_terms ? host_terms[row] : 0);
             auto allowed = [&](int64_t i) { return answers[i] > nothing / 2; };
             blend.begin();
             for (int64_t i = 0; i < k; ++i) blend.meet(places[i], own[i] / *temperature);

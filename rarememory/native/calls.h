@@ -11,7 +11,7 @@ extern "C" void rarememory_blend(const float* scores, int64_t batch, int64_t k,
                                  int64_t n_host, const int64_t* host_columns,
                                  const float* temperature, const float* host_score, float found,
                                  const float* host_weight, const float* host_bias,
-                                 float density_weight, float density_mean, int64_t classes,
+                                 const float* host_terms, int64_t classes,
                                  float nothing, int threads, float* z, int64_t* likeliest);
 
 extern "C" int64_t rarememory_discriminate(const float* features, int64_t batch, int64_t dim,

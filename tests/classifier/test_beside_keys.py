@@ -1,5 +1,6 @@
 """What is remembered beside keys: lengths of features, and how sure the host was."""
 
+import math
 from copy import deepcopy
 
 import numpy as np
@@ -12,7 +13,7 @@ from rarememory.classifier.beside_keys import UNKNOWN
 from rarememory.memory import Memory
 from tests.classifier.lengths import accuracy, drawn, taught
 
-CERTAINTY = "confidences", "log_densities"
+CERTAINTY = "confidences", "max_logits"
 
 
 def test_lengths_follow_what_is_learnt_forgotten_evicted_and_resized() -> None:
@@ -138,38 +139,39 @@ def sure(*logits: float) -> list[float]:
     return torch.tensor(logits).abs().sigmoid().tolist()
 
 
-def log_density(*logits: float) -> list[float]:
-    return nn.functional.softplus(torch.tensor(logits, dtype=torch.float32)).tolist()
+def max_logit(*rows: tuple[float, float]) -> list[float]:
+    """Half of the greater of the logits [x, 0], over the length of [x, y]."""
+    return [abs(x) / 2 / math.hypot(x, y) for x, y in rows]
 
 
 def test_how_sure_the_host_was_follows_what_is_learnt_forgotten_refreshed_and_saved(tmp_path):
     classifier = hosted()
-    confidences, log_densities = map(classifier.memory.get_buffer, CERTAINTY)
+    confidences, max_logits = map(classifier.memory.get_buffer, CERTAINTY)
     assert confidences.tolist() == pytest.approx([*sure(2, 0, 1), 1])
-    assert log_densities.tolist() == pytest.approx([*log_density(2, 0, -1), UNKNOWN[1]])
+    assert max_logits.tolist() == pytest.approx([*max_logit((2, 1), (0, 3), (-1, 1)), UNKNOWN[1]])
     classifier.forget("b")
     assert confidences.tolist() == pytest.approx([*sure(2), 1, *sure(1), 1])
-    assert log_densities[[1, 3]].tolist() == pytest.approx([UNKNOWN[1]] * 2)
+    assert max_logits[[1, 3]].tolist() == pytest.approx([UNKNOWN[1]] * 2)
     rows = torch.tensor([[3.0, 1.0], [1.0, 1.0], [5.0, 2.0]])
     classifier.learn(rows, ["d", "d", "e"], average=True)
     both = sum(sure(3, 1)) / 2
     kept = {one.label: confidences[one.slot].item() for one in classifier.examples()}
     wanted = [*sure(2, 1), both, *sure(5)]
     assert kept == pytest.approx(dict(zip("acde", wanted, strict=True)))
-    kept = {one.label: log_densities[one.slot].item() for one in classifier.examples()}
-    assert kept["d"] == pytest.approx(sum(log_density(3, 1)) / 2)
+    kept = {one.label: max_logits[one.slot].item() for one in classifier.examples()}
+    assert kept["d"] == pytest.approx(sum(max_logit((3, 1), (1, 1))) / 2)
     classifier.refresh([(torch.tensor([[4.0, 1.0]]), [0])])
     assert confidences[0].item() == pytest.approx(*sure(4))
-    assert log_densities[0].item() == pytest.approx(*log_density(4))
+    assert max_logits[0].item() == pytest.approx(*max_logit((4, 1)))
     path = tmp_path / "hosted.safetensors"
     classifier.save(path)
     again = rarememory.MemoryClassifier.load(path, classifier.model)
     assert again.memory.get_buffer("confidences").equal(confidences)
-    assert again.memory.get_buffer("log_densities").equal(log_densities)
+    assert again.memory.get_buffer("max_logits").equal(max_logits)
     # A host that has no class left is not asked.
     classifier.forget(0, 1)
     classifier.learn(rows[:1], ["f"])
-    assert 1 in confidences.tolist() and log_densities.min() == UNKNOWN[1]
+    assert 1 in confidences.tolist() and max_logits.min() == UNKNOWN[1]
 
 
 def test_every_row_keeps_its_own(tmp_path) -> None:
@@ -219,7 +221,7 @@ def test_a_slot_of_several_examples_has_their_mean_after_a_refresh() -> None:
     slot = next(one.slot for one in classifier.examples() if one.label == "d")
     classifier.refresh([(torch.tensor([[5.0, 1.0], [2.0, 1.0]]), ["x", "y"])])
     found = [classifier.memory.get_buffer(name)[slot].item() for name in CERTAINTY]
-    assert found == pytest.approx([sum(sure(5, 2)) / 2, sum(log_density(5, 2)) / 2])
+    assert found == pytest.approx([sum(sure(5, 2)) / 2, sum(max_logit((5, 1), (2, 1))) / 2])
 
 
 def test_a_file_of_before_learns_how_sure_the_host_is(tmp_path) -> None:
@@ -229,8 +231,8 @@ def test_a_file_of_before_learns_how_sure_the_host_is(tmp_path) -> None:
         classifier.save(tmp_path / "old.safetensors")
         again = rarememory.MemoryClassifier.load(tmp_path / "old.safetensors", classifier.model)
         again.learn(torch.tensor([[4.0, 1.0]]), ["d"])
-        found = again.memory.get_buffer("log_densities").tolist()
-        assert found == pytest.approx([*[UNKNOWN[1]] * 3, *log_density(4)])
+        found = again.memory.get_buffer("max_logits").tolist()
+        assert found == pytest.approx([*[UNKNOWN[1]] * 3, *max_logit((4, 1))])
     assert again.memory.get_buffer("confidences").tolist() == pytest.approx([1, 1, 1, *sure(4)])
 
 
@@ -248,8 +250,8 @@ def test_a_host_without_a_number_is_taken_as_sure() -> None:
     [
         ("confidences", 0.0, "greater than 0"),
         ("confidences", 1.5, ".* at most 1"),
-        ("log_densities", torch.inf, "finite"),
-        ("log_densities", torch.nan, "finite"),
+        ("max_logits", torch.inf, "finite"),
+        ("max_logits", torch.nan, "finite"),
     ],
 )
 def test_what_is_no_certainty_is_refused(name: str, number: float, said: str) -> None:

@@ -161,8 +161,8 @@ def test_the_host_drowns_a_class_where_it_outweighs_each_example_even_when_least
     birds = wrap(torch.nn.Linear(6, 2))
     birds.learn(features, [0] * 4 + ["kea"] * 4 + ["weka"] * 4)
     memory, ensembler = birds.memory, birds.ensembler
-    # New examples that are alike by it, but for one, of which the host has much less.
-    memory.get_buffer("log_densities").fill_(-2.0)[7] = -3.5
+    # Of one of them the host has a much lower max logit than of the others.
+    memory.get_buffer("max_logits").fill_(2.0)[7] = 1.0
     if unknown:
         memory.get_buffer("confidences").fill_(1)
     left_out = birds.reader.left_out(memory, ensembler.host_ids)
@@ -172,8 +172,9 @@ def test_the_host_drowns_a_class_where_it_outweighs_each_example_even_when_least
     # Of two classes the likeliest has at least a half.
     sure = torch.full((4,), 0.5) if unknown else confidences
     weight, bias = 1.3, 0.4
-    density = torch.tensor([0.0, 0.0, 0.0, -1.5]) + 1.5 / 8
-    level = (best - (weight * sure.log() + density).min() - bias).item()
+    # Eight new examples of two classes; their deviation is more than 0.3 of their mean, 1.875.
+    terms = (torch.tensor([2.0, 2.0, 2.0, 1.0]) - 1.875) / 0.5625 / 2
+    level = (best - (weight * sure.log() + terms).min() - bias).item()
     for host_score, silent in ((level - 0.01, False), (level + 0.01, True)):
         ensembler.weights.copy_(torch.tensor([1.0, host_score, weight, bias]))
         assert ("kea" in birds.doctor().silent) == silent

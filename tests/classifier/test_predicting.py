@@ -14,7 +14,6 @@ from rarememory.classifier.blend import (
     BlendWeights,
     Classes,
     Evidence,
-    LogDensity,
     class_logits,
     example_weights,
     probabilities,
@@ -38,8 +37,7 @@ def by_hand(scores, values, logits, number, host_ids):
         return spoken
     heard = {i: math.exp(z) for i, z in zip(host_ids, logits, strict=True) if i != EMPTY}
     chance = heard[number] / sum(heard.values())
-    density = sum(heard.values()) / math.exp(1.5)
-    return (spoken + math.exp(0.5 / 0.1)) * chance**0.7 * math.exp(0.3) * density**0.4
+    return (spoken + math.exp(0.5 / 0.1)) * chance**0.7 * math.exp(0.3) * math.exp(0.4)
 
 
 @given(
@@ -58,7 +56,7 @@ def test_the_answer_is_the_formula(neighbours, logits, forgotten):
     heard = heard.masked_fill(torch.tensor(forgotten), EXCLUDED)
     evidence = Evidence(
         scores, torch.tensor([[v for _, v in neighbours]]), None if all(forgotten) else heard
-    )._replace(log_density=LogDensity(weight=0.4, mean=1.5))
+    )._replace(host_terms=torch.tensor([0.4], dtype=torch.float64))
     ids = [0, 1, 5, 9]
     classes = Classes(torch.tensor(ids), torch.tensor(host_ids))
     answer = probabilities(evidence, blend_weights(), classes)[0]

@@ -8,15 +8,12 @@ import torch
 from torch import nn
 
 import rarememory
-from rarememory.classifier.beside_keys import UNKNOWN
-from rarememory.classifier.blend import LogDensity
 from rarememory.classifier.discriminant import LeftOut, fit_discriminant
 from rarememory.classifier.rehearsal import (
     FOREIGN_QUANTILE,
     LONE_COSINE,
     host_level,
     new_class_offset,
-    of_log_density,
 )
 from tests.classifier.made_classes import classifier, world
 
@@ -176,55 +173,6 @@ def test_two_classes_that_are_alike_say_how_foreign_others_are() -> None:
     assert LONE_COSINE + gaps.max() < other < own
     level = birds.reader.host_score(birds.memory, birds.ensembler.host_ids)
     assert level == pytest.approx(8 * (other + own).item(), abs=1e-4)
-
-
-def test_a_log_density_counts_by_how_much_new_examples_differ() -> None:
-    assert of_log_density(torch.tensor([2.0, UNKNOWN[1], 6.0, 4.0])) == LogDensity(0.5, 4.0)
-    # As it is where they differ by less than one, as examples that are few do by chance.
-    assert of_log_density(torch.tensor([2.0, 2.0])) == LogDensity(1.0, 2.0)
-    for nothing in ([], [3.0], [3.0, UNKNOWN[1] / 9]):
-        assert of_log_density(torch.tensor(nothing)) == LogDensity()
-
-
-class Dense(nn.Module):
-    """A host that is as sure of every example, and gives it the last number as log density."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(12, 2)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return 0 * self.head(inputs[:, :12]) + inputs[:, 12:] + torch.tensor([0.0, -2.0])
-
-
-def with_density(rows: torch.Tensor, *densities: float) -> torch.Tensor:
-    column = torch.tensor(densities).repeat(len(rows))[: len(rows)]
-    return torch.cat([rows, column.unsqueeze(1)], 1)
-
-
-def test_a_host_answers_what_has_more_of_its_log_density_than_new_examples() -> None:
-    keys, labels = world([12] * 4, spread=0.4)
-    names = [f"n{label}" for label in labels.tolist()]
-    birds = rarememory.wrap(Dense(), at="head")
-    birds.learn(with_density(keys, -1.0, 1.0), names)
-
-    def of_host(density: float, among: list[int | str] | None = None) -> float:
-        queries = with_density(keys, density)
-        answers = birds.predict(queries, among=among)
-        # One by one they are answered in another way.
-        assert [birds.predict(query, among=among) for query in queries] == answers
-        return float(np.mean([answer in (0, 1) for answer in answers]))
-
-    assert of_host(0.0) < 0.1 and of_host(40.0) == 1.0
-    queries = with_density(keys, 0.0)
-    more = birds.familiarity(with_density(keys, 40.0)) - birds.familiarity(queries)
-    assert more.min() > 10
-    # The density of some of its classes alone is not known.
-    classes: list[int | str] = ["n0", "n1", "n2", "n3", 0, 1]
-    assert of_host(40.0, classes) == 1.0 and of_host(40.0, classes[:-1]) < 0.1
-    # Where examples of all its classes are remembered, these say what is like them.
-    birds.learn(with_density(torch.eye(12)[:2], 0.0), [0, 1])
-    assert of_host(40.0) < 0.1
 
 
 def test_one_new_class_beside_a_host_is_told_from_it() -> None:

@@ -165,7 +165,7 @@ def test_the_file_holds_no_weight_of_the_model_and_its_header_is_json(path):
     used().save(path)
     assert set(load_file(path)) == {
         "memory.keys", "memory.values", "memory.written", "memory.clock", "memory.seed",
-            "memory.norms", "memory.confidences", "memory.log_densities",
+            "memory.norms", "memory.confidences", "memory.max_logits",
         "ensembler.weights", "ensembler.threshold", "ensembler.host_ids", "fingerprint",
     }  # fmt: skip
     content = path.read_bytes()

@@ -15,7 +15,6 @@ from rarememory.classifier.blend import (
     BlendWeights,
     Classes,
     Evidence,
-    LogDensity,
 )
 from rarememory.classifier.discriminant import Discriminant, fit_discriminant
 from rarememory.classifier.ensembler import Ensembler
@@ -39,14 +38,14 @@ def evidence(seed: int, batch: int, k: int, n_host: int, one_row: bool) -> tuple
     ids = torch.cat([values.flatten(), host_ids]).unique()
     found = Evidence(scores, values.expand(batch, k), logits, host_score=0.7)
     if seed % 2:
-        found = found._replace(log_density=LogDensity(weight=0.6, mean=-3.0))
+        found = found._replace(host_terms=9 * torch.randn(batch, generator=generator))
     return found, Classes(ids[ids != EMPTY], host_ids)
 
 
 def in_doubles(found: Evidence, weights: BlendWeights) -> tuple[Evidence, BlendWeights]:
     """The same for torch: the library reads floats."""
-    logits = None if found.logits is None else found.logits.double()
-    wide = found._replace(scores=found.scores.double(), logits=logits)
+    logits, terms = (None if one is None else one.double() for one in (found.logits, found[-1]))
+    wide = found._replace(scores=found.scores.double(), logits=logits, host_terms=terms)
     return wide, BlendWeights(*(weight.double() for weight in weights))
 
 
