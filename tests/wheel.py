@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,14 @@ print(rarememory.__file__, native.library().instruction_set, *native.library().f
 """
 
 
+LARGEST = 3_000_000
+"""Bytes of a wheel, without the weights of the encoder that it brings."""
+
+
 def main(wheel: Path) -> int:
+    if (size := size_without_weights(wheel)) >= LARGEST:
+        print(f"{wheel.name} has {size:,} bytes without weights, and {LARGEST:,} are too many")
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder)
         python = install(wheel, bare)
@@ -39,6 +47,12 @@ def main(wheel: Path) -> int:
         # These options of the tests are made for the folder of the sources.
         options = ["-q", "-n", "2", "-p", "no:cacheprovider", "--rootdir", str(bare)]
         return run(python, "-m", "pytest", *options, *TESTS, cwd=bare)
+
+
+def size_without_weights(wheel: Path) -> int:
+    with zipfile.ZipFile(wheel) as content:
+        parts = [part for part in content.infolist() if "/weights/" not in part.filename]
+        return sum(part.compress_size for part in parts)
 
 
 def install(wheel: Path, bare: Path) -> Path:

@@ -109,7 +109,7 @@ class ClassifierFile(NamedTuple):
             check_book(self.header["book"], of_memory["values"], of_ensembler["host_ids"])
             check_fingerprint(self.tensors.get("fingerprint"))
             copy_tensors(own, self.tensors)
-        # Of a version that did not remember how sure a host was, or its log density.
+        # Of a version that did not remember how sure a host was, or its highest logit.
         if NORMS in buffers_of(memory):
             match_buffers(memory, BUFFERS)
 
