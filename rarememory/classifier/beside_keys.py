@@ -24,7 +24,7 @@ MAX_LOGITS = "max_logits"
 BUFFERS = {NORMS: 1.0, CONFIDENCES: 1.0, MAX_LOGITS: -1.0}
 """What each is of an empty slot, and where it is not known."""
 UNKNOWN = BUFFERS[CONFIDENCES], BUFFERS[MAX_LOGITS]
-"""The certainty of a host where it is not known."""
+"""The certainty of a host where it is not known; any negative number stands for the second."""
 _SHORTEST, _LONGEST = 1e-15, 1e15
 """Between these, squares are float32 too; what is shorter or longer counts as so long."""
 
@@ -50,8 +50,7 @@ class BesideKeys(NamedTuple):
         if certainty is None:
             return cls(norms, None)
         confidences, max_logits = certainty.unbind(1)
-        known = max_logits >= 0
-        return cls(norms, torch.stack([confidences, (max_logits / norms).where(known, -1.0)], 1))
+        return cls(norms, torch.stack([confidences, max_logits / norms], 1))
 
     def at(self, rows: slice | list[int] | Int64[Tensor, " some"]) -> "BesideKeys":
         """Of some of the rows."""
