@@ -26,6 +26,7 @@ def above_mean(logits: Float[Tensor, "batch n_host"]) -> Float[Tensor, " batch"]
     """The highest logit of each row less the mean of the row, EXCLUDED ones left out.
 
     Example:
+        >>> import torch
         >>> above_mean(torch.tensor([[3.0, 1.0, EXCLUDED], [2.0, 2.0, 2.0]]))
         tensor([1., 0.])
     """

@@ -68,5 +68,5 @@ def test_a_class_that_is_not_known_and_a_bare_text_are_refused():
     birds.learn(at(0, 90), ["kea", "tui"])
     with pytest.raises(ValueError, match="'weka' is not known here; known: 'kea', 'tui'"):
         birds.predict(at(0), among=["kea", "weka"])
-    with pytest.raises(ValueError, match="among must be a list of classes, not the text 'kea'"):
+    with pytest.raises(ValueError, match="among must be a list of classes, not 'kea'"):
         birds.predict(at(0), among="kea")

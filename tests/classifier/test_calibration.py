@@ -221,7 +221,9 @@ def test_beside_a_host_each_objective_is_reached_best_by_its_own_calibration():
         found[objective] = Standing.of(classifier, *examples)
     for objective in OBJECTIVES:
         most = max(getattr(one, objective) for one in found.values())
-        assert getattr(found[objective], objective) >= most - 1e-6
+        # The likelihood is fitted with a penalty on the weights, which others do not pay.
+        less = 2e-3 if objective == "likelihood" else 1e-6
+        assert getattr(found[objective], objective) >= most - less
     assert len({*found.values()}) > 1
 
 
